@@ -1,0 +1,19 @@
+"""Two rooms of the package, `pipelines/` and `training/`, stand at the top of the repository."""
+
+from setuptools import find_packages, setup
+
+ROOMS_AT_THE_TOP = ("pipelines", "training")
+
+
+def packages() -> list[str]:
+    found = find_packages("src")
+    for room in ROOMS_AT_THE_TOP:
+        found += [f"diffusers_ext.{room}"] + [f"diffusers_ext.{room}.{package}" for package in find_packages(room)]
+    return found
+
+
+setup(
+    packages=packages(),
+    package_dir={"": "src", **{f"diffusers_ext.{room}": room for room in ROOMS_AT_THE_TOP}},
+    package_data={"diffusers_ext": ["py.typed"]},
+)
