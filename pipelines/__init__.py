@@ -1,0 +1,13 @@
+from diffusers_ext.hub import PublishableMixin
+from diffusers_ext.pipelines import pipeline_class_conditional
+from diffusers_ext.registration import register
+
+
+register()
+
+
+class ClassConditionalPipeline(PublishableMixin, pipeline_class_conditional.ClassConditionalPipeline):
+    __doc__ = pipeline_class_conditional.ClassConditionalPipeline.__doc__
+
+
+__all__ = ["ClassConditionalPipeline"]

@@ -1,1 +1,4 @@
+from diffusers_ext.registration import register
 
+
+register()

@@ -1,1 +1,41 @@
+"""How good generated images are: metrics as plain functions on features, and the networks that give features.
 
+Images become features (`load_feature_extractor`, `extract_features`), features become numbers (`compute_metrics`, or
+one metric's function).
+"""
+
+from diffusers_ext.metrics.accuracy import class_accuracy, match_class_ids
+from diffusers_ext.metrics.compute import METRICS, compute_metrics
+from diffusers_ext.metrics.extractors import (
+    FeatureExtractor,
+    FeatureOutput,
+    NetworkExtractor,
+    extract_features,
+    load_feature_extractor,
+)
+from diffusers_ext.metrics.frechet import FeatureStatistics, fid, frechet_distance
+from diffusers_ext.metrics.inception_score import inception_score
+from diffusers_ext.metrics.kernel import kid, polynomial_kernel, rbf_kernel
+from diffusers_ext.metrics.neighbours import prdc, precision_recall
+
+
+__all__ = [
+    "METRICS",
+    "FeatureExtractor",
+    "FeatureOutput",
+    "FeatureStatistics",
+    "NetworkExtractor",
+    "class_accuracy",
+    "compute_metrics",
+    "extract_features",
+    "fid",
+    "frechet_distance",
+    "inception_score",
+    "kid",
+    "load_feature_extractor",
+    "match_class_ids",
+    "polynomial_kernel",
+    "prdc",
+    "precision_recall",
+    "rbf_kernel",
+]

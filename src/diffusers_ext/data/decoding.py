@@ -1,0 +1,169 @@
+"""From whatever an image column holds to a uint8 tensor in the mode that the model wants."""
+
+import io
+import struct
+import zlib
+from typing import Any
+
+import fsspec
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+
+# The modes of Pillow that a model of 1, 2, 3 or 4 channels sees.
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+
+# Containers and documents rather than pictures; some of them start another program to be read (Ghostscript).
+_REFUSED_FORMATS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+
+_EXIF_ORIENTATION = 0x0112
+
+# What Pillow's readers raise on files that are damaged, unsupported or no images; found by feeding them such files.
+_READ_ERRORS = (
+    OSError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    SyntaxError,
+    ValueError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+# The common formats first: Pillow tries its readers in the order in which they were loaded.
+Image.preinit()
+Image.init()
+
+
+class UnreadableImageError(ValueError):
+    """One image could not be decoded; the message is the reason."""
+
+
+class UnreadableImagesError(ValueError):
+    """Images of a data set could not be decoded.
+
+    Attributes:
+        files (`list[str]`): their paths, or their rows (`"row 17"`) where there is no path.
+    """
+
+    def __init__(self, reasons: dict[str, str]):
+        self.files = list(reasons)
+        listed = "\n".join(f"  {name}: {reason}" for name, reason in reasons.items())
+        super().__init__(
+            f"{len(reasons)} image{'s' * (len(reasons) > 1)} cannot be read; repair or remove them, or pass "
+            f"skip_unreadable_images to train without them:\n{listed}"
+        )
+
+
+def image_extensions() -> set[str]:
+    """Lower-case extensions, dot included, of the files that `decode_image` can read on this installation."""
+    return {
+        extension
+        for extension, name in Image.registered_extensions().items()
+        if name in Image.OPEN and name not in _REFUSED_FORMATS
+    }
+
+
+def image_name(value: Any, row: str) -> str:
+    """What messages call an image: its path if it has one, else its row."""
+    path = value.get("path") if isinstance(value, dict) else value
+    return path if isinstance(path, str) else row
+
+
+def decode_image(value: Any, channels: int) -> torch.Tensor:
+    """Decode one image.
+
+    EXIF orientation is applied and the first frame of an animation is taken. 16-bit grayscale is scaled to 8 bits
+    (`round(v / 257)`), never clipped. Transparency is kept by models with an alpha channel (2 or 4 channels) and
+    composited over white for the others. Colour profiles are ignored, CMYK becomes RGB by Pillow's formula. Float
+    images have no defined range and are refused.
+
+    Args:
+        value: the encoded bytes, a path or fsspec URL, a dict with "bytes" or "path" (what
+            `datasets.Image(decode=False)` gives), a `PIL.Image.Image`, or an array or nested list of integers,
+            (H, W), (H, W, C) or (C, H, W).
+        channels: 1 (L), 2 (LA), 3 (RGB) or 4 (RGBA).
+
+    Returns:
+        uint8 tensor of shape (channels, H, W), 0..255.
+
+    Raises:
+        UnreadableImageError: if this is not an image that can be read whole.
+    """
+    try:
+        image = _open(value)
+        image.load()
+        if image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
+            image = ImageOps.exif_transpose(image)
+        image = _to_mode(image, MODES[channels])
+    except _READ_ERRORS as error:
+        raise UnreadableImageError(_one_line(error)) from error
+    pixels = torch.from_numpy(np.array(image))
+    return pixels.view(*pixels.shape[:2], channels).permute(2, 0, 1)
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "not an image"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _open(value: Any) -> Image.Image:
+    if isinstance(value, dict):
+        value = value.get("bytes") if value.get("bytes") is not None else value.get("path")
+    if value is None:
+        raise UnreadableImageError("there is no image")
+    if isinstance(value, Image.Image):
+        return value
+    if isinstance(value, (np.ndarray, list)):
+        return _from_array(np.asarray(value))
+    if isinstance(value, str) and "://" in value:
+        with fsspec.open(value, "rb") as file:
+            value = file.read()
+    if isinstance(value, (bytes, bytearray)):
+        if not value:
+            raise UnreadableImageError("the file is empty")
+        value = io.BytesIO(value)
+    return Image.open(value, formats=[name for name in Image.ID if name not in _REFUSED_FORMATS])
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if array.ndim == 3 and array.shape[0] in MODES and array.shape[2] not in MODES:
+        array = array.transpose(1, 2, 0)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.size == 0 or array.ndim != 2 and (array.ndim != 3 or array.shape[2] not in MODES):
+        raise UnreadableImageError(f"an array of shape {array.shape} is not (H, W), (H, W, C) or (C, H, W)")
+    if array.dtype == bool:
+        array = array.astype(np.uint8) * 255
+    elif array.dtype == np.uint16 and array.ndim == 2:
+        array = _from_16_bits(array)
+    elif array.dtype.kind not in "iu" or array.min() < 0 or array.max() > 255:
+        raise UnreadableImageError(f"an array of {array.dtype} needs integers from 0 to 255")
+    return Image.fromarray(np.ascontiguousarray(array, dtype=np.uint8))
+
+
+def _from_16_bits(array: np.ndarray) -> np.ndarray:
+    if array.min() < 0 or array.max() > 65535:
+        raise UnreadableImageError("32-bit integers beyond 0..65535 have no defined range, save it with 8 or 16 bits")
+    return ((array.astype(np.int64) + 128) // 257).astype(np.uint8)  # = round(v / 257): 65535 becomes 255
+
+
+def _to_mode(image: Image.Image, mode: str) -> Image.Image:
+    if image.mode == "F":
+        raise UnreadableImageError("a float image has no defined range, save it with 8 or 16 bits")
+    if image.mode.startswith("I"):
+        image = Image.fromarray(_from_16_bits(np.asarray(image)))
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        if "A" in mode:
+            return image.convert(mode)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    # Pillow knows every way to L or RGB, but not every way to their forms with an alpha channel.
+    return image.convert("L" if image.mode in ("1", "L") else "RGB").convert(mode)

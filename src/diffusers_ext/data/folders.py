@@ -1,0 +1,208 @@
+"""A local folder of image files as a `datasets.Dataset` of paths: nothing is copied, nothing is written.
+
+The layouts are those of `datasets`' imagefolder. That one is not used, because it drops things without a word: of a
+flat folder with "a.png" and "my test.png" it keeps the second only, of the class folders bus/, car/ and train/ the
+last only, and where one image lies beside the class folders it drops all labels.
+"""
+
+import os
+import re
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet
+from datasets import ClassLabel, Dataset, Features, Image
+
+from diffusers_ext.data.decoding import image_extensions
+from diffusers_ext.data.labels import UNLABELLED, class_names
+
+
+_METADATA_READERS = {
+    "metadata.csv": pyarrow.csv.read_csv,
+    "metadata.jsonl": pyarrow.json.read_json,
+    "metadata.parquet": pyarrow.parquet.read_table,
+}
+
+# What makes the name of a folder that of a split, alone or set off by a separator or digits (train2017, my-val).
+_SPLIT_WORDS = {
+    "train": "train|training",
+    "validation": "validation|valid|dev|val",
+    "test": "test|testing|eval|evaluation",
+}
+
+
+def list_files(folder: str) -> list[str]:
+    """Relative paths, with "/", of all files below `folder`, sorted; without hidden ones and folders named __so__."""
+    found = []
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith((".", "__"))]
+        prefix = os.path.relpath(parent, folder).replace(os.sep, "/") + "/"
+        found += [(prefix + name).removeprefix("./") for name in names if not name.startswith(".")]
+    return sorted(found)
+
+
+def is_metadata(file: str) -> bool:
+    """Whether a file describes the images of its folder."""
+    return os.path.basename(file) in _METADATA_READERS
+
+
+def select_images(files: list[str]) -> list[str]:
+    """Those of `files` that have the extension of an image, in upper or lower case."""
+    extensions = image_extensions()
+    return [file for file in files if os.path.splitext(file)[1].lower() in extensions]
+
+
+def load_image_folder(folder: str, files: list[str], label_column: str | None = None) -> dict[str, Dataset]:
+    """The splits of a folder of images, each with the column "image" (paths) and what else is known.
+
+    - Where every folder at the top is named like a split (train/, val/, test2017/ ...), these are the splits;
+      otherwise everything is the split "train".
+    - With metadata files (`metadata.csv`, `.jsonl` or `.parquet`, in any folder), their rows are the rows. Their
+      column `file_name`, relative to the file, becomes "image"; `x_file_name` becomes another image column, "x".
+    - Without, all images are the rows, sorted by path. The folders that hold them are the classes, column "label", if
+      there are at least two, or one and `label_column` is "label"; the splits share one list of classes.
+
+    Args:
+        folder: where the files are.
+        files: `list_files(folder)`.
+        label_column: None; "label" to say that folders are classes, whatever their names; or "none" for no classes.
+
+    Raises:
+        ValueError: if the layout has two readings, or a metadata file is not as described.
+    """
+    images = select_images(files)
+    splits = _split_prefixes(folder, images, label_column)
+    metadata = [file for file in files if is_metadata(file)]
+    if metadata:
+        return _metadata_splits(folder, metadata, splits)
+    members = {split: [path for path in images if path.startswith(prefixes)] for split, prefixes in splits.items()}
+    labels = {}
+    if label_column != UNLABELLED:
+        below = {path: _below(path, splits[split]) for split, paths in members.items() for path in paths}
+        labels = _folder_labels(folder, below)
+    names = class_names(labels.values())
+    if not names or len(names) == 1 and label_column is None:
+        return {split: _path_dataset(folder, paths) for split, paths in members.items()}
+    feature = ClassLabel(names=names)
+    return {
+        split: _path_dataset(folder, paths).add_column(
+            "label", feature.str2int([labels[path] for path in paths]), feature=feature
+        )
+        for split, paths in members.items()
+    }
+
+
+def _split_prefixes(folder: str, images: list[str], label_column: str | None) -> dict[str, tuple[str, ...]]:
+    """The splits, each with the beginnings of the paths that belong to it."""
+    prefix = _wrapper(images)
+    inner = [path[len(prefix) :] for path in images]
+    heads = sorted({path.partition("/")[0] for path in inner if "/" in path})
+    named = [head for head in heads if _split_of(head)]
+    if not named or (label_column == "label" and len(named) < len(heads)):
+        return {"train": (prefix,)}
+    others = [head for head in heads if head not in named] + [path for path in inner if "/" not in path]
+    if others:
+        raise ValueError(
+            f"{os.path.join(folder, prefix)!r} holds {named[0]!r}, which is named like a split, beside {others[0]!r}, "
+            f"which is not: pass the folder meant, such as {os.path.join(folder, prefix, named[0])!r}, or "
+            f"label_column='label' if every folder is a class"
+        )
+    return {
+        split: prefixes
+        for split in _SPLIT_WORDS
+        if (prefixes := tuple(f"{prefix}{head}/" for head in named if _split_of(head) == split))
+    }
+
+
+def _wrapper(images: list[str]) -> str:
+    """The folders around all images ("data/photos/"), up to a split or to the last one, which may be a class."""
+    prefix = ""
+    while True:
+        inner = [path[len(prefix) :] for path in images]
+        head = inner[0].partition("/")[0]
+        if _split_of(head) or not all(path.startswith(f"{head}/") and path.count("/") > 1 for path in inner):
+            return prefix
+        prefix += f"{head}/"
+
+
+def _split_of(name: str) -> str | None:
+    for split, words in _SPLIT_WORDS.items():
+        if re.search(rf"(^|[-._ 0-9])({words})($|[-._ 0-9])", name.lower()):
+            return split
+    return None
+
+
+def _below(path: str, prefixes: tuple[str, ...]) -> str:
+    return next(path.removeprefix(prefix) for prefix in prefixes if path.startswith(prefix))
+
+
+def _folder_labels(folder: str, inner: dict[str, str]) -> dict[str, str]:
+    """path -> the name of the folder that holds it; empty if no folders are left below the split."""
+    by_depth = {path.count("/"): path for path in inner.values()}
+    if len(by_depth) > 1:
+        raise ValueError(
+            f"images of {folder!r} lie at different depths ({by_depth[min(by_depth)]!r} and "
+            f"{by_depth[max(by_depth)]!r}), so their folders cannot be classes: move the stray ones, or pass "
+            f"label_column={UNLABELLED!r} to train without labels"
+        )
+    return {path: below.split("/")[-2] for path, below in inner.items() if "/" in below}
+
+
+def _path_dataset(folder: str, paths: list[str]) -> Dataset:
+    features = Features({"image": Image(decode=False)})
+    return Dataset.from_dict({"image": [os.path.join(folder, path) for path in paths]}, features=features)
+
+
+def _metadata_splits(folder: str, files: list[str], splits: dict[str, tuple[str, ...]]) -> dict[str, Dataset]:
+    columns: dict[str, None] = {}
+    rows = []
+    for file in files:
+        table = _read_metadata(folder, file)
+        targets = {
+            name: name.removesuffix("file_name").removesuffix("_") or "image"
+            for name in table.column_names
+            if name == "file_name" or name.endswith("_file_name")
+        }
+        if not targets:
+            raise ValueError(
+                f"{os.path.join(folder, file)!r} has no column 'file_name' (or 'x_file_name'), only "
+                f"{', '.join(table.column_names)}"
+            )
+        columns |= dict.fromkeys(targets.values())
+        for row in table.to_pylist():
+            located = {targets[name]: _locate(folder, file, row.pop(name)) for name in targets}
+            rows.append(row | located)
+    if len(splits) == 1:
+        return {split: _metadata_dataset(rows, list(columns)) for split in splits}
+    members = {}
+    for row in rows:
+        for split, prefixes in splits.items():
+            if (row[next(iter(columns))] or "").startswith(tuple(os.path.join(folder, prefix) for prefix in prefixes)):
+                members.setdefault(split, []).append(row)
+    return {split: _metadata_dataset(members[split], list(columns)) for split in splits if split in members}
+
+
+def _read_metadata(folder: str, file: str) -> pa.Table:
+    path = os.path.join(folder, file)
+    try:
+        return _METADATA_READERS[os.path.basename(file)](path)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path!r} cannot be read: {' '.join(str(error).split())}") from error
+
+
+def _locate(folder: str, file: str, name: str | None) -> str | None:
+    """The path of what the metadata file calls `name`."""
+    if name is None:
+        return None
+    relative = os.path.normpath(name)
+    if os.path.isabs(name) or "://" in name or relative.split(os.sep)[0] == "..":
+        raise ValueError(f"{file!r} names {name!r}: file names must be relative and stay inside the file's folder")
+    return os.path.join(folder, os.path.dirname(file), relative)
+
+
+def _metadata_dataset(rows: list[dict], columns: list[str]) -> Dataset:
+    dataset = Dataset.from_list(rows)
+    for name in columns:
+        dataset = dataset.cast_column(name, Image(decode=False))
+    return dataset

@@ -1,0 +1,197 @@
+"""A data set whose rows come in any order: decoded once into memory if it fits, else again for every batch."""
+
+import functools
+import hashlib
+import itertools
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from tqdm.auto import tqdm
+
+from diffusers_ext.data.decoding import UnreadableImageError, UnreadableImagesError, image_name
+from diffusers_ext.data.image_dataset import ImageDataset, pixel_digest
+from diffusers_ext.data.parallel import in_workers, threaded_map
+from diffusers_ext.data.randomness import derive_seed
+from diffusers_ext.data.sources import Source
+from diffusers_ext.data.transforms import ImageTransform, to_pixel_values
+
+
+_MEMORY_SHARE = 0.5  # of what is free now, left for the model, its optimizer and everything else
+
+
+class IndexedImageDataset(ImageDataset):
+    """See `ImageDataset` for what it does, and `load_image_dataset` for how to make one.
+
+    All images are decoded once when it is made, in threads: that finds the unreadable ones before training, gives the
+    fingerprint, and fills the cache if there is one.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        transform: ImageTransform,
+        channels: int,
+        skip_unreadable_images: bool,
+        cache_images: bool | None,
+    ):
+        super().__init__(source, transform, channels, skip_unreadable_images)
+        if len(source.rows) == 0:
+            raise ValueError("the data set has no rows")
+        self.cached = self._fits_in_memory() if cache_images is None else cache_images
+        self._cache = _ImageCache(len(source.rows))
+        self._labels = source.labels
+        self._read_all()
+
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    def _fits_in_memory(self) -> bool:
+        num_rows = len(self._source.rows)
+        sizes = []
+        for value in self._values(list(range(0, num_rows, max(1, num_rows // 16)))):
+            try:
+                sizes.append(self._transform.fit(self._decode(value)).numel())
+            except UnreadableImageError:
+                continue  # named by _read_all
+        estimate = num_rows * sum(sizes) / max(1, len(sizes))
+        return estimate <= _MEMORY_SHARE * available_memory() / _local_processes()
+
+    def _read_all(self) -> None:
+        """Decode every image: find the unreadable ones, take the fingerprint, fill the cache."""
+        rows = self._source.rows
+        slices = (range(start, min(start + 256, len(rows))) for start in range(0, len(rows), 256))
+        values = itertools.chain.from_iterable(map(self._values, slices))
+        images = tqdm(
+            threaded_map(self._read, values, max(1, min(8, (os.cpu_count() or 1) // _local_processes()))),
+            total=len(rows),
+            desc="Decoding images" if self.cached else "Verifying images",
+            unit="image",
+            delay=1,
+            mininterval=1,
+            disable=int(os.environ.get("LOCAL_RANK", 0)) > 0,
+        )
+        readable, reasons, content = [], {}, hashlib.blake2b(digest_size=16)
+        for row, (value, image) in enumerate(images):
+            if isinstance(image, UnreadableImageError):
+                reasons[image_name(value, f"row {row}")] = str(image)
+                continue
+            digest, pixels = image
+            readable.append(row)
+            content.update(digest)
+            if self.cached:
+                self._cache.append(pixels)
+        if reasons and not (self._skip_unreadable_images and readable):
+            raise UnreadableImagesError(reasons)
+        if self._labels is not None:
+            self._labels = self._labels[readable]
+            content.update(self._labels.numpy())
+        content.update(repr(self.id2label).encode())
+        self._fingerprint = content.hexdigest()
+        self._source = replace(self._source, rows=rows.select(readable))
+        self.num_examples = len(readable)
+        self.num_skipped = len(rows) - len(readable)
+
+    def _values(self, indices: range | list[int]) -> list[Any]:
+        return self._source.rows[indices][self._source.image_column]
+
+    def _read(self, value: Any) -> tuple[Any, Any]:
+        """The value, with its digest and fitted pixels or with the error that says why there are none."""
+        try:
+            pixels = self._decode(value)
+        except UnreadableImageError as error:
+            return value, error
+        return value, (pixel_digest(pixels), self._transform.fit(pixels) if self.cached else None)
+
+    def _batches(self, batch_size, seed, start, process_index, num_processes, num_workers):
+        generate = functools.partial(self._generate, batch_size, seed, start, process_index, num_processes)
+        return in_workers(generate, 0 if self.cached else num_workers)
+
+    def _generate(self, batch_size, seed, start, process_index, num_processes, worker, num_workers):
+        for step in itertools.count(worker, num_workers):
+            yield self._batch(seed, start + (step * num_processes + process_index) * batch_size, batch_size)
+
+    def _batch(self, seed: int, position: int, size: int) -> dict[str, torch.Tensor]:
+        """The samples at the positions position + [0, size) of the stream."""
+        rows, draws = [], []
+        while size > 0:
+            epoch, offset = divmod(position, self.num_examples)
+            taken = permutation(self.num_examples, seed, epoch)[offset : offset + size]
+            draws += [derive_seed(seed, "augmentation", epoch, index) for index in taken.tolist()]
+            rows.append(taken)
+            position, size = position + len(taken), size - len(taken)
+        indices = torch.cat(rows)
+        images = self._transform.flip(self._crops(indices, draws), draws)
+        return self._labelled(indices, to_pixel_values(images))
+
+    def _reference_batches(self, batch_size, process_index, num_processes, limit):
+        stop = self.num_examples if limit is None else min(limit, self.num_examples)
+        for start in range(process_index, stop, batch_size * num_processes):
+            indices = torch.arange(start, min(stop, start + batch_size * num_processes), num_processes)
+            yield self._labelled(indices, self._crops(indices))
+
+    def _labelled(self, indices: torch.Tensor, pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:
+        labels = {} if self._labels is None else {"class_labels": self._labels[indices]}
+        return {"pixel_values": pixel_values} | labels
+
+    def _crops(self, indices: torch.Tensor, draws: list[int] | None = None) -> torch.Tensor:
+        """(B, C, H, W) uint8; cropped where the draws say, in the middle without."""
+        images = self._cache.images
+        if isinstance(images, torch.Tensor) and tuple(images.shape[-2:]) == self.resolution:
+            return images.index_select(0, indices)  # many times faster than indexing
+        if self.cached:
+            fitted = [images[index] for index in indices.tolist()]
+        else:
+            fitted = [self._transform.fit(self._decode(value)) for value in self._values(indices.tolist())]
+        if draws is None:
+            return torch.stack([self._transform.center(image) for image in fitted])
+        return torch.stack([self._transform.crop(image, draw) for image, draw in zip(fitted, draws, strict=True)])
+
+
+class _ImageCache:
+    """uint8 images: one stacked tensor as long as all have one size, a list from the first other size on."""
+
+    def __init__(self, capacity: int):
+        self._capacity = capacity
+        self._stacked = torch.empty(0)
+        self._separate: list[torch.Tensor] = []
+        self._length = 0
+
+    @property
+    def images(self) -> torch.Tensor | list[torch.Tensor]:
+        return self._separate or self._stacked[: self._length]
+
+    def append(self, image: torch.Tensor) -> None:
+        if self._length == 0:
+            # Memory that is never written is never taken from the system.
+            self._stacked = torch.empty((self._capacity, *image.shape), dtype=torch.uint8)
+        if not self._separate and image.shape != self._stacked.shape[1:]:
+            self._separate = list(self._stacked[: self._length])
+        if self._separate:
+            self._separate.append(image)
+        else:
+            self._stacked[self._length] = image
+        self._length += 1
+
+
+@functools.lru_cache(maxsize=2)
+def permutation(num_examples: int, seed: int, epoch: int) -> torch.Tensor:
+    """The order of an epoch, int64 (num_examples,): a function of its arguments."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
+    return torch.randperm(num_examples, generator=generator)
+
+
+def available_memory() -> int:
+    """Bytes that can still be had, by the machine's account and by that of the container this runs in (cgroup v2)."""
+    available = psutil.virtual_memory().available
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.exists() and limit.read_text().strip() != "max":
+        available = min(available, int(limit.read_text()) - int(used.read_text()))
+    return available
+
+
+def _local_processes() -> int:
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))

@@ -1,0 +1,81 @@
+"""The one way to a data set, for recipes and measures."""
+
+from collections.abc import Sequence
+
+from diffusers_ext.data.decoding import MODES
+from diffusers_ext.data.image_dataset import ImageDataset
+from diffusers_ext.data.indexed import IndexedImageDataset
+from diffusers_ext.data.sources import open_source
+from diffusers_ext.data.streamed import StreamedImageDataset
+from diffusers_ext.data.transforms import ImageTransform
+
+
+def load_image_dataset(
+    dataset_name: str | None = None,
+    dataset_config_name: str | None = None,
+    train_data_dir: str | None = None,
+    split: str = "train",
+    image_column: str = "image",
+    label_column: str | None = None,
+    resolution: int | Sequence[int] = 64,
+    channels: int = 3,
+    center_crop: bool = False,
+    random_flip: bool = False,
+    streaming: bool = False,
+    shuffle_buffer_size: int = 1000,
+    skip_unreadable_images: bool = False,
+    cache_dir: str | None = None,
+    cache_images: bool | None = None,
+) -> ImageDataset:
+    """Load images, with class labels if there are any, ready to be drawn in batches.
+
+    Args:
+        dataset_name: the name of a data set on the Hub, a local folder, or "digits", the handwritten digits of
+            scikit-learn (8x8 pixels, grayscale; "./digits" is a folder of that name).
+        dataset_config_name: the configuration of a Hub data set that has several.
+        train_data_dir: a local folder instead: image files, flat or in a folder per class or described by
+            `metadata.csv`, `.jsonl` or `.parquet` (see `diffusers_ext.data.folders`), or what `datasets` can read
+            (parquet, webdataset, `save_to_disk` ...). Nothing is written to it.
+        split: which split; a folder without splits is all "train".
+        image_column: the column with the images: an Image, encoded bytes, paths, or integer arrays.
+        label_column: the column with the classes: a ClassLabel, strings or integers (numbered in sorted order). None
+            takes "label" if there is such a column and trains without labels otherwise; "none" never takes labels.
+        resolution: pixels, H and W in one or as (H, W). Images are resized, up or down, so that the crop just fits.
+        channels: 1 (grayscale), 2 (with alpha), 3 (RGB) or 4 (RGBA).
+        center_crop: crop the middle instead of a random place.
+        random_flip: mirror half of the images, at random.
+        streaming: read the set from front to back, for sets that do not fit on this machine.
+        shuffle_buffer_size: rows that a stream holds to draw from at random; more mixes better and takes more memory.
+        skip_unreadable_images: leave out images that cannot be decoded, and count them in `num_skipped`.
+        cache_dir: where `datasets` keeps what it downloads and converts.
+        cache_images: keep all images decoded in memory. None does so if they take at most half of the free memory,
+            shared by the processes of this machine.
+
+    Returns:
+        An `ImageDataset`.
+
+    Raises:
+        UnreadableImagesError: naming all images that cannot be decoded (a stream names them when it meets them).
+        ValueError, FileNotFoundError: for arguments that are impossible or name what is not there.
+    """
+    resolution = _check_resolution(resolution)
+    if channels not in MODES:
+        raise ValueError(f"channels must be 1 (grayscale), 2 (with alpha), 3 (RGB) or 4 (RGBA), not {channels!r}")
+    if streaming and cache_images:
+        raise ValueError("a stream is not kept in memory: pass either streaming or cache_images")
+    if shuffle_buffer_size < 1:
+        raise ValueError(f"shuffle_buffer_size must be at least 1, not {shuffle_buffer_size}")
+    source = open_source(
+        dataset_name, dataset_config_name, train_data_dir, split, image_column, label_column, streaming, cache_dir
+    )
+    transform = ImageTransform(resolution, center_crop, random_flip)
+    if streaming:
+        return StreamedImageDataset(source, transform, channels, skip_unreadable_images, shuffle_buffer_size)
+    return IndexedImageDataset(source, transform, channels, skip_unreadable_images, cache_images)
+
+
+def _check_resolution(resolution: int | Sequence[int]) -> tuple[int, int]:
+    size = (resolution, resolution) if isinstance(resolution, int) else tuple(resolution)
+    if len(size) != 2 or not all(isinstance(pixels, int) and pixels >= 1 for pixels in size):
+        raise ValueError(f"resolution must be a positive number of pixels or (height, width), not {resolution!r}")
+    return size

@@ -1,0 +1,186 @@
+"""Where a data set comes from: a Hub repository, a local folder or the built-in digits, all through HF `datasets`."""
+
+import os
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import yaml
+from datasets import (
+    Array2D,
+    Array3D,
+    ClassLabel,
+    Dataset,
+    DatasetDict,
+    Features,
+    Image,
+    IterableDataset,
+    LargeList,
+    List,
+    Value,
+    load_dataset,
+    load_from_disk,
+)
+from datasets.exceptions import DatasetsError
+from huggingface_hub import metadata_load
+
+from diffusers_ext.data.folders import is_metadata, list_files, load_image_folder, select_images
+from diffusers_ext.data.labels import UNLABELLED, encode_labels, find_label_column
+
+
+# What `datasets` can read besides images: files that hold the images, and files that name them.
+_SHARD_EXTENSIONS = (".parquet", ".arrow", ".tar", ".zip", ".h5", ".hdf5", ".lance")
+_TABLE_EXTENSIONS = (".csv", ".tsv", ".json", ".jsonl")
+
+
+@dataclass
+class Source:
+    """One split, reduced to what training reads.
+
+    Attributes:
+        rows: a `Dataset`, or an `IterableDataset` when streaming, whose images are not decoded.
+        image_column: the column with the images.
+        label_column: the column with the class ids of a stream, None if unlabelled.
+        labels: int64 (N,), the class ids of a `Dataset`; None if unlabelled, or in a stream.
+        id2label: the names of the classes by id, None if unlabelled.
+        folder: what relative paths in the image column are relative to.
+    """
+
+    rows: Dataset | IterableDataset
+    image_column: str
+    label_column: str | None = None
+    labels: torch.Tensor | None = None
+    id2label: dict[int, str] | None = None
+    folder: str = ""
+
+    def locate(self, value: Any) -> Any:
+        """An image as it stands in its column, its path one that can be opened."""
+        if isinstance(value, dict) and value["bytes"] is None:
+            value = value["path"]
+        return os.path.join(self.folder, value) if isinstance(value, str) and "://" not in value else value
+
+
+def open_source(
+    dataset_name: str | None = None,
+    dataset_config_name: str | None = None,
+    train_data_dir: str | None = None,
+    split: str = "train",
+    image_column: str = "image",
+    label_column: str | None = None,
+    streaming: bool = False,
+    cache_dir: str | None = None,
+) -> Source:
+    """Find a data set, its split, its images and its labels. The arguments are those of `load_image_dataset`.
+
+    Raises:
+        ValueError, FileNotFoundError: in one sentence, for what cannot be loaded or does not hold what was named.
+    """
+    if (dataset_name is None) == (train_data_dir is None):
+        raise ValueError(
+            "pass either dataset_name (a Hub name, a local folder or 'digits') or train_data_dir (a local folder), "
+            + ("not both" if dataset_name is not None else "neither is given")
+        )
+    name = dataset_name if train_data_dir is None else train_data_dir
+    folder = os.path.abspath(os.path.expanduser(name))
+    is_local = train_data_dir is not None or os.path.isdir(folder) or name.startswith((".", "/", "~"))
+    if dataset_name == "digits":
+        # scikit-learn takes a second to import, which no other data set has to pay.
+        from diffusers_ext.data.digits import load_digits_dataset
+
+        splits = load_digits_dataset()
+    elif is_local:
+        splits = _load_folder(folder, dataset_config_name, label_column, streaming, cache_dir)
+    else:
+        splits = _load(name, dataset_config_name, streaming, cache_dir)
+    if split not in splits:
+        raise ValueError(f"{name!r} has no split {split!r}, its splits are {', '.join(map(str, splits))}")
+    source = _select_columns(splits, split, image_column, label_column)
+    if streaming and isinstance(source.rows, Dataset):
+        source = _as_stream(source)
+    return replace(source, folder=folder if is_local else "")
+
+
+def _load(path: str, config_name: str | None, streaming: bool, cache_dir: str | None) -> dict:
+    try:
+        return load_dataset(path, config_name, streaming=streaming, cache_dir=cache_dir)
+    except (OSError, ValueError, DatasetsError) as error:
+        raise ValueError(f"the data set {path!r} cannot be loaded: {' '.join(str(error).split())}") from error
+
+
+def _load_folder(
+    folder: str, config_name: str | None, label_column: str | None, streaming: bool, cache_dir: str | None
+) -> dict:
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"there is no folder {folder!r}")
+    # What `save_to_disk` leaves of a DatasetDict and of a Dataset.
+    if os.path.exists(os.path.join(folder, "dataset_dict.json")):
+        return load_from_disk(folder)
+    if os.path.exists(os.path.join(folder, "state.json")):
+        return DatasetDict({"train": load_from_disk(folder)})
+    files = list_files(folder)
+    images = select_images(files)
+    shards = [file for file in files if file.endswith(_SHARD_EXTENSIONS) and not is_metadata(file)]
+    # A preview or two beside the shards is no folder of images.
+    if len(images) > len(shards) and config_name is None and not _declares_configs(folder):
+        return load_image_folder(folder, files, label_column)
+    if not any(file.endswith(_SHARD_EXTENSIONS + _TABLE_EXTENSIONS) for file in files):
+        raise ValueError(f"{folder!r} holds neither images nor data files such as parquet")
+    return _load(folder, config_name, streaming, cache_dir)
+
+
+def _declares_configs(folder: str) -> bool:
+    """Whether the card of a data set's repository says how its files are to be read."""
+    card = os.path.join(folder, "README.md")
+    try:
+        return os.path.exists(card) and "configs" in (metadata_load(card) or {})
+    except yaml.YAMLError as error:
+        raise ValueError(f"the header of {card!r} is not YAML: {' '.join(str(error).split())}") from error
+
+
+def _select_columns(splits: dict, split: str, image_column: str, label_column: str | None) -> Source:
+    rows = splits[split]
+    if rows.features is None:
+        raise ValueError(
+            "the columns of this data set have no declared types, so it cannot be streamed: pass streaming=False"
+        )
+    _check_image_column(rows.features, image_column)
+    label_column = find_label_column(rows.features, label_column)
+    source = Source(rows, image_column, label_column)
+    if label_column is not None:
+        feature = rows.features[label_column]
+        if isinstance(rows, Dataset):
+            source.labels, source.id2label = encode_labels(rows, label_column, splits.values())
+        elif isinstance(feature, ClassLabel):
+            source.id2label = dict(enumerate(feature.names))
+        else:
+            raise ValueError(
+                f"the label column {label_column!r} holds {feature}, whose classes are not known before all rows are "
+                f"read: pass streaming=False, make it a ClassLabel, or pass label_column={UNLABELLED!r}"
+            )
+    columns = [image_column] if isinstance(rows, Dataset) or label_column is None else [image_column, label_column]
+    source.rows = rows.select_columns(columns)
+    if isinstance(rows.features[image_column], Image):
+        source.rows = source.rows.cast_column(image_column, Image(decode=False))
+    return source
+
+
+def _check_image_column(features: Features, image_column: str) -> None:
+    if image_column not in features:
+        raise ValueError(f"there is no image column {image_column!r}, the columns are {', '.join(features)}")
+    feature = features[image_column]
+    is_file = isinstance(feature, Value) and feature.dtype in ("string", "large_string", "binary", "large_binary")
+    is_array = isinstance(feature, (Array2D, Array3D)) or (
+        isinstance(feature, (List, LargeList)) and isinstance(feature.feature, (List, LargeList))
+    )
+    if not (isinstance(feature, Image) or is_file or is_array):
+        raise ValueError(f"the image column {image_column!r} holds {feature}, not images, paths, bytes or arrays")
+
+
+def _as_stream(source: Source) -> Source:
+    """A set whose rows and classes are known, read as a stream all the same."""
+    rows, label_column = source.rows, None
+    if source.labels is not None:
+        label_column = "label"
+        feature = ClassLabel(names=list(source.id2label.values()))
+        rows = rows.add_column(label_column, source.labels.tolist(), feature=feature)
+    return replace(source, rows=rows.to_iterable_dataset(), labels=None, label_column=label_column)

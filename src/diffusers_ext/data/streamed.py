@@ -1,0 +1,179 @@
+"""A data set that is read from front to back, over the network if need be, because it does not fit on this machine."""
+
+import functools
+import hashlib
+import itertools
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from datasets import IterableDataset
+
+from diffusers_ext.data.decoding import UnreadableImageError, UnreadableImagesError, image_name
+from diffusers_ext.data.image_dataset import ImageDataset, pixel_digest
+from diffusers_ext.data.labels import UNLABELLED, is_missing
+from diffusers_ext.data.parallel import in_workers, threaded_map
+from diffusers_ext.data.randomness import derive_seed
+from diffusers_ext.data.sources import Source
+from diffusers_ext.data.transforms import ImageTransform, to_pixel_values
+
+
+# How many rows after an unreadable one are tried in its place before the run stops.
+_STAND_INS = 15
+
+# How many images at the beginning identify a stream.
+_FINGERPRINT_IMAGES = 16
+
+
+class _Row(NamedTuple):
+    epoch: int
+    index: int
+    columns: dict[str, Any]
+
+
+class _Sample(NamedTuple):
+    pixels: torch.Tensor  # (C, H, W) uint8, cropped
+    label: int | None
+    draw: int
+
+
+class StreamedImageDataset(ImageDataset):
+    """See `ImageDataset` for what it does, and `load_image_dataset` for how to make one.
+
+    The order of an epoch is that of HF `datasets`' shuffle: shards in random order, and rows mixed within a buffer of
+    `shuffle_buffer_size`. Every process reads the whole stream and decodes its own rows only; resuming reads, without
+    decoding, what was seen before. An unreadable image that is skipped is replaced by the next readable one of the
+    stream, so that positions keep their meaning.
+    """
+
+    num_examples = None
+
+    def __init__(
+        self,
+        source: Source,
+        transform: ImageTransform,
+        channels: int,
+        skip_unreadable_images: bool,
+        shuffle_buffer_size: int,
+    ):
+        super().__init__(source, transform, channels, skip_unreadable_images)
+        self._shuffle_buffer_size = shuffle_buffer_size
+
+    def fingerprint(self) -> str:
+        content = hashlib.blake2b(repr(self.id2label).encode(), digest_size=16)
+        for row in itertools.islice(_rows(self._source.rows), _FINGERPRINT_IMAGES):
+            try:
+                content.update(pixel_digest(self._decode(row.columns[self._source.image_column])))
+            except UnreadableImageError:
+                continue
+            content.update(repr(self._label(row)).encode())
+        return content.hexdigest()
+
+    def _batches(self, batch_size, seed, start, process_index, num_processes, num_workers):
+        generate = functools.partial(
+            self._generate, batch_size, seed, start, process_index, num_processes, num_workers
+        )
+        # One worker process reads the stream once, whatever the number of threads that decode in it.
+        for batch, num_skipped, unreadable in in_workers(generate, min(num_workers, 1)):
+            if unreadable:
+                raise UnreadableImagesError(unreadable)
+            self.num_skipped += num_skipped
+            yield batch
+
+    def _generate(self, batch_size, seed, start, process_index, num_processes, num_threads, worker, num_workers):
+        """Batches, each with the number of images replaced in it, and with the unreadable images that end the stream.
+
+        These are values, because of an error in a worker process only the text arrives.
+        """
+        windows = _windows(self._shuffled_rows(seed), 1 + (_STAND_INS if self._skip_unreadable_images else 0))
+        owned = (
+            window
+            for position, window in enumerate(windows, -start)
+            if position >= 0 and position // batch_size % num_processes == process_index
+        )
+        samples = threaded_map(functools.partial(self._sample, seed), owned, num_threads)
+        while True:
+            batch = list(itertools.islice(samples, batch_size))
+            lost = {name: why for sample, failed in batch if sample is None for name, why in failed.items()}
+            if lost:
+                yield {}, 0, lost
+                return
+            pixels, labels, draws = zip(*(sample for sample, _ in batch), strict=True)
+            images = self._transform.flip(torch.stack(pixels), draws)
+            num_skipped = sum(bool(failed) for _, failed in batch)
+            yield self._labelled(to_pixel_values(images), labels), num_skipped, {}
+
+    def _sample(self, seed: int, window: tuple[_Row, ...]) -> tuple[_Sample | None, dict[str, str]]:
+        """The first readable image of a window, None if there is none, and why those before it are not."""
+        unreadable = {}
+        for row in window:
+            value = row.columns[self._source.image_column]
+            try:
+                image = self._transform.fit(self._decode(value))
+            except UnreadableImageError as error:
+                unreadable[image_name(value, f"image {row.index} of epoch {row.epoch}")] = str(error)
+                continue
+            draw = derive_seed(seed, "augmentation", row.epoch, row.index)
+            return _Sample(self._transform.crop(image, draw), self._label(row), draw), unreadable
+        return None, unreadable
+
+    def _label(self, row: _Row) -> int | None:
+        if self._source.label_column is None:
+            return None
+        label = row.columns[self._source.label_column]
+        if is_missing(label):
+            raise ValueError(
+                f"image {row.index} of epoch {row.epoch} has no label in column {self._source.label_column!r} "
+                f"(null or -1): choose a split with labels, or pass label_column={UNLABELLED!r}"
+            )
+        return label
+
+    def _labelled(self, pixel_values: torch.Tensor, labels: Sequence[int | None]) -> dict[str, torch.Tensor]:
+        named = {} if self.id2label is None else {"class_labels": torch.tensor(labels, dtype=torch.int64)}
+        return {"pixel_values": pixel_values} | named
+
+    def _shuffled_rows(self, seed: int) -> Iterator[_Row]:
+        """All epochs, one after the other."""
+        for epoch in itertools.count():
+            order = derive_seed(seed, "order", epoch)
+            yield from _rows(self._source.rows.shuffle(seed=order, buffer_size=self._shuffle_buffer_size), epoch)
+
+    def _reference_batches(self, batch_size, process_index, num_processes, limit):
+        rows = itertools.islice(_rows(self._source.rows), process_index, limit, num_processes)
+        samples = (sample for sample in map(self._reference_sample, rows) if sample is not None)
+        while batch := list(itertools.islice(samples, batch_size)):
+            pixels, labels = zip(*batch, strict=True)
+            yield self._labelled(torch.stack(pixels), labels)
+
+    def _reference_sample(self, row: _Row) -> tuple[torch.Tensor, int | None] | None:
+        """The middle of an image, and its label; None for an unreadable one, which nothing stands in for here."""
+        value = row.columns[self._source.image_column]
+        try:
+            image = self._transform.fit(self._decode(value))
+        except UnreadableImageError as error:
+            if not self._skip_unreadable_images:
+                raise UnreadableImagesError({image_name(value, f"row {row.index}"): str(error)}) from error
+            self.num_skipped += 1
+            return None
+        return self._transform.center(image), self._label(row)
+
+
+def _rows(rows: IterableDataset, epoch: int = 0) -> Iterator[_Row]:
+    """One pass over a stream."""
+    index = 0
+    # Through `iter`, not `__iter__`, which in a worker process of torch shuffles differently from what it does here.
+    for batch in rows.iter(batch_size=16):
+        for values in zip(*batch.values(), strict=True):
+            yield _Row(epoch, index, dict(zip(batch, values, strict=True)))
+            index += 1
+    if index == 0:
+        raise ValueError("the data set has no rows")
+
+
+def _windows(rows: Iterator[_Row], size: int) -> Iterator[tuple[_Row, ...]]:
+    """Every row with the `size - 1` rows that follow it, of an endless stream."""
+    window = deque(itertools.islice(rows, size), maxlen=size)
+    while True:
+        yield tuple(window)
+        window.append(next(rows))

@@ -1,0 +1,132 @@
+"""Files and folders that appear under their final name whole, or not at all.
+
+What is written goes to a name of its own first, is flushed to the disk, and is then renamed, which POSIX makes atomic.
+A killed process can leave a `.tmp-*` behind, and never a half-written file or folder under a name that is read.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+UNFINISHED = ".tmp-"  # being written when the process ended: worth nothing
+REPLACED = ".old-"  # whole, moved aside while its successor takes its name
+
+
+def beside(final_dir: str | os.PathLike) -> Path:
+    """Where `written_beside(final_dir)` writes, for the other processes that write into the same folder."""
+    final_dir = Path(os.path.abspath(final_dir))
+    return final_dir.parent / f"{UNFINISHED}{final_dir.name}"
+
+
+@contextmanager
+def written_beside(final_dir: str | os.PathLike) -> Iterator[Path]:
+    """Yields an empty folder next to `final_dir`, which takes the name `final_dir` when the block ends.
+
+    The content is flushed to the disk before the rename. A `final_dir` that exists is replaced. If the block raises,
+    the folder is removed and `final_dir` stays as it was.
+
+    With several processes, one of them opens the block, and all write into `beside(final_dir)` between two barriers
+    inside of it.
+    """
+    final_dir = Path(os.path.abspath(final_dir))
+    unfinished, replaced = beside(final_dir), final_dir.parent / f"{REPLACED}{final_dir.name}"
+    final_dir.parent.mkdir(parents=True, exist_ok=True)
+    remove(unfinished)
+    unfinished.mkdir()
+    try:
+        yield unfinished
+        flush(unfinished)
+    except BaseException:
+        remove(unfinished)
+        raise
+    # A folder cannot be renamed over another that has content: the old one steps aside, and `remove_leftovers` brings
+    # it back should the process die between the two renames.
+    if final_dir.exists():
+        remove(replaced)
+        os.rename(final_dir, replaced)
+    os.rename(unfinished, final_dir)
+    _flush_entry(final_dir.parent)
+    remove(replaced)
+
+
+def move_into(source: str | os.PathLike, folder: str | os.PathLike, last: str) -> None:
+    """Moves every file under `source` to the same relative path under `folder`, each in one rename.
+
+    Files of `folder` that `source` does not have stay. Both must lie on one file system. `last`, a relative path, is
+    moved after all others: the file that readers open first, so that it never names a file that is not there yet.
+    `source` is removed.
+    """
+    source, folder = Path(source), Path(folder)
+    flush(source)
+    names = sorted(path.relative_to(source) for path in source.rglob("*") if path.is_file())
+    for name in sorted(names, key=lambda name: name == Path(last)):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(source / name, folder / name)
+    for parent in {(folder / name).parent for name in names}:
+        _flush_entry(parent)
+    remove(source)
+
+
+def write_text_atomically(path: str | os.PathLike, text: str) -> None:
+    """Writes `text` to `path` in UTF-8, replacing the file in one rename. Creates missing parent folders."""
+    write_bytes_atomically(path, text.encode("utf-8"))
+
+
+def write_bytes_atomically(path: str | os.PathLike, content: bytes) -> None:
+    """Writes `content` to `path`, replacing the file in one rename. Creates missing parent folders."""
+    path = Path(os.path.abspath(path))
+    unfinished = path.parent / f"{UNFINISHED}{path.name}-{os.getpid()}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        unfinished.write_bytes(content)
+        _flush_entry(unfinished)
+        os.replace(unfinished, path)
+    except BaseException:
+        remove(unfinished)
+        raise
+    _flush_entry(path.parent)
+
+
+def remove_leftovers(parent: str | os.PathLike) -> None:
+    """Cleans `parent` after a killed process: unfinished entries go, one whose successor did not arrive comes back.
+
+    Call it before anything in `parent` is read, and never while another process writes there. Does nothing when
+    `parent` does not exist.
+    """
+    parent = Path(parent)
+    for unfinished in parent.glob(f"{UNFINISHED}*"):
+        remove(unfinished)
+    for replaced in parent.glob(f"{REPLACED}*"):
+        final = parent / replaced.name.removeprefix(REPLACED)
+        if final.exists():
+            remove(replaced)
+        else:
+            os.rename(replaced, final)
+
+
+def flush(folder: Path) -> None:
+    """Forces every file and folder under `folder`, and `folder` itself, to the disk."""
+    for path in folder.rglob("*"):
+        _flush_entry(path)
+    _flush_entry(folder)
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a whole folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _flush_entry(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():  # Windows cannot open a folder, and needs no flush of one
+        return
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

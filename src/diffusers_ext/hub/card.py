@@ -1,0 +1,194 @@
+"""The model card: what a model is, how it was made, how good it is, and code that loads it."""
+
+import math
+import os
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import yaml
+from huggingface_hub import EvalResult, ModelCardData
+
+from diffusers_ext.hub.atomic import write_text_atomically
+
+
+# The address in this section follows the model when it is published.
+LOADING_BEGINS, LOADING_ENDS = "<!-- loading -->", "<!-- /loading -->"
+LIBRARIES = ("diffusers_ext", "diffusers", "torch")
+
+
+def write_model_card(folder: str | os.PathLike, **description) -> Path:
+    """
+    Write the card of the pipeline in `folder` to its `README.md`, and show `samples.png` if the folder has it.
+
+    Args:
+        folder (`str` or `os.PathLike`): the folder of the pipeline, also the address that the loading code names until
+            the model is published.
+        description: the keywords of [`model_card`], except `address` and `has_samples`.
+
+    Returns:
+        `Path`: the file.
+    """
+    path = Path(folder) / "README.md"
+    has_samples = (Path(folder) / "samples.png").is_file()
+    write_text_atomically(path, model_card(address=Path(folder).as_posix(), has_samples=has_samples, **description))
+    return path
+
+
+def model_card(
+    *,
+    title: str,
+    pipeline_class: str,
+    address: str,
+    task: str | None = None,
+    usage: str | None = None,
+    has_samples: bool = False,
+    dataset: str | None = None,
+    dataset_id: str | None = None,
+    license: str | None = None,
+    command: str | None = None,
+    config: Mapping | None = None,
+    metrics: Sequence[Mapping] = (),
+    measures: Sequence[str] = (),
+    id2label: Mapping[int, str] | None = None,
+    tags: Sequence[str] = (),
+    pipeline_tag: str = "unconditional-image-generation",
+    base_model: str | None = None,
+) -> str:
+    """
+    The text of a model card, with the metadata that the Hub reads. What is not given is left out.
+
+    Args:
+        title (`str`): the name of the model.
+        pipeline_class (`str`): the pipeline of `diffusers_ext`, such as `"ClassConditionalPipeline"`.
+        address (`str`): what to load it from: `user/name`, or a folder.
+        task (`str`): what the model does and what it is, in Markdown.
+        usage (`str`): Python lines that use `pipe`.
+        has_samples (`bool`): whether a picture `samples.png` lies beside the card.
+        dataset (`str`): what it was trained on, in Markdown.
+        dataset_id (`str`): the data set's name on the Hub.
+        license (`str`): the licence of the weights, an identifier of the Hub such as `"apache-2.0"`.
+        command (`str`): the command that trained it.
+        config (`Mapping`): the resolved configuration; entries whose name ends with `token` are left out.
+        metrics (`Sequence[Mapping]`): a row of JSON values for each measurement: the measures, and how they were
+            taken.
+        measures (`Sequence[str]`): the columns of `metrics` that are measures. They go into the metadata, the other
+            columns as their settings.
+        id2label (`Mapping[int, str]`): the names of the classes.
+        tags (`Sequence[str]`): more tags than `diffusers` and `diffusers_ext`.
+        pipeline_tag (`str`): the task as the Hub names it.
+        base_model (`str`): the model it was made from, as the Hub names it.
+
+    Returns:
+        `str`: the card. Access tokens in it are blotted out.
+    """
+    results = _evaluation_results(metrics, measures, pipeline_tag, dataset_id or dataset)
+    data = ModelCardData(
+        license=license,
+        library_name="diffusers",
+        tags=["diffusers_ext", *tags],
+        datasets=[dataset_id] if dataset_id else None,
+        base_model=base_model,
+        pipeline_tag=pipeline_tag,
+        model_name=title,
+        eval_results=results or None,
+    )
+    sections = [
+        f"---\n{data.to_yaml()}\n---",
+        f"# {title}",
+        task,
+        "![Samples](samples.png)" if has_samples else None,
+        _loading(pipeline_class, address, usage),
+        f"## Data\n\n{dataset}" if dataset else None,
+        _folded("Classes", ", ".join(f"{i} {name}" for i, name in id2label.items())) if id2label else None,
+        f"## Measures\n\n{_table(metrics)}" if metrics else None,
+        _training(command, config),
+        f"## Licence\n\n{license}" if license else None,
+        f"## Versions\n\nPython {platform.python_version()}, "
+        + ", ".join(f"{library} {version(library)}" for library in LIBRARIES),
+    ]
+    return _without_tokens("\n\n".join(section for section in sections if section) + "\n")
+
+
+def addressed_to(card: str, repo_id: str) -> str:
+    """The card with loading code that names the repository `repo_id`; a card without that section stays as it is."""
+    section = re.compile(f"{re.escape(LOADING_BEGINS)}.*?{re.escape(LOADING_ENDS)}", re.DOTALL)
+    return section.sub(lambda m: re.sub(r'from_pretrained\("[^"]*"', f'from_pretrained("{repo_id}"', m[0]), card)
+
+
+def _loading(pipeline_class: str, address: str, usage: str | None) -> str:
+    usage = f"\n{usage.strip()}" if usage else ""
+    return f"""## How to load it
+
+{LOADING_BEGINS}
+With `diffusers_ext`:
+
+```python
+from diffusers_ext import {pipeline_class}
+
+pipe = {pipeline_class}.from_pretrained("{address}"){usage}
+```
+
+With diffusers alone, which runs the code in this repository:
+
+```python
+from diffusers import DiffusionPipeline
+
+pipe = DiffusionPipeline.from_pretrained("{address}", trust_remote_code=True){usage}
+```
+{LOADING_ENDS}"""
+
+
+def _training(command: str | None, config: Mapping | None) -> str | None:
+    parts = [f"```bash\n{command.strip()}\n```"] if command else []
+    if config:
+        public = {name: value for name, value in config.items() if not name.endswith("token")}
+        text = yaml.safe_dump(public, sort_keys=False, allow_unicode=True)
+        parts.append(_folded("Configuration", f"```yaml\n{text}```"))
+    return "\n\n".join(["## Training", *parts]) if parts else None
+
+
+def _folded(summary: str, text: str) -> str:
+    return f"<details>\n<summary>{summary}</summary>\n\n{text}\n\n</details>"
+
+
+def _table(rows: Sequence[Mapping]) -> str:
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    lines = [columns, ["---"] * len(columns), *([_cell(row.get(column)) for column in columns] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(value) -> str:
+    if value is None:
+        return ""
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _evaluation_results(
+    metrics: Sequence[Mapping], measures: Sequence[str], task: str, dataset: str | None
+) -> list[EvalResult]:
+    results = []
+    for row in metrics:
+        settings = {name: value for name, value in row.items() if name not in measures and value is not None}
+        described = ", ".join(f"{name.replace('_', ' ')} {_cell(value)}" for name, value in settings.items())
+        for name in measures:
+            # YAML has a NaN, the JSON of the Hub does not; the table shows it.
+            if row.get(name) is not None and math.isfinite(row[name]):
+                results.append(
+                    EvalResult(
+                        task_type=task,
+                        dataset_type=dataset or "unknown",
+                        dataset_name=dataset or "unknown",
+                        metric_type=name,
+                        metric_name=f"{name} ({described})" if described else name,
+                        metric_value=row[name],
+                    )
+                )
+    return results
+
+
+def _without_tokens(text: str) -> str:
+    return re.sub(r"\bhf_[A-Za-z0-9]{16,}", "hf_***", text)

@@ -1,0 +1,258 @@
+"""Saving, publishing and loading of pipelines that readers with and without this package can use."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from diffusers import DiffusionPipeline
+from huggingface_hub import (
+    CommitInfo,
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    get_cached_repo_tree,
+    snapshot_download,
+)
+
+from diffusers_ext.hub.atomic import UNFINISHED, move_into, remove
+from diffusers_ext.hub.card import addressed_to, model_card
+from diffusers_ext.hub.repository import (
+    CARD,
+    COMPANIONS,
+    INDEX,
+    bundle,
+    bundled_pipeline_class,
+    components,
+    files_to_load,
+    files_to_publish,
+    installed_form,
+    superseded_weights,
+)
+
+
+class PublishableMixin:
+    """Makes the class of a plain pipeline file loadable without remote code, and what it saves loadable everywhere.
+
+    The file in `pipelines/` stays plain, since it is the file that gets published. The class that users import is
+
+        class XPipeline(PublishableMixin, pipeline_x.XPipeline): ...
+
+    Its repositories hold the plain file and the files of our component classes (`hub/repository.py`).
+    """
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike,
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        max_shard_size: int | str | None = None,
+        push_to_hub: bool = False,
+        *,
+        repo_id: str | None = None,
+        commit_message: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        create_pr: bool = False,
+    ) -> None:
+        """
+        Save the pipeline to a folder, from which it loads with or without `diffusers_ext`.
+
+        Every file is written aside and renamed, `model_index.json` last. The card, samples, metrics and training
+        configuration of the folder that the pipeline was loaded from, or saved to before, come along where
+        `save_directory` has none.
+
+        Args:
+            save_directory (`str` or `os.PathLike`): the folder, which is created if need be. Other files in it stay.
+            safe_serialization (`bool`): must be true; weights are saved as safetensors only.
+            variant (`str`, *optional*): saves `diffusion_pytorch_model.<variant>.safetensors`, beside other variants.
+            max_shard_size (`int` or `str`, *optional*): size in bytes, or like `"5GB"`, above which weights are split.
+            push_to_hub (`bool`): whether to publish the folder, as [`publish_folder`] does.
+            repo_id (`str`, *optional*): the repository, by default the name of the folder in your namespace.
+            commit_message, private, token, create_pr: see [`publish_folder`].
+
+        Raises:
+            ValueError: if `safe_serialization` is false, if the configuration holds a list (diffusers would take it
+                for a component), or if a component cannot be saved or is of a file that does not stand alone.
+            NotADirectoryError: if `save_directory` is a file.
+        """
+        self._write(Path(save_directory), safe_serialization, variant, max_shard_size)
+        self.register_to_config(_name_or_path=str(save_directory))
+        if push_to_hub:
+            publish_folder(
+                save_directory,
+                repo_id or Path(save_directory).resolve().name,
+                token=token,
+                private=private,
+                commit_message=commit_message or f"Upload {type(self).__name__}",
+                create_pr=create_pr,
+            )
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        commit_message: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        create_pr: bool = False,
+        safe_serialization: bool = True,
+        variant: str | None = None,
+    ) -> CommitInfo:
+        """
+        Publish the pipeline on the Hub: what `save_pretrained` writes, with the card of the folder it came from.
+
+        Args:
+            repo_id (`str`): the repository, `user/name`, which is created if need be.
+            safe_serialization (`bool`): must be true; weights are saved as safetensors only.
+            variant (`str`, *optional*): publishes the weights as this variant, beside other variants.
+            commit_message, private, token, create_pr: see [`publish_folder`].
+
+        Returns:
+            `CommitInfo`: the commit; as a string, its address.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self._write(Path(folder), safe_serialization, variant, max_shard_size=None)
+            return publish_folder(
+                folder,
+                repo_id,
+                token=token,
+                private=private,
+                commit_message=commit_message or f"Upload {type(self).__name__}",
+                create_pr=create_pr,
+            )
+
+    @classmethod
+    def download(cls, pretrained_model_name: str, **kwargs) -> str:
+        """
+        Download a pipeline into the cache: configurations and safetensors, and none of the repository's code.
+
+        Diffusers' own would fetch every file of the components that have no weights.
+
+        Args:
+            pretrained_model_name (`str`): the repository, `user/name`.
+            kwargs: `revision`, `variant`, `token`, `cache_dir`, `force_download` and `local_files_only` as in
+                `from_pretrained`; a component that is passed there is not downloaded.
+
+        Returns:
+            `str`: the folder of the pipeline.
+        """
+        names = ("token", "cache_dir", "force_download", "local_files_only")
+        options = {name: kwargs[name] for name in names if kwargs.get(name) is not None}
+        revision = kwargs.get("revision")
+        folder = snapshot_download(pretrained_model_name, revision=revision, allow_patterns=INDEX, **options)
+        if not os.path.isfile(os.path.join(folder, INDEX)):
+            raise OSError(f"{pretrained_model_name} can't be loaded as a pipeline, because it has no {INDEX}.")
+        # The first download listed the files of this very commit.
+        commit = os.path.basename(folder)
+        tree = get_cached_repo_tree(pretrained_model_name, revision=commit, cache_dir=options.get("cache_dir"))
+        wanted = [name for name in components(cls.load_config(folder)) if name not in kwargs]
+        filenames = [INDEX, *files_to_load([file.path for file in tree], wanted, kwargs.get("variant"))]
+        return snapshot_download(pretrained_model_name, revision=commit, allow_patterns=filenames, **options)
+
+    @classmethod
+    def _dict_from_json_file(cls, json_file: str | os.PathLike) -> dict:
+        # Diffusers reads every model_index.json through this method: below it, there is no remote code to see.
+        return installed_form(super()._dict_from_json_file(json_file))
+
+    def _write(self, folder: Path, safe_serialization: bool, variant: str | None, max_shard_size) -> None:
+        if not safe_serialization:
+            raise ValueError("`safe_serialization=False` is not supported: weights are saved as safetensors only.")
+        self._refuse_lists()
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(f"The pipeline can't be saved to {folder}, which is a file and not a folder.")
+        folder.mkdir(parents=True, exist_ok=True)
+        # Inside of the folder, and not beside it: that may be another file system.
+        unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=folder))
+        try:
+            super().save_pretrained(unfinished, variant=variant, max_shard_size=max_shard_size)
+            self._refuse_unsaved(unfinished)
+            bundle(unfinished, _plain_class(type(self)))
+            self._bring_companions(unfinished, folder)
+            written = _filenames(unfinished)
+            move_into(unfinished, folder, last=INDEX)
+        finally:
+            remove(unfinished)
+        for filename in superseded_weights(_filenames(folder), written):
+            (folder / filename).unlink()
+
+    def _refuse_lists(self) -> None:
+        for name, value in self.config.items():
+            if name not in self.components and name[0] != "_" and isinstance(value, list | tuple):
+                raise ValueError(
+                    f"The pipeline can't be saved with the list {value} as `{name}`, because diffusers takes lists in "
+                    f"{INDEX} for components; use a dictionary."
+                )
+
+    def _refuse_unsaved(self, folder: Path) -> None:
+        for name, component in self.components.items():
+            if component is not None and not (folder / name).is_dir():
+                raise ValueError(
+                    f"The pipeline can't be saved, because its `{name}` is a {type(component).__name__}, which is "
+                    "no ModelMixin, SchedulerMixin or other class that diffusers saves."
+                )
+
+    def _bring_companions(self, unfinished: Path, folder: Path) -> None:
+        if self.name_or_path is None or not Path(self.name_or_path).is_dir():
+            return
+        for name in COMPANIONS:
+            source = Path(self.name_or_path) / name
+            if source.is_file() and not (folder / name).exists():
+                shutil.copyfile(source, unfinished / name)
+
+
+def publish_folder(
+    folder: str | os.PathLike,
+    repo_id: str,
+    *,
+    token: str | None = None,
+    private: bool | None = None,
+    commit_message: str = "Upload pipeline",
+    create_pr: bool = False,
+) -> CommitInfo:
+    """
+    Publish the pipeline in a folder on the Hub, in one commit.
+
+    What goes up is the pipeline, the components that it names, and the files of `COMPANIONS`; never checkpoints,
+    optimizer states, logs, or any other file of a training run. The card's loading code gets the address `repo_id`;
+    a repository that has no card gets one that says how to load it. Weights of the repository that the new ones
+    supersede are deleted in the same commit, other variants stay.
+
+    Args:
+        folder (`str` or `os.PathLike`): what `save_pretrained` or a trainer wrote.
+        repo_id (`str`): the repository, `user/name`, or a name in your own namespace. It is created if need be.
+        token (`str`, *optional*): a token that may write there; by default the one you logged in with.
+        private (`bool`, *optional*): whether a new repository is private.
+        commit_message (`str`): the message of the commit.
+        create_pr (`bool`): whether to open a pull request instead of writing to the main branch.
+
+    Returns:
+        `CommitInfo`: the commit; as a string, its address.
+
+    Raises:
+        ValueError: if there is no pipeline in the folder, or one that readers could not load.
+    """
+    folder = Path(folder)
+    filenames = files_to_publish(folder)
+    api = HfApi(token=token)
+    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    there = api.list_repo_files(repo_id)
+    additions = [CommitOperationAdd(name, folder / name) for name in filenames if name != CARD]
+    if CARD in filenames:
+        card = (folder / CARD).read_text(encoding="utf-8")
+        additions.append(CommitOperationAdd(CARD, addressed_to(card, repo_id).encode()))
+    elif CARD not in there and (pipeline_class := bundled_pipeline_class(folder)):
+        card = model_card(title=repo_id.split("/")[-1], pipeline_class=pipeline_class, address=repo_id)
+        additions.append(CommitOperationAdd(CARD, card.encode()))
+    deletions = [CommitOperationDelete(name) for name in superseded_weights(there, filenames)]
+    return api.create_commit(repo_id, additions + deletions, commit_message=commit_message, create_pr=create_pr)
+
+
+def _plain_class(cls: type) -> type:
+    return next(
+        base for base in cls.__mro__ if issubclass(base, DiffusionPipeline) and not issubclass(base, PublishableMixin)
+    )
+
+
+def _filenames(folder: Path) -> Iterable[str]:
+    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]

@@ -1,0 +1,191 @@
+"""The files of a published pipeline: one repository for readers with this package, and for readers without it.
+
+Beside what diffusers saves, a repository holds the code that diffusers alone lacks, as single files:
+
+    model_index.json                 "_class_name": ["pipeline_x", "XPipeline"], "scheduler": ["scheduling_y", "Y"]
+    pipeline_x.py
+    scheduler/scheduling_y.py        beside scheduler_config.json
+
+`DiffusionPipeline.from_pretrained(..., trust_remote_code=True)` of diffusers runs these files. This package reads the
+same names as those of its own classes ([`installed_form`]), and leaves the files alone. Files keep the name that they
+have in this package, because diffusers executes all of them in one flat namespace, where a second `pipeline.py` would
+overwrite the globals of the first.
+"""
+
+import ast
+import inspect
+import json
+import re
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import diffusers.pipelines
+from diffusers import DiffusionPipeline
+from diffusers.pipelines.pipeline_loading_utils import LOADABLE_CLASSES
+
+import diffusers_ext
+
+
+INDEX = DiffusionPipeline.config_name
+CARD = "README.md"
+# What may lie beside the pipeline in its folder and belongs to the model: all else stays at home.
+COMPANIONS = (CARD, "LICENSE", "samples.png", "metrics.json", "training_config.yaml")
+COMPONENT_SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".jinja")
+
+WEIGHTS = re.compile(
+    r"(diffusion_pytorch_model|pytorch_model|model)"
+    r"(\.(?P<variant>[^.]+?))?(-\d{5}-of-\d{5})?\.(safetensors|bin)(?P<index>\.index(\.(?P<index_variant>[^.]+))?\.json)?"
+)
+
+
+def is_component(value) -> bool:
+    """Whether a value of `model_index.json` names a component: `[library, class]`, or `[null, null]` for none."""
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(part, str | None) for part in value)
+
+
+def components(index: dict) -> dict[str, list[str]]:
+    """The components that a `model_index.json` names, `{name: [library, class]}`, without those that are none."""
+    return {
+        name: value for name, value in index.items() if name[0] != "_" and is_component(value) and value[0] is not None
+    }
+
+
+def bundle(folder: Path, pipeline_class: type) -> None:
+    """Adds the code that diffusers alone lacks to a saved pipeline, and names it in its `model_index.json`.
+
+    Args:
+        folder (`Path`): what diffusers' `save_pretrained` wrote.
+        pipeline_class (`type`): the class of the pipeline file, in a file of its own.
+
+    Raises:
+        ValueError: if a file of code does not stand alone.
+    """
+    index = _read_json(folder / INDEX)
+    index["_class_name"] = _bundle_class(pipeline_class, folder)
+    for name, (library, class_name) in components(index).items():
+        if library == "diffusers_ext":
+            index[name] = _bundle_class(getattr(diffusers_ext, class_name), folder / name)
+    _write_json(folder / INDEX, index)
+    for file in (folder / INDEX, *folder.glob("*/config.json")):
+        content = _read_json(file)
+        if content.pop("_name_or_path", None) is not None:  # where it was loaded from is a folder of this machine
+            _write_json(file, content)
+
+
+def _read_json(file: Path) -> dict:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _write_json(file: Path, content: dict) -> None:
+    file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _bundle_class(published_class: type, folder: Path) -> list[str]:
+    file = Path(inspect.getsourcefile(published_class))
+    for imported in _imports(file):
+        if imported.startswith(".") or imported.split(".")[0] == "diffusers_ext":
+            raise ValueError(
+                f"{published_class.__name__} can't be saved, because {file.name} imports {imported}; a published file "
+                "stands alone: it imports torch, diffusers, transformers, PIL and numpy only."
+            )
+    shutil.copyfile(file, folder / file.name)
+    return [file.stem, published_class.__name__]
+
+
+def _imports(file: Path) -> list[str]:
+    nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+    plain = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    return plain + ["." * node.level + (node.module or "") for node in nodes if isinstance(node, ast.ImportFrom)]
+
+
+def bundled_pipeline_class(folder: Path) -> str | None:
+    """The class in the pipeline file of a saved pipeline; `None` if it has no such file, as those of diffusers."""
+    name = _read_json(folder / INDEX)["_class_name"]
+    return name[1] if isinstance(name, list) else None
+
+
+def installed_form(index: dict) -> dict:
+    """A `model_index.json` with the classes of this package in place of the files that hold their copies.
+
+    Raises:
+        ValueError: if a component is of a class that neither this package nor diffusers has.
+    """
+    installed = dict(index)
+    if isinstance(index.get("_class_name"), list):
+        installed["_class_name"] = index["_class_name"][1]
+    for name, (library, class_name) in components(index).items():
+        own_class = getattr(diffusers_ext, class_name, None)
+        if isinstance(own_class, type) and own_class.__module__.split(".")[-1] == library:
+            installed[name] = ["diffusers_ext", class_name]
+        elif not (library in LOADABLE_CLASSES or hasattr(diffusers.pipelines, library) or library in sys.modules):
+            raise ValueError(
+                f"{INDEX} wants {class_name} of {library} as `{name}`, which this diffusers_ext "
+                f"({diffusers_ext.__version__}) doesn't have: update diffusers_ext, import the module that has it, or "
+                "run the repository's own code with DiffusionPipeline.from_pretrained(..., trust_remote_code=True)."
+            )
+    return installed
+
+
+def _set_of_weights(filename: str) -> tuple[str, str | None] | None:
+    """The folder and variant of a weight file or its index, which one saving writes together; `None` for others."""
+    folder, _, name = filename.rpartition("/")
+    match = WEIGHTS.fullmatch(name)
+    return match and (folder, match["index_variant"] if match["index"] else match["variant"])
+
+
+def superseded_weights(existing: Iterable[str], written: Iterable[str]) -> set[str]:
+    """Weight files that a saving of `written` leaves behind: shards, or the whole that there were shards of now.
+
+    Weights of other variants are not among them, nor is anything in other folders. Names are relative, with `/`.
+    """
+    written = set(written)
+    sets = {_set_of_weights(filename) for filename in written} - {None}
+    return {filename for filename in set(existing) - written if _set_of_weights(filename) in sets}
+
+
+def files_to_load(filenames: Iterable[str], folders: Iterable[str], variant: str | None) -> list[str]:
+    """What to download of the components in `folders`: no code, and safetensors only.
+
+    A component that has no weights of the `variant` is loaded with those that are no variant, as diffusers does it.
+    """
+    inside = [f for f in filenames if f.split("/")[0] in set(folders) and f.endswith(COMPONENT_SUFFIXES)]
+    sets = {_set_of_weights(filename) for filename in inside}
+
+    def is_wanted(filename: str) -> bool:
+        weights = _set_of_weights(filename)
+        return weights is None or weights == (weights[0], variant if (weights[0], variant) in sets else None)
+
+    return [filename for filename in inside if is_wanted(filename)]
+
+
+def files_to_publish(folder: Path) -> list[str]:
+    """The files of a pipeline folder that belong to the model, as names relative to it.
+
+    These are the pipeline, the components that it names, and [`COMPANIONS`]. Checkpoints, logs and whatever else lies
+    in the folder are not.
+
+    Raises:
+        ValueError: if there is no pipeline in the folder, or one that readers could not load.
+    """
+    if not (folder / INDEX).is_file():
+        raise ValueError(f"{folder} can't be published, because it has no {INDEX}: it is not a saved pipeline.")
+    index = _read_json(folder / INDEX)
+    files = [folder / INDEX, *(folder / name for name in COMPANIONS if (folder / name).is_file())]
+    if isinstance(index["_class_name"], list):
+        files.append(folder / f"{index['_class_name'][0]}.py")
+    for name, (library, class_name) in components(index).items():
+        code = folder / name / f"{library}.py"
+        if code.is_file():
+            files.append(code)
+        elif library not in LOADABLE_CLASSES and not hasattr(diffusers.pipelines, library):
+            raise ValueError(
+                f"{folder} can't be published, because its `{name}` is {class_name} of {library}, a module that "
+                "readers don't have; use a class of diffusers, transformers or diffusers_ext."
+            )
+        saved = [path for path in sorted((folder / name).rglob("*")) if path.is_file()]
+        if any(path.suffix == ".bin" for path in saved) and not any(path.suffix == ".safetensors" for path in saved):
+            raise ValueError(f"{folder} can't be published, because the weights of `{name}` are not safetensors.")
+        files += [path for path in saved if path.name.endswith(COMPONENT_SUFFIXES)]
+    return [path.relative_to(folder).as_posix() for path in files]

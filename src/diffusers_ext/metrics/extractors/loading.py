@@ -1,0 +1,61 @@
+"""From a name to a feature extractor."""
+
+import importlib
+from pathlib import Path
+
+import torch
+
+from diffusers_ext.metrics.extractors.feature_extractor import FeatureExtractor, NetworkExtractor
+
+
+def load_feature_extractor(name_or_path: str, device: str | torch.device = "cpu") -> FeatureExtractor:
+    """The feature extractor of that name.
+
+    Args:
+        name_or_path:
+            - "digits": judge and features for handwritten digits, fitted on the spot (`DigitsExtractor`);
+            - "inception": torch-fidelity's InceptionV3, what published FID values use (`pip install torch-fidelity`);
+            - "torchmetrics": torchmetrics' InceptionV3, the same weights behind another resizing;
+            - a local folder or Hub name of a Transformers image model, with its image processor;
+            - "module:name": your own function or module on uint8 images (N, C, H, W), or a class that is made without
+              arguments; see `NetworkExtractor` for what it may give.
+        device: where the network runs ("digits" always on the CPU).
+
+    Raises:
+        ImportError: for an optional library or a module of yours that isn't installed.
+        OSError: for weights or a model that can't be found.
+        ValueError: if "module:name" names nothing callable.
+    """
+    # Each kind brings heavy imports of its own, so each is imported only when named.
+    if name_or_path == "digits":
+        from diffusers_ext.metrics.extractors.digits import DigitsExtractor
+
+        return DigitsExtractor()
+    if name_or_path == "inception":
+        from diffusers_ext.metrics.extractors.inception import load_inception
+
+        return load_inception(device)
+    if name_or_path == "torchmetrics":
+        from diffusers_ext.metrics.extractors.inception import load_torchmetrics_inception
+
+        return load_torchmetrics_inception(device)
+    if ":" in name_or_path and not Path(name_or_path).is_dir():
+        return _load_by_import(name_or_path, device)
+    from diffusers_ext.metrics.extractors.image_models import ImageModelExtractor
+
+    return ImageModelExtractor(name_or_path, device)
+
+
+def _load_by_import(path: str, device: str | torch.device) -> FeatureExtractor:
+    module_name, _, attribute = path.partition(":")
+    try:
+        network = getattr(importlib.import_module(module_name), attribute, None)
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f'The feature extractor "{path}" can\'t be imported ({error}): is its folder on PYTHONPATH?'
+        ) from error
+    if not callable(network):
+        raise ValueError(f'The feature extractor "{path}" should name a function, module or class in {module_name}.')
+    if isinstance(network, type):
+        network = network()
+    return NetworkExtractor(network, name=path, id2label=getattr(network, "id2label", None), device=device)

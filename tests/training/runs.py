@@ -1,0 +1,83 @@
+"""Whole training runs for the tests: tiny networks on scikit-learn's digits, each run in a process of its own."""
+
+import json
+import multiprocessing
+import os
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+
+TINY_UNET = {
+    "block_out_channels": [8, 16],
+    "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
+    "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "attention_head_dim": 4,
+    "dropout": 0.1,  # so that a resumed run has to repeat the masks too
+}
+
+
+def arguments(output_dir: Path, **options) -> list[str]:
+    """The command line of a tiny run of train_diffusion.py."""
+    options = {
+        "dataset_name": "digits",
+        "resolution": 10,
+        "channels": 1,
+        "random_flip": True,
+        "unet": json.dumps(TINY_UNET),
+        "train_batch_size": 8,
+        "max_train_steps": 12,
+        "checkpointing_steps": 3,
+        "learning_rate": 1e-3,
+        "lr_warmup_steps": 4,
+        "lr_scheduler": "cosine",
+        "output_dir": str(output_dir),
+        **options,
+    }
+    return [f"--{name}={value}" for name, value in options.items()]
+
+
+def train(command_line: list[str]) -> None:
+    """One run, in this process."""
+    import torch
+
+    from diffusers_ext.training.command import run
+    from diffusers_ext.training.train_diffusion import DiffusionRecipe
+
+    torch.set_num_threads(1)
+    run(DiffusionRecipe, command_line)
+
+
+def start(command_line: list[str]) -> multiprocessing.Process:
+    """One run, in a new process that has the libraries imported already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["diffusers_ext.training.train_diffusion", "diffusers_ext.training.command"])
+    process = context.Process(target=train, args=(command_line,))
+    process.start()
+    return process
+
+
+def finish(command_line: list[str]) -> int:
+    """One run in a new process, to its end: the exit code."""
+    process = start(command_line)
+    process.join(120)
+    return process.exitcode
+
+
+def records(output_dir: Path) -> list[dict]:
+    """The lines of the run's metrics.jsonl."""
+    return [json.loads(line) for line in (output_dir / "logs" / "metrics.jsonl").read_text().splitlines()]
+
+
+def tensors(output_dir: Path, step: int) -> dict:
+    """All weights of a checkpoint, the averaged ones included."""
+    folder = output_dir / f"checkpoint-{step}"
+    files = sorted(folder.glob("*.safetensors"))
+    return {f"{file.stem}.{name}": tensor for file in files for name, tensor in load_file(file).items()}
+
+
+def environment() -> dict[str, str]:
+    """Variables for commands that the tests start."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}

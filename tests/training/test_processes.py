@@ -1,0 +1,46 @@
+"""Two processes (gloo on CPU) are the same training as one."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.training.runs import arguments, environment, records
+
+
+STEPS = 50
+
+
+def launch(output_dir, processes, **options):
+    options = {"max_train_steps": STEPS, "checkpointing_steps": 1000, "unet": UNET_WITHOUT_DROPOUT, **options}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    command += ["-m", "diffusers_ext.training.train_diffusion", *arguments(output_dir, **options)]
+    subprocess.run(command, check=True, env=environment(), capture_output=True, text=True, timeout=300)
+    return records(output_dir)
+
+
+UNET_WITHOUT_DROPOUT = '{"block_out_channels": [8, 16], "norm_num_groups": 4, "layers_per_block": 1, ' + (
+    '"down_block_types": ["DownBlock2D", "AttnDownBlock2D"], "up_block_types": ["AttnUpBlock2D", "UpBlock2D"]}'
+)
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory):
+    return launch(tmp_path_factory.mktemp("one"), 1, train_batch_size=8)
+
+
+def assert_follows(found, expected):
+    assert [line["step"] for line in found] == list(range(1, STEPS + 1))
+    for line, other in zip(found, expected, strict=True):
+        assert line["lr"] == other["lr"]
+        assert abs(line["loss"] - other["loss"]) < 1e-5
+        assert abs(line["grad_norm"] - other["grad_norm"]) < 1e-3
+
+
+def test_two_processes_follow_one(one_process, tmp_path):
+    assert_follows(launch(tmp_path, 2, train_batch_size=4), one_process)
+
+
+@pytest.mark.slow
+def test_two_processes_with_accumulation_follow_one(one_process, tmp_path):
+    assert_follows(launch(tmp_path, 2, train_batch_size=2, gradient_accumulation_steps=2), one_process)

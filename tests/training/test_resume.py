@@ -1,0 +1,105 @@
+import os
+import random
+import signal
+import time
+
+import pytest
+import torch
+
+from tests.training.runs import arguments, finish, records, start, tensors
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    assert finish(arguments(folder)) == 0
+    return folder
+
+
+def assert_same_end(folder, expected):
+    found, wanted = tensors(folder, 12), tensors(expected, 12)
+    assert found.keys() == wanted.keys() and len(found) > 100
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    weights = "unet/diffusion_pytorch_model.safetensors"
+    assert (folder / weights).read_bytes() == (expected / weights).read_bytes()
+    assert [line for line in records(folder)] == [line for line in records(expected)]
+
+
+def kill_at_random_moments(folder, kills, seed):
+    """Start the run again and again, and kill it after a random while."""
+    moments = random.Random(seed)
+    command = arguments(folder, resume_from_checkpoint="latest")
+    for _ in range(kills):
+        process = start(command)
+        time.sleep(moments.uniform(0.2, 4))
+        process.kill()
+        process.join()
+        for checkpoint in folder.glob("checkpoint-*"):
+            assert (checkpoint / "training_state.json").is_file()
+            assert (checkpoint / "unet_ema.safetensors").is_file()
+    assert finish(command) == 0
+
+
+def test_a_killed_run_ends_with_the_same_bits(uninterrupted, tmp_path):
+    kill_at_random_moments(tmp_path, kills=3, seed=0)
+    assert_same_end(tmp_path, uninterrupted)
+
+
+@pytest.mark.slow
+def test_twenty_kills(uninterrupted, tmp_path):
+    kill_at_random_moments(tmp_path, kills=20, seed=1)
+    assert_same_end(tmp_path, uninterrupted)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_writes_a_checkpoint_and_stops(uninterrupted, tmp_path, number):
+    process = start(arguments(tmp_path, checkpointing_steps=1000, resume_from_checkpoint="latest"))
+    while not (tmp_path / "logs" / "metrics.jsonl").exists() or not records(tmp_path):
+        time.sleep(0.01)
+    os.kill(process.pid, number)
+    process.join(60)
+    assert process.exitcode == 0
+    (checkpoint,) = tmp_path.glob("checkpoint-*")
+    assert checkpoint.name != "checkpoint-12" and not (tmp_path / "model_index.json").exists()
+    assert finish(arguments(tmp_path, resume_from_checkpoint="latest")) == 0
+    assert_same_end(tmp_path, uninterrupted)
+
+
+def test_only_the_last_checkpoints_are_kept(tmp_path):
+    assert finish(arguments(tmp_path, checkpoints_total_limit=2)) == 0
+    assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-12", "checkpoint-9"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"unet": '{"block_out_channels": [8, 8], "norm_num_groups": 4}'}, "unet.block_out_channels is [8, 16] there"),
+        ({"dataset_split": "test"}, "because data set is"),
+        ({"resume_from_checkpoint": "checkpoint-7"}, "There is no checkpoint checkpoint-7"),
+    ],
+)
+def test_resuming_something_else_is_refused_in_one_sentence(uninterrupted, capfd, changed, sentence):
+    before = sorted(path.name for path in uninterrupted.rglob("*"))
+    command = arguments(uninterrupted, **{"resume_from_checkpoint": "latest", **changed})
+    assert finish(command) == 2
+    error = capfd.readouterr().err
+    assert sentence in error and "Traceback" not in error
+    assert sorted(path.name for path in uninterrupted.rglob("*")) == before
+
+
+def test_a_new_run_moves_the_checkpoints_of_an_earlier_one_aside(tmp_path):
+    assert finish(arguments(tmp_path, max_train_steps=3)) == 0
+    assert finish(arguments(tmp_path, max_train_steps=2)) == 0
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
+    (earlier,) = (tmp_path / "earlier-runs").iterdir()
+    assert (earlier / "checkpoint-3" / "training_state.json").is_file()
+    assert [line["step"] for line in records(tmp_path)] == [1, 2]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path, capfd):
+    command = arguments(tmp_path, learning_rate=1e30, lr_scheduler="constant", checkpointing_steps=1, max_grad_norm=0)
+    assert finish(command) == 1
+    error = capfd.readouterr().err
+    assert "at step" in error and "the last good checkpoint is" in error
+    last = max(tmp_path.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    assert all(tensor.isfinite().all() for tensor in tensors(tmp_path, int(last.name.split("-")[1])).values())

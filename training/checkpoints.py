@@ -1,0 +1,149 @@
+"""Checkpoints that are whole or absent, and continue the run that wrote them."""
+
+import json
+import logging
+import re
+import shutil
+from datetime import datetime
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+
+from diffusers_ext.hub.atomic import beside, remove_leftovers, written_beside
+
+
+logger = logging.getLogger(__name__)
+
+STATE_FILE = "training_state.json"
+
+
+class Checkpoints:
+    """The checkpoints of one run: `checkpoint-<step>` folders in its output folder.
+
+    A checkpoint holds each network and its average as safetensors, what Accelerate keeps (optimizers, and the sharded
+    state of FSDP or DeepSpeed), and `training_state.json`: the step, and the identity of the run.
+
+    Args:
+        output_dir (`str` or `Path`): the output folder of the run.
+        accelerator (`Accelerator`): prepared with the networks and optimizers.
+        networks, averages (`dict`): the unwrapped networks, and their `EMA`s.
+        identity (`dict`): JSON values that tell architecture and data; only a run with the same ones may continue.
+        total_limit (`int` or `None`): how many checkpoints are kept.
+    """
+
+    def __init__(self, output_dir, accelerator: Accelerator, networks, averages, identity, total_limit):
+        self.output_dir = Path(output_dir)
+        self.accelerator = accelerator
+        self.networks = networks
+        self.averages = averages
+        self.identity = json.loads(json.dumps(identity))
+        self.total_limit = total_limit
+        accelerator.register_save_state_pre_hook(self._save_networks)
+        accelerator.register_load_state_pre_hook(self._load_networks)
+        if accelerator.is_main_process:
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.output_dir)
+        accelerator.wait_for_everyone()
+
+    def save(self, step: int, state: dict) -> None:
+        """Write `checkpoint-<step>` beside, rename it, and only then remove the oldest. Every process calls it."""
+        final = self.output_dir / f"checkpoint-{step}"
+        if not self.accelerator.is_main_process:
+            self.accelerator.wait_for_everyone()
+            self.accelerator.save_state(str(beside(final)))
+            self.accelerator.wait_for_everyone()
+        else:
+            with written_beside(final) as folder:
+                self.accelerator.wait_for_everyone()
+                self.accelerator.save_state(str(folder))
+                for name, average in self.averages.items():
+                    _save(average.state_dict(), folder / f"{name}_ema.safetensors")
+                (folder / STATE_FILE).write_text(json.dumps({**state, "step": step, "identity": self.identity}))
+                self.accelerator.wait_for_everyone()
+            for old in self.saved()[: -self.total_limit] if self.total_limit else []:
+                shutil.rmtree(old)
+        self.accelerator.wait_for_everyone()
+
+    def saved(self) -> list[Path]:
+        """The whole checkpoints, oldest first."""
+        found = [path for path in self.output_dir.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+        return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")))
+
+    def find(self, name: str) -> Path | None:
+        """The checkpoint that `--resume_from_checkpoint` means; `None` for `latest` when there is none yet.
+
+        Raises:
+            FileNotFoundError: if there is no such checkpoint.
+        """
+        if name == "latest":
+            saved = self.saved()
+            return saved[-1] if saved else None
+        for path in (self.output_dir / name, Path(name)):
+            if (path / STATE_FILE).is_file():
+                return path
+        saved = ", ".join(path.name for path in self.saved()) or "none"
+        raise FileNotFoundError(f"There is no checkpoint {name}; {self.output_dir} has {saved}.")
+
+    def load(self, path: Path) -> dict:
+        """Restore everything from a checkpoint, and return the state that `save` was given with the `step`.
+
+        Raises:
+            ValueError: if the checkpoint is of another architecture or data set.
+        """
+        state = json.loads((path / STATE_FILE).read_text())
+        difference = first_difference(state["identity"], self.identity)
+        if difference is not None:
+            where, there, here = difference
+            raise ValueError(
+                f"{path} can't be resumed by this run, because {where} is {there} there and {here} here; give the "
+                "options it was started with, or another --output_dir."
+            )
+        self.accelerator.load_state(str(path))
+        for name, average in self.averages.items():
+            average.load_state_dict(load_file(path / f"{name}_ema.safetensors"))
+        return state
+
+    def set_aside(self) -> None:
+        """Move an earlier run's checkpoints out of the way of a new one, into `earlier-runs/<time>`."""
+        if self.accelerator.is_main_process and self.saved():
+            folder = self.output_dir / "earlier-runs" / datetime.now().strftime("%Y-%m-%d-%H%M%S")
+            folder.mkdir(parents=True)
+            for path in [*self.saved(), self.output_dir / "logs"]:
+                if path.exists():
+                    path.rename(folder / path.name)
+            logger.warning(f"The checkpoints of an earlier run were moved to {folder}.")
+        self.accelerator.wait_for_everyone()
+
+    # Accelerate would name the tensors after the wrapper of the moment (DDP): without these hooks a run could not go
+    # on under another number of processes. Sharded networks (FSDP, DeepSpeed) are left to Accelerate.
+
+    def _save_networks(self, models, weights, output_dir):
+        if weights and self.accelerator.is_main_process:
+            for name, network in self.networks.items():
+                _save(network.state_dict(), Path(output_dir) / f"{name}.safetensors")
+        weights.clear()
+
+    def _load_networks(self, models, input_dir):
+        if models:
+            for name, network in self.networks.items():
+                network.load_state_dict(load_file(Path(input_dir) / f"{name}.safetensors"))
+        models.clear()
+
+
+def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    # channels_last weights are not contiguous, and safetensors stores nothing else.
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+
+
+def first_difference(there, here, where: str = "the run") -> tuple | None:
+    """The first place where two nested JSON values differ: (dotted path, value there, value here), or `None`."""
+    if not (isinstance(there, dict) and isinstance(here, dict)):
+        return None if there == here else (where, there, here)
+    for key in [*there, *(key for key in here if key not in there)]:
+        path = key if where == "the run" else f"{where}.{key}"
+        difference = first_difference(there.get(key), here.get(key), path)
+        if difference is not None:
+            return difference
+    return None

@@ -1,0 +1,59 @@
+"""Random numbers that depend on the seed, the step and the sample, and on nothing else."""
+
+import torch
+
+from diffusers_ext.data.randomness import derive_seed
+
+
+class Draw:
+    """What a recipe draws at random in one step, sample by sample.
+
+    The numbers of a sample are a function of (`seed`, step, index of the sample in the global batch). So a resumed run
+    draws what an uninterrupted one would, and the split of a batch over processes or accumulation steps changes
+    nothing. Each call continues the streams of its samples: draw in the same order in every step.
+
+    Args:
+        seed (`int`): the seed of the run.
+        device (`torch.device`): where the numbers are drawn; CPU and GPU draw different ones.
+    """
+
+    def __init__(self, seed: int, device: torch.device):
+        self.seed = seed
+        self.device = device
+        self._generators: list[torch.Generator] = []
+
+    def begin(self, step: int, rows: range) -> "Draw":
+        """Start the streams of the samples at `rows` of the global batch of `step`."""
+        while len(self._generators) < len(rows):
+            self._generators.append(torch.Generator(self.device))
+        self._streams = self._generators[: len(rows)]
+        for row, generator in zip(rows, self._streams, strict=True):
+            generator.manual_seed(derive_seed(self.seed, "step", step, row))
+        return self
+
+    def _filled(self, shape: tuple[int, ...], fill) -> torch.Tensor:
+        # Drawn in float32 and in the default memory layout, so that precision and layout do not change the numbers.
+        drawn = torch.empty((len(self._streams), *shape), device=self.device)
+        for row, generator in zip(drawn, self._streams, strict=True):
+            fill(row, generator)
+        return drawn
+
+    def normal(self, *shape: int) -> torch.Tensor:
+        """Standard normal numbers, float32 of shape (N, *shape)."""
+        return self._filled(shape, lambda row, generator: row.normal_(generator=generator))
+
+    def normal_like(self, samples: torch.Tensor) -> torch.Tensor:
+        """Standard normal numbers in the shape of `samples` (N, ...), float32."""
+        return self.normal(*samples.shape[1:])
+
+    def uniform(self, *shape: int) -> torch.Tensor:
+        """Uniform numbers in [0, 1), float32 of shape (N, *shape)."""
+        return self._filled(shape, lambda row, generator: row.uniform_(generator=generator))
+
+    def integers(self, high: int) -> torch.Tensor:
+        """Uniform integers in [0, high), int64 of shape (N,)."""
+        return self._filled((), lambda row, generator: row.random_(0, high, generator=generator)).long()
+
+    def dropout(self, labels: torch.Tensor, probability: float, replacement: int) -> torch.Tensor:
+        """`labels` (N,), each replaced with the given probability."""
+        return torch.where(self.uniform() < probability, replacement, labels)

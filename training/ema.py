@@ -1,0 +1,72 @@
+"""An exponential moving average of a network, in float32 and by name."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+class EMA:
+    """The average of a network's parameters over its training, with the latest of its buffers.
+
+    The average is kept in float32 whatever the precision of the network. Its decay is min(decay, (1 + n) / (10 + n))
+    after n updates, so that the first, random weights are forgotten fast.
+
+    Args:
+        network (`torch.nn.Module`): the network to follow.
+        decay (`float`): in [0, 1).
+    """
+
+    def __init__(self, network: torch.nn.Module, decay: float):
+        self.network = network
+        self.decay = decay
+        self.averages = {name: parameter.detach().float().clone() for name, parameter in network.named_parameters()}
+        self.buffers = {name: buffer.detach().clone() for name, buffer in network.named_buffers()}
+
+    @torch.no_grad()
+    def update(self, num_updates: int) -> None:
+        """Take in the network's weights after its `num_updates`-th update (from 1)."""
+        decay = min(self.decay, (1 + num_updates) / (10 + num_updates))
+        parameters = [parameter.detach().float() for parameter in self.network.parameters()]
+        torch._foreach_lerp_(list(self.averages.values()), parameters, 1 - decay)
+        for name, buffer in self.network.named_buffers():
+            self.buffers[name].copy_(buffer)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Let the network hold the average inside of the context, and get its own weights back after it."""
+        own = {name: tensor.detach().clone() for name, tensor in self._tensors_of_network()}
+        self._copy_to_network({**self.averages, **self.buffers})
+        try:
+            yield
+        finally:
+            self._copy_to_network(own)
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """The average and the buffers, under the names that they have in the network."""
+        return {**self.averages, **self.buffers}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Continue from a saved average.
+
+        Raises:
+            ValueError: if names are missing or left over.
+        """
+        own = self.state_dict()
+        if state.keys() != own.keys():
+            raise ValueError(
+                f"The saved average is of another network: it lacks {sorted(own.keys() - state.keys())} and has "
+                f"{sorted(state.keys() - own.keys())} besides."
+            )
+        for name, tensor in own.items():
+            tensor.copy_(state[name])
+
+    def _tensors_of_network(self) -> Iterator[tuple[str, torch.Tensor]]:
+        yield from self.network.named_parameters()
+        yield from self.network.named_buffers()
+
+    @torch.no_grad()
+    def _copy_to_network(self, values: dict[str, torch.Tensor]) -> None:
+        for name, tensor in self._tensors_of_network():
+            tensor.copy_(values[name])

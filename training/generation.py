@@ -1,0 +1,73 @@
+"""Sampling on all processes: image i is the same whatever the batch size and the number of processes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from diffusers import DiffusionPipeline
+
+from diffusers_ext.data.randomness import derive_seed
+
+
+@dataclass
+class Generation:
+    """Samples a pipeline on all processes.
+
+    Args:
+        pipeline (`DiffusionPipeline`): takes `class_labels` or `batch_size`, a list of generators, and `output_type`.
+        accelerator (`Accelerator`): divides the images among the processes.
+        seed (`int`): image i starts from noise that depends on this and i only.
+        batch_size (`int`): images per process and call.
+    """
+
+    pipeline: DiffusionPipeline
+    accelerator: Accelerator
+    seed: int
+    batch_size: int
+
+    def batches(self, count: int, class_labels: list[int] | None = None, **arguments) -> Iterator[torch.Tensor]:
+        """This process's share of `count` images, those with index % num_processes == process_index.
+
+        Args:
+            count (`int`): how many images all processes make together.
+            class_labels (`list[int]`, *optional*): a label for each of them.
+            arguments: further arguments of the pipeline's call.
+
+        Yields:
+            uint8 of shape (B, C, H, W) on the CPU.
+        """
+        process, processes = self.accelerator.process_index, self.accelerator.num_processes
+        own = range(process, count, processes)
+        for start in range(0, len(own), self.batch_size):
+            indices = own[start : start + self.batch_size]
+            which = {"batch_size": len(indices)}
+            if class_labels is not None:
+                which = {"class_labels": [class_labels[index] for index in indices]}
+            generators = [torch.Generator().manual_seed(derive_seed(self.seed, "sample", i)) for i in indices]
+            images = self.pipeline(**which, generator=generators, output_type="pt", **arguments).images
+            yield images.mul(255).round().to("cpu", torch.uint8)
+
+    def images(self, count: int, class_labels: list[int] | None = None, **arguments) -> torch.Tensor:
+        """All `count` images in order, on every process: uint8 of shape (count, C, H, W) on the CPU."""
+        return gather_rows(list(self.batches(count, class_labels, **arguments)), count, self.accelerator)
+
+
+def gather_rows(own: list[torch.Tensor], count: int, accelerator: Accelerator) -> torch.Tensor:
+    """Put together what processes hold of `count` rows, row i being on process i % num_processes.
+
+    Args:
+        own (`list[torch.Tensor]`): this process's rows in order, in batches of shape (B, ...).
+        count (`int`): the number of rows of all processes together, at least one for each process.
+
+    Returns:
+        `torch.Tensor` of shape (count, ...), on the CPU of every process.
+    """
+    rows = torch.cat(own)
+    if accelerator.num_processes == 1:
+        return rows.cpu()
+    longest = -(-count // accelerator.num_processes)
+    padded = torch.cat([rows, rows[:1].expand(longest - len(rows), *rows.shape[1:])]).to(accelerator.device)
+    gathered = accelerator.gather(padded).cpu()
+    by_process = gathered.view(accelerator.num_processes, longest, *rows.shape[1:])
+    return by_process.transpose(0, 1).flatten(0, 1)[:count]

@@ -1,0 +1,50 @@
+"""Pictures of many samples."""
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+
+CELL = 64  # small images are enlarged to about this many pixels
+GAP = 6
+MARGIN = 16
+HEADER = 28
+
+
+def sample_grid(images: torch.Tensor, columns: int, titles: list[str] | None = None) -> Image.Image:
+    """Images side by side on white, small ones enlarged without smoothing.
+
+    Args:
+        images (`torch.Tensor` of shape (N, C, H, W)): uint8, laid out row by row.
+        columns (`int`): how many stand in a row.
+        titles (`list[str]`, *optional*): a heading for each column.
+    """
+    pictures = _to_pil(images)
+    scale = max(1, round(CELL / max(pictures[0].size)))
+    width, height = (side * scale for side in pictures[0].size)
+    top = MARGIN + (HEADER if titles else 0)
+    rows = -(-len(pictures) // columns)
+    size = (2 * MARGIN + columns * (width + GAP) - GAP, top + rows * (height + GAP) - GAP + MARGIN)
+    grid = Image.new("RGB", size, "white")
+    for index, picture in enumerate(pictures):
+        x, y = MARGIN + index % columns * (width + GAP), top + index // columns * (height + GAP)
+        enlarged = picture.resize((width, height), Image.Resampling.NEAREST).convert("RGBA")
+        grid.paste(enlarged, (x, y), enlarged)
+    if titles:
+        draw, font = ImageDraw.Draw(grid), ImageFont.load_default(15)
+        for column, title in enumerate(titles):
+            centre = MARGIN + column * (width + GAP) + width // 2
+            draw.text((centre, MARGIN + HEADER // 2 - 4), _shortened(title, width, font), "#333333", font, anchor="mm")
+    return grid
+
+
+def _to_pil(images: torch.Tensor) -> list[Image.Image]:
+    arrays = images.permute(0, 2, 3, 1).numpy()
+    return [Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array) for array in arrays]
+
+
+def _shortened(title: str, width: int, font) -> str:
+    if font.getlength(title) <= width:
+        return title
+    while title and font.getlength(title + "…") > width:
+        title = title[:-1]
+    return title + "…"

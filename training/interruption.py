@@ -1,0 +1,28 @@
+"""Stopping on request: the first SIGTERM or SIGINT asks, the second one ends the process."""
+
+import signal
+
+
+class StopRequest:
+    """Catches SIGTERM and SIGINT (Ctrl-C) while it is entered, so that a run can write a checkpoint and stop.
+
+    The first signal sets `requested`. A second one acts as if nobody had caught it.
+    """
+
+    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self):
+        self.requested = False
+
+    def __enter__(self) -> "StopRequest":
+        self._previous = {number: signal.signal(number, self._on_signal) for number in self.SIGNALS}
+        return self
+
+    def __exit__(self, *exception) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame) -> None:
+        self.requested = True
+        for number in self.SIGNALS:
+            signal.signal(number, signal.SIG_DFL)

@@ -1,0 +1,35 @@
+"""Accelerate, without its silent fallbacks."""
+
+import os
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+
+
+def build_accelerator(report_to: str = "none", **keywords) -> Accelerator:
+    """Accelerate as its own configuration and these arguments ask for, or an error.
+
+    Args:
+        report_to (`str`): a tracker, `all`, or `none`.
+        keywords: further arguments of `Accelerator`.
+
+    Raises:
+        ValueError: if the tracker is not installed.
+        RuntimeError: if Accelerate would run something else than what was launched.
+    """
+    # Without `cpu=True` Accelerate takes several processes on a machine without GPUs for as many runs of one process.
+    accelerator = Accelerator(
+        log_with=None if report_to == "none" else report_to, cpu=not torch.accelerator.is_available(), **keywords
+    )
+    launched = int(os.environ.get("WORLD_SIZE", 1))
+    if accelerator.num_processes != launched:
+        raise RuntimeError(
+            f"{launched} processes were launched, but Accelerate runs {accelerator.num_processes}: set up `accelerate "
+            "config` for this machine."
+        )
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true" and accelerator.distributed_type != DistributedType.FSDP:
+        raise RuntimeError("FSDP was asked for, but Accelerate does not run it on this machine.")
+    if report_to not in ("none", "all") and not accelerator.log_with:
+        raise ValueError(f"--report_to {report_to} needs its package: pip install {report_to}.")
+    return accelerator

@@ -1,0 +1,64 @@
+"""What distinguishes one training job from another."""
+
+import torch
+from diffusers import DiffusionPipeline
+from PIL import Image
+
+from diffusers_ext.training.configuration import TrainingConfig
+from diffusers_ext.training.draws import Draw
+
+
+class Recipe:
+    """A training job: its networks, what one step minimises, and the pipeline that comes out.
+
+    A recipe knows nothing of processes, precision, accumulation, averages, checkpoints or trackers: those are the
+    trainer's, which knows nothing of losses and samplers. In [`~Recipe.step`] each network stands under its name,
+    ready for use: `self.unet(...)`.
+
+    Args:
+        config (`TrainingConfig`): the options, usually of a subclass that adds the recipe's own.
+    """
+
+    config_class: type[TrainingConfig] = TrainingConfig
+
+    def __init__(self, config: TrainingConfig):
+        self.config = config
+        self.dataset = config.load_dataset(config.size, config.channels, config.center_crop, config.random_flip)
+
+    def networks(self) -> dict[str, torch.nn.Module]:
+        """The networks to train, by name. They are built once, after the random numbers are seeded."""
+        raise NotImplementedError
+
+    def step(self, batch: dict[str, torch.Tensor], draw: Draw) -> None:
+        """One training step: compute losses and hand each to [`~Recipe.minimise`].
+
+        Args:
+            batch (`dict`): `pixel_values`, float32 (N, C, H, W) in [-1, 1], and `class_labels`, int64 (N,), if the
+                images have labels.
+            draw (`Draw`): all that is random in this step.
+        """
+        raise NotImplementedError
+
+    def minimise(self, name: str, loss: torch.Tensor) -> None:
+        """Update the network `name` to lower the mean of `loss`, a value per sample or a single one."""
+        self._trainer.minimise(name, loss)
+
+    def log(self, **values: torch.Tensor) -> None:
+        """Report values beside the losses; their mean over the batch and all processes is recorded."""
+        self._trainer.record(values)
+
+    def pipeline(self, **networks: torch.nn.Module) -> DiffusionPipeline:
+        """The pipeline to sample from and to publish, around the trained networks."""
+        raise NotImplementedError
+
+    def sample_grid(self, generate) -> Image.Image:
+        """A picture of samples. `generate` is a [`~diffusers_ext.training.generation.Generation`]."""
+        raise NotImplementedError
+
+    def evaluate(self, generate) -> list[dict]:
+        """Measures of the samples, a row for each way of sampling. Rows hold JSON values."""
+        raise NotImplementedError
+
+    def describe(self) -> dict:
+        """What the model card says of this recipe: keywords of [`~diffusers_ext.hub.card.model_card`]."""
+        raise NotImplementedError

@@ -1,0 +1,259 @@
+"""The loop that all recipes share: updates, averages, records, checkpoints, and stopping."""
+
+import logging
+import math
+import time
+from collections import defaultdict
+
+import torch
+from accelerate import Accelerator
+from tqdm.auto import tqdm
+
+from diffusers_ext.data.randomness import derive_seed
+from diffusers_ext.training.checkpoints import Checkpoints
+from diffusers_ext.training.configuration import TrainingConfig
+from diffusers_ext.training.draws import Draw
+from diffusers_ext.training.ema import EMA
+from diffusers_ext.training.interruption import StopRequest
+from diffusers_ext.training.optimization import build_lr_scheduler, build_optimizer
+from diffusers_ext.training.recipe import Recipe
+from diffusers_ext.training.records import Records
+from diffusers_ext.training.results import Results
+
+
+logger = logging.getLogger(__name__)
+
+
+class NonFiniteLossError(ArithmeticError):
+    """A loss or a gradient became infinite or not a number."""
+
+
+class Trainer:
+    """Trains the networks of a recipe.
+
+    A step is a function of (seed, step, samples) and of nothing that a restart or another number of processes would
+    change: the order of the data, its augmentation and all noise come from there. So a resumed run continues bit for
+    bit, and several processes follow one.
+
+    Args:
+        recipe (`Recipe`): what is trained.
+        accelerator (`Accelerator`): from [`~diffusers_ext.training.processes.build_accelerator`].
+
+    Raises:
+        ValueError, FileNotFoundError: if the options or the checkpoint to resume from don't fit the recipe.
+    """
+
+    def __init__(self, recipe: Recipe, accelerator: Accelerator):
+        self.recipe, self.config, self.accelerator = recipe, recipe.config, accelerator
+        recipe._trainer = self
+        self.step = self.samples_seen = 0
+        self.batch_size = self.config.train_batch_size * accelerator.num_processes
+        self.batch_size *= self.config.gradient_accumulation_steps
+        self.max_train_steps = self._max_train_steps()
+        self.draw = Draw(self.config.seed, accelerator.device)
+        self._build_networks()
+        identity = {
+            "recipe": type(recipe).__name__,
+            "data set": recipe.dataset.fingerprint(),
+            "networks": {name: _architecture(network) for name, network in self.networks.items()},
+        }
+        self.checkpoints = Checkpoints(
+            self.config.output_dir,
+            accelerator,
+            self.networks,
+            self.averages,
+            identity,
+            self.config.checkpoints_total_limit,
+        )
+        self._resume()
+        self.results = Results(recipe, accelerator, self.networks, self.averages)
+
+    def _max_train_steps(self) -> int:
+        if self.config.max_train_steps is not None:
+            return self.config.max_train_steps
+        num_examples = self.recipe.dataset.num_examples
+        if num_examples is None:
+            raise ValueError("A streamed data set has no known length: say --max_train_steps.")
+        return math.ceil(self.config.num_train_epochs * num_examples / self.batch_size)
+
+    def _build_networks(self) -> None:
+        config = self.config
+        torch.manual_seed(derive_seed(config.seed, "initial weights"))
+        self.networks = self.recipe.networks()
+        self.averages, self.optimizers, self.lr_schedulers, self.prepared = {}, {}, {}, {}
+        for name, network in self.networks.items():
+            network.train()
+            if config.gradient_checkpointing:
+                network.enable_gradient_checkpointing()
+            if config.channels_last:
+                network.to(memory_format=torch.channels_last)
+            optimizer = build_optimizer(network.parameters(), config)
+            self.lr_schedulers[name] = build_lr_scheduler(optimizer, config, self.max_train_steps)
+            self.prepared[name], self.optimizers[name] = self.accelerator.prepare(network, optimizer)
+            if config.compile:
+                network.compile()
+            if config.use_ema:
+                self.averages[name] = EMA(network, config.ema_decay)
+            setattr(self.recipe, name, self.prepared[name])
+
+    def _resume(self) -> None:
+        name = self.config.resume_from_checkpoint
+        path = self.checkpoints.find(name) if name else None
+        if path is None:
+            self.checkpoints.set_aside()
+            return
+        state = self.checkpoints.load(path)
+        self.step, self.samples_seen = state["step"], state["samples_seen"]
+        for name, scheduler in self.lr_schedulers.items():
+            scheduler.load_state_dict(state["lr_schedulers"][name])
+        logger.info(f"Resuming from {path} at step {self.step}.")
+
+    def train(self) -> bool:
+        """Train until the last step, and write the results.
+
+        Returns:
+            `bool`: whether it got there; `False` if it was asked to stop, after writing a checkpoint.
+
+        Raises:
+            NonFiniteLossError: if a loss or gradient is not finite. The last checkpoint stays as it was.
+        """
+        started = time.perf_counter()
+        with self._open_records() as records, StopRequest() as stop:
+            finished = self._loop(records, stop)
+        # The trained state is on the disk now: what follows can be interrupted, and is made again on resuming.
+        if finished:
+            self.results.write(self.step, training_seconds=time.perf_counter() - started)
+        self.accelerator.end_training()
+        return finished
+
+    def _open_records(self) -> Records:
+        self.accelerator.init_trackers("diffusers_ext", _flat(self.config))
+        return Records(self.results.output_dir / "logs", self.step, enabled=self.accelerator.is_main_process)
+
+    def start(self) -> None:
+        """Open the stream of batches, at the first one that has not been seen."""
+        self.batches = self.recipe.dataset.batches(
+            self.config.train_batch_size,
+            seed=self.config.seed,
+            start=self.samples_seen,
+            process_index=self.accelerator.process_index,
+            num_processes=self.accelerator.num_processes,
+            num_workers=self.config.dataloader_num_workers,
+        )
+
+    def _loop(self, records: Records, stop: StopRequest) -> bool:
+        config = self.config
+        self.start()
+        progress = tqdm(
+            desc="Training",
+            initial=self.step,
+            total=self.max_train_steps,
+            disable=not self.accelerator.is_local_main_process,
+        )
+        with progress:
+            while self.step < self.max_train_steps:
+                values, stopping = self.update(stop)
+                progress.update()
+                progress.set_postfix({name: f"{value:.3g}" for name, value in values.items()}, refresh=False)
+                if self.step % config.logging_steps == 0:
+                    records.write(self.step, **values)
+                    self.accelerator.log(values, step=self.step)
+
+                last = stopping or self.step == self.max_train_steps
+                measured = _is_due(self.step, config.evaluation_steps)
+                if last or measured or _is_due(self.step, config.checkpointing_steps):
+                    self._save()
+                if stopping:
+                    logger.warning(f"Stopped at step {self.step}; continue with --resume_from_checkpoint latest.")
+                    return False
+                if _is_due(self.step, config.validation_steps):
+                    self.results.write_samples(self.step)
+                if measured:
+                    records.write(self.step, evaluation=self.results.evaluate(self.step))
+        return True
+
+    def update(self, stop: StopRequest) -> tuple[dict[str, float], bool]:
+        """Make one step.
+
+        Returns:
+            `tuple`: the values to report, by name, and whether any process was asked to stop.
+
+        Raises:
+            NonFiniteLossError: if a loss or gradient is not finite.
+        """
+        accelerator, size = self.accelerator, self.config.train_batch_size
+        self._recorded = defaultdict(list)
+        for micro_step in range(self.config.gradient_accumulation_steps):
+            batch = {name: self._to_device(values) for name, values in next(self.batches).items()}
+            first_row = (micro_step * accelerator.num_processes + accelerator.process_index) * size
+            # Dropout inside of networks draws from the global generator, which thus has no history either.
+            torch.manual_seed(derive_seed(self.config.seed, "network", self.step, first_row))
+            with accelerator.accumulate(*self.prepared.values()):
+                self.recipe.step(batch, self.draw.begin(self.step, range(first_row, first_row + size)))
+        self.step += 1
+        self.samples_seen += self.batch_size
+        for average in self.averages.values():
+            average.update(self.step)
+
+        # One exchange per step serves the records, the check and an agreement on stopping at the same step.
+        names = sorted(self._recorded)
+        means = [torch.stack(self._recorded[name]).mean() for name in names]
+        means.append(torch.tensor(float(stop.requested), device=accelerator.device))
+        *values, stopping = accelerator.reduce(torch.stack(means), "mean").tolist()
+        values = dict(zip(names, values, strict=True))
+        self._check_finite(values)
+        values["lr"] = next(iter(self.lr_schedulers.values())).get_last_lr()[0]
+        return values, stopping > 0
+
+    def _to_device(self, values: torch.Tensor) -> torch.Tensor:
+        values = values.to(self.accelerator.device, non_blocking=True)
+        if self.config.channels_last and values.ndim == 4:
+            values = values.contiguous(memory_format=torch.channels_last)
+        return values
+
+    def minimise(self, name: str, loss: torch.Tensor) -> None:
+        """Update the network `name` to lower the mean of `loss`; see [`Recipe.minimise`]."""
+        accelerator, optimizer = self.accelerator, self.optimizers[name]
+        prefix = "" if len(self.networks) == 1 else f"{name}_"
+        loss = loss.mean()
+        accelerator.backward(loss)
+        self.record({f"{prefix}loss": loss})
+        if accelerator.sync_gradients:
+            norm = accelerator.clip_grad_norm_(self.prepared[name].parameters(), self.config.max_grad_norm or math.inf)
+        optimizer.step()
+        # Under fp16 a step with an overflow is skipped and the scale lowered: no error, and nothing to record.
+        if accelerator.sync_gradients and not optimizer.step_was_skipped:
+            self.lr_schedulers[name].step()
+            self.record({f"{prefix}grad_norm": norm})
+        optimizer.zero_grad()
+
+    def record(self, values: dict[str, torch.Tensor]) -> None:
+        """Take in values of this step to report; see [`Recipe.log`]."""
+        for name, value in values.items():
+            self._recorded[name].append(value.detach().float().mean())
+
+    def _check_finite(self, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            if not math.isfinite(value):
+                saved = self.checkpoints.saved()
+                kept = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
+                raise NonFiniteLossError(f"The {name} is {value} at step {self.step}; {kept}.")
+
+    def _save(self) -> None:
+        lr_schedulers = {name: scheduler.state_dict() for name, scheduler in self.lr_schedulers.items()}
+        self.checkpoints.save(self.step, {"samples_seen": self.samples_seen, "lr_schedulers": lr_schedulers})
+
+
+def _is_due(step: int, every: int | None) -> bool:
+    return every is not None and step % every == 0
+
+
+def _architecture(network: torch.nn.Module) -> dict:
+    config = {name: value for name, value in network.config.items() if not name.startswith("_")}
+    return {"class": type(network).__name__, **config}
+
+
+def _flat(config: TrainingConfig) -> dict:
+    """The options as trackers take them: numbers, booleans and strings."""
+    plain = (int, float, str, bool)
+    return {name: value if isinstance(value, plain) else str(value) for name, value in config.to_dict().items()}
