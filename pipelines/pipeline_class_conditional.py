@@ -22,7 +22,7 @@ from diffusers import (
     UNet2DModel,
 )
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
-from diffusers.utils.torch_utils import randn_tensor
+from diffusers.utils.torch_utils import randn_tensor, unwrap_module
 
 
 def accepts(function: Callable, argument: str) -> bool:
@@ -95,14 +95,14 @@ class ClassConditionalPipeline(DiffusionPipeline):
     ):
         super().__init__()
         if id2label is not None:
+            if not all(str(label).isdigit() for label in id2label):
+                raise ValueError(f"`id2label` must map class ids to names, but has the keys {list(id2label)[:5]}.")
             id2label = {int(label): name for label, name in id2label.items()}
         num_labels = unet.config.get("num_class_embeds") or math.inf
         for name, labels in (("id2label", id2label or ()), ("null_class_label", (null_class_label,))):
             for label in labels:
                 if label is not None and not 0 <= label < num_labels:
-                    raise ValueError(
-                        f"`{name}` has the label {label}, but the network has the labels 0 to {num_labels - 1}."
-                    )
+                    raise ValueError(f"`{name}` has the label {label}, but the network has {num_labels}, from 0 on.")
         check_positive_int("default_num_inference_steps", default_num_inference_steps)
 
         self.register_modules(unet=unet, scheduler=scheduler, guider=guider)
@@ -308,13 +308,14 @@ class ClassConditionalPipeline(DiffusionPipeline):
                     "Guidance needs predictions without class, but the pipeline has no `null_class_label` to ask for."
                 )
 
-    def _run_unet(self, guider: BaseGuidance, batches: list, timestep: torch.Tensor) -> list[torch.Tensor]:
-        """The network's float32 output for each batch that the guider asks for."""
+    def _run_unet(
+        self, guider: BaseGuidance, batches: list, timestep: torch.Tensor, dtype: torch.dtype
+    ) -> list[torch.Tensor]:
+        """The float32 output of the network, whose own is `dtype`, for each batch that the guider asks for."""
 
         def forward(sample, class_labels):
             timesteps = timestep.expand(len(sample))
-            sample = sample.to(self.unet.dtype)
-            return self.unet(sample, timesteps, class_labels=class_labels, return_dict=False)[0].float()
+            return self.unet(sample.to(dtype), timesteps, class_labels=class_labels, return_dict=False)[0].float()
 
         if type(guider).prepare_models is BaseGuidance.prepare_models:
             # the network is the same for all of them: one forward pass
@@ -322,13 +323,13 @@ class ClassConditionalPipeline(DiffusionPipeline):
             labels = None if batches[0].class_labels is None else torch.cat([batch.class_labels for batch in batches])
             return forward(samples, labels).chunk(len(batches))
 
-        outputs = []
+        outputs, unet = [], unwrap_module(self.unet)  # guiders find layers by the names they had before compilation
         for batch in batches:
             try:
-                guider.prepare_models(self.unet)
+                guider.prepare_models(unet)
                 outputs.append(forward(batch.sample, batch.class_labels))
             finally:
-                guider.cleanup_models(self.unet)
+                guider.cleanup_models(unet)
         return outputs
 
     def _predict(
@@ -338,10 +339,11 @@ class ClassConditionalPipeline(DiffusionPipeline):
         timestep: torch.Tensor,
         class_labels: torch.Tensor | None,
         null_labels: torch.Tensor | None,
+        dtype: torch.dtype,
     ) -> torch.Tensor:
         """The guided prediction, `(N, C, H, W)`, or `(N, 2C, H, W)` for a scheduler that reads a learned variance."""
         batches = guider.prepare_inputs({"sample": sample, "class_labels": (class_labels, null_labels)})
-        outputs = self._run_unet(guider, batches, timestep)
+        outputs = self._run_unet(guider, batches, timestep, dtype)
         channels = sample.shape[1]
         for batch, output in zip(batches, outputs, strict=True):
             batch.noise_pred = output[:, :channels]
@@ -492,6 +494,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
         latents = self.prepare_latents(shape, device, generator, latents)
         step_kwargs = {"eta": eta, "generator": generator}
         step_kwargs = {name: value for name, value in step_kwargs.items() if accepts(self.scheduler.step, name)}
+        # This property walks through all the modules: too slow to ask in each step.
+        dtype = self.unet.dtype
         scales_input = hasattr(self.scheduler, "scale_model_input")
 
         # 6. Denoising
@@ -501,7 +505,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
                     break
                 guider.set_state(step=i, num_inference_steps=len(timesteps), timestep=t)
                 sample = self.scheduler.scale_model_input(latents, t) if scales_input else latents
-                noise_pred = self._predict(guider, sample, t, class_labels, null_labels)
+                noise_pred = self._predict(guider, sample, t, class_labels, null_labels, dtype)
                 latents = self.scheduler.step(noise_pred, t, latents, **step_kwargs, return_dict=False)[0]
 
                 if callback_on_step_end is not None:

@@ -11,7 +11,7 @@ HEADER = 28
 
 
 def sample_grid(images: torch.Tensor, columns: int, titles: list[str] | None = None) -> Image.Image:
-    """Images side by side on white, small ones enlarged without smoothing.
+    """Images side by side on white, small ones enlarged.
 
     Args:
         images (`torch.Tensor` of shape (N, C, H, W)): uint8, laid out row by row.
@@ -27,7 +27,7 @@ def sample_grid(images: torch.Tensor, columns: int, titles: list[str] | None = N
     grid = Image.new("RGB", size, "white")
     for index, picture in enumerate(pictures):
         x, y = MARGIN + index % columns * (width + GAP), top + index // columns * (height + GAP)
-        enlarged = picture.resize((width, height), Image.Resampling.NEAREST).convert("RGBA")
+        enlarged = picture.resize((width, height), Image.Resampling.BICUBIC).convert("RGBA")
         grid.paste(enlarged, (x, y), enlarged)
     if titles:
         draw, font = ImageDraw.Draw(grid), ImageFont.load_default(15)

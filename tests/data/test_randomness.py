@@ -6,8 +6,8 @@ from diffusers_ext.data import derive_seed
 
 def test_known_values_hold_on_every_machine():
     # The first eight bytes of BLAKE2b-64 of "(0, 'order', 1)", without the lowest bit.
-    assert derive_seed(0, "order", 1) == 1834312403990834219
-    assert derive_seed() == 5480279352406158316
+    assert derive_seed(0, "order", 1) == 7021862330116196507
+    assert derive_seed() == 5460801731388113703
 
 
 def test_parts_do_not_run_together():

@@ -39,29 +39,32 @@ def arguments(output_dir: Path, **options) -> list[str]:
     return [f"--{name}={value}" for name, value in options.items()]
 
 
-def train(command_line: list[str]) -> None:
-    """One run, in this process."""
+def train(command_line: list[str], log: Path) -> None:
+    """One run, in this process, with its output in a file."""
     import torch
 
     from diffusers_ext.training.command import run
     from diffusers_ext.training.train_diffusion import DiffusionRecipe
 
+    with log.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
     torch.set_num_threads(1)
     run(DiffusionRecipe, command_line)
 
 
-def start(command_line: list[str]) -> multiprocessing.Process:
+def start(command_line: list[str], log: Path | str = os.devnull) -> multiprocessing.Process:
     """One run, in a new process that has the libraries imported already."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["diffusers_ext.training.train_diffusion", "diffusers_ext.training.command"])
-    process = context.Process(target=train, args=(command_line,))
+    context.set_forkserver_preload(["diffusers_ext.training.train_diffusion"])
+    process = context.Process(target=train, args=(command_line, Path(log)))
     process.start()
     return process
 
 
-def finish(command_line: list[str]) -> int:
+def finish(command_line: list[str], log: Path | str = os.devnull) -> int:
     """One run in a new process, to its end: the exit code."""
-    process = start(command_line)
+    process = start(command_line, log)
     process.join(120)
     return process.exitcode
 

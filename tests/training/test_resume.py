@@ -1,3 +1,4 @@
+import json
 import os
 import random
 import signal
@@ -6,7 +7,7 @@ import time
 import pytest
 import torch
 
-from tests.training.runs import arguments, finish, records, start, tensors
+from tests.training.runs import TINY_UNET, arguments, finish, records, start, tensors
 
 
 @pytest.fixture(scope="module")
@@ -73,16 +74,16 @@ def test_only_the_last_checkpoints_are_kept(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({"unet": '{"block_out_channels": [8, 8], "norm_num_groups": 4}'}, "unet.block_out_channels is [8, 16] there"),
+        ({"unet": json.dumps({**TINY_UNET, "layers_per_block": 2})}, "unet.layers_per_block is 1 there and 2 here"),
         ({"dataset_split": "test"}, "because data set is"),
         ({"resume_from_checkpoint": "checkpoint-7"}, "There is no checkpoint checkpoint-7"),
     ],
 )
-def test_resuming_something_else_is_refused_in_one_sentence(uninterrupted, capfd, changed, sentence):
+def test_resuming_something_else_is_refused_in_one_sentence(uninterrupted, tmp_path, changed, sentence):
     before = sorted(path.name for path in uninterrupted.rglob("*"))
     command = arguments(uninterrupted, **{"resume_from_checkpoint": "latest", **changed})
-    assert finish(command) == 2
-    error = capfd.readouterr().err
+    assert finish(command, tmp_path / "log") == 2
+    error = (tmp_path / "log").read_text()
     assert sentence in error and "Traceback" not in error
     assert sorted(path.name for path in uninterrupted.rglob("*")) == before
 
@@ -96,10 +97,10 @@ def test_a_new_run_moves_the_checkpoints_of_an_earlier_one_aside(tmp_path):
     assert [line["step"] for line in records(tmp_path)] == [1, 2]
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path, capfd):
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path):
     command = arguments(tmp_path, learning_rate=1e30, lr_scheduler="constant", checkpointing_steps=1, max_grad_norm=0)
-    assert finish(command) == 1
-    error = capfd.readouterr().err
+    assert finish(command, tmp_path / "log") == 1
+    error = (tmp_path / "log").read_text()
     assert "at step" in error and "the last good checkpoint is" in error
     last = max(tmp_path.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     assert all(tensor.isfinite().all() for tensor in tensors(tmp_path, int(last.name.split("-")[1])).values())

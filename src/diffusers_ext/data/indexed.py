@@ -145,10 +145,17 @@ class IndexedImageDataset(ImageDataset):
         if self.cached:
             fitted = [images[index] for index in indices.tolist()]
         else:
-            fitted = [self._transform.fit(self._decode(value)) for value in self._values(indices.tolist())]
+            values = self._values(indices.tolist())
+            fitted = [self._decode_again(index, value) for index, value in zip(indices.tolist(), values, strict=True)]
         if draws is None:
             return torch.stack([self._transform.center(image) for image in fitted])
         return torch.stack([self._transform.crop(image, draw) for image, draw in zip(fitted, draws, strict=True)])
+
+    def _decode_again(self, index: int, value: Any) -> torch.Tensor:
+        try:
+            return self._transform.fit(self._decode(value))
+        except UnreadableImageError as error:  # it was readable when the set was loaded
+            raise UnreadableImagesError({image_name(value, f"image {index}"): str(error)}) from error
 
 
 class _ImageCache:

@@ -75,7 +75,7 @@ def load_image_dataset(
 
 
 def _check_resolution(resolution: int | Sequence[int]) -> tuple[int, int]:
-    size = (resolution, resolution) if isinstance(resolution, int) else tuple(resolution)
+    size = tuple(resolution) if isinstance(resolution, (list, tuple)) else (resolution, resolution)
     if len(size) != 2 or not all(isinstance(pixels, int) and pixels >= 1 for pixels in size):
         raise ValueError(f"resolution must be a positive number of pixels or (height, width), not {resolution!r}")
     return size

@@ -80,7 +80,7 @@ def open_source(
             "pass either dataset_name (a Hub name, a local folder or 'digits') or train_data_dir (a local folder), "
             + ("not both" if dataset_name is not None else "neither is given")
         )
-    name = dataset_name if train_data_dir is None else train_data_dir
+    name = os.fspath(dataset_name if train_data_dir is None else train_data_dir)
     folder = os.path.abspath(os.path.expanduser(name))
     is_local = train_data_dir is not None or os.path.isdir(folder) or name.startswith((".", "/", "~"))
     if dataset_name == "digits":
@@ -123,7 +123,7 @@ def _load_folder(
     # A preview or two beside the shards is no folder of images.
     if len(images) > len(shards) and config_name is None and not _declares_configs(folder):
         return load_image_folder(folder, files, label_column)
-    if not any(file.endswith(_SHARD_EXTENSIONS + _TABLE_EXTENSIONS) for file in files):
+    if not images and not any(file.endswith(_SHARD_EXTENSIONS + _TABLE_EXTENSIONS) for file in files):
         raise ValueError(f"{folder!r} holds neither images nor data files such as parquet")
     return _load(folder, config_name, streaming, cache_dir)
 

@@ -1,0 +1,19 @@
+"""Small images, drawn for a test: every one different, and known again by its pixels."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def draw(number: int, height: int = 8, width: int = 8) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def write_images(folder: Path, *names: str) -> Path:
+    """Image files of those names below `folder`, numbered in their order."""
+    for number, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw(number).save(path, "PNG")
+    return folder
