@@ -59,9 +59,7 @@ class ExampleLoop:
             model.parameters(), decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=0.75, model_config=model.config
         )
         self.noise_scheduler = DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear")
-        optimizer = torch.optim.AdamW(
-            model.parameters(), lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-08
-        )
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-08)
         loader = torch.utils.data.DataLoader(dataset, batch_size=batch_size, shuffle=True, drop_last=True)
         lr_scheduler = get_scheduler("cosine", optimizer, num_warmup_steps=500, num_training_steps=100_000)
         self.model, self.optimizer, self.loader, self.lr_scheduler = self.accelerator.prepare(
