@@ -219,9 +219,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
             raise ValueError(f"PIL has no images of {channels} channels: pass `output_type='np'` or 'pt'.")
         for name in callback_on_step_end_tensor_inputs:
             if name not in self._callback_tensor_inputs:
-                raise ValueError(
-                    f"`callback_on_step_end_tensor_inputs` must be among {self._callback_tensor_inputs}, but has {name!r}."
-                )
+                known = self._callback_tensor_inputs
+                raise ValueError(f"`callback_on_step_end_tensor_inputs` must be among {known}, but has {name!r}.")
 
     def _check_labels(self, class_labels, num_images_per_label, batch_size) -> int:
         """Returns the number of images."""

@@ -1,14 +1,15 @@
 """Sampling: our pipeline against diffusers' DDIM loop with guidance as two forward passes.
 
-    python tests/benchmarks/bench_sampling.py [--compile]
+    python -m tests.benchmarks.bench_sampling [--compile]
 
-The same network (random weights: only the time counts) and the same scheduler, steps, labels and noise. Float32 rows say
-how far their images are from the baseline's; the others also change the numbers.
+The same network (random weights: only the time counts) and the same scheduler, steps, labels and noise. The title
+says how far our float32 images are from the baseline's; bfloat16 weights change the numbers.
 """
 
 import argparse
 import copy
 import os
+from functools import partial
 
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch starts its threads
@@ -96,9 +97,9 @@ def main() -> None:
                 return pipe(class_labels=labels, output_type="pt", **options).images
 
             distance = (sample(pipes["ours"]) - baseline).abs().max()
-            functions = {"diffusers' DDIM loop, two passes": lambda: diffusers_loop(unet, scheduler, noise, labels)}
+            functions = {"diffusers' DDIM loop, two passes": partial(diffusers_loop, unet, scheduler, noise, labels)}
             for label, pipe in pipes.items():
-                functions[label] = lambda pipe=pipe: sample(pipe)
+                functions[label] = partial(sample, pipe)
             title = f"{STEPS} guided steps, {name}, batch {batch_size}; ours differs by at most {distance:.1e}"
             report(title, alternate(functions, arguments.rounds), "diffusers' DDIM loop, two passes")
 

@@ -1,9 +1,9 @@
 """Samplers: how near a few steps of each come to a trained network's own exact solution.
 
-    python tests/benchmarks/bench_solvers.py outputs/digits
+    python -m tests.benchmarks.bench_solvers outputs/digits
 
-Prints the root mean square distance, in images of [0, 1], to 200 steps of Euler (flows) or DDIM from the same noise, at
-guidance scales 1 and 2, and the number of network calls. `outputs/digits` comes from the first command of the README.
+Prints the root mean square distance, in images of [0, 1], to 200 steps of Euler (flows) or DDIM from the same noise,
+at guidance scales 1 and 2, and the number of network calls. `outputs/digits` comes from the first command of the README.
 """
 
 import argparse

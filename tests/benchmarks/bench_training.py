@@ -1,15 +1,17 @@
 """Training: our loop against the inner loop of diffusers' train_unconditional_image_generation example.
 
-    python tests/benchmarks/bench_training.py
+    python -m tests.benchmarks.bench_training
 
-Both train the same network on the same digits with the same loss in float32, and both average the weights; the example's
-loop is written out below with its own data path (PIL transforms in a DataLoader), optimizer and average. A round is a
-few updates of one, then of the other.
+Both train the same network on the same digits with the same loss in float32, and both average the weights; the
+example's loop is written out below with its own data path (PIL transforms in a DataLoader), optimizer and average. A
+round is a few updates of one, then of the other.
 """
 
 import argparse
 import os
 import tempfile
+from collections.abc import Callable
+from functools import partial
 
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch starts its threads
@@ -116,6 +118,16 @@ def our_trainer(size: int, batch_size: int, output_dir: str, **options) -> Train
     return Trainer(DiffusionRecipe(config), build_accelerator())
 
 
+def repeated(update: Callable[[], object]) -> Callable[[], None]:
+    """A round of updates."""
+
+    def round_() -> None:
+        for _ in range(UPDATES):
+            update()
+
+    return round_
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=9)
@@ -132,10 +144,9 @@ def main() -> None:
             }
             for trainer in trainers.values():
                 trainer.start()
-            example = ExampleLoop(size, batch_size)
-            functions = {"diffusers' example": lambda: [example.update() for _ in range(UPDATES)]}
+            functions = {"diffusers' example": repeated(ExampleLoop(size, batch_size).update)}
             for name, trainer in trainers.items():
-                functions[name] = lambda trainer=trainer: [trainer.update(stop) for _ in range(UPDATES)]
+                functions[name] = repeated(partial(trainer.update, stop))
             medians = alternate(functions, arguments.rounds)
             title = f"{UPDATES} updates, {size}x{size} RGB, batch {batch_size}, float32"
             report(title, medians, "diffusers' example")
