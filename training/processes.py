@@ -2,6 +2,7 @@
 
 import os
 
+import psutil
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
@@ -30,6 +31,19 @@ def build_accelerator(report_to: str = "none", **keywords) -> Accelerator:
         )
     if os.environ.get("ACCELERATE_USE_FSDP") == "true" and accelerator.distributed_type != DistributedType.FSDP:
         raise RuntimeError("FSDP was asked for, but Accelerate does not run it on this machine.")
+    if accelerator.device.type == "cpu":
+        torch.set_num_threads(_cpu_threads())
     if report_to not in ("none", "all") and not accelerator.log_with:
         raise ValueError(f"--report_to {report_to} needs its package: pip install {report_to}.")
     return accelerator
+
+
+def _cpu_threads() -> int:
+    """Threads for a process that computes on the CPU: `OMP_NUM_THREADS` from 2 on, or its share of the cores.
+
+    A 1 says nothing: `accelerate launch` and torchrun set it whenever the user has not.
+    """
+    wanted = int(os.environ.get("OMP_NUM_THREADS", 1))
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = min(usable, psutil.cpu_count(logical=False) or usable)
+    return wanted if wanted > 1 else max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))

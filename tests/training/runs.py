@@ -41,15 +41,12 @@ def arguments(output_dir: Path, **options) -> list[str]:
 
 def train(command_line: list[str], log: Path) -> None:
     """One run, in this process, with its output in a file."""
-    import torch
-
     from diffusers_ext.training.command import run
     from diffusers_ext.training.train_diffusion import DiffusionRecipe
 
     with log.open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    torch.set_num_threads(1)
     run(DiffusionRecipe, command_line)
 
 
