@@ -40,7 +40,7 @@ class DiffusionConfig(SamplingConfig, TrainingConfig):
     )
     pretrained_model_name_or_path: str | None = option(help="A pipeline to start from, instead of random weights.")
     prediction_type: Literal["epsilon", "sample", "v_prediction", "flow_prediction"] = option(
-        "v_prediction", help="What the network predicts."
+        "flow_prediction", help="What the network predicts."
     )
     beta_schedule: str = option("squaredcos_cap_v2", help="The noise schedule, as in DDPMScheduler; not for flows.")
     num_train_timesteps: int = option(1000, help="The number of noise levels; a flow has them all.")
@@ -179,10 +179,9 @@ def sampling_scheduler(noise_scheduler):
             num_train_timesteps=noise_scheduler.config.num_train_timesteps,
             prediction_type="flow_prediction",
             use_flow_sigmas=True,
-            flow_shift=0.7,
-            final_sigmas_type="sigma_min",
+            flow_shift=0.5,
         )
-    return UniPCMultistepScheduler.from_config(noise_scheduler.config)
+    return UniPCMultistepScheduler.from_config(noise_scheduler.config, final_sigmas_type="sigma_min")
 
 
 def default_unet(size: tuple[int, int]) -> dict:

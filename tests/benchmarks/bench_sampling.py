@@ -8,11 +8,7 @@ says how far our float32 images are from the baseline's; bfloat16 weights change
 
 import argparse
 import copy
-import os
 from functools import partial
-
-
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch starts its threads
 
 import torch
 from diffusers import DDIMScheduler, UNet2DModel

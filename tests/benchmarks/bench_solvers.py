@@ -3,14 +3,10 @@
     python -m tests.benchmarks.bench_solvers outputs/digits
 
 Prints the root mean square distance, in images of [0, 1], to 200 steps of Euler (flows) or DDIM from the same noise,
-at guidance scales 1 and 2, and the number of network calls. `outputs/digits` comes from the first command of the README.
+at guidance scales 1 and 2, and the number of network calls. `outputs/digits` comes from the README's first command.
 """
 
 import argparse
-import os
-
-
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch starts its threads
 
 import torch
 from diffusers import (

@@ -8,13 +8,9 @@ round is a few updates of one, then of the other.
 """
 
 import argparse
-import os
 import tempfile
 from collections.abc import Callable
 from functools import partial
-
-
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch starts its threads
 
 import numpy as np
 import torch
