@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import datasets
 from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration
 
 from diffusers_ext.data import UnreadableImagesError
 from diffusers_ext.training.configuration import parse_config
@@ -23,7 +24,7 @@ def run(recipe_class: type[Recipe], arguments: list[str] | None = None) -> None:
             config.report_to,
             mixed_precision=config.mixed_precision,
             gradient_accumulation_steps=config.gradient_accumulation_steps,
-            project_dir=config.output_dir,
+            project_config=ProjectConfiguration(config.output_dir, logging_dir=f"{config.output_dir}/logs"),
         )
         set_up_logging(accelerator)
         # One process of a machine downloads and prepares, the others find it done.

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from PIL import Image
@@ -63,8 +64,9 @@ class Results:
         if self.accelerator.is_main_process:
             _save_image(grid, self.output_dir / "samples" / f"step-{step}.png")
         for tracker in self.accelerator.trackers:
+            layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
             if hasattr(tracker, "log_images"):
-                tracker.log_images({"samples": [grid]}, step=step)
+                tracker.log_images({"samples": np.asarray(grid)[None]}, step=step, **layout)
 
     def evaluate(self, step: int) -> list[dict]:
         """Measure the samples; see [`Recipe.evaluate`]."""

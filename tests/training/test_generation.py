@@ -1,0 +1,81 @@
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from accelerate import Accelerator
+from diffusers import DDIMScheduler, UNet2DModel
+
+from diffusers_ext import ClassConditionalPipeline
+from diffusers_ext.training.evaluate import main
+from diffusers_ext.training.generation import Generation
+from diffusers_ext.training.grids import sample_grid
+from tests.training.runs import environment
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    torch.manual_seed(0)
+    unet = UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        norm_num_groups=4,
+        num_class_embeds=11,
+    )
+    names = dict(enumerate("zero one two three four five six seven eight nine".split()))
+    pipe = ClassConditionalPipeline(unet.eval(), DDIMScheduler(), id2label=names, null_class_label=10)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def test_an_image_does_not_depend_on_the_batch_size(pipeline):
+    accelerator = Accelerator(cpu=True)
+    labels = [index % 10 for index in range(7)]
+    whole, parts = (
+        Generation(pipeline, accelerator, seed=3, batch_size=size).images(7, labels, num_inference_steps=2)
+        for size in (7, 3)
+    )
+    assert whole.dtype == torch.uint8 and whole.shape == (7, 1, 8, 8)
+    assert (whole.int() - parts.int()).abs().max() <= 1
+    other = Generation(pipeline, accelerator, seed=4, batch_size=7).images(7, labels, num_inference_steps=2)
+    assert not torch.equal(whole, other)
+
+
+EVALUATION = ["--dataset_name=digits", "--feature_extractor=digits", "--num_evaluation_samples=25", "--seed=1"]
+EVALUATION += ["--evaluation_batch_size=8", "--num_inference_steps=2", "--guidance_scales", "1", "3"]
+
+
+def test_evaluating_a_folder_gives_the_same_rows_on_one_and_two_processes(pipeline, tmp_path):
+    pipeline.save_pretrained(tmp_path / "pipeline")
+    options = [f"--pretrained_model_name_or_path={tmp_path / 'pipeline'}", *EVALUATION]
+    main([*options, f"--output_file={tmp_path / 'one.json'}"])
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command += ["-m", "diffusers_ext.training.evaluate", *options, f"--output_file={tmp_path / 'two.json'}"]
+    subprocess.run(command, check=True, env=environment(), capture_output=True, timeout=300)
+    one, two = (json.loads((tmp_path / name).read_text()) for name in ("one.json", "two.json"))
+    assert [row["guidance_scale"] for row in one] == [1.0, 3.0] and len(one) == len(two)
+    for row, other in zip(one, two, strict=True):
+        assert row["provenance"] == other["provenance"]
+        assert row["fid"] == pytest.approx(other["fid"], rel=1e-3)
+        assert row["accuracy"] == pytest.approx(other["accuracy"], abs=0.05)
+
+
+@pytest.mark.parametrize("missing", ["--pretrained_model_name_or_path", "--feature_extractor"])
+def test_evaluation_says_what_it_lacks(tmp_path, capsys, missing):
+    options = [f"--pretrained_model_name_or_path={tmp_path}", "--feature_extractor=digits", "--dataset_name=digits"]
+    with pytest.raises(SystemExit) as stop:
+        main([option for option in options if not option.startswith(missing)])
+    assert stop.value.code == 2 and f"{missing} is required" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_grids_take_any_channels_and_long_names(channels):
+    images = torch.zeros(10, channels, 8, 12, dtype=torch.uint8)
+    grid = sample_grid(images, columns=5, titles=["a class with a very long name"] * 5)
+    assert grid.mode == "RGB" and grid.width > 5 * 48 and grid.getpixel((0, 0)) == (255, 255, 255)

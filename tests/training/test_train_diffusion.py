@@ -1,0 +1,134 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from diffusers import UNet2DModel
+from PIL import Image
+
+from diffusers_ext import ClassConditionalPipeline
+from diffusers_ext.training.train_diffusion import default_unet
+from tests.training.runs import arguments, finish, records
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run with everything that is measured and drawn on the way."""
+    folder = tmp_path_factory.mktemp("trained")
+    options = {
+        "max_train_steps": 4,
+        "validation_steps": 2,
+        "evaluation_steps": 3,
+        "feature_extractor": "digits",
+        "num_evaluation_samples": 30,
+        "num_inference_steps": 2,
+        "report_to": "tensorboard",
+        "gradient_checkpointing": True,
+        "channels_last": True,
+        "loss_weighting": "min_snr",
+        "license": "apache-2.0",
+    }
+    assert finish(arguments(folder, **options), folder / "log") == 0, (folder / "log").read_text()
+    return folder
+
+
+def test_a_run_leaves_a_pipeline_that_samples(trained):
+    pipe = ClassConditionalPipeline.from_pretrained(trained)
+    images = pipe([3, "seven"], num_images_per_label=2, guidance_scale=2.0).images
+    assert [image.size for image in images] == [(10, 10)] * 4 and images[0].mode == "L"
+    assert pipe.config.default_num_inference_steps == 2 and pipe.unet.dtype == torch.float32
+
+
+def test_a_run_leaves_a_grid_metrics_and_a_card(trained):
+    with Image.open(trained / "samples.png") as grid:
+        assert grid.width > 600 and grid.height > 500
+    metrics = json.loads((trained / "metrics.json").read_text())
+    assert metrics["step"] == 4
+    assert [row["guidance_scale"] for row in metrics["evaluations"]] == [1.0, 2.0]
+    for row in metrics["evaluations"]:
+        assert {"accuracy", "precision", "recall", "density", "coverage", "fid", "kid"} <= row.keys()
+        assert row["provenance"]["num_generated"] == 30 and row["provenance"]["extractor"] == "digits"
+        assert {"sampling_seed", "scheduler", "num_inference_steps"} <= row["provenance"].keys()
+    card = (trained / "README.md").read_text()
+    for text in ("license: apache-2.0", "accelerate launch training/", "trust_remote_code=True", "| guidance_scale"):
+        assert text in card
+
+
+def test_samples_and_metrics_are_made_on_the_way(trained):
+    assert sorted(path.name for path in (trained / "samples").iterdir()) == ["step-2.png", "step-4.png"]
+    lines = records(trained)
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4]
+    assert [line["step"] for line in lines if "evaluation" in line] == [3]
+    assert list((trained / "logs").rglob("events.out.tfevents*"))
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])
+def test_prediction_types_train_and_load(tmp_path, prediction_type):
+    assert finish(arguments(tmp_path, max_train_steps=2, prediction_type=prediction_type)) == 0
+    pipe = ClassConditionalPipeline.from_pretrained(tmp_path)
+    assert pipe.scheduler.config.prediction_type == prediction_type
+    assert np.isfinite(pipe(["two"], num_inference_steps=3, output_type="np").images).all()
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A flat folder of pictures of several sizes and modes."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    noise = np.random.default_rng(0)
+    for index, (mode, channels) in enumerate([("RGB", 3), ("L", 0), ("RGBA", 4), ("RGB", 3)]):
+        size = (20 + index, 14) + ((channels,) if channels else ())
+        Image.fromarray(noise.integers(0, 255, size, dtype=np.uint8), mode).save(folder / f"{index}.png")
+    return folder
+
+
+def from_folder(output_dir, folder, **options):
+    command = arguments(
+        output_dir, train_data_dir=folder, channels=3, max_train_steps=2, train_batch_size=2, **options
+    )
+    return [argument for argument in command if not argument.startswith("--dataset_name")]
+
+
+def test_a_folder_without_classes_gives_an_unconditional_model(tmp_path, pictures):
+    assert finish(from_folder(tmp_path / "out", pictures)) == 0
+    images = ClassConditionalPipeline.from_pretrained(tmp_path / "out")(batch_size=2, num_inference_steps=2).images
+    assert [image.mode for image in images] == ["RGB", "RGB"]
+
+
+def test_unreadable_images_stop_the_run_or_are_skipped(tmp_path, pictures):
+    for name in ("broken.png", "empty.jpg"):
+        (pictures / name).write_bytes(b"" if name == "empty.jpg" else b"\x89PNG\r\n")
+    assert finish(from_folder(tmp_path / "out", pictures), tmp_path / "log") == 2
+    error = (tmp_path / "log").read_text()
+    assert "broken.png" in error and "empty.jpg" in error and "Traceback" not in error
+    assert not (tmp_path / "out").exists()
+    assert finish(from_folder(tmp_path / "out", pictures, skip_unreadable_images=True)) == 0
+
+
+def test_training_continues_from_a_published_pipeline(tmp_path, trained):
+    options = {"pretrained_model_name_or_path": trained, "learning_rate": 1e-12, "lr_warmup_steps": 0}
+    assert finish(arguments(tmp_path / "tuned", max_train_steps=1, use_ema=False, **options)) == 0
+    weights = [UNet2DModel.from_pretrained(f, subfolder="unet").state_dict() for f in (trained, tmp_path / "tuned")]
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(weights[1][name], tensor)
+
+
+def test_a_pipeline_for_other_images_is_refused(tmp_path, trained):
+    options = {"pretrained_model_name_or_path": trained, "channels": 3}
+    assert finish(arguments(tmp_path / "out", **options), tmp_path / "log") == 2
+    assert "in_channels=1, but these images need 3" in (tmp_path / "log").read_text()
+
+
+def test_a_tracker_that_is_not_installed_is_refused(tmp_path):
+    assert finish(arguments(tmp_path / "out", report_to="swanlab"), tmp_path / "log") == 2
+    assert "--report_to swanlab needs its package: pip install swanlab" in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize("size", [(8, 8), (28, 28), (32, 32), (64, 64), (64, 96), (256, 256)])
+def test_the_default_network_fits_its_resolution(size):
+    options = default_unet(size)
+    levels = len(options["block_out_channels"])
+    assert len(options["down_block_types"]) == len(options["up_block_types"]) == levels
+    assert all(side % 2 ** (levels - 1) == 0 for side in size) and 4 <= min(size) >> (levels - 1) <= 16
+    with torch.device("meta"):
+        assert UNet2DModel(sample_size=size, **options).config.sample_size == size
