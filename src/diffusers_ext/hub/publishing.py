@@ -159,6 +159,7 @@ class PublishableMixin:
         if not safe_serialization:
             raise ValueError("`safe_serialization=False` is not supported: weights are saved as safetensors only.")
         self._refuse_lists()
+        self._register_added_components()
         if folder.exists() and not folder.is_dir():
             raise NotADirectoryError(f"The pipeline can't be saved to {folder}, which is a file and not a folder.")
         folder.mkdir(parents=True, exist_ok=True)
@@ -183,6 +184,11 @@ class PublishableMixin:
                     f"The pipeline can't be saved with the list {value} as `{name}`, because diffusers takes lists in "
                     f"{INDEX} for components; use a dictionary."
                 )
+
+    def _register_added_components(self) -> None:
+        # Diffusers does not record `pipe.guider = ...` where the pipeline had none, and would not save it.
+        added = {name: part for name, part in self.components.items() if part is not None}
+        self.register_modules(**{name: part for name, part in added.items() if self.config[name][0] is None})
 
     def _refuse_unsaved(self, folder: Path) -> None:
         for name, component in self.components.items():
