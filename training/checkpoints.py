@@ -40,12 +40,14 @@ class Checkpoints:
         self.averages = averages
         self.identity = json.loads(json.dumps(identity))
         self.total_limit = total_limit
-        accelerator.register_save_state_pre_hook(self._save_networks)
-        accelerator.register_load_state_pre_hook(self._load_networks)
         if accelerator.is_main_process:
+            if self.output_dir.exists() and not self.output_dir.is_dir():
+                raise ValueError(f"--output_dir must be a folder, and {self.output_dir} is a file.")
             self.output_dir.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.output_dir)
         accelerator.wait_for_everyone()
+        accelerator.register_save_state_pre_hook(self._save_networks)
+        accelerator.register_load_state_pre_hook(self._load_networks)
 
     def save(self, step: int, state: dict) -> None:
         """Write `checkpoint-<step>` beside, rename it, and only then remove the oldest. Every process calls it."""
@@ -69,7 +71,7 @@ class Checkpoints:
     def saved(self) -> list[Path]:
         """The whole checkpoints, oldest first."""
         found = [path for path in self.output_dir.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
-        return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")))
+        return sorted(found, key=_step)
 
     def find(self, name: str) -> Path | None:
         """The checkpoint that `--resume_from_checkpoint` means; `None` for `latest` when there is none yet.
@@ -105,15 +107,21 @@ class Checkpoints:
             average.load_state_dict(load_file(path / f"{name}_ema.safetensors"))
         return state
 
-    def set_aside(self) -> None:
-        """Move an earlier run's checkpoints out of the way of a new one, into `earlier-runs/<time>`."""
-        if self.accelerator.is_main_process and self.saved():
-            folder = self.output_dir / "earlier-runs" / datetime.now().strftime("%Y-%m-%d-%H%M%S")
-            folder.mkdir(parents=True)
-            for path in [*self.saved(), self.output_dir / "logs"]:
-                if path.exists():
-                    path.rename(folder / path.name)
-            logger.warning(f"The checkpoints of an earlier run were moved to {folder}.")
+    def set_aside(self, after: int | None = None) -> None:
+        """Move checkpoints that the run does not continue out of its way, into `earlier-runs/<time>`.
+
+        Args:
+            after (`int`, *optional*): those of later steps; by default all, with the logs.
+        """
+        if self.accelerator.is_main_process:
+            moved = [path for path in self.saved() if after is None or _step(path) > after]
+            if moved:
+                folder = self.output_dir / "earlier-runs" / datetime.now().strftime("%Y-%m-%d-%H%M%S-%f")
+                folder.mkdir(parents=True)
+                for path in moved + ([self.output_dir / "logs"] if after is None else []):
+                    if path.exists():
+                        path.rename(folder / path.name)
+                logger.warning(f"The checkpoints of an earlier run were moved to {folder}.")
         self.accelerator.wait_for_everyone()
 
     # Accelerate would name the tensors after the wrapper of the moment (DDP): without these hooks a run could not go
@@ -130,6 +138,10 @@ class Checkpoints:
             for name, network in self.networks.items():
                 network.load_state_dict(load_file(Path(input_dir) / f"{name}.safetensors"))
         models.clear()
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
 def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:

@@ -19,9 +19,10 @@ from diffusers_ext.training.trainer import NonFiniteLossError, Trainer
 def run(recipe_class: type[Recipe], arguments: list[str] | None = None) -> None:
     """Parse the command line, and train a recipe as it says."""
     config = parse_config(recipe_class.config_class, sys.argv[1:] if arguments is None else arguments)
-    with one_sentence(ValueError, OSError, RuntimeError, status=2):
+    with one_sentence(ValueError, TypeError, OSError, RuntimeError, ImportError, status=2):
         accelerator = build_accelerator(
             config.report_to,
+            config.allow_tf32,
             mixed_precision=config.mixed_precision,
             gradient_accumulation_steps=config.gradient_accumulation_steps,
             project_config=ProjectConfiguration(config.output_dir, logging_dir=f"{config.output_dir}/logs"),

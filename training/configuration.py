@@ -10,6 +10,7 @@ import yaml
 from transformers.hf_argparser import HfArgumentParser
 
 from diffusers_ext.data import ImageDataset, load_image_dataset
+from diffusers_ext.metrics import METRICS
 
 
 class JSONObject(dict):
@@ -41,6 +42,12 @@ class Config:
         """
         if not condition:
             raise ValueError(f"{sentence}.")
+
+    def require_at_least(self, least: float, *names: str) -> None:
+        """Refuse options below `least`; those that are not set pass."""
+        for name in names:
+            value = getattr(self, name)
+            self.require(value is None or value >= least, f"--{name} must be at least {least}, not {value}")
 
     def to_dict(self) -> dict:
         """All options as plain values, without secrets."""
@@ -112,6 +119,12 @@ class EvaluationConfig(Config):
         "extractor and the labels allow."
     )
 
+    def __post_init__(self):
+        super().__post_init__()
+        self.require_at_least(1, "num_evaluation_samples", "evaluation_batch_size")
+        unknown = ", ".join(sorted(set(self.metrics or ()) - set(METRICS)))
+        self.require(not unknown, f"--metrics must be among {', '.join(METRICS)}, not {unknown}")
+
 
 @dataclass
 class TrainingConfig(DataConfig, EvaluationConfig):
@@ -131,10 +144,9 @@ class TrainingConfig(DataConfig, EvaluationConfig):
     max_train_steps: int | None = option(help="How many updates to make. Overrides --num_train_epochs.")
     num_train_epochs: int = option(100, help="How often to go through the data.")
     learning_rate: float = option(1e-4, help="The learning rate after the warm-up.")
-    lr_scheduler: str = option(
-        "constant_with_warmup",
-        help="linear, cosine, cosine_with_restarts, polynomial, constant, constant_with_warmup or piecewise_constant.",
-    )
+    lr_scheduler: Literal[
+        "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"
+    ] = option("constant_with_warmup", help="How the learning rate changes, after a linear warm-up.")
     lr_warmup_steps: int = option(500, help="Updates until the learning rate is reached.")
     lr_num_cycles: int = option(1, help="Restarts of cosine_with_restarts.")
     lr_power: float = option(1.0, help="The power of the polynomial schedule.")
@@ -142,7 +154,6 @@ class TrainingConfig(DataConfig, EvaluationConfig):
     adam_beta2: float = option(0.999, help="AdamW's decay of the squared gradient's mean.")
     adam_weight_decay: float = option(0.01, help="AdamW's weight decay.")
     adam_epsilon: float = option(1e-8, help="AdamW's epsilon.")
-    adam_implementation: Literal["fused", "foreach"] = option("fused", help="How AdamW walks over the weights.")
     max_grad_norm: float = option(1.0, help="Gradients are scaled down to this norm; 0 never scales.")
     use_ema: bool = option(True, help="Average the weights over the training; the average is what is published.")
     ema_decay: float = option(0.9999, help="The decay of that average, min(decay, (1 + step) / (10 + step)).")
@@ -175,11 +186,10 @@ class TrainingConfig(DataConfig, EvaluationConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("train_batch_size", "gradient_accumulation_steps", "checkpointing_steps", "logging_steps"):
-            self.require(getattr(self, name) >= 1, f"--{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("max_train_steps", "checkpoints_total_limit", "validation_steps", "evaluation_steps"):
-            value = getattr(self, name)
-            self.require(value is None or value >= 1, f"--{name} must be at least 1, not {value}")
+        self.require_at_least(1, "train_batch_size", "gradient_accumulation_steps", "checkpointing_steps")
+        self.require_at_least(1, "logging_steps", "max_train_steps", "num_train_epochs", "checkpoints_total_limit")
+        self.require_at_least(1, "validation_steps", "evaluation_steps", "lr_num_cycles")
+        self.require_at_least(0, "lr_warmup_steps", "max_grad_norm", "adam_weight_decay", "dataloader_num_workers")
         self.require(
             len(self.resolution) in (1, 2),
             f"--resolution takes one number, or height and width, not {self.resolution}",

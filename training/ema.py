@@ -18,8 +18,10 @@ class EMA:
     """
 
     def __init__(self, network: torch.nn.Module, decay: float):
-        self.network = network
         self.decay = decay
+        # Listed once: searching the modules takes as long as averaging. Buffers must be updated in place, as for DDP.
+        self._parameters = list(network.parameters())
+        self._tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
         self.averages = {name: parameter.detach().float().clone() for name, parameter in network.named_parameters()}
         self.buffers = {name: buffer.detach().clone() for name, buffer in network.named_buffers()}
 
@@ -27,15 +29,15 @@ class EMA:
     def update(self, num_updates: int) -> None:
         """Take in the network's weights after its `num_updates`-th update (from 1)."""
         decay = min(self.decay, (1 + num_updates) / (10 + num_updates))
-        parameters = [parameter.detach().float() for parameter in self.network.parameters()]
+        parameters = [parameter.float() for parameter in self._parameters]
         torch._foreach_lerp_(list(self.averages.values()), parameters, 1 - decay)
-        for name, buffer in self.network.named_buffers():
-            self.buffers[name].copy_(buffer)
+        for name, buffer in self.buffers.items():
+            buffer.copy_(self._tensors[name])
 
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Let the network hold the average inside of the context, and get its own weights back after it."""
-        own = {name: tensor.detach().clone() for name, tensor in self._tensors_of_network()}
+        own = {name: tensor.detach().clone() for name, tensor in self._tensors.items()}
         self._copy_to_network({**self.averages, **self.buffers})
         try:
             yield
@@ -62,11 +64,7 @@ class EMA:
         for name, tensor in own.items():
             tensor.copy_(state[name])
 
-    def _tensors_of_network(self) -> Iterator[tuple[str, torch.Tensor]]:
-        yield from self.network.named_parameters()
-        yield from self.network.named_buffers()
-
     @torch.no_grad()
     def _copy_to_network(self, values: dict[str, torch.Tensor]) -> None:
-        for name, tensor in self._tensors_of_network():
+        for name, tensor in self._tensors.items():
             tensor.copy_(values[name])

@@ -50,24 +50,28 @@ class Generation:
 
     def images(self, count: int, class_labels: list[int] | None = None, **arguments) -> torch.Tensor:
         """All `count` images in order, on every process: uint8 of shape (count, C, H, W) on the CPU."""
-        return gather_rows(list(self.batches(count, class_labels, **arguments)), count, self.accelerator)
+        return gather_rows(list(self.batches(count, class_labels, **arguments)), self.accelerator)
 
 
-def gather_rows(own: list[torch.Tensor], count: int, accelerator: Accelerator) -> torch.Tensor:
-    """Put together what processes hold of `count` rows, row i being on process i % num_processes.
+def gather_rows(own: list[torch.Tensor], accelerator: Accelerator) -> torch.Tensor:
+    """Put together what processes hold of some rows, row i being on process i % num_processes.
 
     Args:
         own (`list[torch.Tensor]`): this process's rows in order, in batches of shape (B, ...).
-        count (`int`): the number of rows of all processes together, at least one for each process.
 
     Returns:
-        `torch.Tensor` of shape (count, ...), on the CPU of every process.
+        `torch.Tensor`: all rows in order, on the CPU of every process.
+
+    Raises:
+        ValueError: if a process has none.
     """
+    if not own:
+        raise ValueError("There are fewer images than processes: launch fewer processes.")
     rows = torch.cat(own)
     if accelerator.num_processes == 1:
         return rows.cpu()
-    longest = -(-count // accelerator.num_processes)
-    padded = torch.cat([rows, rows[:1].expand(longest - len(rows), *rows.shape[1:])]).to(accelerator.device)
-    gathered = accelerator.gather(padded).cpu()
-    by_process = gathered.view(accelerator.num_processes, longest, *rows.shape[1:])
-    return by_process.transpose(0, 1).flatten(0, 1)[:count]
+    counts = accelerator.gather(torch.tensor([len(rows)], device=accelerator.device)).tolist()
+    padding = rows[:1].expand(max(counts) - len(rows), *rows.shape[1:])
+    gathered = accelerator.gather(torch.cat([rows, padding]).to(accelerator.device)).cpu()
+    by_process = gathered.view(accelerator.num_processes, max(counts), *rows.shape[1:])
+    return by_process.transpose(0, 1).flatten(0, 1)[: sum(counts)]

@@ -1,18 +1,26 @@
 """Stopping on request: the first SIGTERM or SIGINT asks, the second one ends the process."""
 
+import os
 import signal
 
 
 class StopRequest:
     """Catches SIGTERM and SIGINT (Ctrl-C) while it is entered, so that a run can write a checkpoint and stop.
 
-    The first signal sets `requested`. A second one acts as if nobody had caught it.
+    The first signal sets `requested`. A second one acts as if nobody had caught it. `accelerate launch` does not pass
+    signals on: if it is gone, that counts as a request too.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
     def __init__(self):
-        self.requested = False
+        self._signalled = False
+        self._launcher = os.getppid() if "ACCELERATE_MIXED_PRECISION" in os.environ else None
+
+    @property
+    def requested(self) -> bool:
+        """Whether the run was asked to stop."""
+        return self._signalled or (self._launcher is not None and os.getppid() != self._launcher)
 
     def __enter__(self) -> "StopRequest":
         self._previous = {number: signal.signal(number, self._on_signal) for number in self.SIGNALS}
@@ -23,6 +31,6 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame) -> None:
-        self.requested = True
+        self._signalled = True
         for number in self.SIGNALS:
             signal.signal(number, signal.SIG_DFL)

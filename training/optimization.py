@@ -1,21 +1,41 @@
 """The optimizer and the learning rate of each network."""
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from diffusers.optimization import SchedulerType, get_scheduler
 from torch.optim.lr_scheduler import LambdaLR
 
 from diffusers_ext.training.configuration import TrainingConfig
+from diffusers_ext.training.flat import FlatAdamW
 
 
-def build_optimizer(parameters, config: TrainingConfig) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov and Hutter 2019) over the parameters that require gradients."""
-    return torch.optim.AdamW(
-        [parameter for parameter in parameters if parameter.requires_grad],
+# Elsewhere Accelerate replaces the parameters by its own, as sharding (FSDP, DeepSpeed) and fp8 do.
+KEEPS_PARAMETERS = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+
+
+def build_optimizer(
+    network: torch.nn.Module, config: TrainingConfig, accelerator: Accelerator
+) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov and Hutter 2019) over the parameters that require gradients.
+
+    It is a [`~diffusers_ext.training.flat.FlatAdamW`] wherever `accelerator` lets the parameters stay what they are;
+    then the network moves to its device. The state is the same in either case.
+    """
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    keeps = accelerator.distributed_type in KEEPS_PARAMETERS and accelerator.mixed_precision != "fp8"
+    one_dtype = len({parameter.dtype for parameter in parameters}) == 1
+    optimizer_class = FlatAdamW if keeps and one_dtype else torch.optim.AdamW
+    if optimizer_class is FlatAdamW:
+        # Moving the parameters later would tear them out of the flat tensor.
+        network.to(accelerator.device)
+    return optimizer_class(
+        parameters,
         lr=config.learning_rate,
         betas=(config.adam_beta1, config.adam_beta2),
         weight_decay=config.adam_weight_decay,
         eps=config.adam_epsilon,
-        **{config.adam_implementation: True},
+        fused=True,
     )
 
 

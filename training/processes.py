@@ -8,11 +8,12 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 
 
-def build_accelerator(report_to: str = "none", **keywords) -> Accelerator:
+def build_accelerator(report_to: str = "none", allow_tf32: bool = False, **keywords) -> Accelerator:
     """Accelerate as its own configuration and these arguments ask for, or an error.
 
     Args:
         report_to (`str`): a tracker, `all`, or `none`.
+        allow_tf32 (`bool`): whether GPUs may multiply matrices in TF32.
         keywords: further arguments of `Accelerator`.
 
     Raises:
@@ -31,6 +32,7 @@ def build_accelerator(report_to: str = "none", **keywords) -> Accelerator:
         )
     if os.environ.get("ACCELERATE_USE_FSDP") == "true" and accelerator.distributed_type != DistributedType.FSDP:
         raise RuntimeError("FSDP was asked for, but Accelerate does not run it on this machine.")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allow_tf32
     if accelerator.device.type == "cpu":
         torch.set_num_threads(_cpu_threads())
     if report_to not in ("none", "all") and not accelerator.log_with:

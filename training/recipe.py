@@ -25,6 +25,10 @@ class Recipe:
         self.config = config
         self.dataset = config.load_dataset(config.size, config.channels, config.center_crop, config.random_flip)
 
+    def identity(self) -> dict:
+        """What a resumed run may not change, beside architecture and data: JSON values by option."""
+        return {}
+
     def networks(self) -> dict[str, torch.nn.Module]:
         """The networks to train, by name. They are built once, after the random numbers are seeded."""
         raise NotImplementedError

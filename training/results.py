@@ -80,14 +80,15 @@ class Results:
     def write(self, step: int, training_seconds: float) -> None:
         """Leave everything in the output folder, and publish it if asked to."""
         with self._generation() as generate:
-            grid = self.recipe.sample_grid(generate)
-            rows = self.recipe.evaluate(generate)
             pipeline_class = type(generate.pipeline).__name__
             if self.accelerator.is_main_process:
                 generate.pipeline.save_pretrained(self.output_dir)
+            grid = self.recipe.sample_grid(generate)
+            rows = self.recipe.evaluate(generate)
         if self.accelerator.is_main_process:
             _save_image(grid, self.output_dir / "samples.png")
-            metrics = {"step": step, "training_seconds": round(training_seconds, 1), "evaluations": rows}
+            skipped = {"skipped_images": self.recipe.dataset.num_skipped} if self.recipe.dataset.num_skipped else {}
+            metrics = {"step": step, **skipped, "training_seconds": round(training_seconds, 1), "evaluations": rows}
             write_text_atomically(self.output_dir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
             write_text_atomically(self.output_dir / "training_config.yaml", self.config.to_yaml())
             self._write_card(pipeline_class, rows)
@@ -102,17 +103,20 @@ class Results:
 
     def _write_card(self, pipeline_class: str, rows: list[dict]) -> None:
         config, dataset = self.config, self.recipe.dataset
-        name = config.dataset_name or Path(config.train_data_dir).name
+        source = config.dataset_name or config.train_data_dir
+        is_local = Path(source).exists() or config.dataset_name == "digits"
+        name = Path(source).name if is_local else source
         count = "streamed" if dataset.num_examples is None else f"{dataset.num_examples} images"
+        count += f" ({dataset.num_skipped} unreadable ones left out)" if dataset.num_skipped else ""
         height, width = config.size
         write_model_card(
             self.output_dir,
             title=(config.hub_model_id or self.output_dir.name).split("/")[-1],
             pipeline_class=pipeline_class,
             dataset=f"`{name}`, split `{config.dataset_split}`: {count}, {height}x{width}x{config.channels}.",
-            dataset_id=config.dataset_name if "/" in (config.dataset_name or "") else None,
+            dataset_id=None if is_local else source,
             license=config.license,
-            command=shlex.join(["accelerate", "launch", f"training/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+            command=shown_command(sys.argv),
             config=config.to_dict(),
             metrics=[_card_row(row) for row in rows],
             measures=sorted({name for row in rows for name, value in row.items() if _is_measure(name, value)}),
@@ -135,3 +139,14 @@ def _card_row(row: dict) -> dict:
     measures = {name: value for name, value in row.items() if _is_measure(name, value)}
     shown = ("guidance_scale", "num_inference_steps", "scheduler", "num_generated", "extractor")
     return {**{name: row["provenance"].get(name) for name in shown}, **measures}
+
+
+def shown_command(argv: list[str]) -> str:
+    """The command line of a run as a reader would repeat it, without the access token."""
+    shown = []
+    for argument in argv[1:]:
+        if shown and shown[-1] in ("--hub_token", "--hub-token"):
+            shown.pop()
+        elif not argument.startswith(("--hub_token=", "--hub-token=")):
+            shown.append(argument)
+    return shlex.join(["accelerate", "launch", f"training/{Path(argv[0]).name}", *shown])

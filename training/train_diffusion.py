@@ -22,7 +22,7 @@ from diffusers_ext.losses import diffusion_loss, loss_weights, noise_levels, pre
 from diffusers_ext.pipelines import ClassConditionalPipeline
 from diffusers_ext.training.command import run
 from diffusers_ext.training.configuration import JSONObject, TrainingConfig, option
-from diffusers_ext.training.evaluate import SamplingConfig, evaluate
+from diffusers_ext.training.evaluate import Evaluator, SamplingConfig
 from diffusers_ext.training.grids import sample_grid
 from diffusers_ext.training.recipe import Recipe
 
@@ -55,7 +55,13 @@ class DiffusionConfig(SamplingConfig, TrainingConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        self.require_at_least(1, "num_train_timesteps")
+        self.require_at_least(0, "snr_gamma", "p2_gamma", "p2_k")
         self.require(0 <= self.label_dropout < 1, f"--label_dropout must be in [0, 1), not {self.label_dropout}")
+        self.require(
+            not (self.unet and self.pretrained_model_name_or_path),
+            "--unet and --pretrained_model_name_or_path exclude each other: a pretrained network has its shape",
+        )
 
 
 class DiffusionRecipe(Recipe):
@@ -70,6 +76,9 @@ class DiffusionRecipe(Recipe):
         self.null_class_label = None
         if self.dataset.id2label is not None and config.label_dropout > 0:
             self.null_class_label = len(self.dataset.id2label)
+        # Here, and not after the training, a sampler or an extractor that can't be had is found out.
+        sampling_scheduler(self.noise_scheduler)
+        self.evaluator = Evaluator(config, self.dataset)
 
     def _noise_scheduler(self):
         config = self.config
@@ -81,26 +90,46 @@ class DiffusionRecipe(Recipe):
             prediction_type=config.prediction_type,
         )
 
+    def identity(self) -> dict:
+        return {
+            "prediction_type": self.config.prediction_type,
+            "beta_schedule": None if self.is_flow else self.config.beta_schedule,
+            "num_train_timesteps": self.config.num_train_timesteps,
+        }
+
     def networks(self) -> dict[str, torch.nn.Module]:
         """The denoiser: a UNet2DModel, with an embedding for each class and for none."""
-        config = self.config
+        unet = self._new_unet() if self.config.pretrained_model_name_or_path is None else self._pretrained_unet()
+        multiple = 2 ** (len(unet.config.block_out_channels) - 1)
+        if any(side % multiple for side in self.config.size):
+            raise ValueError(
+                f"--resolution must be a multiple of {multiple} for this network, not {self.config.size}."
+            )
+        return {"unet": unet}
+
+    def _shape(self) -> dict:
         num_class_embeds = None
         if self.dataset.id2label is not None:
             num_class_embeds = len(self.dataset.id2label) + (self.null_class_label is not None)
-        shape = {"in_channels": config.channels, "num_class_embeds": num_class_embeds}
-        if config.pretrained_model_name_or_path is None:
-            size = {"sample_size": config.size, "out_channels": config.channels}
-            return {"unet": UNet2DModel(**{**(config.unet or default_unet(config.size)), **shape, **size})}
-        unet = UNet2DModel.from_pretrained(
-            config.pretrained_model_name_or_path, subfolder="unet", cache_dir=config.cache_dir
+        channels = self.config.channels
+        return {"in_channels": channels, "out_channels": channels, "num_class_embeds": num_class_embeds}
+
+    def _new_unet(self) -> UNet2DModel:
+        config = self.config
+        return UNet2DModel(
+            **{**(config.unet or default_unet(config.size)), **self._shape(), "sample_size": config.size}
         )
-        for name, value in shape.items():
-            if unet.config[name] != value:
-                raise ValueError(
-                    f"{config.pretrained_model_name_or_path} has {name}={unet.config[name]}, but these images need "
-                    f"{value}."
-                )
-        return {"unet": unet}
+
+    def _pretrained_unet(self) -> UNet2DModel:
+        name = self.config.pretrained_model_name_or_path
+        pipeline = ClassConditionalPipeline.from_pretrained(name, cache_dir=self.config.cache_dir)
+        needed = {**self._shape(), "null_class_label": self.null_class_label, "id2label": self.dataset.id2label}
+        found = {**pipeline.unet.config, **pipeline.config, "prediction_type": prediction_type(pipeline.scheduler)}
+        for key, value in {**needed, "prediction_type": self.config.prediction_type}.items():
+            if found[key] != value:
+                raise ValueError(f"{name} has {key}={found[key]}, but this run needs {value}.")
+        pipeline.unet.register_to_config(sample_size=self.config.size)
+        return pipeline.unet
 
     def step(self, batch, draw):
         clean, labels = batch["pixel_values"], batch.get("class_labels")
@@ -154,7 +183,7 @@ class DiffusionRecipe(Recipe):
         return sample_grid(images, columns=len(shown), titles=[names[label] for label in shown])
 
     def evaluate(self, generate):
-        return evaluate(generate, self.dataset, self.config, guided=self.null_class_label is not None)
+        return self.evaluator(generate)
 
     def describe(self) -> dict:
         config, names = self.config, self.dataset.id2label
@@ -184,10 +213,17 @@ def sampling_scheduler(noise_scheduler):
     return UniPCMultistepScheduler.from_config(noise_scheduler.config, final_sigmas_type="sigma_min")
 
 
+def prediction_type(scheduler) -> str:
+    """What a network predicts, by the scheduler of its pipeline; flow-matching schedulers leave it unsaid."""
+    return scheduler.config.get("prediction_type", "flow_prediction")
+
+
 def default_unet(size: tuple[int, int]) -> dict:
     """A UNet2DModel of the usual width for a size in pixels: down to 4 to 8 pixels, attention from 16 pixels down."""
     smallest = min(size)
     levels = max(2, smallest.bit_length() - 3)
+    while levels > 1 and any(side % 2 ** (levels - 1) for side in size):
+        levels -= 1
     widths = [128, 256, 256, 256, 512, 512, 512][:levels]
     has_attention = [smallest >> level <= 16 for level in range(levels)]
     return {

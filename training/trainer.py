@@ -14,6 +14,7 @@ from diffusers_ext.training.checkpoints import Checkpoints
 from diffusers_ext.training.configuration import TrainingConfig
 from diffusers_ext.training.draws import Draw
 from diffusers_ext.training.ema import EMA
+from diffusers_ext.training.flat import FlatAdamW
 from diffusers_ext.training.interruption import StopRequest
 from diffusers_ext.training.optimization import build_lr_scheduler, build_optimizer
 from diffusers_ext.training.recipe import Recipe
@@ -47,13 +48,17 @@ class Trainer:
         self.recipe, self.config, self.accelerator = recipe, recipe.config, accelerator
         recipe._trainer = self
         self.step = self.samples_seen = 0
+        if recipe.dataset.num_skipped:
+            logger.warning(f"{recipe.dataset.num_skipped} images can't be read and were left out.")
         self.batch_size = self.config.train_batch_size * accelerator.num_processes
         self.batch_size *= self.config.gradient_accumulation_steps
         self.max_train_steps = self._max_train_steps()
         self.draw = Draw(self.config.seed, accelerator.device)
         self._build_networks()
         identity = {
-            "recipe": type(recipe).__name__,
+            "recipe": {"class": type(recipe).__name__, **recipe.identity()},
+            "seed": self.config.seed,
+            "use_ema": self.config.use_ema,
             "data set": recipe.dataset.fingerprint(),
             "networks": {name: _architecture(network) for name, network in self.networks.items()},
         }
@@ -80,16 +85,18 @@ class Trainer:
         config = self.config
         torch.manual_seed(derive_seed(config.seed, "initial weights"))
         self.networks = self.recipe.networks()
-        self.averages, self.optimizers, self.lr_schedulers, self.prepared = {}, {}, {}, {}
+        self.averages, self.optimizers, self.lr_schedulers, self.prepared, self.clipped = {}, {}, {}, {}, {}
         for name, network in self.networks.items():
             network.train()
             if config.gradient_checkpointing:
                 network.enable_gradient_checkpointing()
             if config.channels_last:
                 network.to(memory_format=torch.channels_last)
-            optimizer = build_optimizer(network.parameters(), config)
+            optimizer = build_optimizer(network, config, self.accelerator)
             self.lr_schedulers[name] = build_lr_scheduler(optimizer, config, self.max_train_steps)
             self.prepared[name], self.optimizers[name] = self.accelerator.prepare(network, optimizer)
+            is_flat = isinstance(optimizer, FlatAdamW)
+            self.clipped[name] = [optimizer.flat] if is_flat else list(self.prepared[name].parameters())
             if config.compile:
                 network.compile()
             if config.use_ema:
@@ -103,6 +110,7 @@ class Trainer:
             self.checkpoints.set_aside()
             return
         state = self.checkpoints.load(path)
+        self.checkpoints.set_aside(after=state["step"])
         self.step, self.samples_seen = state["step"], state["samples_seen"]
         for name, scheduler in self.lr_schedulers.items():
             scheduler.load_state_dict(state["lr_schedulers"][name])
@@ -168,7 +176,7 @@ class Trainer:
                     return False
                 if _is_due(self.step, config.validation_steps):
                     self.results.write_samples(self.step)
-                if measured:
+                if measured and not last:
                     records.write(self.step, evaluation=self.results.evaluate(self.step))
         return True
 
@@ -219,7 +227,7 @@ class Trainer:
         accelerator.backward(loss)
         self.record({f"{prefix}loss": loss})
         if accelerator.sync_gradients:
-            norm = accelerator.clip_grad_norm_(self.prepared[name].parameters(), self.config.max_grad_norm or math.inf)
+            norm = accelerator.clip_grad_norm_(self.clipped[name], self.config.max_grad_norm or math.inf)
         optimizer.step()
         # Under fp16 a step with an overflow is skipped and the scale lowered: no error, and nothing to record.
         if accelerator.sync_gradients and not optimizer.step_was_skipped:

@@ -76,6 +76,8 @@ def test_only_the_last_checkpoints_are_kept(tmp_path):
     [
         ({"unet": json.dumps({**TINY_UNET, "layers_per_block": 2})}, "unet.layers_per_block is 1 there and 2 here"),
         ({"dataset_split": "test"}, "because data set is"),
+        ({"prediction_type": "epsilon"}, "recipe.prediction_type is flow_prediction there and epsilon here"),
+        ({"seed": 1}, "seed is 0 there and 1 here"),
         ({"resume_from_checkpoint": "checkpoint-7"}, "There is no checkpoint checkpoint-7"),
     ],
 )
@@ -86,6 +88,16 @@ def test_resuming_something_else_is_refused_in_one_sentence(uninterrupted, tmp_p
     error = (tmp_path / "log").read_text()
     assert sentence in error and "Traceback" not in error
     assert sorted(path.name for path in uninterrupted.rglob("*")) == before
+
+
+def test_resuming_an_older_checkpoint_moves_the_newer_ones_aside(tmp_path):
+    options = {"checkpointing_steps": 1, "max_train_steps": 3}
+    assert finish(arguments(tmp_path, **options)) == 0
+    options |= {"resume_from_checkpoint": "checkpoint-1", "checkpoints_total_limit": 1, "max_train_steps": 2}
+    assert finish(arguments(tmp_path, **options)) == 0
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
+    (earlier,) = (tmp_path / "earlier-runs").iterdir()
+    assert sorted(path.name for path in earlier.iterdir()) == ["checkpoint-2", "checkpoint-3"]
 
 
 def test_a_new_run_moves_the_checkpoints_of_an_earlier_one_aside(tmp_path):

@@ -7,6 +7,7 @@ from diffusers import UNet2DModel
 from PIL import Image
 
 from diffusers_ext import ClassConditionalPipeline
+from diffusers_ext.training.results import shown_command
 from diffusers_ext.training.train_diffusion import default_unet
 from tests.training.runs import arguments, finish, records
 
@@ -106,7 +107,7 @@ def test_unreadable_images_stop_the_run_or_are_skipped(tmp_path, pictures):
 
 
 def test_training_continues_from_a_published_pipeline(tmp_path, trained):
-    options = {"pretrained_model_name_or_path": trained, "learning_rate": 1e-12, "lr_warmup_steps": 0}
+    options = {"pretrained_model_name_or_path": trained, "unet": "{}", "learning_rate": 1e-12, "lr_warmup_steps": 0}
     assert finish(arguments(tmp_path / "tuned", max_train_steps=1, use_ema=False, **options)) == 0
     weights = [UNet2DModel.from_pretrained(f, subfolder="unet").state_dict() for f in (trained, tmp_path / "tuned")]
     for name, tensor in weights[0].items():
@@ -114,9 +115,9 @@ def test_training_continues_from_a_published_pipeline(tmp_path, trained):
 
 
 def test_a_pipeline_for_other_images_is_refused(tmp_path, trained):
-    options = {"pretrained_model_name_or_path": trained, "channels": 3}
+    options = {"pretrained_model_name_or_path": trained, "unet": "{}", "channels": 3}
     assert finish(arguments(tmp_path / "out", **options), tmp_path / "log") == 2
-    assert "in_channels=1, but these images need 3" in (tmp_path / "log").read_text()
+    assert "has in_channels=1, but this run needs 3" in (tmp_path / "log").read_text()
 
 
 def test_a_tracker_that_is_not_installed_is_refused(tmp_path):
@@ -124,11 +125,38 @@ def test_a_tracker_that_is_not_installed_is_refused(tmp_path):
     assert "--report_to swanlab needs its package: pip install swanlab" in (tmp_path / "log").read_text()
 
 
-@pytest.mark.parametrize("size", [(8, 8), (28, 28), (32, 32), (64, 64), (64, 96), (256, 256)])
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"resolution": 9}, "--resolution must be a multiple of 2"),
+        ({"unet": '{"foo": 1}'}, "foo"),
+        ({"feature_extractor": "no/such/network"}, "no/such/network"),
+        ({"feature_extractor": "digits", "metrics": "fidd"}, "--metrics must be among"),
+        ({"evaluation_batch_size": 0}, "--evaluation_batch_size must be at least 1"),
+        ({"num_train_epochs": 0}, "--num_train_epochs must be at least 1"),
+        ({"max_grad_norm": -1}, "--max_grad_norm must be at least 0"),
+        ({"prediction_type": "epsilon", "beta_schedule": "nonsense"}, "nonsense"),
+        ({"output_dir": __file__}, "--output_dir must be a folder"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_training(tmp_path, options, sentence):
+    assert finish(arguments(**{"output_dir": tmp_path / "out", **options}), tmp_path / "log") == 2
+    error = (tmp_path / "log").read_text()
+    assert sentence in error and "Traceback" not in error
+
+
+def test_the_card_hides_the_token():
+    command = ["/x/train_diffusion.py", "--a", "1", "--hub_token", "secret", "--hub-token=secret", "--b"]
+    assert shown_command(command) == "accelerate launch training/train_diffusion.py --a 1 --b"
+
+
+@pytest.mark.parametrize(
+    "size", [(8, 8), (28, 28), (32, 32), (50, 50), (64, 64), (64, 96), (100, 100), (256, 256), (17, 17)]
+)
 def test_the_default_network_fits_its_resolution(size):
     options = default_unet(size)
     levels = len(options["block_out_channels"])
     assert len(options["down_block_types"]) == len(options["up_block_types"]) == levels
-    assert all(side % 2 ** (levels - 1) == 0 for side in size) and 4 <= min(size) >> (levels - 1) <= 16
+    assert all(side % 2 ** (levels - 1) == 0 for side in size)
     with torch.device("meta"):
         assert UNet2DModel(sample_size=size, **options).config.sample_size == size

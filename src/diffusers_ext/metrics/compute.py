@@ -69,7 +69,7 @@ def compute_metrics(
         ValueError: for unknown metrics, features that are not finite or don't fit each other, too few images for a
             metric, and a metric whose input is missing.
     """
-    lacks = {name: _missing_input(name, generated, extractor, requested_labels) for name in METRICS}
+    lacks = {name: _missing_input(name, generated, extractor, requested_labels, id2label) for name in METRICS}
     chosen = _choose([name for name in METRICS if not lacks[name]] if metrics is None else metrics, lacks)
     features = as_feature_pair(real.features, generated.features)
     sizes = [len(rows) for rows in features]
@@ -99,7 +99,11 @@ def compute_metrics(
 
 
 def _missing_input(
-    metric: str, generated: FeatureOutput, extractor: FeatureExtractor | None, requested_labels
+    metric: str,
+    generated: FeatureOutput,
+    extractor: FeatureExtractor | None,
+    requested_labels,
+    id2label: Mapping | None,
 ) -> str | None:
     """What `metric` needs and wasn't given, or None."""
     if metric in ("is", "accuracy") and generated.logits is None:
@@ -108,6 +112,11 @@ def _missing_input(
         return "an extractor whose logits have class names (id2label)"
     if metric == "accuracy" and requested_labels is None:
         return "the labels that the images were generated for"
+    if metric == "accuracy" and extractor is not None:
+        try:
+            match_class_ids(id2label, extractor.id2label)
+        except ValueError as error:
+            return f"an extractor that knows the classes ({error})"
     return None
 
 
