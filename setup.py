@@ -2,6 +2,7 @@
 
 from setuptools import find_packages, setup
 
+
 ROOMS_AT_THE_TOP = ("pipelines", "training")
 
 
