@@ -3,7 +3,7 @@
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
-from diffusers.optimization import SchedulerType, get_scheduler
+from diffusers.optimization import get_scheduler
 from torch.optim.lr_scheduler import LambdaLR
 
 from diffusers_ext.training.configuration import TrainingConfig
@@ -44,13 +44,7 @@ def build_lr_scheduler(optimizer: torch.optim.Optimizer, config: TrainingConfig,
 
     It is stepped once per update, and not prepared by Accelerate: so warm-up and decay last as many updates as
     the options say, under any number of processes and accumulation steps.
-
-    Raises:
-        ValueError: if diffusers has no schedule of that name.
     """
-    names = [schedule.value for schedule in SchedulerType]
-    if config.lr_scheduler not in names:
-        raise ValueError(f"--lr_scheduler must be one of {', '.join(names)}, not {config.lr_scheduler}.")
     return get_scheduler(
         config.lr_scheduler,
         optimizer,
