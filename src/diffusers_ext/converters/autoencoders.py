@@ -1,0 +1,88 @@
+"""The first stages of latent-diffusion, which are the autoencoders of taming-transformers, as those of diffusers."""
+
+from collections.abc import Mapping
+
+import torch
+from diffusers import AutoencoderKL, VQModel
+
+from diffusers_ext.converters.layout import count_blocks, has, size_of
+from diffusers_ext.converters.weights import Modules, load_converted
+
+
+def convert_first_stage(
+    state_dict: Mapping[str, torch.Tensor], scaling_factor: float = 1.0, sample_size: int = 256
+) -> VQModel | AutoencoderKL:
+    r"""
+    A `VQModel` or `AutoencoderKL` of https://github.com/CompVis/latent-diffusion (Rombach et al. 2022,
+    https://huggingface.co/papers/2112.10752).
+
+    Args:
+        state_dict (`Mapping`): the tensors of the original; its training loss (`loss.*`) is left out.
+        scaling_factor (`float`): the original's `scale_factor`, by which latents are multiplied for the diffusion.
+        sample_size (`int`): height and width of the images.
+
+    Raises:
+        ValueError: if tensors are missing, unknown or of wrong shapes.
+    """
+    state_dict = {key: tensor for key, tensor in state_dict.items() if not key.startswith("loss.")}
+    levels = count_blocks(state_dict, "encoder.down")
+    if not levels or not has(state_dict, "decoder.up"):
+        raise ValueError("The first stage is no autoencoder of latent-diffusion: it has no encoder and decoder.")
+    layers = count_blocks(state_dict, "encoder.down.0.block")
+    is_quantized = has(state_dict, "quantize")
+    config = {
+        "in_channels": size_of(state_dict, {"encoder.conv_in.weight": 1}),
+        "out_channels": size_of(state_dict, {"decoder.conv_out.weight": 0, "decoder.conv_out.bias": 0}),
+        "latent_channels": size_of(state_dict, {"decoder.conv_in.weight": 1}),
+        "block_out_channels": tuple(
+            size_of(state_dict, {f"encoder.down.{level}.block.0.{name}": 0 for name in ("conv1.bias", "conv2.bias")})
+            for level in range(levels)
+        ),
+        "layers_per_block": layers,
+        "down_block_types": tuple(
+            "AttnDownEncoderBlock2D" if has(state_dict, f"encoder.down.{level}.attn") else "DownEncoderBlock2D"
+            for level in range(levels)
+        ),
+        "up_block_types": tuple(
+            "AttnUpDecoderBlock2D" if has(state_dict, f"decoder.up.{level}.attn") else "UpDecoderBlock2D"
+            for level in reversed(range(levels))
+        ),
+        "mid_block_add_attention": has(state_dict, "encoder.mid.attn_1"),
+        "sample_size": sample_size,
+        "scaling_factor": scaling_factor,
+    }
+    if is_quantized:
+        config["num_vq_embeddings"] = size_of(state_dict, {"quantize.embedding.weight": 0})
+        config["vq_embed_dim"] = size_of(state_dict, {"quantize.embedding.weight": 1})
+    return load_converted(VQModel if is_quantized else AutoencoderKL, config, _modules(levels, layers), state_dict)
+
+
+def _modules(levels: int, layers: int) -> Modules:
+    modules = {name: name for name in ("quant_conv", "post_quant_conv", "quantize.embedding")}
+    for part in ("encoder", "decoder"):
+        modules |= {f"{part}.conv_in": f"{part}.conv_in", f"{part}.conv_out": f"{part}.conv_out"}
+        modules |= {f"{part}.norm_out": f"{part}.conv_norm_out"}
+        modules |= _resnet(f"{part}.mid.block_1", f"{part}.mid_block.resnets.0")
+        modules |= _attention(f"{part}.mid.attn_1", f"{part}.mid_block.attentions.0")
+        modules |= _resnet(f"{part}.mid.block_2", f"{part}.mid_block.resnets.1")
+    for level in range(levels):
+        # The original counts levels from the image's, in the decoder too.
+        down, up = f"encoder.down_blocks.{level}", f"decoder.up_blocks.{levels - 1 - level}"
+        modules[f"encoder.down.{level}.downsample.conv"] = f"{down}.downsamplers.0.conv"
+        modules[f"decoder.up.{level}.upsample.conv"] = f"{up}.upsamplers.0.conv"
+        for layer in range(layers + 1):  # the decoder has one more
+            modules |= _resnet(f"encoder.down.{level}.block.{layer}", f"{down}.resnets.{layer}")
+            modules |= _attention(f"encoder.down.{level}.attn.{layer}", f"{down}.attentions.{layer}")
+            modules |= _resnet(f"decoder.up.{level}.block.{layer}", f"{up}.resnets.{layer}")
+            modules |= _attention(f"decoder.up.{level}.attn.{layer}", f"{up}.attentions.{layer}")
+    return modules
+
+
+def _resnet(source: str, target: str) -> Modules:
+    names = {name: name for name in ("norm1", "conv1", "norm2", "conv2")} | {"nin_shortcut": "conv_shortcut"}
+    return {f"{source}.{ours}": f"{target}.{theirs}" for ours, theirs in names.items()}
+
+
+def _attention(source: str, target: str) -> Modules:
+    names = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
+    return {f"{source}.{ours}": f"{target}.{theirs}" for ours, theirs in names.items()}

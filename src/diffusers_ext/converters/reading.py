@@ -1,0 +1,82 @@
+"""Checkpoint files of others: tensors come out, and nothing in them is run."""
+
+import os
+import pickle
+import re
+import struct
+from collections.abc import Mapping
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+
+class _LightningCallback:
+    """Stands for a class whose name Lightning wrote beside the weights until 2021, as the key of its notes."""
+
+
+# The weights_only unpickler meets arbitrary bytes in a damaged file.
+_DAMAGED = (
+    AttributeError,
+    EOFError,
+    IndexError,
+    KeyError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+    struct.error,
+)
+
+
+def read_state_dict(path: str | os.PathLike) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint by name: a state dict, or a file that holds one under `"state_dict"`.
+
+    Args:
+        path (`str` or `os.PathLike`): a safetensors file, or one that `torch.save` wrote. Read with
+            `weights_only=True`: no code in it is run.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is damaged, holds other objects than tensors, or no state dict.
+    """
+    if os.path.isdir(path):
+        raise ValueError(f"{path} is a folder: give the checkpoint file in it.")
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"There is no file {path}.")
+    content = _read_safetensors(path) if str(path).endswith(".safetensors") else _read_pickle(path)
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping) or not content:
+        raise ValueError(f"{path} holds no state dict, but a {type(content).__name__}.")
+    others = [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]
+    if others:
+        raise ValueError(f"{path} holds no state dict, for these entries are no tensors: {listed(others)}.")
+    return dict(content)
+
+
+def _read_safetensors(path: str | os.PathLike) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged, or no safetensors file.") from error
+
+
+def _read_pickle(path: str | os.PathLike):
+    known = (_LightningCallback, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint")
+    with open(path, "rb") as file, torch.serialization.safe_globals([known]):
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except _DAMAGED as error:
+            foreign = re.search(r"GLOBAL (\S+)", str(error))
+            if foreign:
+                raise ValueError(f"{path} holds {foreign[1]}, and only tensors are read from checkpoints.") from error
+            raise ValueError(f"{path} is damaged, or no file of torch.save.") from error
+
+
+def listed(names: list[str], limit: int = 20) -> str:
+    """Names for a message, of long lists the first and how many more there are."""
+    more = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,78 @@
+"""From the tensors of an original checkpoint to a network of diffusers, key by key."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from diffusers import ModelMixin
+
+from diffusers_ext.converters.reading import listed
+
+
+# The name of an original module and of its counterpart; of three, where the original computes them as one.
+Modules = dict[str, str | tuple[str, str, str]]
+
+
+def load_converted(
+    model_class: type[ModelMixin],
+    config: dict,
+    modules: Modules,
+    state_dict: Mapping[str, torch.Tensor],
+    prepare: Callable[[str, torch.Tensor], torch.Tensor] = lambda key, tensor: tensor,
+) -> ModelMixin:
+    """A network with converted weights, in float32 and in eval mode.
+
+    Args:
+        model_class (`type`): the class of the network.
+        config (`dict`): the arguments of its constructor.
+        modules (`dict`): which module of the original becomes which of the network. Those that a network of this
+            `config` does not have are passed over.
+        state_dict (`Mapping`): the original's tensors. Convolutions of size 1 may become linear layers.
+        prepare (`Callable`): `prepare(key, tensor)` changes a tensor after its shape was checked.
+
+    Raises:
+        ValueError: if tensors are missing, unknown or of another shape; lists them by their original names.
+    """
+    with torch.device("meta"):
+        model = model_class(**config)
+    expected = model.state_dict()
+    targets = _targets(modules, expected)
+    _check(state_dict, targets, expected)
+
+    converted = {}
+    for source, names in targets.items():
+        shape = _joint_shape(names, expected)
+        tensor = prepare(source, state_dict[source].float().reshape(shape))
+        # cloned: parts of one tensor can't be saved, and training must not change the caller's
+        converted |= {name: part.clone() for name, part in zip(names, tensor.chunk(len(names)), strict=True)}
+    model.load_state_dict(converted, assign=True)
+    return model.eval()
+
+
+def _targets(modules: Modules, expected: Mapping[str, torch.Tensor]) -> dict[str, list[str]]:
+    """The parameters of the network that each original tensor holds."""
+    targets = {}
+    for source, target in modules.items():
+        for kind in (".weight", ".bias", ""):
+            names = [name + kind for name in ([target] if isinstance(target, str) else target)]
+            if names[0] in expected:
+                targets[source + kind] = names
+    return targets
+
+
+def _joint_shape(names: list[str], expected: Mapping[str, torch.Tensor]) -> tuple[int, ...]:
+    return (sum(expected[name].shape[0] for name in names), *expected[names[0]].shape[1:])
+
+
+def _check(state_dict: Mapping[str, torch.Tensor], targets: dict[str, list[str]], expected: Mapping) -> None:
+    missing = [key for key in targets if key not in state_dict]
+    unknown = [key for key in state_dict if key not in targets]
+    misfitting = []
+    for key in targets:
+        if key in state_dict:
+            shape, wanted = tuple(state_dict[key].shape), _joint_shape(targets[key], expected)
+            if shape != wanted + (1,) * (len(shape) - len(wanted)):
+                misfitting.append(f"{key} {shape} instead of {wanted}")
+    problems = {"missing": missing, "unknown": unknown, "of another shape": misfitting}
+    found = [f"{len(keys)} {problem}: {listed(keys)}" for problem, keys in problems.items() if keys]
+    if found:
+        raise ValueError(f"The checkpoint does not fit the network ({'; '.join(found)}).")

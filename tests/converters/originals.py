@@ -1,0 +1,149 @@
+"""State dicts as the originals make them, of any size: names and shapes, from the arguments of their constructors.
+
+Written from the originals' constructors block by block, and knows nothing of the converters.
+"""
+
+import torch
+
+
+def unet_shapes(args: dict) -> dict[str, tuple[int, ...]]:
+    """`UNetModel` of the three repositories; their `SuperResModel` with twice the `in_channels`."""
+    model_channels, channel_mult, n = args["model_channels"], args["channel_mult"], args["num_res_blocks"]
+    shapes, skips, channels, rate = encoder_shapes(args)
+    if args.get("num_classes") is not None:
+        shapes["label_emb.weight"] = (args["num_classes"], 4 * model_channels)
+    block = 0
+    for level in reversed(range(len(channel_mult))):
+        for i in range(n + 1):
+            name = f"output_blocks.{block}"
+            width = int(channel_mult[level] * model_channels)
+            shapes |= resblock(f"{name}.0", channels + skips.pop(), width, args)
+            channels, position = width, 1
+            if rate in args["attention_resolutions"]:
+                shapes |= attention(f"{name}.1", channels)
+                position = 2
+            if level > 0 and i == n:
+                if args.get("resblock_updown"):
+                    shapes |= resblock(f"{name}.{position}", channels, channels, args)
+                else:
+                    shapes |= layer(f"{name}.{position}.conv", channels, channels, 3, 3)
+                rate //= 2
+            block += 1
+    return shapes | layer("out.0", channels) | layer("out.2", args["out_channels"], channels, 3, 3)
+
+
+def classifier_shapes(args: dict) -> dict[str, tuple[int, ...]]:
+    """`EncoderUNetModel` of guided-diffusion."""
+    shapes, skips, channels, rate = encoder_shapes(args)
+    classes, features = args["out_channels"], sum(skips) + channels
+    if args["pool"] == "adaptive":
+        return shapes | layer("out.0", channels) | layer("out.3", classes, channels, 1, 1)
+    if args["pool"] == "spatial":
+        return shapes | layer("out.0", 2048, features) | layer("out.2", classes, 2048)
+    if args["pool"] == "spatial_v2":
+        return shapes | layer("out.0", 2048, features) | layer("out.1", 2048) | layer("out.3", classes, 2048)
+    shapes |= layer("out.0", channels) | layer("out.2.qkv_proj", 3 * channels, channels, 1)
+    shapes["out.2.positional_embedding"] = (channels, (args["image_size"] // rate) ** 2 + 1)
+    return shapes | layer("out.2.c_proj", classes, channels, 1)
+
+
+def encoder_shapes(args: dict):
+    model_channels, channel_mult = args["model_channels"], args["channel_mult"]
+    shapes = layer("time_embed.0", 4 * model_channels, model_channels)
+    shapes |= layer("time_embed.2", 4 * model_channels, 4 * model_channels)
+    channels, rate, block = int(channel_mult[0] * model_channels), 1, 1
+    shapes |= layer("input_blocks.0.0", channels, args["in_channels"], 3, 3)
+    skips = [channels]
+    for level, factor in enumerate(channel_mult):
+        for _ in range(args["num_res_blocks"]):
+            width = int(factor * model_channels)
+            shapes |= resblock(f"input_blocks.{block}.0", channels, width, args)
+            channels = width
+            if rate in args["attention_resolutions"]:
+                shapes |= attention(f"input_blocks.{block}.1", channels)
+            skips.append(channels)
+            block += 1
+        if level < len(channel_mult) - 1:
+            if args.get("resblock_updown"):
+                shapes |= resblock(f"input_blocks.{block}.0", channels, channels, args)
+            else:
+                shapes |= layer(f"input_blocks.{block}.0.op", channels, channels, 3, 3)
+            skips.append(channels)
+            block += 1
+            rate *= 2
+    shapes |= resblock("middle_block.0", channels, channels, args) | attention("middle_block.1", channels)
+    return shapes | resblock("middle_block.2", channels, channels, args), skips, channels, rate
+
+
+def resblock(name: str, channels: int, out_channels: int, args: dict) -> dict:
+    time_channels = out_channels * (2 if args.get("use_scale_shift_norm") else 1)
+    shapes = layer(f"{name}.in_layers.0", channels) | layer(f"{name}.in_layers.2", out_channels, channels, 3, 3)
+    shapes |= layer(f"{name}.emb_layers.1", time_channels, 4 * args["model_channels"])
+    shapes |= layer(f"{name}.out_layers.0", out_channels)
+    shapes |= layer(f"{name}.out_layers.3", out_channels, out_channels, 3, 3)
+    if channels != out_channels:
+        shapes |= layer(f"{name}.skip_connection", out_channels, channels, 1, 1)
+    return shapes
+
+
+def attention(name: str, channels: int) -> dict:
+    shapes = layer(f"{name}.norm", channels) | layer(f"{name}.qkv", 3 * channels, channels, 1)
+    return shapes | layer(f"{name}.proj_out", channels, channels, 1)
+
+
+def layer(name: str, *shape: int) -> dict:
+    return {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+
+
+def empty(shapes: dict) -> dict[str, torch.Tensor]:
+    """Tensors without content."""
+    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+
+
+def random(shapes: dict, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Tensors whose networks put out values of about the size of their inputs."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: torch.randn(shape, generator=generator) / max(1, torch.Size(shape[1:]).numel()) ** 0.5
+        for name, shape in shapes.items()
+    }
+
+
+def first_stage_shapes(
+    width: int, ch_mult: list[int], num_res_blocks: int, z_channels: int, embed_dim: int, n_embed: int | None
+) -> dict[str, tuple[int, ...]]:
+    """`VQModel`, or without `n_embed` `AutoencoderKL`, of latent-diffusion, with attention in the middle only."""
+    doubled = 1 if n_embed else 2
+    shapes = layer("encoder.conv_in", width, 3, 3, 3)
+    channels = width
+    for level, factor in enumerate(ch_mult):
+        for i in range(num_res_blocks):
+            shapes |= plain_resblock(f"encoder.down.{level}.block.{i}", channels, factor * width)
+            channels = factor * width
+        if level < len(ch_mult) - 1:
+            shapes |= layer(f"encoder.down.{level}.downsample.conv", channels, channels, 3, 3)
+    for part in ("encoder", "decoder"):
+        for block in ("block_1", "block_2"):
+            shapes |= plain_resblock(f"{part}.mid.{block}", channels, channels)
+        shapes |= layer(f"{part}.mid.attn_1.norm", channels)
+        for name in ("q", "k", "v", "proj_out"):
+            shapes |= layer(f"{part}.mid.attn_1.{name}", channels, channels, 1, 1)
+    shapes |= layer("encoder.norm_out", channels) | layer("encoder.conv_out", doubled * z_channels, channels, 3, 3)
+    shapes |= layer("quant_conv", doubled * embed_dim, doubled * z_channels, 1, 1)
+    if n_embed:
+        shapes["quantize.embedding.weight"] = (n_embed, embed_dim)
+    shapes |= layer("post_quant_conv", z_channels, embed_dim, 1, 1)
+    shapes |= layer("decoder.conv_in", channels, z_channels, 3, 3)
+    for level in reversed(range(len(ch_mult))):
+        for i in range(num_res_blocks + 1):
+            shapes |= plain_resblock(f"decoder.up.{level}.block.{i}", channels, ch_mult[level] * width)
+            channels = ch_mult[level] * width
+        if level > 0:
+            shapes |= layer(f"decoder.up.{level}.upsample.conv", channels, channels, 3, 3)
+    return shapes | layer("decoder.norm_out", channels) | layer("decoder.conv_out", 3, channels, 3, 3)
+
+
+def plain_resblock(name: str, channels: int, out_channels: int) -> dict:
+    shapes = layer(f"{name}.norm1", channels) | layer(f"{name}.conv1", out_channels, channels, 3, 3)
+    shapes |= layer(f"{name}.norm2", out_channels) | layer(f"{name}.conv2", out_channels, out_channels, 3, 3)
+    return shapes | (layer(f"{name}.nin_shortcut", out_channels, channels, 1, 1) if channels != out_channels else {})

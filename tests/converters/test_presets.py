@@ -1,0 +1,101 @@
+"""Each preset with a state dict of the published size: the numbers of parameters are the published ones."""
+
+import pytest
+from diffusers import UNet2DModel
+
+from diffusers_ext.converters import (
+    convert_guided_diffusion,
+    convert_guided_diffusion_classifier,
+    convert_improved_diffusion,
+    convert_latent_diffusion,
+)
+from diffusers_ext.converters.presets import PRESETS
+from diffusers_ext.models.modeling_adm_unet import ADMUNet2DModel
+from tests.converters.originals import classifier_shapes, empty, unet_shapes
+
+
+PROCESS = ("noise_schedule", "timesteps", "linear_start", "linear_end")
+
+
+def convert(family: str, name: str):
+    args = {key: value for key, value in PRESETS[family][name].items() if key not in PROCESS}
+    if family == "guided_diffusion_classifier":
+        return convert_guided_diffusion_classifier(empty(classifier_shapes(args)), **args)
+    is_superres = "upsample" in name
+    shapes = unet_shapes(args | {"in_channels": args["in_channels"] * (2 if is_superres else 1)})
+    converters = {
+        "guided_diffusion": convert_guided_diffusion,
+        "improved_diffusion": convert_improved_diffusion,
+        "latent_diffusion": convert_latent_diffusion,
+    }
+    return converters[family](empty(shapes), **args)
+
+
+@pytest.mark.parametrize(
+    "family, name, millions, model_class",
+    [
+        ("guided_diffusion", "64x64_diffusion", 295.9, UNet2DModel),
+        ("guided_diffusion", "128x128_diffusion", 421.5, ADMUNet2DModel),
+        ("guided_diffusion", "256x256_diffusion", 553.8, UNet2DModel),
+        ("guided_diffusion", "512x512_diffusion", 559.0, ADMUNet2DModel),
+        ("guided_diffusion", "64_256_upsampler", 311.8, ADMUNet2DModel),
+        ("guided_diffusion", "128_512_upsampler", 308.8, ADMUNet2DModel),
+        ("guided_diffusion_classifier", "64x64_classifier", 65.4, None),
+        ("guided_diffusion_classifier", "128x128_classifier", 42.6, None),
+        ("guided_diffusion_classifier", "256x256_classifier", 54.1, None),
+        ("guided_diffusion_classifier", "512x512_classifier", 54.45, None),
+        ("improved_diffusion", "imagenet64_cond_270M_250K", 270, ADMUNet2DModel),
+        ("latent_diffusion", "ffhq256", 274.1, UNet2DModel),
+    ],
+)
+def test_number_of_parameters(family, name, millions, model_class):
+    network = convert(family, name)
+    parameters = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+    assert parameters == pytest.approx(millions, abs=0.05 if isinstance(millions, float) else 5)
+    if model_class is not None:
+        assert type(network) is model_class
+
+
+@pytest.mark.parametrize(
+    "family, name, special",
+    [
+        ("guided_diffusion", "128x128_diffusion", {"num_attention_heads": 4}),
+        ("guided_diffusion", "512x512_diffusion", {"time_projection_dim": 256}),
+        ("guided_diffusion", "64_256_upsampler", {"num_attention_heads": 4, "low_res_channels": 3, "in_channels": 6}),
+        ("guided_diffusion", "128_512_upsampler", {"num_attention_heads": None, "low_res_channels": 3}),
+        ("improved_diffusion", "imagenet64_uncond_100M_1500K", {"num_attention_heads": 4, "timestep_scale": 0.25}),
+        ("improved_diffusion", "imagenet64_cond_270M_250K", {"num_attention_heads": 4, "timestep_scale": 1.0}),
+        ("improved_diffusion", "cifar10_uncond_50M_500K", {"attention_head_dim": 64, "timestep_scale": 0.25}),
+        ("latent_diffusion", "lsun_churches256", {"num_attention_heads": 8}),
+    ],
+)
+def test_what_stock_cannot_say(family, name, special):
+    network = convert(family, name)
+    assert type(network) is ADMUNet2DModel
+    assert {key: network.config[key] for key in special} == special
+
+
+@pytest.mark.parametrize("family, name", [(family, name) for family, names in PRESETS.items() for name in names])
+def test_every_preset_builds(family, name):
+    network = convert(family, name)
+    assert network.config.sample_size == PRESETS[family][name]["image_size"]
+
+
+@pytest.mark.parametrize("name", ["256x256_diffusion_uncond", "lsun_bedroom", "lsun_horse_nodropout"])
+def test_stock_where_its_numbers_are_exact(name):
+    network = convert("guided_diffusion", name)
+    assert type(network) is UNet2DModel
+    assert network.config.dropout == (0.1 if name == "lsun_bedroom" else 0.0)
+
+
+def test_lsun_of_improved_diffusion_is_stock():
+    network = convert("improved_diffusion", "lsun_uncond_100M_1200K_bs128")
+    assert type(network) is UNet2DModel
+    assert network.config.attention_head_dim == 512
+
+
+def test_a_checkpoint_of_another_size_is_refused():
+    args = PRESETS["guided_diffusion"]["128x128_diffusion"]
+    args = {key: value for key, value in args.items() if key not in PROCESS}
+    with pytest.raises(ValueError, match="`model_channels` is given as 256, but the checkpoint has 128"):
+        convert_guided_diffusion(empty(unet_shapes(args | {"model_channels": 128})), **args)

@@ -1,0 +1,122 @@
+import collections
+import os
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from diffusers_ext.converters.reading import listed, read_state_dict
+
+
+TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(3)}
+
+
+class Foreign:
+    """What a checkpoint must not bring along."""
+
+    def __reduce__(self):
+        return os.mkdir, ("executed",)
+
+
+def assert_is(read: dict):
+    assert read.keys() == TENSORS.keys()
+    assert all(torch.equal(read[key], TENSORS[key]) for key in TENSORS)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        TENSORS,
+        collections.OrderedDict(TENSORS),
+        {"state_dict": TENSORS, "epoch": 7, "optimizer_states": [{"lr": 0.1}]},
+    ],
+)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_formats_of_torch(tmp_path, content, zipped):
+    torch.save(content, tmp_path / "model.pt", _use_new_zipfile_serialization=zipped)
+    assert_is(read_state_dict(tmp_path / "model.pt"))
+
+
+def test_safetensors(tmp_path):
+    save_file(TENSORS, tmp_path / "model.safetensors")
+    assert_is(read_state_dict(tmp_path / "model.safetensors"))
+
+
+def test_lightning_of_2021_names_a_class_beside_the_weights(tmp_path):
+    module = "pytorch_lightning.callbacks.model_checkpoint"
+    callback = type("ModelCheckpoint", (), {"__module__": module, "__qualname__": "ModelCheckpoint"})
+    content = {"state_dict": TENSORS, "callbacks": {callback: {"best_model_score": torch.tensor(0.1)}}}
+    modules = {name: type(os)(name) for name in ("pytorch_lightning", "pytorch_lightning.callbacks", module)}
+    modules[module].ModelCheckpoint = callback
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in modules.items():
+            patch.setitem(__import__("sys").modules, name, value)
+        torch.save(content, tmp_path / "model.ckpt")
+    assert_is(read_state_dict(tmp_path / "model.ckpt"))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("name", ["model.pt", "legacy.pt", "model.safetensors"])
+def test_truncated_files_are_refused(tmp_path, share, name):
+    tensors = {f"{i}.weight": torch.randn(40, 40) for i in range(5)}
+    if name == "model.safetensors":
+        save_file(tensors, tmp_path / name)
+    else:
+        torch.save(tensors, tmp_path / name, _use_new_zipfile_serialization=name == "model.pt")
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match="is damaged, or no .* file|is damaged, or no file") as error:
+        read_state_dict(tmp_path / name)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "content", [b"<html>404</html>", b"version https://git-lfs.github.com/spec/v1\n", b"\x80\x02K"]
+)
+def test_other_files_are_refused(tmp_path, content):
+    (tmp_path / "model.pt").write_bytes(content)
+    with pytest.raises(ValueError, match="is damaged, or no file of torch.save"):
+        read_state_dict(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("content", [{"model": Foreign()}, {**TENSORS, "x": Foreign()}, Foreign()])
+def test_pickles_of_other_objects_are_refused_and_not_run(tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    torch.save(content, "model.pt")
+    with pytest.raises(ValueError, match="mkdir, and only tensors are read") as error:
+        read_state_dict("model.pt")
+    assert "\n" not in str(error.value)
+    assert not os.path.exists("executed")
+
+
+def test_a_whole_pickled_network_is_refused(tmp_path):
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "model.pt")
+    with pytest.raises(ValueError, match="holds torch.nn.modules.linear.Linear, and only tensors"):
+        read_state_dict(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ({}, "holds no state dict, but a dict"),
+        ([torch.ones(2)], "holds no state dict, but a list"),
+        (torch.ones(2), "holds no state dict, but a Tensor"),
+        ({"model": TENSORS, "step": 3}, "these entries are no tensors: model, step"),
+    ],
+)
+def test_what_is_no_state_dict_is_refused(tmp_path, content, message):
+    torch.save(content, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match=message):
+        read_state_dict(tmp_path / "model.pt")
+
+
+def test_paths_that_are_no_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no file"):
+        read_state_dict(tmp_path / "model.pt")
+    with pytest.raises(ValueError, match="is a folder"):
+        read_state_dict(tmp_path)
+
+
+def test_long_lists_are_cut():
+    assert listed(["a", "b"]) == "a, b"
+    assert listed([str(i) for i in range(25)], limit=3) == "0, 1, 2 and 22 more"

@@ -1,0 +1,187 @@
+import pytest
+import torch
+from diffusers import UNet2DModel
+
+from diffusers_ext.converters import (
+    convert_guided_diffusion,
+    convert_improved_diffusion,
+    convert_latent_diffusion,
+)
+from diffusers_ext.models.modeling_adm_unet import ADMUNet2DModel
+from tests.converters.cases import every_case, load_case
+from tests.converters.originals import random, unet_shapes
+
+
+CONVERTERS = {
+    "guided_diffusion_unet": convert_guided_diffusion,
+    "improved_diffusion_unet": convert_improved_diffusion,
+    "latent_diffusion_unet": convert_latent_diffusion,
+}
+BEYOND_STOCK = ("fixed_num_heads_two_widths", "superres", "first_width_half_of_model_channels")
+SMALL = {
+    "in_channels": 3,
+    "model_channels": 32,
+    "out_channels": 3,
+    "num_res_blocks": 1,
+    "attention_resolutions": [2],
+    "channel_mult": [1, 2],
+    "use_scale_shift_norm": True,
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family, name", every_case(*CONVERTERS))
+def test_golden_outputs(family, name):
+    case = load_case(family, name)
+    network = CONVERTERS[family](case.weights, **case.args)
+    assert type(network) is (ADMUNet2DModel if name in BEYOND_STOCK else UNet2DModel)
+
+    conditions = {"class_labels": case.inputs.get("y"), "low_res": case.inputs.get("low_res")}
+    conditions = {key: value for key, value in conditions.items() if value is not None}
+    for timesteps, output in (("timesteps", "model_output"), ("timesteps_integer", "model_output_integer")):
+        if timesteps in case.inputs:
+            sample = network(case.inputs["x"], case.inputs[timesteps], **conditions).sample
+            torch.testing.assert_close(sample, case.outputs[output], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("family, name", every_case(*CONVERTERS))
+def test_only_what_no_tensor_shows_is_needed(family, name):
+    case = load_case(family, name)
+    unseen = ("image_size", "in_channels", "num_heads", "num_head_channels", "use_new_attention_order", "dropout")
+    network = CONVERTERS[family](case.weights, **{key: case.args[key] for key in unseen if key in case.args})
+    assert dict(network.config) == dict(CONVERTERS[family](case.weights, **case.args).config)
+
+
+@torch.no_grad()
+def test_rescaled_timesteps_reach_the_network():
+    case = load_case("improved_diffusion_unet", "rescaled_timesteps_sigma")
+    network = convert_improved_diffusion(case.weights, diffusion_steps=4000, rescale_timesteps=True, **case.args)
+    sample = network(case.inputs["x"], case.inputs["timesteps"] * 4).sample
+    torch.testing.assert_close(sample, case.outputs["model_output"], rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_both_orders_of_attention():
+    """The same network in the original's two orders: per head and, new, all queries first."""
+    shapes = unet_shapes(SMALL)
+    legacy = random(shapes)
+    new = dict(legacy)
+    for key, tensor in legacy.items():
+        if ".qkv." in key:
+            heads = tensor.chunk(4)
+            new[key] = torch.cat([head.chunk(3)[part] for part in range(3) for head in heads])
+    sample, timesteps = torch.randn(2, 3, 8, 8), torch.tensor([1, 900])
+    expected = convert_guided_diffusion(legacy, num_heads=4)
+    network = convert_guided_diffusion(new, num_heads=4, use_new_attention_order=True)
+    for name, parameter in network.named_parameters():
+        assert torch.equal(parameter, expected.get_parameter(name)), name
+    wrong = convert_guided_diffusion(new, num_heads=4)
+    assert not torch.allclose(wrong(sample, timesteps).sample, expected(sample, timesteps).sample, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "changes, arguments, special",
+    [
+        ({}, {"num_heads": 4}, {}),
+        ({"attention_resolutions": [1, 2]}, {"num_head_channels": 16}, {}),
+        ({"attention_resolutions": [1, 2]}, {"num_heads": 4}, {"num_attention_heads": 4}),
+        ({"channel_mult": [2, 2]}, {"num_heads": 4}, {"time_projection_dim": 32}),
+        ({}, {"num_heads": 4, "diffusion_steps": 1000, "rescale_timesteps": True}, {}),
+        ({}, {"num_heads": 4, "diffusion_steps": 500, "rescale_timesteps": True}, {"timestep_scale": 2.0}),
+        ({"in_channels": 6}, {"num_heads": 4, "in_channels": 3}, {"low_res_channels": 3}),
+        ({"in_channels": 6}, {"num_heads": 4, "in_channels": 6}, {}),
+    ],
+)
+def test_stock_wherever_it_can_be(changes, arguments, special):
+    network = convert_guided_diffusion(random(unet_shapes(SMALL | changes)), **arguments)
+    assert type(network) is (ADMUNet2DModel if special else UNet2DModel)
+    assert {key: network.config[key] for key in special} == special
+
+
+@pytest.mark.parametrize("resblock_updown", [False, True])
+@pytest.mark.parametrize("attention_resolutions", [[], [1], [4], [1, 2, 4]])
+@pytest.mark.parametrize("num_res_blocks", [1, 3])
+def test_every_layout_is_read(resblock_updown, attention_resolutions, num_res_blocks):
+    args = SMALL | {
+        "resblock_updown": resblock_updown,
+        "attention_resolutions": attention_resolutions,
+        "num_res_blocks": num_res_blocks,
+        "channel_mult": [1, 1, 2],
+    }
+    weights = random(unet_shapes(args))
+    network = convert_guided_diffusion(weights, num_head_channels=16, **args)
+    assert dict(convert_guided_diffusion(weights, num_head_channels=16).config) == dict(network.config)
+    assert network(torch.randn(1, 3, 8, 8), 3).sample.shape == (1, 3, 8, 8)
+
+
+def test_the_checkpoint_stays_as_it_was():
+    weights = random(unet_shapes(SMALL))
+    before = {key: tensor.clone() for key, tensor in weights.items()}
+    network = convert_guided_diffusion(weights, num_heads=4)
+    assert not network.training
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+    assert all(torch.equal(weights[key], before[key]) for key in before)
+
+
+def test_half_precision_becomes_float32():
+    weights = {key: tensor.half() for key, tensor in random(unet_shapes(SMALL)).items()}
+    assert convert_guided_diffusion(weights, num_heads=4).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({}, "give `num_heads` or"),
+        ({"num_heads": 3}, "`num_heads` must divide the 64 channels"),
+        ({"num_head_channels": 48}, "`num_head_channels` must divide the 64 channels"),
+        ({"num_heads": "four"}, "`num_heads` must be an integer"),
+        ({"num_heads": 0}, "`num_heads` must be positive"),
+        ({"num_heads": -1}, "give `num_heads` or"),
+        ({"num_heads": 4, "diffusion_steps": 0}, "`diffusion_steps` must be positive"),
+        ({"num_heads": 4, "use_new_attention_order": "no"}, "`use_new_attention_order` must be True or False"),
+        ({"num_heads": 4, "num_res_blocks": 2}, "`num_res_blocks` is given as 2, but the checkpoint has 1"),
+        ({"num_heads": 4, "channel_mult": [1, 1]}, r"`channel_mult` is given as \[1, 1\].* \[1.0, 2.0\]"),
+        ({"num_heads": 4, "attention_resolutions": [1]}, r"`attention_resolutions` .* has \[2\]"),
+        ({"num_heads": 4, "num_classes": 10}, "`num_classes` is given as 10, but the checkpoint has None"),
+        ({"num_heads": 4, "resblock_updown": True}, "`resblock_updown` is given as True"),
+        ({"num_heads": 4, "in_channels": 1}, "`in_channels` is given as 1, but the checkpoint has 3"),
+        ({"num_heads": 4, "dims": 3}, "`dims` must be 2"),
+        ({"num_heads": 4, "conv_resample": False}, "`conv_resample` must be True"),
+        ({"num_heads": 4, "num_heads_upsample": 2}, "`num_heads_upsample` must be as `num_heads`"),
+        ({"num_heads": 4, "learning_rate": 1e-4}, "no argument 'learning_rate'"),
+    ],
+)
+def test_arguments_at_odds_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        convert_guided_diffusion(random(unet_shapes(SMALL)), **arguments)
+
+
+def test_arguments_without_effect():
+    weights = random(unet_shapes(SMALL))
+    network = convert_guided_diffusion(
+        weights,
+        num_heads=4,
+        attention_resolutions=(2, 8),  # there is no level of the rate 8
+        dims=2,
+        use_checkpoint=True,
+        use_fp16=True,
+        num_heads_upsample=-1,
+        num_head_channels=-1,
+    )
+    assert dict(network.config) == dict(convert_guided_diffusion(weights, num_heads=4).config)
+
+
+def test_super_resolution_or_not_has_to_be_said():
+    weights = random(unet_shapes(SMALL | {"in_channels": 6}))
+    with pytest.raises(ValueError, match="give `in_channels`, 3 if it is and 6 if not"):
+        convert_guided_diffusion(weights, num_heads=4)
+
+
+def test_improved_diffusion_has_no_arguments_of_its_successor():
+    case = load_case("improved_diffusion_unet", "rescaled_timesteps_sigma")
+    with pytest.raises(ValueError, match="no argument 'num_head_channels'"):
+        convert_improved_diffusion(case.weights, num_head_channels=8)
+    with pytest.raises(ValueError, match="a network of guided-diffusion"):
+        convert_improved_diffusion(random(unet_shapes(SMALL | {"resblock_updown": True})), num_heads=4)
