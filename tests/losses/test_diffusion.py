@@ -1,6 +1,11 @@
 import pytest
 import torch
-from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import (
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EDMEulerScheduler,
+    FlowMatchEulerDiscreteScheduler,
+)
 
 from diffusers_ext.losses import diffusion_loss, loss_weights, noise_levels, prediction_target
 
@@ -47,6 +52,22 @@ def test_flow_levels_are_those_of_diffusers(images):
         [scheduler.scale_noise(c[None], t[None], n[None])[0] for c, t, n in zip(clean, timesteps, noise, strict=True)]
     )
     torch.testing.assert_close(alpha * clean + sigma * noise, expected)
+
+
+def test_edm_levels_are_those_of_the_scaled_input(images):
+    clean, noise, _ = images
+    scheduler = EDMEulerScheduler(sigma_data=0.7)
+    sigmas = torch.tensor([0.002, 0.5, 3.0, 80.0])[:, None, None, None]
+    timesteps = scheduler.precondition_noise(sigmas.flatten())
+    alpha, sigma = noise_levels(scheduler, timesteps)
+    expected = scheduler.precondition_inputs(clean + sigmas * noise, sigmas)
+    torch.testing.assert_close(alpha * clean + sigma * noise, expected)
+
+
+def test_a_solver_that_keeps_alphas_cumprod_can_be_one_of_a_flow(images):
+    scheduler = DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True)
+    alpha, sigma = noise_levels(scheduler, torch.tensor([0.0, 250.0]))
+    assert alpha.flatten().tolist() == [1.0, 0.75] and sigma.flatten().tolist() == [0.0, 0.25]
 
 
 @pytest.mark.parametrize("prediction_type", [*VARIANCE_PRESERVING, "flow_prediction"])

@@ -5,30 +5,40 @@ sqrt(alphas_cumprod) and `alpha**2 + sigma**2 = 1`; in a rectified flow (Liu et 
 is the time in [0, 1] and `alpha = 1 - sigma`. The signal-to-noise ratio is `alpha**2 / sigma**2` in both.
 """
 
+from typing import Literal, get_args
+
 import torch
 
 
-PREDICTION_TYPES = ("epsilon", "sample", "v_prediction", "flow_prediction")
-LOSS_WEIGHTINGS = ("none", "min_snr", "p2")
+PredictionType = Literal["epsilon", "sample", "v_prediction", "flow_prediction"]
+LossWeighting = Literal["none", "min_snr", "p2"]
+PREDICTION_TYPES = get_args(PredictionType)
+LOSS_WEIGHTINGS = get_args(LossWeighting)
 
 
 def noise_levels(scheduler, timesteps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The signal and noise levels of some timesteps.
+    """The signal and noise levels of a network's input at some timesteps.
 
     Args:
-        scheduler: a diffusers scheduler with `alphas_cumprod`, or a flow-matching one.
-        timesteps (`torch.Tensor` of shape (N,)): indices below `num_train_timesteps`; for flow matching any numbers
-            in [0, num_train_timesteps].
+        scheduler: a scheduler of diffusers or diffusers_ext, with the config of what the network was trained for.
+        timesteps (`torch.Tensor` of shape (N,)): as the network is told them: indices below `num_train_timesteps`; for
+            flow matching any numbers in [0, num_train_timesteps]; for EDM (Karras et al. 2022), whose input is scaled
+            by `1 / sqrt(sigma**2 + sigma_data**2)`, log(sigma) / 4.
 
     Returns:
         `alpha`, `sigma`: float32 of shape (N, 1, 1, 1).
     """
-    if hasattr(scheduler, "alphas_cumprod"):
+    config = scheduler.config
+    if "sigma_data" in config:
+        noise_to_signal = (4 * timesteps.float()).exp()
+        alpha = (noise_to_signal**2 + config.sigma_data**2).rsqrt()
+        sigma = alpha * noise_to_signal
+    elif config.get("prediction_type", "flow_prediction") == "flow_prediction":
+        sigma = timesteps.float() / config.num_train_timesteps
+        alpha = 1 - sigma
+    else:
         signal_variance = scheduler.alphas_cumprod.to(timesteps.device)[timesteps].float()
         alpha, sigma = signal_variance.sqrt(), (1 - signal_variance).sqrt()
-    else:
-        sigma = timesteps.float() / scheduler.config.num_train_timesteps
-        alpha = 1 - sigma
     return alpha[:, None, None, None], sigma[:, None, None, None]
 
 

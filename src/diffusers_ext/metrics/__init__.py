@@ -16,26 +16,42 @@ from diffusers_ext.metrics.extractors import (
 from diffusers_ext.metrics.frechet import FeatureStatistics, fid, frechet_distance
 from diffusers_ext.metrics.inception_score import inception_score
 from diffusers_ext.metrics.kernel import kid, polynomial_kernel, rbf_kernel
+from diffusers_ext.metrics.likelihood import (
+    LIKELIHOODS,
+    ODELikelihood,
+    VariationalBound,
+    discrete_process,
+    likelihood_rows,
+    ode_bits_per_dim,
+    vlb_bits_per_dim,
+)
 from diffusers_ext.metrics.neighbours import prdc, precision_recall
 
 
 __all__ = [
+    "LIKELIHOODS",
     "METRICS",
     "FeatureExtractor",
     "FeatureOutput",
     "FeatureStatistics",
     "NetworkExtractor",
+    "ODELikelihood",
+    "VariationalBound",
     "class_accuracy",
     "compute_metrics",
+    "discrete_process",
     "extract_features",
     "fid",
     "frechet_distance",
     "inception_score",
     "kid",
+    "likelihood_rows",
     "load_feature_extractor",
     "match_class_ids",
+    "ode_bits_per_dim",
     "polynomial_kernel",
     "prdc",
     "precision_recall",
     "rbf_kernel",
+    "vlb_bits_per_dim",
 ]
