@@ -13,9 +13,9 @@ import torch
 from diffusers import (
     BaseGuidance,
     ClassifierFreeGuidance,
-    DDPMParallelScheduler,
-    DDPMScheduler,
     DiffusionPipeline,
+    DPMSolverMultistepScheduler,
+    DPMSolverSinglestepScheduler,
     ImagePipelineOutput,
     ModelMixin,
     SchedulerMixin,
@@ -67,6 +67,10 @@ class ClassConditionalPipeline(DiffusionPipeline):
         guider ([`BaseGuidance`], *optional*):
             How conditional and unconditional predictions are combined. Without one, a `guidance_scale` given in the
             call means plain classifier-free guidance.
+        classifier ([`ModelMixin`], *optional*):
+            What a guider for classifier guidance (Dhariwal & Nichol 2021, https://huggingface.co/papers/2105.05233)
+            guides by, such as `NoisyClassifier`: `classifier(sample, timesteps, return_dict=False)[0]` are the logits
+            of the classes for noisy images. With it, images of a class come also from a network without classes.
         id2label (`dict[int, str]`, *optional*):
             The name of each class id.
         null_class_label (`int`, *optional*):
@@ -79,15 +83,15 @@ class ClassConditionalPipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "unet"
-    _optional_components = ["guider"]
+    _optional_components = ["guider", "classifier"]
     _callback_tensor_inputs = ["latents", "noise_pred"]
 
     def __init__(
         self,
-        # from_pipe() wants the exact type, from_pretrained() takes any subclass: hence both.
         unet: UNet2DModel | ModelMixin,
         scheduler: SchedulerMixin,
         guider: BaseGuidance | None = None,
+        classifier: ModelMixin | None = None,
         # JSON has no integer keys: model_index.json gives strings back.
         id2label: dict[int, str] | dict[str, str] | None = None,
         null_class_label: int | None = None,
@@ -105,7 +109,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
                     raise ValueError(f"`{name}` has the label {label}, but the network has {num_labels}, from 0 on.")
         check_positive_int("default_num_inference_steps", default_num_inference_steps)
 
-        self.register_modules(unet=unet, scheduler=scheduler, guider=guider)
+        self.register_modules(unet=unet, scheduler=scheduler, guider=guider, classifier=classifier)
         self.register_to_config(
             id2label=id2label,
             null_class_label=null_class_label,
@@ -113,6 +117,44 @@ class ClassConditionalPipeline(DiffusionPipeline):
         )
         self._interrupt = False
         self._num_timesteps = 0
+
+    @classmethod
+    def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs) -> "ClassConditionalPipeline":
+        """As in diffusers, which alone would leave behind models of other classes than the signature names."""
+        models = {name: model for name, model in pipeline.components.items() if isinstance(model, ModelMixin)}
+        models = {name: model for name, model in models.items() if accepts(cls.__init__, name)}
+        return super().from_pipe(pipeline, **{**models, **kwargs})
+
+    @property
+    def _has_classes(self) -> bool | None:
+        """Whether the network itself, and not only a classifier, takes labels; `None` if its config does not tell."""
+        config = self.unet.config
+        if any(config.get(key) is not None for key in ("num_class_embeds", "class_embed_type")):
+            return True
+        return False if "num_class_embeds" in config else None
+
+    @property
+    def _has_classifier_guidance(self) -> bool:
+        return hasattr(self.guider, "guide")
+
+    @property
+    def _reads_variance(self) -> bool:
+        """Whether the scheduler's step wants the learned variance behind the prediction, as ancestral ones do."""
+        # A config keeps the options of other classes, hence the look at the signature; DPM-Solver has the option only to
+        # drop what lies behind the third channel.
+        scheduler = self.scheduler
+        if isinstance(scheduler, (DPMSolverMultistepScheduler, DPMSolverSinglestepScheduler)):
+            return False
+        has_option = accepts(type(scheduler).__init__, "variance_type")
+        return has_option and scheduler.config.variance_type in ("learned", "learned_range")
+
+    @property
+    def _num_labels(self) -> int | None:
+        """How many labels there are to ask for, those of no class included; `None` if nobody knows."""
+        counts = [self.unet.config.get("num_class_embeds")]
+        if self._has_classifier_guidance and self.classifier is not None:
+            counts.append(self.classifier.config.get("num_classes"))
+        return min((count for count in counts if count is not None), default=None)
 
     @property
     def interrupt(self) -> bool:
@@ -147,7 +189,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         if isinstance(label, bool) or not isinstance(label, int):
             raise ValueError(f"`class_labels` must hold class ids (integers) or class names, but holds {label!r}.")
 
-        num_labels, null_label = self.unet.config.get("num_class_embeds"), self.config.null_class_label
+        num_labels, null_label = self._num_labels, self.config.null_class_label
         if label == null_label:
             raise ValueError(
                 f"The label {label} stands for no class: leave `class_labels` out for unconditional images."
@@ -225,16 +267,14 @@ class ClassConditionalPipeline(DiffusionPipeline):
     def _check_labels(self, class_labels, num_images_per_label, batch_size) -> int:
         """Returns the number of images."""
         check_positive_int("num_images_per_label", num_images_per_label)
-        config = self.unet.config
-        is_conditional = any(config.get(key) is not None for key in ("num_class_embeds", "class_embed_type"))
         if class_labels is not None:
-            if "num_class_embeds" in config and not is_conditional:
+            if self._has_classes is False and not self._has_classifier_guidance:
                 raise ValueError("`class_labels` must be left out, for the network has no classes.")
             if batch_size is not None:
                 raise ValueError("`batch_size` is for unconditional images: pass `num_images_per_label` instead.")
             return len(self.get_label_ids(class_labels)) * num_images_per_label
 
-        if is_conditional and self.config.null_class_label is None:
+        if self._has_classes and self.config.null_class_label is None:
             raise ValueError(
                 "`class_labels` must be given, for the pipeline has no `null_class_label` to stand for none."
             )
@@ -247,6 +287,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
         return batch_size or 1
 
     def _check_guidance(self, class_labels, guidance_scale):
+        if self._has_classifier_guidance and self.classifier is None:
+            raise ValueError(f"{type(self.guider).__name__} needs the `classifier` component, which is missing.")
         if guidance_scale is None:
             return
         is_number = isinstance(guidance_scale, (int, float, np.number)) and not isinstance(guidance_scale, bool)
@@ -339,8 +381,9 @@ class ClassConditionalPipeline(DiffusionPipeline):
         class_labels: torch.Tensor | None,
         null_labels: torch.Tensor | None,
         dtype: torch.dtype,
+        with_variance: bool,
     ) -> torch.Tensor:
-        """The guided prediction, `(N, C, H, W)`, or `(N, 2C, H, W)` for a scheduler that reads a learned variance."""
+        """The guided prediction, `(N, C, H, W)`, or `(N, 2C, H, W)` together with a learned variance."""
         batches = guider.prepare_inputs({"sample": sample, "class_labels": (class_labels, null_labels)})
         outputs = self._run_unet(guider, batches, timestep, dtype)
         channels = sample.shape[1]
@@ -349,9 +392,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
         noise_pred = guider(batches)[0]
 
         # Guidance is for the mean; the variance is that of the conditional prediction, the first one of every guider.
-        if isinstance(self.scheduler, (DDPMScheduler, DDPMParallelScheduler)):
-            if self.scheduler.variance_type in ("learned", "learned_range"):
-                noise_pred = torch.cat([noise_pred, outputs[0][:, channels:]], dim=1)
+        if with_variance:
+            noise_pred = torch.cat([noise_pred, outputs[0][:, channels:]], dim=1)
         return noise_pred
 
     @torch.no_grad()
@@ -461,11 +503,11 @@ class ClassConditionalPipeline(DiffusionPipeline):
         self._interrupt = False
 
         # 2. Labels
-        num_images, null_label, null_labels = batch_size or 1, self.config.null_class_label, None
+        num_images, null_label, null_labels, target_labels = batch_size or 1, self.config.null_class_label, None, None
         if class_labels is not None:
             class_labels = torch.tensor(self.get_label_ids(class_labels), device=device)
-            class_labels = class_labels.repeat_interleave(num_images_per_label)
-            num_images = len(class_labels)
+            target_labels = class_labels.repeat_interleave(num_images_per_label)
+            num_images = len(target_labels)
         if null_label is not None:
             null_labels = torch.full((num_images,), null_label, device=device)
 
@@ -483,9 +525,12 @@ class ClassConditionalPipeline(DiffusionPipeline):
 
         # 4. Guidance
         guider = self._prepare_guider(guidance_scale)
-        if class_labels is None:
-            class_labels = null_labels
-        elif null_labels is None:
+        if self._has_classifier_guidance:
+            guider.guide(self.classifier, self.scheduler, target_labels)
+        class_labels = null_labels if target_labels is None else target_labels
+        if self._has_classes is False:
+            class_labels = None
+        elif target_labels is not None and null_labels is None:
             self._check_null_label(guider, timesteps, class_labels)
 
         # 5. Latents and what this scheduler's step takes beyond them
@@ -495,7 +540,9 @@ class ClassConditionalPipeline(DiffusionPipeline):
         step_kwargs = {name: value for name, value in step_kwargs.items() if accepts(self.scheduler.step, name)}
         # This property walks through all the modules: too slow to ask in each step.
         dtype = self.unet.dtype
+        with_variance = self._reads_variance
         scales_input = hasattr(self.scheduler, "scale_model_input")
+        takes_gradient = accepts(self.scheduler.step, "condition_gradient")
 
         # 6. Denoising
         with self.progress_bar(total=len(timesteps)) as progress_bar:
@@ -504,7 +551,9 @@ class ClassConditionalPipeline(DiffusionPipeline):
                     break
                 guider.set_state(step=i, num_inference_steps=len(timesteps), timestep=t)
                 sample = self.scheduler.scale_model_input(latents, t) if scales_input else latents
-                noise_pred = self._predict(guider, sample, t, class_labels, null_labels, dtype)
+                noise_pred = self._predict(guider, sample, t, class_labels, null_labels, dtype, with_variance)
+                if takes_gradient:
+                    step_kwargs["condition_gradient"] = getattr(guider, "condition_gradient", None)
                 latents = self.scheduler.step(noise_pred, t, latents, **step_kwargs, return_dict=False)[0]
 
                 if callback_on_step_end is not None:

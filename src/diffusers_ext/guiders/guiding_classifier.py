@@ -1,0 +1,167 @@
+"""Guidance by the gradient of a classifier that has learned to read noisy images."""
+
+import inspect
+import math
+
+import torch
+from diffusers import BaseGuidance, ModelMixin, SchedulerMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.guiders.guider_utils import GuiderOutput
+
+
+# Pure noise tells nothing of its class: the gradient there is but the classifier's error, which 1 / alpha would blow up.
+MIN_SIGNAL = 1e-3
+
+
+class ClassifierGuidance(BaseGuidance):
+    r"""
+    Classifier guidance (Dhariwal & Nichol 2021, section 4, https://huggingface.co/papers/2105.05233), alone or on top of
+    classifier-free guidance (Ho & Salimans 2022, https://huggingface.co/papers/2207.12598).
+
+    Each step moves towards `guidance_scale * grad log p(y | x_t)`, the gradient taken at the noisy sample `x_t` that the
+    denoiser sees. A scheduler whose `step` takes a `condition_gradient` is given it, and does what the paper says for
+    its kind: the ancestral one shifts the mean (algorithm 1), DDIM the score (algorithm 2). For all others the
+    prediction itself is shifted here, as algorithm 2 does with noise: equation 14 in the terms of each parametrisation.
+
+    A pipeline uses it as any guider, and names the classifier before the first step with [`~ClassifierGuidance.guide`].
+
+    Args:
+        guidance_scale (`float`, defaults to 1.0):
+            The scale of the gradient: 0 is no classifier guidance, 1 samples from p(x) p(y | x), more is sharper.
+        classifier_free_guidance_scale (`float`, defaults to 1.0):
+            The scale of classifier-free guidance between conditional and unconditional predictions of the denoiser; 1
+            is the conditional prediction alone.
+        start, stop (`float`, default to 0.0 and 1.0):
+            The part of the steps in which there is guidance of either kind, as fractions of their number.
+        enabled (`bool`, defaults to `True`):
+            Whether there is guidance at all.
+
+    Raises:
+        ValueError: if a scale is not a finite number, or the interval is none.
+    """
+
+    _input_predictions = ["pred_cond", "pred_uncond"]
+
+    @register_to_config
+    def __init__(
+        self,
+        guidance_scale: float = 1.0,
+        classifier_free_guidance_scale: float = 1.0,
+        start: float = 0.0,
+        stop: float = 1.0,
+        enabled: bool = True,
+    ):
+        super().__init__(start, stop, enabled)
+        for name, scale in (
+            ("guidance_scale", guidance_scale),
+            ("classifier_free_guidance_scale", classifier_free_guidance_scale),
+        ):
+            if not math.isfinite(scale):
+                raise ValueError(f"`{name}` must be a finite number, but is {scale}.")
+        self._classifier = self._scheduler = self._class_labels = self._sample = None
+        self._condition_gradient = None
+
+    def guide(self, classifier: ModelMixin, scheduler: SchedulerMixin, class_labels: torch.Tensor | None) -> None:
+        """
+        Names what the next steps are guided by and to.
+
+        Args:
+            classifier ([`ModelMixin`]):
+                `classifier(sample, timesteps, return_dict=False)[0]` are the logits `(N, num_classes)` of noisy samples
+                `(N, C, H, W)`, noised as the denoiser's.
+            scheduler ([`SchedulerMixin`]):
+                Knows the noise level of each timestep, and what the denoiser predicts.
+            class_labels (`torch.Tensor` of shape `(N,)`, *optional*):
+                The classes to guide to; without, the classifier stays silent.
+        """
+        self._classifier, self._scheduler, self._class_labels = classifier, scheduler, class_labels
+        self._leaves_it_to_scheduler = "condition_gradient" in inspect.signature(scheduler.step).parameters
+        self._condition_gradient = None
+
+    @property
+    def condition_gradient(self) -> torch.Tensor | None:
+        """The scaled gradient `(N, C, H, W)` of the latest step, for a scheduler's `step`; `None` where it is used up."""
+        return self._condition_gradient
+
+    def prepare_inputs(self, data: dict[str, torch.Tensor | tuple]) -> list:
+        self._sample = data.get("sample")
+        names = self._input_predictions[: self.num_conditions]
+        return [self._prepare_batch(data, index, name) for index, name in enumerate(names)]
+
+    def forward(self, pred_cond: torch.Tensor, pred_uncond: torch.Tensor | None = None) -> GuiderOutput:
+        pred, self._condition_gradient = pred_cond, None
+        if pred_uncond is not None:
+            pred = pred_uncond + self.config.classifier_free_guidance_scale * (pred_cond - pred_uncond)
+        if self._is_within_interval() and self.config.guidance_scale != 0 and self._class_labels is not None:
+            gradient = self.config.guidance_scale * self._gradient()
+            if self._leaves_it_to_scheduler:
+                self._condition_gradient = gradient
+            else:
+                pred = pred + prediction_shift(self._scheduler, self._timestep) * gradient
+        return GuiderOutput(pred=pred, pred_cond=pred_cond, pred_uncond=pred_uncond)
+
+    @torch.enable_grad()
+    def _gradient(self) -> torch.Tensor:
+        """grad log p(y | x_t) at the denoiser's input, `(N, C, H, W)` in float32."""
+        sample = self._sample.detach().float().requires_grad_()
+        timesteps = torch.as_tensor(self._timestep, device=sample.device).expand(len(sample))
+        logits = self._classifier(sample.to(self._classifier.dtype), timesteps, return_dict=False)[0]
+        log_probabilities = logits.float().log_softmax(dim=1).gather(1, self._class_labels[:, None])
+        return torch.autograd.grad(log_probabilities.sum(), sample)[0]
+
+    def _is_within_interval(self) -> bool:
+        if not self._enabled or self._num_inference_steps is None:
+            return self._enabled
+        first, last = (int(end * self._num_inference_steps) for end in (self._start, self._stop))
+        return first <= self._step < last
+
+    @property
+    def is_conditional(self) -> bool:
+        return self._count_prepared == 1
+
+    @property
+    def num_conditions(self) -> int:
+        is_free = self._is_within_interval() and self.config.classifier_free_guidance_scale != 1
+        return 2 if is_free else 1
+
+
+def prediction_shift(scheduler: SchedulerMixin, timestep: torch.Tensor | float) -> float:
+    """
+    What a gradient of log p(y | z) at the denoiser's input `z = alpha * x_0 + sigma * noise` is worth in its output.
+
+    The guided image is `x_0 + sigma**2 / alpha * gradient` (Tweedie's formula for the score plus the gradient); what
+    this changes in each parametrisation follows with `z` held fixed.
+
+    Raises:
+        ValueError: if the scheduler says nothing of noise levels.
+    """
+    config = scheduler.config
+    prediction_type = config.get("prediction_type", "flow_prediction")
+    if "sigma_data" in config:  # EDM (Karras et al. 2022, table 1): the timestep is log(sigma) / 4
+        sign = -1 if prediction_type == "v_prediction" else 1  # of diffusers' c_out
+        return sign * math.exp(4 * float(timestep)) / config.sigma_data
+    if prediction_type == "flow_prediction":
+        sigma = float(timestep) / config.num_train_timesteps
+        alpha = 1 - sigma
+    elif hasattr(scheduler, "alphas_cumprod"):
+        signal_variance = _between(scheduler.alphas_cumprod, float(timestep))
+        alpha, sigma = signal_variance**0.5, (1 - signal_variance) ** 0.5
+    else:
+        raise ValueError(
+            f"Classifier guidance needs the noise levels, which {type(scheduler).__name__} does not tell."
+        )
+    if alpha < MIN_SIGNAL and prediction_type != "epsilon":
+        return 0.0
+    return {
+        "epsilon": -sigma,
+        "sample": sigma**2 / alpha,
+        "v_prediction": -sigma / alpha,
+        "flow_prediction": -sigma / alpha,
+    }[prediction_type]
+
+
+def _between(values: torch.Tensor, index: float) -> float:
+    """Linear interpolation; solvers with their own spacing have fractional timesteps."""
+    lower = min(max(int(index), 0), len(values) - 1)
+    upper = min(lower + 1, len(values) - 1)
+    return torch.lerp(values[lower], values[upper], index - lower).item()
