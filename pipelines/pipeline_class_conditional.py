@@ -140,8 +140,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
     @property
     def _reads_variance(self) -> bool:
         """Whether the scheduler's step wants the learned variance behind the prediction, as ancestral ones do."""
-        # A config keeps the options of other classes, hence the look at the signature; DPM-Solver has the option only to
-        # drop what lies behind the third channel.
+        # A config keeps the options of other classes, hence the look at the signature; DPM-Solver has the option only
+        # to drop what lies behind the third channel.
         scheduler = self.scheduler
         if isinstance(scheduler, (DPMSolverMultistepScheduler, DPMSolverSinglestepScheduler)):
             return False

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
 from diffusers_ext.hub.atomic import beside, remove_leftovers, written_beside
+from diffusers_ext.training.posthoc_ema import FOLDER as SNAPSHOTS
 
 
 logger = logging.getLogger(__name__)
@@ -22,22 +23,24 @@ STATE_FILE = "training_state.json"
 class Checkpoints:
     """The checkpoints of one run: `checkpoint-<step>` folders in its output folder.
 
-    A checkpoint holds each network and its average as safetensors, what Accelerate keeps (optimizers, and the sharded
-    state of FSDP or DeepSpeed), and `training_state.json`: the step, and the identity of the run.
+    A checkpoint holds each network and each further state as safetensors, what Accelerate keeps (optimizers, and the
+    sharded state of FSDP or DeepSpeed), and `training_state.json`: the step, and the identity of the run.
 
     Args:
         output_dir (`str` or `Path`): the output folder of the run.
         accelerator (`Accelerator`): prepared with the networks and optimizers.
-        networks, averages (`dict`): the unwrapped networks, and their `EMA`s.
+        networks (`dict`): the unwrapped networks, by name.
+        states (`dict`): what else is saved, by the name of its file: objects with a `state_dict` of tensors and a
+            `load_state_dict`, such as averages. They are the same on every process.
         identity (`dict`): JSON values that tell architecture and data; only a run with the same ones may continue.
         total_limit (`int` or `None`): how many checkpoints are kept.
     """
 
-    def __init__(self, output_dir, accelerator: Accelerator, networks, averages, identity, total_limit):
+    def __init__(self, output_dir, accelerator: Accelerator, networks, states, identity, total_limit):
         self.output_dir = Path(output_dir)
         self.accelerator = accelerator
         self.networks = networks
-        self.averages = averages
+        self.states = states
         self.identity = json.loads(json.dumps(identity))
         self.total_limit = total_limit
         if accelerator.is_main_process:
@@ -45,6 +48,7 @@ class Checkpoints:
                 raise ValueError(f"--output_dir must be a folder, and {self.output_dir} is a file.")
             self.output_dir.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.output_dir)
+            remove_leftovers(self.output_dir / SNAPSHOTS)
         accelerator.wait_for_everyone()
         accelerator.register_save_state_pre_hook(self._save_networks)
         accelerator.register_load_state_pre_hook(self._load_networks)
@@ -60,8 +64,8 @@ class Checkpoints:
             with written_beside(final) as folder:
                 self.accelerator.wait_for_everyone()
                 self.accelerator.save_state(str(folder))
-                for name, average in self.averages.items():
-                    _save(average.state_dict(), folder / f"{name}_ema.safetensors")
+                for name, kept in self.states.items():
+                    _save(kept.state_dict(), folder / f"{name}.safetensors")
                 (folder / STATE_FILE).write_text(json.dumps({**state, "step": step, "identity": self.identity}))
                 self.accelerator.wait_for_everyone()
             for old in self.saved()[: -self.total_limit] if self.total_limit else []:
@@ -103,25 +107,28 @@ class Checkpoints:
                 "options it was started with, or another --output_dir."
             )
         self.accelerator.load_state(str(path))
-        for name, average in self.averages.items():
-            average.load_state_dict(load_file(path / f"{name}_ema.safetensors"))
+        for name, kept in self.states.items():
+            kept.load_state_dict(load_file(path / f"{name}.safetensors"))
         return state
 
     def set_aside(self, after: int | None = None) -> None:
-        """Move checkpoints that the run does not continue out of its way, into `earlier-runs/<time>`.
+        """Move checkpoints and snapshots that the run does not continue out of its way, into `earlier-runs/<time>`.
 
         Args:
             after (`int`, *optional*): those of later steps; by default all, with the logs.
         """
         if self.accelerator.is_main_process:
-            moved = [path for path in self.saved() if after is None or _step(path) > after]
+            written = [*self.saved(), *(self.output_dir / SNAPSHOTS).glob("step-*")]
+            moved = [path for path in written if after is None or _step(path) > after]
             if moved:
                 folder = self.output_dir / "earlier-runs" / datetime.now().strftime("%Y-%m-%d-%H%M%S-%f")
                 folder.mkdir(parents=True)
                 for path in moved + ([self.output_dir / "logs"] if after is None else []):
                     if path.exists():
-                        path.rename(folder / path.name)
-                logger.warning(f"The checkpoints of an earlier run were moved to {folder}.")
+                        new = folder / path.relative_to(self.output_dir)
+                        new.parent.mkdir(exist_ok=True)
+                        path.rename(new)
+                logger.warning(f"What an earlier run saved was moved to {folder}.")
         self.accelerator.wait_for_everyone()
 
     # Accelerate would name the tensors after the wrapper of the moment (DDP): without these hooks a run could not go
@@ -140,8 +147,8 @@ class Checkpoints:
         models.clear()
 
 
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name.removeprefix("checkpoint-"))
+def _step(path: Path) -> int:
+    return int(path.name.rsplit("-", 1)[1])
 
 
 def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:

@@ -11,6 +11,7 @@ from transformers.hf_argparser import HfArgumentParser
 
 from diffusers_ext.data import ImageDataset, load_image_dataset
 from diffusers_ext.metrics import METRICS
+from diffusers_ext.training.posthoc_ema import LARGEST_STD
 
 
 class JSONObject(dict):
@@ -157,6 +158,11 @@ class TrainingConfig(DataConfig, EvaluationConfig):
     max_grad_norm: float = option(1.0, help="Gradients are scaled down to this norm; 0 never scales.")
     use_ema: bool = option(True, help="Average the weights over the training; the average is what is published.")
     ema_decay: float = option(0.9999, help="The decay of that average, min(decay, (1 + step) / (10 + step)).")
+    posthoc_ema_stds: list[float] | None = option(
+        help="Also follow averages of these lengths, relative to the training (0.05 0.10), and store snapshots of "
+        "them: `python -m diffusers_ext.training.reconstruct_ema` makes averages of any length of these."
+    )
+    posthoc_ema_steps: int = option(100, help="Store those snapshots every so many updates, and after the last one.")
 
     # Speed and memory
     mixed_precision: Literal["no", "fp16", "bf16"] | None = option(
@@ -188,7 +194,7 @@ class TrainingConfig(DataConfig, EvaluationConfig):
         super().__post_init__()
         self.require_at_least(1, "train_batch_size", "gradient_accumulation_steps", "checkpointing_steps")
         self.require_at_least(1, "logging_steps", "max_train_steps", "num_train_epochs", "checkpoints_total_limit")
-        self.require_at_least(1, "validation_steps", "evaluation_steps", "lr_num_cycles")
+        self.require_at_least(1, "validation_steps", "evaluation_steps", "lr_num_cycles", "posthoc_ema_steps")
         self.require_at_least(0, "lr_warmup_steps", "max_grad_norm", "adam_weight_decay", "dataloader_num_workers")
         self.require(
             len(self.resolution) in (1, 2),
@@ -196,6 +202,11 @@ class TrainingConfig(DataConfig, EvaluationConfig):
         )
         self.require(self.learning_rate > 0, f"--learning_rate must be positive, not {self.learning_rate}")
         self.require(0 <= self.ema_decay < 1, f"--ema_decay must be in [0, 1), not {self.ema_decay}")
+        lengths = self.posthoc_ema_stds or []
+        self.require(
+            len(set(lengths)) == len(lengths) and all(0 < std < LARGEST_STD for std in lengths),
+            f"--posthoc_ema_stds must be different numbers between 0 and {LARGEST_STD:.4f}, not {lengths}",
+        )
 
     @property
     def size(self) -> tuple[int, int]:

@@ -1,5 +1,7 @@
 """Random numbers that depend on the seed, the step and the sample, and on nothing else."""
 
+from collections.abc import Sequence
+
 import torch
 
 from diffusers_ext.data.randomness import derive_seed
@@ -22,7 +24,7 @@ class Draw:
         self.device = device
         self._generators: list[torch.Generator] = []
 
-    def begin(self, step: int, rows: range) -> "Draw":
+    def begin(self, step: int, rows: Sequence[int]) -> "Draw":
         """Start the streams of the samples at `rows` of the global batch of `step`."""
         while len(self._generators) < len(rows):
             self._generators.append(torch.Generator(self.device))

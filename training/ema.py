@@ -1,4 +1,4 @@
-"""An exponential moving average of a network, in float32 and by name."""
+"""Moving averages of a network, in float32 and by name."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,31 +6,31 @@ from contextlib import contextmanager
 import torch
 
 
-class EMA:
-    """The average of a network's parameters over its training, with the latest of its buffers.
+class WeightAverage:
+    """An average of a network's parameters over its training, with the latest of its buffers.
 
-    The average is kept in float32 whatever the precision of the network. Its decay is min(decay, (1 + n) / (10 + n))
-    after n updates, so that the first, random weights are forgotten fast.
+    The average is kept in float32 whatever the precision of the network. Subclasses say how it forgets.
 
     Args:
         network (`torch.nn.Module`): the network to follow.
-        decay (`float`): in [0, 1).
     """
 
-    def __init__(self, network: torch.nn.Module, decay: float):
-        self.decay = decay
+    def __init__(self, network: torch.nn.Module):
         # Listed once: searching the modules takes as long as averaging. Buffers must be updated in place, as for DDP.
         self._parameters = list(network.parameters())
         self._tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
         self.averages = {name: parameter.detach().float().clone() for name, parameter in network.named_parameters()}
         self.buffers = {name: buffer.detach().clone() for name, buffer in network.named_buffers()}
 
+    def decay_at(self, num_updates: int) -> float:
+        """The part of the average that stays at the `num_updates`-th update (from 1), in [0, 1)."""
+        raise NotImplementedError
+
     @torch.no_grad()
     def update(self, num_updates: int) -> None:
         """Take in the network's weights after its `num_updates`-th update (from 1)."""
-        decay = min(self.decay, (1 + num_updates) / (10 + num_updates))
         parameters = [parameter.float() for parameter in self._parameters]
-        torch._foreach_lerp_(list(self.averages.values()), parameters, 1 - decay)
+        torch._foreach_lerp_(list(self.averages.values()), parameters, 1 - self.decay_at(num_updates))
         for name, buffer in self.buffers.items():
             buffer.copy_(self._tensors[name])
 
@@ -68,3 +68,21 @@ class EMA:
     def _copy_to_network(self, values: dict[str, torch.Tensor]) -> None:
         for name, tensor in self._tensors.items():
             tensor.copy_(values[name])
+
+
+class EMA(WeightAverage):
+    """The exponential moving average, with a short memory at first.
+
+    Its decay is min(decay, (1 + n) / (10 + n)) after n updates, so that the first, random weights are forgotten fast.
+
+    Args:
+        network (`torch.nn.Module`): the network to follow.
+        decay (`float`): in [0, 1).
+    """
+
+    def __init__(self, network: torch.nn.Module, decay: float):
+        super().__init__(network)
+        self.decay = decay
+
+    def decay_at(self, num_updates: int) -> float:
+        return min(self.decay, (1 + num_updates) / (10 + num_updates))

@@ -1,7 +1,10 @@
-"""Measure a pipeline against a data set: FID, KID, precision, recall, accuracy and so on.
+"""Measure a pipeline against a data set: FID, KID, precision, recall, accuracy, likelihood and so on.
 
     accelerate launch training/evaluate.py --pretrained_model_name_or_path outputs/digits \
         --dataset_name digits --feature_extractor digits
+
+Several samplers are compared in one run: `--schedulers ExactDDIMScheduler UniPCMultistepScheduler
+--num_inference_steps 5 10 20`. `--likelihoods vlb ode` measures bits/dim.
 """
 
 import json
@@ -9,14 +12,19 @@ import math
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
+import diffusers
 import torch
 from accelerate import Accelerator, PartialState
+from diffusers import SchedulerMixin
 from tqdm.auto import tqdm
 
+import diffusers_ext
 from diffusers_ext.data import ImageDataset
 from diffusers_ext.hub.atomic import write_text_atomically
 from diffusers_ext.metrics import FeatureOutput, compute_metrics, load_feature_extractor
+from diffusers_ext.metrics.likelihood import LIKELIHOODS, likelihood_rows
 from diffusers_ext.pipelines import ClassConditionalPipeline
 from diffusers_ext.training.command import one_sentence, set_up_logging
 from diffusers_ext.training.configuration import Config, DataConfig, EvaluationConfig, option, parse_config
@@ -58,8 +66,12 @@ class Evaluator:
             self.extractor = load_feature_extractor(config.feature_extractor, device=PartialState().device)
         self._real = None
 
-    def __call__(self, generate: Generation) -> list[dict]:
+    def __call__(self, generate: Generation, num_inference_steps: int | None = None) -> list[dict]:
         """Measure a pipeline, with as many samples of each of its classes.
+
+        Args:
+            generate (`Generation`): samples the pipeline.
+            num_inference_steps (`int`, *optional*): the steps of its sampler, instead of the config's.
 
         Returns:
             `list[dict]`: a row per guidance scale, or one where there is no guidance: the values, and how they were
@@ -71,12 +83,15 @@ class Evaluator:
         labels = None
         if pipeline.id2label is not None:
             labels = [list(pipeline.id2label)[i % len(pipeline.id2label)] for i in range(count)]
-        guided = pipeline.null_class_label is not None and labels is not None
+        guided = (pipeline.null_class_label is not None or generate.pipeline.guider is not None) and labels is not None
         scales = self.config.guidance_scales if guided else [None]
-        return [self._row(generate, count, labels, scale) for scale in scales]
+        steps = num_inference_steps or self.config.num_inference_steps
+        return [self._row(generate, count, labels, scale, steps) for scale in scales]
 
-    def _row(self, generate: Generation, count: int, labels: list[int] | None, scale: float | None) -> dict:
-        arguments = {"guidance_scale": scale, "num_inference_steps": self.config.num_inference_steps}
+    def _row(
+        self, generate: Generation, count: int, labels: list[int] | None, scale: float | None, steps: int
+    ) -> dict:
+        arguments = {"guidance_scale": scale, "num_inference_steps": steps}
         real = self._real_features(generate.accelerator)
         progress = tqdm(
             generate.batches(count, labels, **arguments),
@@ -125,12 +140,71 @@ class EvaluateConfig(SamplingConfig, EvaluationConfig, DataConfig):
 
     pretrained_model_name_or_path: str = option(help="The pipeline: a local folder or a Hub name.")
     seed: int = option(0, help="The seed of the samples.")
+    schedulers: list[str] | None = option(
+        help="Scheduler classes of diffusers or diffusers_ext to compare, in place of the pipeline's own."
+    )
+    num_inference_steps: list[int] = option([10], help="Steps of the sampler, one or several numbers to compare.")
+    likelihoods: list[str] | None = option(
+        help="Also measure bits/dim: vlb (the variational bound), ode (by the probability-flow ODE), or both."
+    )
+    num_likelihood_images: int | None = option(help="How many images of the split; by default all.")
+    num_vlb_steps: int | None = option(help="vlb: the steps of the chain; by default those of the training.")
     output_file: str | None = option(help="Write the rows to this JSON file.")
 
     def __post_init__(self):
         super().__post_init__()
         self.require(self.pretrained_model_name_or_path is not None, "--pretrained_model_name_or_path is required")
-        self.require(self.feature_extractor is not None, "--feature_extractor is required")
+        self.require(
+            self.feature_extractor is not None or self.likelihoods, "--feature_extractor or --likelihoods is required"
+        )
+        self.require(bool(self.num_inference_steps), "--num_inference_steps needs a number")
+        for steps in self.num_inference_steps:
+            self.require(steps >= 1, f"--num_inference_steps must be at least 1, not {steps}")
+        unknown = ", ".join(sorted(set(self.likelihoods or ()) - set(LIKELIHOODS)))
+        self.require(not unknown, f"--likelihoods must be among {', '.join(LIKELIHOODS)}, not {unknown}")
+        self.require_at_least(1, "num_likelihood_images", "num_vlb_steps")
+
+
+def sample_rows(config: EvaluateConfig, dataset: ImageDataset, generate: Generation) -> list[dict]:
+    """The measures of the samples, for each sampler and number of steps."""
+    evaluator, pipeline = Evaluator(config, dataset), generate.pipeline
+    own_scheduler, rows = pipeline.scheduler, []
+    schedulers = [build_scheduler(name, own_scheduler.config) for name in config.schedulers or ()]
+    for scheduler in schedulers or [own_scheduler]:
+        pipeline.scheduler = scheduler
+        for steps in config.num_inference_steps:
+            rows += evaluator(generate, steps)
+    pipeline.scheduler = own_scheduler
+    return rows
+
+
+def build_scheduler(name: str, config: dict) -> SchedulerMixin:
+    """The scheduler class `name` of diffusers or diffusers_ext, for the process of another scheduler's config.
+
+    Raises:
+        ValueError: if there is no such class.
+    """
+    scheduler_class = getattr(diffusers_ext, name, None) or getattr(diffusers, name, None)
+    if not (isinstance(scheduler_class, type) and issubclass(scheduler_class, SchedulerMixin)):
+        raise ValueError(f"--schedulers: neither diffusers nor diffusers_ext has a scheduler {name}.")
+    return scheduler_class.from_config(config)
+
+
+def measured_likelihoods(config: EvaluateConfig, dataset: ImageDataset, generate: Generation) -> list[dict]:
+    """The bits/dim of the real images."""
+    accelerator = generate.accelerator
+    share = {"process_index": accelerator.process_index, "num_processes": accelerator.num_processes}
+    batches = dataset.reference_batches(config.evaluation_batch_size, limit=config.num_likelihood_images, **share)
+    rows = likelihood_rows(
+        generate.pipeline,
+        tqdm(batches, "Likelihood", disable=not accelerator.is_local_main_process),
+        config.likelihoods,
+        seed=config.seed,
+        num_vlb_steps=config.num_vlb_steps,
+        gather=partial(gather_rows, accelerator=accelerator),
+        **share,
+    )
+    return [{**row, "provenance": {**row["provenance"], "split": config.dataset_split}} for row in rows]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -149,7 +223,9 @@ def main(arguments: list[str] | None = None) -> None:
         pipeline.to(accelerator.device)
         pipeline.set_progress_bar_config(disable=True)
         generate = Generation(pipeline, accelerator, config.seed, config.evaluation_batch_size)
-        rows = Evaluator(config, dataset)(generate)
+        rows = sample_rows(config, dataset, generate)
+        if config.likelihoods:
+            rows += measured_likelihoods(config, dataset, generate)
     if accelerator.is_main_process:
         print(json.dumps(rows, indent=2))
         if config.output_file is not None:

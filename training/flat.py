@@ -33,21 +33,21 @@ class FlatAdamW(torch.optim.AdamW):
             size += -(-parameter.numel() // step) * step
         self.flat = torch.nn.Parameter(self.parameters[0].new_zeros(size))
         self.flat.grad = torch.zeros_like(self.flat)
-        self._gradients = self._views(self.flat.grad)
-        for parameter, weights, gradient in zip(
-            self.parameters, self._views(self.flat.detach()), self._gradients, strict=True
-        ):
+        self._weights, self._gradients = self._views(self.flat.detach()), self._views(self.flat.grad)
+        for parameter, weights, gradient in zip(self.parameters, self._weights, self._gradients, strict=True):
             parameter.data = weights.copy_(parameter.detach())
             parameter.grad = gradient
         super().__init__([self.flat], **options)
         # GradScaler shall skip steps that overflow by itself: only then does Accelerate notice.
         self._step_supports_amp_scaling = False
-        self.register_step_pre_hook(self._check_gradients)
+        self.register_step_pre_hook(self._check_views)
 
     def _views(self, flat: torch.Tensor) -> list[torch.Tensor]:
         return [flat.as_strided(shape, stride, offset) for shape, stride, offset in self._layout]
 
-    def _check_gradients(self, *_) -> None:
+    def _check_views(self, *_) -> None:
+        if any(p.data_ptr() != view.data_ptr() for p, view in zip(self.parameters, self._weights, strict=True)):
+            raise RuntimeError("A weight was moved out of the flat tensor: place the network before its optimizer.")
         if any(p.grad is not gradient for p, gradient in zip(self.parameters, self._gradients, strict=True)):
             raise RuntimeError("A gradient was replaced: zero gradients with the optimizer's zero_grad() only.")
 

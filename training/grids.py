@@ -10,30 +10,37 @@ MARGIN = 16
 HEADER = 28
 
 
-def sample_grid(images: torch.Tensor, columns: int, titles: list[str] | None = None) -> Image.Image:
+def sample_grid(
+    images: torch.Tensor, columns: int, titles: list[str] | None = None, row_titles: list[str] | None = None
+) -> Image.Image:
     """Images side by side on white, small ones enlarged.
 
     Args:
         images (`torch.Tensor` of shape (N, C, H, W)): uint8, laid out row by row.
         columns (`int`): how many stand in a row.
         titles (`list[str]`, *optional*): a heading for each column.
+        row_titles (`list[str]`, *optional*): what to write at the left of each row.
     """
     pictures = _to_pil(images)
     scale = max(1, round(CELL / max(pictures[0].size)))
     width, height = (side * scale for side in pictures[0].size)
+    font = ImageFont.load_default(15)
+    left = MARGIN + (round(max(map(font.getlength, row_titles))) + GAP if row_titles else 0)
     top = MARGIN + (HEADER if titles else 0)
     rows = -(-len(pictures) // columns)
-    size = (2 * MARGIN + columns * (width + GAP) - GAP, top + rows * (height + GAP) - GAP + MARGIN)
+    size = (left + columns * (width + GAP) - GAP + MARGIN, top + rows * (height + GAP) - GAP + MARGIN)
     grid = Image.new("RGB", size, "white")
     for index, picture in enumerate(pictures):
-        x, y = MARGIN + index % columns * (width + GAP), top + index // columns * (height + GAP)
+        x, y = left + index % columns * (width + GAP), top + index // columns * (height + GAP)
         enlarged = picture.resize((width, height), Image.Resampling.BICUBIC).convert("RGBA")
         grid.paste(enlarged, (x, y), enlarged)
-    if titles:
-        draw, font = ImageDraw.Draw(grid), ImageFont.load_default(15)
-        for column, title in enumerate(titles):
-            centre = MARGIN + column * (width + GAP) + width // 2
-            draw.text((centre, MARGIN + HEADER // 2 - 4), _shortened(title, width, font), "#333333", font, anchor="mm")
+    draw = ImageDraw.Draw(grid)
+    for column, title in enumerate(titles or ()):
+        centre = left + column * (width + GAP) + width // 2
+        draw.text((centre, MARGIN + HEADER // 2 - 4), _shortened(title, width, font), "#333333", font, anchor="mm")
+    for row, title in enumerate(row_titles or ()):
+        middle = top + row * (height + GAP) + height // 2
+        draw.text((MARGIN, middle), title, "#333333", font, anchor="lm")
     return grid
 
 

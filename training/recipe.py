@@ -51,6 +51,25 @@ class Recipe:
         """Report values beside the losses; their mean over the batch and all processes is recorded."""
         self._trainer.record(values)
 
+    def gather(self, **values: torch.Tensor) -> None:
+        """Hand rows (N, ...) of this step to [`~Recipe.after_update`], as many on each process and in each call."""
+        self._trainer.gather(values)
+
+    def after_update(self, **gathered: torch.Tensor) -> None:
+        """Called after each update, for what a recipe keeps beside its networks: histories, codebooks, image pools.
+
+        Args:
+            gathered: what the steps of this update gave to [`~Recipe.gather`]: the rows of all processes and all
+                accumulated batches, in the order of the global batch. It is the same on every process.
+        """
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """What a recipe keeps beside its networks, for checkpoints; the same on every process, see `after_update`."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Continue with a saved state."""
+
     def pipeline(self, **networks: torch.nn.Module) -> DiffusionPipeline:
         """The pipeline to sample from and to publish, around the trained networks."""
         raise NotImplementedError

@@ -2,28 +2,24 @@
 
     accelerate launch training/train_diffusion.py --config examples/digits.yaml
 
-Denoising diffusion (Ho et al. 2020) with the parametrisations, weightings and guidance that came after it, or a
-rectified flow (Liu et al. 2022). The result is a [`ClassConditionalPipeline`].
+Denoising diffusion (Ho et al. 2020) with the parametrisations, variances, weightings and guidance that came after it,
+a rectified flow (Liu et al. 2022), or EDM (Karras et al. 2022). The result is a [`ClassConditionalPipeline`].
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from diffusers import (
-    DDPMScheduler,
-    DPMSolverMultistepScheduler,
-    FlowMatchEulerDiscreteScheduler,
-    UNet2DModel,
-    UniPCMultistepScheduler,
-)
+from diffusers import UNet2DModel
 
-from diffusers_ext.losses import diffusion_loss, loss_weights, noise_levels, prediction_target
+from diffusers_ext.losses.diffusion import LossWeighting, PredictionType
 from diffusers_ext.pipelines import ClassConditionalPipeline
 from diffusers_ext.training.command import run
 from diffusers_ext.training.configuration import JSONObject, TrainingConfig, option
 from diffusers_ext.training.evaluate import Evaluator, SamplingConfig
 from diffusers_ext.training.grids import sample_grid
+from diffusers_ext.training.importance_sampling import LossSecondMoment
+from diffusers_ext.training.objectives import build_objective, prediction_type
 from diffusers_ext.training.recipe import Recipe
 
 
@@ -39,15 +35,34 @@ class DiffusionConfig(SamplingConfig, TrainingConfig):
         help="Arguments of diffusers' UNet2DModel, as JSON or a YAML mapping; by default one to suit the resolution.",
     )
     pretrained_model_name_or_path: str | None = option(help="A pipeline to start from, instead of random weights.")
-    prediction_type: Literal["epsilon", "sample", "v_prediction", "flow_prediction"] = option(
-        "flow_prediction", help="What the network predicts."
+    prediction_type: Literal[PredictionType, "edm"] = option(
+        "flow_prediction",
+        help="What the network predicts; edm is the preconditioned denoiser of Karras et al. (2022).",
     )
-    beta_schedule: str = option("squaredcos_cap_v2", help="The noise schedule, as in DDPMScheduler; not for flows.")
+    beta_schedule: str = option(
+        "squaredcos_cap_v2", help="The noise schedule, as in DDPMScheduler; not for flows, edm."
+    )
     num_train_timesteps: int = option(1000, help="The number of noise levels; a flow has them all.")
-    timestep_sampling: Literal["uniform", "logit_normal"] = option(
-        "uniform", help="How noise levels are drawn; logit_normal (Esser et al. 2024) prefers the middle ones."
+    variance_type: Literal["fixed_small", "fixed_large", "learned", "learned_range"] = option(
+        "fixed_small",
+        help="The variance of a denoising step; for the learned ones (Nichol and Dhariwal 2021) the network has twice "
+        "the output channels. Not for flows, edm.",
     )
-    loss_weighting: Literal["none", "min_snr", "p2"] = option("none", help="How errors are weighted by noise level.")
+    loss_type: Literal["mse", "rescaled_mse", "kl", "rescaled_kl"] = option(
+        "mse",
+        help="mse: the squared error, and with a learned variance the variational bound too, which teaches only the "
+        "variance (the hybrid loss); rescaled_mse: the bound times num_train_timesteps / 1000 there; kl: the bound "
+        "alone; rescaled_kl: times num_train_timesteps. Flows and edm have mse only.",
+    )
+    edm_p_mean: float = option(-1.2, help="edm: the mean of ln(sigma).")
+    edm_p_std: float = option(1.2, help="edm: the standard deviation of ln(sigma).")
+    sigma_data: float = option(0.5, help="edm: the standard deviation of the pixels in [-1, 1].")
+    timestep_sampling: Literal["uniform", "logit_normal", "loss_second_moment"] = option(
+        "uniform",
+        help="How noise levels are drawn: logit_normal (Esser et al. 2024) prefers the middle ones, "
+        "loss_second_moment (Nichol and Dhariwal 2021) those of large losses, which count less in turn; not for edm.",
+    )
+    loss_weighting: LossWeighting = option("none", help="How squared errors are weighted by noise level; not for edm.")
     snr_gamma: float = option(5.0, help="min_snr: the largest weight.")
     p2_gamma: float = option(1.0, help="p2: the exponent.")
     p2_k: float = option(1.0, help="p2: the constant beside the signal-to-noise ratio.")
@@ -58,9 +73,36 @@ class DiffusionConfig(SamplingConfig, TrainingConfig):
         self.require_at_least(1, "num_train_timesteps")
         self.require_at_least(0, "snr_gamma", "p2_gamma", "p2_k")
         self.require(0 <= self.label_dropout < 1, f"--label_dropout must be in [0, 1), not {self.label_dropout}")
+        self.require(self.sigma_data > 0, f"--sigma_data must be positive, not {self.sigma_data}")
+        self.require(self.edm_p_std > 0, f"--edm_p_std must be positive, not {self.edm_p_std}")
+        self._check_objective()
         self.require(
             not (self.unet and self.pretrained_model_name_or_path),
             "--unet and --pretrained_model_name_or_path exclude each other: a pretrained network has its shape",
+        )
+
+    def _check_objective(self) -> None:
+        kind = self.prediction_type
+        if kind in ("flow_prediction", "edm"):
+            for name, only in (("variance_type", "fixed_small"), ("loss_type", "mse")):
+                value = getattr(self, name)
+                self.require(
+                    value == only,
+                    f"--{name} {value} is for epsilon, sample and v_prediction, not for --prediction_type {kind}",
+                )
+            self.require(
+                self.timestep_sampling != "loss_second_moment",
+                f"--timestep_sampling loss_second_moment needs discrete timesteps, which {kind} does not have",
+            )
+        if kind == "edm":
+            self.require(
+                self.timestep_sampling == "uniform" and self.loss_weighting == "none",
+                "--prediction_type edm has its own distribution of noise levels and weights: leave out "
+                "--timestep_sampling and --loss_weighting",
+            )
+        self.require(
+            self.loss_type not in ("kl", "rescaled_kl") or self.loss_weighting == "none",
+            f"--loss_type {self.loss_type} has no squared error for --loss_weighting {self.loss_weighting} to weight",
         )
 
 
@@ -71,31 +113,19 @@ class DiffusionRecipe(Recipe):
 
     def __init__(self, config: DiffusionConfig):
         super().__init__(config)
-        self.is_flow = config.prediction_type == "flow_prediction"
-        self.noise_scheduler = self._noise_scheduler()
+        self.objective = build_objective(config)
+        self.importance = None
+        if config.timestep_sampling == "loss_second_moment":
+            self.importance = LossSecondMoment(config.num_train_timesteps)
         self.null_class_label = None
         if self.dataset.id2label is not None and config.label_dropout > 0:
             self.null_class_label = len(self.dataset.id2label)
         # Here, and not after the training, a sampler or an extractor that can't be had is found out.
-        sampling_scheduler(self.noise_scheduler)
+        self.objective.sampling_scheduler()
         self.evaluator = Evaluator(config, self.dataset)
 
-    def _noise_scheduler(self):
-        config = self.config
-        if self.is_flow:
-            return FlowMatchEulerDiscreteScheduler(num_train_timesteps=config.num_train_timesteps)
-        return DDPMScheduler(
-            num_train_timesteps=config.num_train_timesteps,
-            beta_schedule=config.beta_schedule,
-            prediction_type=config.prediction_type,
-        )
-
     def identity(self) -> dict:
-        return {
-            "prediction_type": self.config.prediction_type,
-            "beta_schedule": None if self.is_flow else self.config.beta_schedule,
-            "num_train_timesteps": self.config.num_train_timesteps,
-        }
+        return {**self.objective.identity(), "importance_sampling": self.importance is not None}
 
     def networks(self) -> dict[str, torch.nn.Module]:
         """The denoiser: a UNet2DModel, with an embedding for each class and for none."""
@@ -112,7 +142,8 @@ class DiffusionRecipe(Recipe):
         if self.dataset.id2label is not None:
             num_class_embeds = len(self.dataset.id2label) + (self.null_class_label is not None)
         channels = self.config.channels
-        return {"in_channels": channels, "out_channels": channels, "num_class_embeds": num_class_embeds}
+        out_channels = channels * self.objective.outputs_per_channel
+        return {"in_channels": channels, "out_channels": out_channels, "num_class_embeds": num_class_embeds}
 
     def _new_unet(self) -> UNet2DModel:
         config = self.config
@@ -135,37 +166,39 @@ class DiffusionRecipe(Recipe):
         clean, labels = batch["pixel_values"], batch.get("class_labels")
         if self.null_class_label is not None:
             labels = draw.dropout(labels, self.config.label_dropout, self.null_class_label)
-        timesteps = self.draw_timesteps(draw)
+        timesteps, weights = self.draw_timesteps(draw)
         noise = draw.normal_like(clean)
-        alpha, sigma = noise_levels(self.noise_scheduler, timesteps)
+        noisy = self.objective.add_noise(clean, noise, timesteps)
 
-        prediction = self.unet(alpha * clean + sigma * noise, timesteps, class_labels=labels).sample
+        output = self.unet(self.objective.scale_input(noisy, timesteps), timesteps, class_labels=labels).sample
 
-        kind, config = self.config.prediction_type, self.config
-        target = prediction_target(kind, clean, noise, alpha, sigma)
-        weights = loss_weights(
-            config.loss_weighting,
-            kind,
-            alpha,
-            sigma,
-            snr_gamma=config.snr_gamma,
-            p2_gamma=config.p2_gamma,
-            p2_k=config.p2_k,
-        )
-        self.minimise("unet", diffusion_loss(prediction, target, weights))
+        losses = self.objective.losses(output, clean, noisy, noise, timesteps)
+        self.minimise("unet", weights * losses)
+        if self.importance is not None:
+            self.gather(timesteps=timesteps, losses=losses)
 
-    def draw_timesteps(self, draw) -> torch.Tensor:
-        """A noise level for each sample: an index, or for a flow any number below num_train_timesteps."""
-        fraction = draw.uniform() if self.config.timestep_sampling == "uniform" else draw.normal().sigmoid()
-        timesteps = fraction * self.config.num_train_timesteps
-        # A sigmoid can round up to 1.
-        return timesteps if self.is_flow else timesteps.long().clamp(max=self.config.num_train_timesteps - 1)
+    def draw_timesteps(self, draw) -> tuple[torch.Tensor, torch.Tensor | float]:
+        """A noise level for each sample, and what makes up in its loss for being drawn more often than others."""
+        if self.importance is not None:
+            return self.importance.draw(draw)
+        return self.objective.draw_timesteps(draw), 1.0
+
+    def after_update(self, **gathered):
+        if self.importance is not None:
+            self.importance.record(**gathered)
+
+    def state_dict(self):
+        return {} if self.importance is None else self.importance.state_dict()
+
+    def load_state_dict(self, state):
+        if self.importance is not None:
+            self.importance.load_state_dict(state)
 
     def pipeline(self, unet: UNet2DModel) -> ClassConditionalPipeline:
-        """The pipeline with a fast second-order sampler, see [`sampling_scheduler`]."""
+        """The pipeline with a fast second-order sampler, see [`~Objective.sampling_scheduler`]."""
         return ClassConditionalPipeline(
             unet=unet,
-            scheduler=sampling_scheduler(self.noise_scheduler),
+            scheduler=self.objective.sampling_scheduler(),
             id2label=self.dataset.id2label,
             null_class_label=self.null_class_label,
             default_num_inference_steps=self.config.num_inference_steps,
@@ -196,26 +229,6 @@ class DiffusionRecipe(Recipe):
             "base_model": config.pretrained_model_name_or_path,
             "tags": [f"{kind}-image-generation", "diffusion"],
         }
-
-
-def sampling_scheduler(noise_scheduler):
-    """A second-order sampler that comes nearer to the exact solution in 8 to 10 steps than DDIM or Euler in 20.
-
-    Chosen by the distance to each network's own 200-step result; `tests/benchmarks/bench_solvers.py` measures it.
-    """
-    if isinstance(noise_scheduler, FlowMatchEulerDiscreteScheduler):
-        return DPMSolverMultistepScheduler(
-            num_train_timesteps=noise_scheduler.config.num_train_timesteps,
-            prediction_type="flow_prediction",
-            use_flow_sigmas=True,
-            flow_shift=0.5,
-        )
-    return UniPCMultistepScheduler.from_config(noise_scheduler.config, final_sigmas_type="sigma_min")
-
-
-def prediction_type(scheduler) -> str:
-    """What a network predicts, by the scheduler of its pipeline; flow-matching schedulers leave it unsaid."""
-    return scheduler.config.get("prediction_type", "flow_prediction")
 
 
 def default_unet(size: tuple[int, int]) -> dict:

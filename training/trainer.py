@@ -17,6 +17,7 @@ from diffusers_ext.training.ema import EMA
 from diffusers_ext.training.flat import FlatAdamW
 from diffusers_ext.training.interruption import StopRequest
 from diffusers_ext.training.optimization import build_lr_scheduler, build_optimizer
+from diffusers_ext.training.posthoc_ema import PostHocEMA
 from diffusers_ext.training.recipe import Recipe
 from diffusers_ext.training.records import Records
 from diffusers_ext.training.results import Results
@@ -48,6 +49,7 @@ class Trainer:
         self.recipe, self.config, self.accelerator = recipe, recipe.config, accelerator
         recipe._trainer = self
         self.step = self.samples_seen = 0
+        self._seconds_before = 0.0
         if recipe.dataset.num_skipped:
             logger.warning(f"{recipe.dataset.num_skipped} images can't be read and were left out.")
         self.batch_size = self.config.train_batch_size * accelerator.num_processes
@@ -59,6 +61,7 @@ class Trainer:
             "recipe": {"class": type(recipe).__name__, **recipe.identity()},
             "seed": self.config.seed,
             "use_ema": self.config.use_ema,
+            "posthoc_ema_stds": self.config.posthoc_ema_stds,
             "data set": recipe.dataset.fingerprint(),
             "networks": {name: _architecture(network) for name, network in self.networks.items()},
         }
@@ -66,7 +69,11 @@ class Trainer:
             self.config.output_dir,
             accelerator,
             self.networks,
-            self.averages,
+            {
+                **{f"{name}_ema": average for name, average in self.averages.items()},
+                **{f"{name}_posthoc_ema": average for name, average in self.posthoc_ema.averages.items()},
+                "recipe_state": recipe,
+            },
             identity,
             self.config.checkpoints_total_limit,
         )
@@ -94,14 +101,18 @@ class Trainer:
                 network.to(memory_format=torch.channels_last)
             optimizer = build_optimizer(network, config, self.accelerator)
             self.lr_schedulers[name] = build_lr_scheduler(optimizer, config, self.max_train_steps)
-            self.prepared[name], self.optimizers[name] = self.accelerator.prepare(network, optimizer)
             is_flat = isinstance(optimizer, FlatAdamW)
+            # A flat network is in place already, and is not to be moved: to Accelerate's "cpu:0" all tensors on "cpu"
+            # would be copied, out of the flat one.
+            placement = {"device_placement": [False, None]} if is_flat else {}
+            self.prepared[name], self.optimizers[name] = self.accelerator.prepare(network, optimizer, **placement)
             self.clipped[name] = [optimizer.flat] if is_flat else list(self.prepared[name].parameters())
             if config.compile:
                 network.compile()
             if config.use_ema:
                 self.averages[name] = EMA(network, config.ema_decay)
             setattr(self.recipe, name, self.prepared[name])
+        self.posthoc_ema = PostHocEMA(config.output_dir, self.networks, config.posthoc_ema_stds or [])
 
     def _resume(self) -> None:
         name = self.config.resume_from_checkpoint
@@ -112,6 +123,7 @@ class Trainer:
         state = self.checkpoints.load(path)
         self.checkpoints.set_aside(after=state["step"])
         self.step, self.samples_seen = state["step"], state["samples_seen"]
+        self._seconds_before = state["training_seconds"]
         for name, scheduler in self.lr_schedulers.items():
             scheduler.load_state_dict(state["lr_schedulers"][name])
         logger.info(f"Resuming from {path} at step {self.step}.")
@@ -125,14 +137,18 @@ class Trainer:
         Raises:
             NonFiniteLossError: if a loss or gradient is not finite. The last checkpoint stays as it was.
         """
-        started = time.perf_counter()
+        self._started = time.perf_counter()
         with self._open_records() as records, StopRequest() as stop:
             finished = self._loop(records, stop)
         # The trained state is on the disk now: what follows can be interrupted, and is made again on resuming.
         if finished:
-            self.results.write(self.step, training_seconds=time.perf_counter() - started)
+            self.results.write(self.step, self._training_seconds())
         self.accelerator.end_training()
         return finished
+
+    def _training_seconds(self) -> float:
+        """How long the training has taken, with the runs that this one continues."""
+        return self._seconds_before + time.perf_counter() - self._started
 
     def _open_records(self) -> Records:
         self.accelerator.init_trackers("diffusers_ext", _flat(self.config))
@@ -167,8 +183,12 @@ class Trainer:
                     records.write(self.step, **values)
                     self.accelerator.log(values, step=self.step)
 
-                last = stopping or self.step == self.max_train_steps
+                complete = self.step == self.max_train_steps
+                last = stopping or complete
                 measured = _is_due(self.step, config.evaluation_steps)
+                # Before the checkpoint: a run that resumes from there never comes back to this step.
+                if config.posthoc_ema_stds and (complete or _is_due(self.step, config.posthoc_ema_steps)):
+                    self._write_snapshot()
                 if last or measured or _is_due(self.step, config.checkpointing_steps):
                     self._save()
                 if stopping:
@@ -190,7 +210,7 @@ class Trainer:
             NonFiniteLossError: if a loss or gradient is not finite.
         """
         accelerator, size = self.accelerator, self.config.train_batch_size
-        self._recorded = defaultdict(list)
+        self._recorded, self._gathered = defaultdict(list), defaultdict(list)
         for micro_step in range(self.config.gradient_accumulation_steps):
             batch = {name: self._to_device(values) for name, values in next(self.batches).items()}
             first_row = (micro_step * accelerator.num_processes + accelerator.process_index) * size
@@ -200,8 +220,6 @@ class Trainer:
                 self.recipe.step(batch, self.draw.begin(self.step, range(first_row, first_row + size)))
         self.step += 1
         self.samples_seen += self.batch_size
-        for average in self.averages.values():
-            average.update(self.step)
 
         # One exchange per step serves the records, the check and an agreement on stopping at the same step.
         names = sorted(self._recorded)
@@ -210,6 +228,10 @@ class Trainer:
         *values, stopping = accelerator.reduce(torch.stack(means), "mean").tolist()
         values = dict(zip(names, values, strict=True))
         self._check_finite(values)
+        self.recipe.after_update(**{name: self._global_rows(rows) for name, rows in self._gathered.items()})
+        for average in self.averages.values():
+            average.update(self.step)
+        self.posthoc_ema.update(self.step)
         values["lr"] = next(iter(self.lr_schedulers.values())).get_last_lr()[0]
         return values, stopping > 0
 
@@ -240,6 +262,17 @@ class Trainer:
         for name, value in values.items():
             self._recorded[name].append(value.detach().float().mean())
 
+    def gather(self, values: dict[str, torch.Tensor]) -> None:
+        """Take in rows of this step to put together; see [`Recipe.gather`]."""
+        for name, rows in values.items():
+            self._gathered[name].append(rows.detach())
+
+    def _global_rows(self, own: list[torch.Tensor]) -> torch.Tensor:
+        """The rows of all processes, in the order of the global batch: each batch of an update is split over them."""
+        rows = torch.stack(own)
+        gathered = self.accelerator.gather(rows).view(self.accelerator.num_processes, *rows.shape)
+        return gathered.transpose(0, 1).flatten(0, 2)
+
     def _check_finite(self, values: dict[str, float]) -> None:
         for name, value in values.items():
             if not math.isfinite(value):
@@ -248,8 +281,16 @@ class Trainer:
                 raise NonFiniteLossError(f"The {name} is {value} at step {self.step}; {kept}.")
 
     def _save(self) -> None:
-        lr_schedulers = {name: scheduler.state_dict() for name, scheduler in self.lr_schedulers.items()}
-        self.checkpoints.save(self.step, {"samples_seen": self.samples_seen, "lr_schedulers": lr_schedulers})
+        state = {
+            "samples_seen": self.samples_seen,
+            "training_seconds": self._training_seconds(),
+            "lr_schedulers": {name: scheduler.state_dict() for name, scheduler in self.lr_schedulers.items()},
+        }
+        self.checkpoints.save(self.step, state)
+
+    def _write_snapshot(self) -> None:
+        if self.accelerator.is_main_process:
+            self.posthoc_ema.write_snapshot(self.step)
 
 
 def _is_due(step: int, every: int | None) -> bool:

@@ -1,7 +1,7 @@
 """Two classes of images of which everything is known: the exact denoiser and the exact classifier of noisy images.
 
-A pixel of class y is normal with mean +-MEAN and deviation DEVIATION, so at the noise level (alpha, sigma) it is normal
-with mean +-alpha * MEAN and variance alpha**2 * DEVIATION**2 + sigma**2.
+A pixel of class y is normal with mean +-MEAN and deviation DEVIATION, so at the noise level (alpha, sigma) it is
+normal with mean +-alpha * MEAN and variance alpha**2 * DEVIATION**2 + sigma**2.
 """
 
 import torch

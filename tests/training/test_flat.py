@@ -134,6 +134,15 @@ def test_replaced_gradients_are_an_error():
         optimizer.step()
 
 
+def test_moved_weights_are_an_error():
+    net = network()
+    optimizer = flat(net)
+    net.to("cpu:0")  # to PyTorch another device than "cpu"
+    backward(net, 0)
+    with pytest.raises(RuntimeError, match="moved out of the flat tensor"):
+        optimizer.step()
+
+
 def test_weights_of_two_dtypes_get_the_ordinary_optimizer():
     net = network()
     net[4].to(torch.bfloat16)

@@ -66,6 +66,64 @@ def test_a_signal_writes_a_checkpoint_and_stops(uninterrupted, tmp_path, number)
     assert_same_end(tmp_path, uninterrupted)
 
 
+# Everything that has a state of its own: importance sampling (warm after a few steps) and post-hoc averages.
+STATEFUL = {
+    "prediction_type": "epsilon",
+    "variance_type": "learned_range",
+    "loss_type": "rescaled_kl",
+    "timestep_sampling": "loss_second_moment",
+    "num_train_timesteps": 3,
+    "posthoc_ema_stds": 0.1,
+    "posthoc_ema_steps": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted_stateful(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted_stateful")
+    assert finish(arguments(folder, **STATEFUL)) == 0
+    return folder
+
+
+def test_the_state_of_a_recipe_and_snapshots_resume_with_the_same_bits(uninterrupted_stateful, tmp_path):
+    expected = uninterrupted_stateful
+    assert tensors(expected, 12)["recipe_state.counts"].sum() == 12 * 8
+    assert tensors(expected, 6)["recipe_state.counts"].min() >= 10  # what follows was not drawn uniformly
+    command = arguments(tmp_path, **STATEFUL, resume_from_checkpoint="latest")
+    process = start(command)
+    while not (tmp_path / "posthoc_ema" / "step-8").exists():
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    assert finish(command) == 0
+    assert_same_end(tmp_path, expected)
+    snapshots = sorted(expected.glob("posthoc_ema/**/*.safetensors"))
+    assert [path.parent.name for path in snapshots] == ["step-10", "step-12", "step-2", "step-4", "step-6", "step-8"]
+    assert sorted(tmp_path.glob("posthoc_ema/**/*")) == [
+        tmp_path / path.relative_to(expected) for path in sorted(expected.glob("posthoc_ema/**/*"))
+    ]
+    for path in snapshots:
+        assert (tmp_path / path.relative_to(expected)).read_bytes() == path.read_bytes()
+
+
+def test_snapshots_of_an_earlier_run_are_not_mixed_with_those_of_a_new_one(tmp_path):
+    options = {"max_train_steps": 5, "posthoc_ema_stds": 0.1, "posthoc_ema_steps": 1, "checkpointing_steps": 2}
+    assert finish(arguments(tmp_path, **options)) == 0
+    assert finish(arguments(tmp_path, **options, resume_from_checkpoint="checkpoint-2")) == 0
+    (earlier,) = (tmp_path / "earlier-runs").iterdir()
+    assert sorted(path.name for path in (earlier / "posthoc_ema").iterdir()) == ["step-3", "step-4", "step-5"]
+    assert finish(arguments(tmp_path, **{**options, "max_train_steps": 3})) == 0
+    assert sorted(path.name for path in (tmp_path / "posthoc_ema").iterdir()) == ["step-1", "step-2", "step-3"]
+
+
+def test_training_time_is_counted_over_all_runs(tmp_path):
+    assert finish(arguments(tmp_path, max_train_steps=2)) == 0
+    state = tmp_path / "checkpoint-2" / "training_state.json"
+    state.write_text(json.dumps({**json.loads(state.read_text()), "training_seconds": 1000.0}))
+    assert finish(arguments(tmp_path, max_train_steps=3, resume_from_checkpoint="latest")) == 0
+    assert 1000 < json.loads((tmp_path / "metrics.json").read_text())["training_seconds"] < 1100
+
+
 def test_only_the_last_checkpoints_are_kept(tmp_path):
     assert finish(arguments(tmp_path, checkpoints_total_limit=2)) == 0
     assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-12", "checkpoint-9"]
@@ -77,6 +135,7 @@ def test_only_the_last_checkpoints_are_kept(tmp_path):
         ({"unet": json.dumps({**TINY_UNET, "layers_per_block": 2})}, "unet.layers_per_block is 1 there and 2 here"),
         ({"dataset_split": "test"}, "because data set is"),
         ({"prediction_type": "epsilon"}, "recipe.prediction_type is flow_prediction there and epsilon here"),
+        ({"posthoc_ema_stds": 0.1}, "posthoc_ema_stds is None there and [0.1] here"),
         ({"seed": 1}, "seed is 0 there and 1 here"),
         ({"resume_from_checkpoint": "checkpoint-7"}, "There is no checkpoint checkpoint-7"),
     ],

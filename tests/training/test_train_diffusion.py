@@ -7,6 +7,7 @@ from diffusers import UNet2DModel
 from PIL import Image
 
 from diffusers_ext import ClassConditionalPipeline
+from diffusers_ext.schedulers.scheduling_gaussian_diffusion import ExactDDPMScheduler
 from diffusers_ext.training.results import shown_command
 from diffusers_ext.training.train_diffusion import default_unet
 from tests.training.runs import arguments, finish, records
@@ -69,6 +70,34 @@ def test_prediction_types_train_and_load(tmp_path, prediction_type):
     pipe = ClassConditionalPipeline.from_pretrained(tmp_path)
     assert pipe.scheduler.config.prediction_type == prediction_type
     assert np.isfinite(pipe(["two"], num_inference_steps=3, output_type="np").images).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "scheduler"),
+    [
+        ({"prediction_type": "edm"}, "EDMDPMSolverMultistepScheduler"),
+        ({"prediction_type": "epsilon", "variance_type": "learned_range"}, "UniPCMultistepScheduler"),
+        (
+            {"prediction_type": "v_prediction", "variance_type": "learned", "loss_type": "kl"},
+            "UniPCMultistepScheduler",
+        ),
+    ],
+)
+def test_objectives_train_and_their_pipelines_guide(tmp_path, options, scheduler):
+    assert finish(arguments(tmp_path, max_train_steps=2, num_train_timesteps=100, **options)) == 0
+    pipe = ClassConditionalPipeline.from_pretrained(tmp_path)
+    assert type(pipe.scheduler).__name__ == scheduler
+    assert pipe.unet.config.out_channels == 1 + ("variance_type" in options)
+    images = pipe(["two", 3], guidance_scale=2.0, num_inference_steps=3, output_type="np").images
+    assert images.shape == (2, 10, 10, 1) and np.isfinite(images).all()
+    if "variance_type" in options:
+        pipe.scheduler = ExactDDPMScheduler.from_config(pipe.scheduler.config)
+        assert pipe.scheduler.config.variance_type == options["variance_type"]
+        images = pipe(["two"], guidance_scale=2.0, num_inference_steps=3, output_type="np").images
+        assert images.shape == (1, 10, 10, 1) and np.isfinite(images).all()
+    # And training goes on from it.
+    start = {**options, "pretrained_model_name_or_path": tmp_path, "unet": "{}", "num_train_timesteps": 100}
+    assert finish(arguments(tmp_path / "tuned", max_train_steps=1, **start)) == 0
 
 
 @pytest.fixture
@@ -136,6 +165,8 @@ def test_a_tracker_that_is_not_installed_is_refused(tmp_path):
         ({"num_train_epochs": 0}, "--num_train_epochs must be at least 1"),
         ({"max_grad_norm": -1}, "--max_grad_norm must be at least 0"),
         ({"prediction_type": "epsilon", "beta_schedule": "nonsense"}, "nonsense"),
+        ({"loss_type": "kl"}, "--loss_type kl is for epsilon, sample and v_prediction"),
+        ({"posthoc_ema_stds": 0.3}, "--posthoc_ema_stds must be different numbers between 0 and 0.2887"),
         ({"output_dir": __file__}, "--output_dir must be a folder"),
     ],
 )

@@ -9,21 +9,21 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.guiders.guider_utils import GuiderOutput
 
 
-# Pure noise tells nothing of its class: the gradient there is but the classifier's error, which 1 / alpha would blow up.
+# Pure noise tells nothing of its class: the gradient there is the classifier's error, which 1 / alpha would blow up.
 MIN_SIGNAL = 1e-3
 
 
 class ClassifierGuidance(BaseGuidance):
     r"""
-    Classifier guidance (Dhariwal & Nichol 2021, section 4, https://huggingface.co/papers/2105.05233), alone or on top of
-    classifier-free guidance (Ho & Salimans 2022, https://huggingface.co/papers/2207.12598).
+    Classifier guidance (Dhariwal & Nichol 2021, section 4, https://huggingface.co/papers/2105.05233), alone or on top
+    of classifier-free guidance (Ho & Salimans 2022, https://huggingface.co/papers/2207.12598).
 
-    Each step moves towards `guidance_scale * grad log p(y | x_t)`, the gradient taken at the noisy sample `x_t` that the
-    denoiser sees. A scheduler whose `step` takes a `condition_gradient` is given it, and does what the paper says for
-    its kind: the ancestral one shifts the mean (algorithm 1), DDIM the score (algorithm 2). For all others the
-    prediction itself is shifted here, as algorithm 2 does with noise: equation 14 in the terms of each parametrisation.
+    Each step moves towards `guidance_scale * grad log p(y | x_t)`, the gradient taken at the noisy sample `x_t` that
+    the denoiser sees. A scheduler whose `step` takes a `condition_gradient` is given it, and does what the paper says
+    for its kind: the ancestral one shifts the mean (algorithm 1), DDIM the score (algorithm 2). For all others the
+    prediction itself is shifted here, as algorithm 2 does with noise: equation 14, for each parametrisation.
 
-    A pipeline uses it as any guider, and names the classifier before the first step with [`~ClassifierGuidance.guide`].
+    A pipeline uses it as any guider, and names the classifier before the first step: [`~ClassifierGuidance.guide`].
 
     Args:
         guidance_scale (`float`, defaults to 1.0):
@@ -67,8 +67,8 @@ class ClassifierGuidance(BaseGuidance):
 
         Args:
             classifier ([`ModelMixin`]):
-                `classifier(sample, timesteps, return_dict=False)[0]` are the logits `(N, num_classes)` of noisy samples
-                `(N, C, H, W)`, noised as the denoiser's.
+                `classifier(sample, timesteps, return_dict=False)[0]` are the logits `(N, num_classes)` of samples
+                `(N, C, H, W)` noised as the denoiser's.
             scheduler ([`SchedulerMixin`]):
                 Knows the noise level of each timestep, and what the denoiser predicts.
             class_labels (`torch.Tensor` of shape `(N,)`, *optional*):
@@ -80,7 +80,7 @@ class ClassifierGuidance(BaseGuidance):
 
     @property
     def condition_gradient(self) -> torch.Tensor | None:
-        """The scaled gradient `(N, C, H, W)` of the latest step, for a scheduler's `step`; `None` where it is used up."""
+        """The scaled gradient `(N, C, H, W)` of this step, if it is the scheduler's to use."""
         return self._condition_gradient
 
     def prepare_inputs(self, data: dict[str, torch.Tensor | tuple]) -> list:
@@ -147,9 +147,7 @@ def prediction_shift(scheduler: SchedulerMixin, timestep: torch.Tensor | float) 
         signal_variance = _between(scheduler.alphas_cumprod, float(timestep))
         alpha, sigma = signal_variance**0.5, (1 - signal_variance) ** 0.5
     else:
-        raise ValueError(
-            f"Classifier guidance needs the noise levels, which {type(scheduler).__name__} does not tell."
-        )
+        raise ValueError(f"Classifier guidance needs the noise levels, which {type(scheduler).__name__} lacks.")
     if alpha < MIN_SIGNAL and prediction_type != "epsilon":
         return 0.0
     return {

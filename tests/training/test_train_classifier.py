@@ -1,0 +1,132 @@
+import json
+
+import pytest
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EDMDPMSolverMultistepScheduler,
+    EDMEulerScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    UNet2DModel,
+    UniPCMultistepScheduler,
+)
+from PIL import Image
+
+from diffusers_ext import ClassConditionalPipeline
+from diffusers_ext.training.processes import build_accelerator
+from diffusers_ext.training.train_classifier import ClassifierConfig, ClassifierRecipe
+from diffusers_ext.training.trainer import Trainer
+
+
+CLASSIFIER = {"block_out_channels": [8, 16], "down_block_types": ["DownBlock2D"] * 2, "norm_num_groups": 4}
+
+
+def save_diffusion_model(folder, scheduler, **config):
+    """An unconditional diffusion model with random weights."""
+    torch.manual_seed(0)
+    unet = UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        norm_num_groups=4,
+    )
+    ClassConditionalPipeline(unet, scheduler, **config).save_pretrained(folder)
+    return folder
+
+
+def recipe(diffusion, output_dir, **options) -> ClassifierRecipe:
+    config = {
+        "pretrained_model_name_or_path": str(diffusion),
+        "dataset_name": "digits",
+        "resolution": [8],
+        "channels": 1,
+        "classifier": CLASSIFIER,
+        "max_train_steps": 3,
+        "train_batch_size": 8,
+        "output_dir": str(output_dir),
+    }
+    return ClassifierRecipe(ClassifierConfig(**{**config, **options}))
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [UniPCMultistepScheduler(prediction_type="v_prediction"), EDMDPMSolverMultistepScheduler(sigma_max=20.0)],
+    ids=["v_prediction", "edm"],
+)
+def test_a_run_leaves_a_pipeline_that_is_guided(tmp_path, scheduler):
+    folder = tmp_path / "guided"
+    options = {
+        "validation_split": "test",
+        "feature_extractor": "digits",
+        "num_evaluation_samples": 20,
+        "num_inference_steps": 2,
+        "guidance_scales": [0.0, 5.0],
+        "guidance_scale": 4.0,
+    }
+    diffusion = save_diffusion_model(tmp_path / "diffusion", scheduler, default_num_inference_steps=2)
+    assert Trainer(recipe(diffusion, folder, **options), build_accelerator()).train()
+
+    accuracies, *rows = json.loads((folder / "metrics.json").read_text())["evaluations"]
+    assert accuracies["provenance"]["split"] == "test"
+    assert all(0 <= accuracies[f"classifier_accuracy_at_{level}%"] <= 1 for level in (0, 25, 50, 75))
+    assert [row["guidance_scale"] for row in rows] == [0.0, 5.0] and "accuracy" in rows[0]
+    with Image.open(folder / "samples.png") as grid:
+        assert grid.width > 700 and grid.height > 300
+    card = (folder / "README.md").read_text()
+    assert "classifier-guidance" in card and "classifier_accuracy_at_25%" in card
+
+    pipe = ClassConditionalPipeline.from_pretrained(folder)
+    pipe.set_progress_bar_config(disable=True)
+    assert pipe.guider.config.guidance_scale == 4.0 and pipe.config.id2label[7] == "seven"
+    generator = torch.Generator()
+    guided, unguided = (
+        pipe("seven", generator=generator.manual_seed(0), output_type="pt", **scale).images
+        for scale in ({}, {"guidance_scale": 0})
+    )
+    assert not torch.equal(guided, unguided)
+
+
+def test_images_are_noised_as_the_diffusion_model_sees_them(tmp_path):
+    clean, noise = torch.randn(2, 3, 1, 8, 8)
+    level = torch.tensor([0.0, 0.5, 0.99])
+
+    def noised(scheduler):
+        folder = save_diffusion_model(tmp_path / type(scheduler).__name__, scheduler)
+        return recipe(folder, tmp_path).noised(clean, level, noise)
+
+    scheduler = DDIMScheduler()
+    images, timesteps = noised(scheduler)
+    assert timesteps.tolist() == [0, 500, 990]
+    torch.testing.assert_close(images, scheduler.add_noise(clean, noise, timesteps))
+
+    for scheduler in (
+        FlowMatchEulerDiscreteScheduler(),
+        DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True),
+    ):
+        images, timesteps = noised(scheduler)
+        time = level[:, None, None, None]
+        assert timesteps.tolist() == [0, 500, 990]
+        torch.testing.assert_close(images, (1 - time) * clean + time * noise)
+
+    scheduler = EDMEulerScheduler(sigma_min=0.1, sigma_max=10.0)
+    images, timesteps = noised(scheduler)
+    sigmas = (0.1 * 100**level)[:, None, None, None]
+    torch.testing.assert_close(timesteps, sigmas.flatten().log() / 4)
+    torch.testing.assert_close(images, scheduler.precondition_inputs(clean + sigmas * noise, sigmas))
+
+
+def test_what_does_not_fit_is_refused(tmp_path):
+    diffusion = save_diffusion_model(tmp_path / "diffusion", UniPCMultistepScheduler(), id2label={0: "cat", 1: "dog"})
+    with pytest.raises(ValueError, match="--pretrained_model_name_or_path is required"):
+        recipe(None, tmp_path, pretrained_model_name_or_path=None)
+    with pytest.raises(ValueError, match="A classifier needs labels"):
+        recipe(diffusion, tmp_path, label_column="none")
+    with pytest.raises(ValueError, match="makes images of 1 channels, but this run has 3"):
+        recipe(diffusion, tmp_path, channels=3)
+    with pytest.raises(ValueError, match="have different classes"):
+        recipe(diffusion, tmp_path)

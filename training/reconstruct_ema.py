@@ -1,0 +1,101 @@
+"""Make a pipeline with weights averaged over another length than the published one, after the training.
+
+    python -m diffusers_ext.training.reconstruct_ema outputs/digits outputs/digits-0.08 --std 0.08
+
+The run must have been made with --posthoc_ema_stds; see [`~diffusers_ext.training.posthoc_ema`].
+"""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from diffusers_ext.hub.atomic import written_beside
+from diffusers_ext.hub.repository import CARD, INDEX, files_to_publish
+from diffusers_ext.training.command import one_sentence
+from diffusers_ext.training.posthoc_ema import Snapshots
+
+
+# What the run says of its own weights would be wrong of others.
+OF_THE_PUBLISHED_WEIGHTS = (CARD, "samples.png", "metrics.json")
+RECORD = "posthoc_ema.json"
+
+
+def reconstruct_ema(output_dir: str | Path, new_dir: str | Path, std: float, step: int | None = None) -> dict:
+    """Write the pipeline of a finished run with weights that are averaged otherwise.
+
+    Any pipeline will do: its files are copied, and the weights of the networks that were averaged are replaced, in
+    the precision of the published ones.
+
+    Args:
+        output_dir (`str` or `Path`): the output folder of the run, with its pipeline and snapshots.
+        new_dir (`str` or `Path`): the folder to make; it must not exist, or be empty.
+        std (`float`): the length of the average: the standard deviation of its profile relative to the length of the
+            training, between 0 and 0.2887.
+        step (`int`, *optional*): where the average ends, a step that there is a snapshot of; by default the last one.
+
+    Returns:
+        `dict`: what `posthoc_ema.json` in the new folder says: `std`, `step`, `profile_error` (the relative L2 error
+        of the profile), and the `networks` that were replaced.
+
+    Raises:
+        FileNotFoundError: if there are no snapshots or no pipeline.
+        FileExistsError: if `new_dir` holds something.
+        ValueError: if there is no such profile or step, or the snapshots are not of the pipeline.
+    """
+    output_dir, new_dir = Path(output_dir), Path(new_dir)
+    snapshots = Snapshots(output_dir)
+    if not (output_dir / INDEX).is_file():
+        raise FileNotFoundError(f"{output_dir} has no {INDEX}: the run has not been finished.")
+    if new_dir.exists() and not (new_dir.is_dir() and not any(new_dir.iterdir())):
+        raise FileExistsError(f"{new_dir} is not an empty folder: name another one.")
+    step = snapshots.steps[-1] if step is None else step
+    # A network that only helps in training, such as a discriminator, is no part of the pipeline.
+    networks = [name for name in snapshots.networks if (output_dir / name).is_dir()]
+    if not networks:
+        raise ValueError(f"The pipeline in {output_dir} has none of the networks {', '.join(snapshots.networks)}.")
+    record = {"std": std, "step": step, "networks": networks}
+    with written_beside(new_dir) as folder:
+        for name in files_to_publish(output_dir):
+            if name not in OF_THE_PUBLISHED_WEIGHTS:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(output_dir / name, folder / name)
+        for network in networks:
+            average, record["profile_error"] = snapshots.reconstruct(network, std, step)
+            for file in sorted((folder / network).glob("*.safetensors")):
+                _replace_weights(file, average)
+        (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+    return record
+
+
+def _replace_weights(path: Path, average: dict) -> None:
+    with safe_open(path, framework="pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
+    for name, tensor in tensors.items():
+        if name not in average or average[name].shape != tensor.shape:
+            raise ValueError(f"The snapshots are of another network than {path.parent.name}: {name} does not fit.")
+        tensors[name] = average[name].to(tensor.dtype)
+    save_file(tensors, path, metadata)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Reconstruct an average as the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output_dir", help="The output folder of a finished run with --posthoc_ema_stds.")
+    parser.add_argument("new_dir", help="The pipeline folder to make.")
+    parser.add_argument("--std", type=float, required=True, help="The length of the average, such as 0.08.")
+    parser.add_argument("--step", type=int, help="Where the average ends; by default at the last snapshot.")
+    options = parser.parse_args(arguments)
+    with one_sentence(ValueError, OSError, status=2):
+        record = reconstruct_ema(options.output_dir, options.new_dir, options.std, options.step)
+    print(
+        f"Wrote {options.new_dir}: the average of length {record['std']} at step {record['step']}, "
+        f"whose profile is met to {record['profile_error']:.2%}."
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""Train a classifier of noisy images, which guides a diffusion model to a class.
+
+    accelerate launch training/train_classifier.py --config examples/digits_classifier.yaml
+
+Classifier guidance (Dhariwal & Nichol 2021, section 4): the classifier learns from images noised as those of the given
+diffusion model, which may know nothing of classes. The result is its pipeline with the classifier and the guider.
+"""
+
+import itertools
+import math
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+
+from diffusers_ext.data import ImageDataset
+from diffusers_ext.guiders import ClassifierGuidance
+from diffusers_ext.losses import noise_levels
+from diffusers_ext.models import NoisyClassifier
+from diffusers_ext.pipelines import ClassConditionalPipeline
+from diffusers_ext.training.command import run
+from diffusers_ext.training.configuration import JSONObject, TrainingConfig, option
+from diffusers_ext.training.draws import Draw
+from diffusers_ext.training.evaluate import Evaluator, SamplingConfig
+from diffusers_ext.training.generation import gather_rows
+from diffusers_ext.training.grids import sample_grid
+from diffusers_ext.training.objectives import prediction_type
+from diffusers_ext.training.recipe import Recipe
+
+
+ROWS_PER_SCALE = 2
+NOISE_LEVELS = (0.0, 0.25, 0.5, 0.75)  # as fractions of all timesteps
+
+
+@dataclass
+class ClassifierConfig(SamplingConfig, TrainingConfig):
+    """The options of train_classifier.py."""
+
+    pretrained_model_name_or_path: str | None = option(
+        help="The pipeline of the diffusion model to guide: a local folder or a Hub name."
+    )
+    classifier: JSONObject = option(
+        JSONObject(), help="Arguments of NoisyClassifier, as JSON or a YAML mapping; by default a small one."
+    )
+    guidance_scale: float = option(3.0, help="The scale that the published guider starts with.")
+    guidance_scales: list[float] = option([0.0, 1.0, 3.0, 10.0], help="The scales to measure and to draw.")
+    validation_split: str | None = option(
+        help="The split on which the accuracy at each noise level is measured; by default the training images."
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require(self.pretrained_model_name_or_path is not None, "--pretrained_model_name_or_path is required")
+
+
+class ClassifierRecipe(Recipe):
+    """Cross-entropy at all noise levels."""
+
+    config_class = ClassifierConfig
+
+    def __init__(self, config: ClassifierConfig):
+        super().__init__(config)
+        if self.dataset.id2label is None:
+            raise ValueError("A classifier needs labels: name the column with --label_column.")
+        self.diffusion = ClassConditionalPipeline.from_pretrained(
+            config.pretrained_model_name_or_path, cache_dir=config.cache_dir
+        )
+        self._check_images()
+        self.evaluator = Evaluator(config, self.dataset)
+
+    def _check_images(self) -> None:
+        pipeline, name = self.diffusion, self.config.pretrained_model_name_or_path
+        channels, names = pipeline.unet.config.in_channels, pipeline.config.id2label
+        if channels != self.config.channels:
+            raise ValueError(f"{name} makes images of {channels} channels, but this run has {self.config.channels}.")
+        if names is not None and names != self.dataset.id2label:
+            raise ValueError(f"{name} and the data set have different classes.")
+
+    def identity(self) -> dict:
+        return {"scheduler": {k: v for k, v in self.diffusion.scheduler.config.items() if not k.startswith("_")}}
+
+    def networks(self) -> dict[str, torch.nn.Module]:
+        """The half U-Net, with an output for each class."""
+        shape = {"in_channels": self.config.channels, "num_classes": len(self.dataset.id2label)}
+        return {"classifier": NoisyClassifier(**{**self.config.classifier, **shape, "sample_size": self.config.size})}
+
+    def step(self, batch, draw):
+        clean, labels = batch["pixel_values"], batch["class_labels"]
+        noisy, timesteps = self.noised(clean, level=draw.uniform(), noise=draw.normal_like(clean))
+        logits = self.classifier(noisy, timesteps).logits.float()
+        self.minimise("classifier", F.cross_entropy(logits, labels, reduction="none"))
+        self.log(accuracy=(logits.argmax(dim=1) == labels).float())
+
+    def noised(
+        self, clean: torch.Tensor, level: torch.Tensor, noise: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images (N, C, H, W) as the diffusion model sees them, and their timesteps (N,), at levels (N,) in [0, 1)."""
+        scheduler = self.diffusion.scheduler
+        timesteps = timesteps_at(level, scheduler)
+        alpha, sigma = noise_levels(scheduler, timesteps)
+        return alpha * clean + sigma * noise, timesteps
+
+    def pipeline(self, classifier: NoisyClassifier) -> ClassConditionalPipeline:
+        """The pipeline of the diffusion model, with the classifier and its guider."""
+        base = self.diffusion
+        pipeline = ClassConditionalPipeline(
+            unet=base.unet,
+            scheduler=base.scheduler,
+            guider=ClassifierGuidance(guidance_scale=self.config.guidance_scale),
+            classifier=classifier,
+            id2label=self.dataset.id2label,
+            null_class_label=base.config.null_class_label,
+            default_num_inference_steps=base.config.default_num_inference_steps,
+        )
+        return pipeline.to(classifier.device)
+
+    def sample_grid(self, generate):
+        """A column per class (the first ten), rows by rising guidance scale, all from the same noise."""
+        names, scales = self.dataset.id2label, self.config.guidance_scales
+        shown = list(names)[:10]
+        labels = shown * ROWS_PER_SCALE
+        images = [generate.images(len(labels), labels, guidance_scale=scale) for scale in scales]
+        row_titles = [f"{scale:g}" if row == 0 else "" for scale in scales for row in range(ROWS_PER_SCALE)]
+        return sample_grid(torch.cat(images), len(shown), [names[label] for label in shown], row_titles)
+
+    def evaluate(self, generate):
+        """The samples at each guidance scale, after the classifier's own accuracy."""
+        return [self._accuracies(generate), *self.evaluator(generate)]
+
+    def _accuracies(self, generate) -> dict:
+        """The classifier's own accuracy at a few noise levels, on images that it may not have seen."""
+        accelerator, classifier = generate.accelerator, generate.pipeline.classifier
+        share = {"process_index": accelerator.process_index, "num_processes": accelerator.num_processes}
+        rows = itertools.count(accelerator.process_index, accelerator.num_processes)
+        draw, correct = Draw(self.config.seed, accelerator.device), []
+        for batch in self._validation_images().reference_batches(self.config.evaluation_batch_size, **share):
+            clean = batch["pixel_values"].to(accelerator.device) / 127.5 - 1
+            noise = draw.begin(0, list(itertools.islice(rows, len(clean)))).normal_like(clean)
+            by_level = []
+            for level in NOISE_LEVELS:
+                noisy, timesteps = self.noised(clean, torch.full_like(clean[:, 0, 0, 0], level), noise)
+                with torch.no_grad():
+                    predicted = classifier(noisy, timesteps).logits.argmax(dim=1).cpu()
+                by_level.append(predicted == batch["class_labels"])
+            correct.append(torch.stack(by_level, dim=1))
+        accuracies = gather_rows(correct, accelerator).float().mean(dim=0).tolist()
+        names = [f"classifier_accuracy_at_{level:.0%}" for level in NOISE_LEVELS]
+        split = self.config.validation_split or self.config.dataset_split
+        provenance = {"split": split, "sampling_seed": self.config.seed}
+        return {"guidance_scale": None, **dict(zip(names, accuracies, strict=True)), "provenance": provenance}
+
+    def _validation_images(self) -> ImageDataset:
+        config = self.config
+        if config.validation_split is None:
+            return self.dataset
+        dataset = replace(config, dataset_split=config.validation_split).load_dataset(config.size, config.channels)
+        if dataset.id2label != self.dataset.id2label:
+            raise ValueError(
+                f"The splits {config.dataset_split} and {config.validation_split} differ in their classes."
+            )
+        return dataset
+
+    def describe(self) -> dict:
+        names = list(self.dataset.id2label.values())
+        return {
+            "task": "Class-conditional image generation by classifier guidance: a diffusion model, and a classifier "
+            "of noisy images that guides it.",
+            "usage": f"images = pipe(class_labels={names[:2]}, num_images_per_label=4, "
+            f"guidance_scale={self.config.guidance_scale}).images",
+            "base_model": self.config.pretrained_model_name_or_path,
+            "tags": ["class-conditional-image-generation", "classifier-guidance", "diffusion"],
+        }
+
+
+def timesteps_at(level: torch.Tensor, scheduler) -> torch.Tensor:
+    """The timesteps (N,) that a denoiser is told at levels (N,) in [0, 1) of its process, from the least noise on."""
+    config = scheduler.config
+    if "sigma_data" in config:  # EDM tells log(sigma) / 4
+        least, most = math.log(config.sigma_min) / 4, math.log(config.sigma_max) / 4
+        return least + (most - least) * level
+    timesteps = level * config.num_train_timesteps
+    return timesteps if prediction_type(scheduler) == "flow_prediction" else timesteps.long()
+
+
+if __name__ == "__main__":
+    run(ClassifierRecipe)
