@@ -45,10 +45,11 @@ class Config:
             raise ValueError(f"{sentence}.")
 
     def require_at_least(self, least: float, *names: str) -> None:
-        """Refuse options below `least`; those that are not set pass."""
+        """Refuse options below `least`, and lists with such an entry; those that are not set pass."""
         for name in names:
             value = getattr(self, name)
-            self.require(value is None or value >= least, f"--{name} must be at least {least}, not {value}")
+            for number in value if isinstance(value, list) else [value]:
+                self.require(number is None or number >= least, f"--{name} must be at least {least}, not {number}")
 
     def to_dict(self) -> dict:
         """All options as plain values, without secrets."""

@@ -1,7 +1,7 @@
 """The processes that a denoiser can be trained in: how they add noise, what the network learns, and what samples it.
 
-In each of them a noisy sample is `alpha * clean + sigma * noise`, and the network is told the noise level as its
-`timesteps`: an index (discrete diffusion), a time in [0, num_train_timesteps) (rectified flow), or ln(sigma)/4 (EDM).
+In each of them the network sees `alpha * clean + sigma * noise`, and is told the noise level as its `timesteps`: an
+index (discrete diffusion), a time in [0, num_train_timesteps) (rectified flow), or ln(sigma / alpha) / 4 (EDM).
 """
 
 import torch
@@ -22,10 +22,11 @@ class Objective:
 
     Args:
         config ([`~diffusers_ext.training.train_diffusion.DiffusionConfig`]): the options.
+        scheduler ([`SchedulerMixin`]): knows the noise level of each timestep.
     """
 
-    def __init__(self, config):
-        self.config = config
+    def __init__(self, config, scheduler):
+        self.config, self.scheduler = config, scheduler
 
     @property
     def outputs_per_channel(self) -> int:
@@ -43,16 +44,12 @@ class Objective:
 
     def levels(self, timesteps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """`alpha` and `sigma`, float32 of shape (N, 1, 1, 1)."""
-        raise NotImplementedError
+        return noise_levels(self.scheduler, timesteps)
 
     def add_noise(self, clean: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        """The noisy sample (N, C, H, W)."""
+        """What the network sees, (N, C, H, W)."""
         alpha, sigma = self.levels(timesteps)
         return alpha * clean + sigma * noise
-
-    def scale_input(self, noisy: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        """The noisy sample as the network sees it."""
-        return noisy
 
     def losses(
         self,
@@ -90,13 +87,13 @@ class DiscreteDiffusion(Objective):
     """Denoising diffusion (Ho et al. 2020), with the variances and losses of Nichol and Dhariwal (2021)."""
 
     def __init__(self, config):
-        super().__init__(config)
-        self.scheduler = ExactDDPMScheduler(
+        scheduler = ExactDDPMScheduler(
             num_train_timesteps=config.num_train_timesteps,
             beta_schedule=config.beta_schedule,
             prediction_type=config.prediction_type,
             variance_type=config.variance_type,
         )
+        super().__init__(config, scheduler)
 
     @property
     def outputs_per_channel(self) -> int:
@@ -109,9 +106,6 @@ class DiscreteDiffusion(Objective):
     def draw_timesteps(self, draw) -> torch.Tensor:
         # A sigmoid can round up to 1.
         return super().draw_timesteps(draw).long().clamp(max=self.config.num_train_timesteps - 1)
-
-    def levels(self, timesteps):
-        return noise_levels(self.scheduler, timesteps)
 
     def losses(self, output, clean, noisy, noise, timesteps):
         loss_type = self.config.loss_type
@@ -135,15 +129,11 @@ class RectifiedFlow(Objective):
     """Flow matching along straight lines (Liu et al. 2022, Lipman et al. 2022)."""
 
     def __init__(self, config):
-        super().__init__(config)
-        self.scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=config.num_train_timesteps)
+        super().__init__(config, FlowMatchEulerDiscreteScheduler(num_train_timesteps=config.num_train_timesteps))
 
     def identity(self) -> dict:
         names = ("prediction_type", "num_train_timesteps")
         return {name: getattr(self.config, name) for name in names}
-
-    def levels(self, timesteps):
-        return noise_levels(self.scheduler, timesteps)
 
     def losses(self, output, clean, noisy, noise, timesteps):
         alpha, sigma = self.levels(timesteps)
@@ -162,6 +152,9 @@ class RectifiedFlow(Objective):
 class EDM(Objective):
     """The design of Karras et al. (2022), table 1: the denoiser is c_skip * noisy + c_out * network(c_in * noisy)."""
 
+    def __init__(self, config):
+        super().__init__(config, EDMDPMSolverMultistepScheduler(sigma_data=config.sigma_data))
+
     def identity(self) -> dict:
         names = ("prediction_type", "sigma_data")
         return {name: getattr(self.config, name) for name in names}
@@ -170,24 +163,16 @@ class EDM(Objective):
         """c_noise = ln(sigma) / 4, with a normal ln(sigma)."""
         return (self.config.edm_p_mean + self.config.edm_p_std * draw.normal()) / 4
 
-    def levels(self, timesteps):
-        sigma = (4 * timesteps).exp()[:, None, None, None]
-        return torch.ones_like(sigma), sigma
-
-    def scale_input(self, noisy, timesteps):
-        _, sigma = self.levels(timesteps)
-        return noisy / (sigma**2 + self.config.sigma_data**2).sqrt()  # c_in
-
     def losses(self, output, clean, noisy, noise, timesteps):
-        _, sigma = self.levels(timesteps)
+        alpha, sigma = self.levels(timesteps)  # of what the network sees: c_in and c_in * sigma
         sigma_data = self.config.sigma_data
         # (clean - c_skip * noisy) / c_out, without its cancellation at small sigma. The weight on the error of the
         # denoiser, 1 / c_out**2, makes that of the network 1 (eq. 8).
-        target = (sigma * clean / sigma_data - sigma_data * noise) / (sigma**2 + sigma_data**2).sqrt()
+        target = sigma / sigma_data * clean - alpha * sigma_data * noise
         return diffusion_loss(output, target, torch.ones_like(sigma))
 
     def sampling_scheduler(self):
-        return EDMDPMSolverMultistepScheduler(sigma_data=self.config.sigma_data)
+        return EDMDPMSolverMultistepScheduler.from_config(self.scheduler.config)
 
 
 def build_objective(config) -> Objective:

@@ -170,7 +170,7 @@ class DiffusionRecipe(Recipe):
         noise = draw.normal_like(clean)
         noisy = self.objective.add_noise(clean, noise, timesteps)
 
-        output = self.unet(self.objective.scale_input(noisy, timesteps), timesteps, class_labels=labels).sample
+        output = self.unet(noisy, timesteps, class_labels=labels).sample
 
         losses = self.objective.losses(output, clean, noisy, noise, timesteps)
         self.minimise("unet", weights * losses)
