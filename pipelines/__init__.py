@@ -1,5 +1,5 @@
 from diffusers_ext.hub import PublishableMixin
-from diffusers_ext.pipelines import pipeline_class_conditional
+from diffusers_ext.pipelines import pipeline_class_conditional, pipeline_palette
 from diffusers_ext.registration import register
 
 
@@ -10,4 +10,8 @@ class ClassConditionalPipeline(PublishableMixin, pipeline_class_conditional.Clas
     __doc__ = pipeline_class_conditional.ClassConditionalPipeline.__doc__
 
 
-__all__ = ["ClassConditionalPipeline"]
+class PalettePipeline(PublishableMixin, pipeline_palette.PalettePipeline):
+    __doc__ = pipeline_palette.PalettePipeline.__doc__
+
+
+__all__ = ["ClassConditionalPipeline", "PalettePipeline"]

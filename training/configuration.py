@@ -73,6 +73,9 @@ class DataConfig(Config):
     )
     dataset_split: str = option("train", help="The split to train on.")
     image_column: str = option("image", help="The column that holds the images.")
+    conditioning_image_column: str | None = option(
+        help="The column of a second image for each, of the same shape, that the first is to be made from."
+    )
     label_column: str | None = option(
         help="The column of class labels, or `none` for an unconditional model. By default `label`, if there is one."
     )
@@ -94,6 +97,7 @@ class DataConfig(Config):
             train_data_dir=self.train_data_dir,
             split=self.dataset_split,
             image_column=self.image_column,
+            conditioning_image_column=self.conditioning_image_column,
             label_column=self.label_column,
             resolution=size,
             channels=channels,

@@ -17,7 +17,17 @@ _PUBLIC_NAMES = {
         "convert_improved_diffusion",
         "convert_latent_diffusion",
     ],
-    "data": ["ImageDataset", "UnreadableImagesError", "decode_image", "derive_seed", "load_image_dataset"],
+    "data": [
+        "CORRUPTIONS",
+        "Corruption",
+        "ImageDataset",
+        "UnreadableImagesError",
+        "decode_image",
+        "derive_seed",
+        "describe_corruptions",
+        "load_corruptions",
+        "load_image_dataset",
+    ],
     "guiders": ["ClassifierGuidance"],
     "hub": ["PublishableMixin", "publish_folder", "write_model_card"],
     "losses": [
@@ -65,7 +75,7 @@ _PUBLIC_NAMES = {
         "vlb_bits_per_dim",
     ],
     "models": ["ADMUNet2DModel", "NoisyClassifier"],
-    "pipelines": ["ClassConditionalPipeline"],
+    "pipelines": ["ClassConditionalPipeline", "PalettePipeline"],
     "schedulers": [
         "EDMHeunScheduler",
         "ExactDDIMInverseScheduler",
@@ -99,10 +109,14 @@ if TYPE_CHECKING:
         convert_latent_diffusion as convert_latent_diffusion,
     )
     from diffusers_ext.data import (
+        CORRUPTIONS as CORRUPTIONS,
+        Corruption as Corruption,
         ImageDataset as ImageDataset,
         UnreadableImagesError as UnreadableImagesError,
         decode_image as decode_image,
         derive_seed as derive_seed,
+        describe_corruptions as describe_corruptions,
+        load_corruptions as load_corruptions,
         load_image_dataset as load_image_dataset,
     )
     from diffusers_ext.guiders import (
@@ -163,6 +177,7 @@ if TYPE_CHECKING:
     )
     from diffusers_ext.pipelines import (
         ClassConditionalPipeline as ClassConditionalPipeline,
+        PalettePipeline as PalettePipeline,
     )
     from diffusers_ext.schedulers import (
         EDMHeunScheduler as EDMHeunScheduler,

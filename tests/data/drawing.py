@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 
@@ -17,3 +18,10 @@ def write_images(folder: Path, *names: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         draw(number).save(path, "PNG")
     return folder
+
+
+def photo(height: int, width: int, channels: int = 3) -> torch.Tensor:
+    """Smooth shapes and hard edges, like a photograph's."""
+    y, x = torch.meshgrid(torch.linspace(0, 6, height), torch.linspace(0, 9, width), indexing="ij")
+    waves = torch.stack([(torch.sin(x * (c + 1)) + torch.cos(y + c)) * 60 + 128 for c in range(channels)])
+    return torch.where((x * 3 + y).int() % 7 == 0, 255 - waves, waves).clamp(0, 255).to(torch.uint8)

@@ -6,12 +6,7 @@ from PIL import Image
 from diffusers_ext.data import derive_seed
 from diffusers_ext.data.transforms import ImageTransform, cover_size, resize, to_pixel_values
 
-
-def photo(height: int, width: int, channels: int = 3) -> torch.Tensor:
-    """Smooth shapes and hard edges, like a photograph's."""
-    y, x = torch.meshgrid(torch.linspace(0, 6, height), torch.linspace(0, 9, width), indexing="ij")
-    waves = torch.stack([(torch.sin(x * (c + 1)) + torch.cos(y + c)) * 60 + 128 for c in range(channels)])
-    return torch.where((x * 3 + y).int() % 7 == 0, 255 - waves, waves).clamp(0, 255).to(torch.uint8)
+from .drawing import photo
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,15 @@ Image.init()
 
 
 class UnreadableImageError(ValueError):
-    """One image could not be decoded; the message is the reason."""
+    """One image could not be decoded; the message is the reason.
+
+    Attributes:
+        path (`str | None`): where the image lies, if that is known.
+    """
+
+    def __init__(self, reason: str, path: str | None = None):
+        super().__init__(reason)
+        self.path = path
 
 
 class UnreadableImagesError(ValueError):
@@ -66,10 +74,10 @@ def image_extensions() -> set[str]:
     }
 
 
-def image_name(value: Any, row: str) -> str:
-    """What messages call an image: its path if it has one, else its row."""
+def image_path(value: Any) -> str | None:
+    """The path in what an image column holds, None if there is none."""
     path = value.get("path") if isinstance(value, dict) else value
-    return path if isinstance(path, str) else row
+    return path if isinstance(path, str) else None
 
 
 def decode_image(value: Any, channels: int) -> torch.Tensor:

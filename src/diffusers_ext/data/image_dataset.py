@@ -8,13 +8,15 @@ from typing import Any
 
 import torch
 
-from diffusers_ext.data.decoding import decode_image
+from diffusers_ext.data.decoding import UnreadableImageError, decode_image, image_path
 from diffusers_ext.data.sources import Source
 from diffusers_ext.data.transforms import ImageTransform
 
 
 class ImageDataset(ABC):
     """Images of one size, with or without class labels, as an endless stream of batches. Made by `load_image_dataset`.
+
+    Of a paired set, each image comes with its conditioning image, cropped, resized and flipped as one with it.
 
     Attributes:
         num_examples (`int | None`): the number of readable images N; None when streaming.
@@ -66,7 +68,8 @@ class ImageDataset(ABC):
                 needs none and starts none.
 
         Yields:
-            "pixel_values", float32 (B, C, H, W) in [-1, 1], and for a labelled set "class_labels", int64 (B,).
+            "pixel_values", float32 (B, C, H, W) in [-1, 1], for a paired set "conditioning_pixel_values", likewise,
+            and for a labelled set "class_labels", int64 (B,).
 
         Raises:
             UnreadableImagesError: while streaming, at an unreadable image.
@@ -85,7 +88,8 @@ class ImageDataset(ABC):
         first `limit` rows; the last batch may be smaller.
 
         Yields:
-            "pixel_values", uint8 (b, C, H, W), and for a labelled set "class_labels", int64 (b,).
+            "pixel_values", uint8 (b, C, H, W), for a paired set "conditioning_pixel_values", likewise, and for a
+            labelled set "class_labels", int64 (b,).
         """
         _check_share(batch_size, process_index, num_processes)
         if limit is not None and limit < 1:
@@ -94,7 +98,8 @@ class ImageDataset(ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """32 hexadecimal digits that identify the content: pixels (before resizing), labels and their names, in order.
+        """32 hexadecimal digits that identify the content: pixels (before resizing) of images and conditioning images,
+        labels and their names, in order.
 
         A copy of the set elsewhere has the same; paths and times play no role. A stream is known by its columns, its
         classes and its first images only.
@@ -110,9 +115,25 @@ class ImageDataset(ABC):
         self, batch_size: int, process_index: int, num_processes: int, limit: int | None
     ) -> Iterator[dict[str, torch.Tensor]]: ...
 
-    def _decode(self, value: Any) -> torch.Tensor:
-        """An image of the source as (C, h, w) uint8 in its own size; raises UnreadableImageError."""
-        return decode_image(self._source.locate(value), self.channels)
+    def _decode(self, values: tuple[Any, ...]) -> list[torch.Tensor]:
+        """The images of a row as (C, h, w) uint8 in their own sizes; raises UnreadableImageError."""
+        images = []
+        for value in values:
+            try:
+                images.append(decode_image(self._source.locate(value), self.channels))
+            except UnreadableImageError as error:
+                raise UnreadableImageError(str(error), image_path(value)) from error
+        sizes = [tuple(image.shape[-2:]) for image in images]
+        if not all(_same_shape(size, sizes[0]) for size in sizes):
+            reason = "this conditioning image of {}x{} pixels has not the shape of its image, {}x{}"
+            raise UnreadableImageError(reason.format(*sizes[1], *sizes[0]), image_path(values[1]))
+        return images
+
+    def _named(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The images (B, C, H, W) of a batch by name; the conditioning images of a pair follow in the channels."""
+        names = ["pixel_values", "conditioning_pixel_values"][: len(self._source.image_columns)]
+        parts = (part.contiguous() for part in images.split(self.channels, dim=1))
+        return dict(zip(names, parts, strict=True))
 
 
 def _check_share(batch_size: int, process_index: int, num_processes: int) -> None:
@@ -122,8 +143,19 @@ def _check_share(batch_size: int, process_index: int, num_processes: int) -> Non
         raise ValueError(f"process_index must be from 0 to num_processes - 1, not {process_index} of {num_processes}")
 
 
-def pixel_digest(pixels: torch.Tensor) -> bytes:
-    """What identifies one decoded image, (C, h, w) uint8."""
+def _same_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether one size is the other times a factor, up to the rounding of a side to whole pixels."""
+    (height, width), (other_height, other_width) = sorted((one, other))
+    scale = max(other_height / height, other_width / width)
+    return abs(height * scale - other_height) <= scale and abs(width * scale - other_width) <= scale
+
+
+def pixel_digest(images: list[torch.Tensor]) -> bytes:
+    """What identifies the decoded images of a row, each (C, h, w) uint8."""
+    return b"".join(_image_digest(image) for image in images)
+
+
+def _image_digest(pixels: torch.Tensor) -> bytes:
     # decode_image gives a view of an (h, w, C) array, whose memory is hashed as it lies.
     pixels = pixels.permute(1, 2, 0).contiguous()
     return hashlib.blake2b(pixels.numpy(), digest_size=16, salt=b"%d,%d" % pixels.shape[:2]).digest()

@@ -12,7 +12,7 @@ import psutil
 import torch
 from tqdm.auto import tqdm
 
-from diffusers_ext.data.decoding import UnreadableImageError, UnreadableImagesError, image_name
+from diffusers_ext.data.decoding import UnreadableImageError, UnreadableImagesError
 from diffusers_ext.data.image_dataset import ImageDataset, pixel_digest
 from diffusers_ext.data.parallel import in_workers, threaded_map
 from diffusers_ext.data.randomness import derive_seed
@@ -52,9 +52,9 @@ class IndexedImageDataset(ImageDataset):
     def _fits_in_memory(self) -> bool:
         num_rows = len(self._source.rows)
         sizes = []
-        for value in self._values(list(range(0, num_rows, max(1, num_rows // 16)))):
+        for values in self._values(list(range(0, num_rows, max(1, num_rows // 16)))):
             try:
-                sizes.append(self._transform.fit(self._decode(value)).numel())
+                sizes.append(self._transform.fit(*self._decode(values)).numel())
             except UnreadableImageError:
                 continue  # named by _read_all
         estimate = num_rows * sum(sizes) / max(1, len(sizes))
@@ -75,9 +75,9 @@ class IndexedImageDataset(ImageDataset):
             disable=int(os.environ.get("LOCAL_RANK", 0)) > 0,
         )
         readable, reasons, content = [], {}, hashlib.blake2b(digest_size=16)
-        for row, (value, image) in enumerate(images):
+        for row, image in enumerate(images):
             if isinstance(image, UnreadableImageError):
-                reasons[image_name(value, f"row {row}")] = str(image)
+                reasons[image.path or f"row {row}"] = str(image)
                 continue
             digest, pixels = image
             readable.append(row)
@@ -95,16 +95,17 @@ class IndexedImageDataset(ImageDataset):
         self.num_examples = len(readable)
         self.num_skipped = len(rows) - len(readable)
 
-    def _values(self, indices: range | list[int]) -> list[Any]:
-        return self._source.rows[indices][self._source.image_column]
+    def _values(self, indices: range | list[int]) -> list[tuple[Any, ...]]:
+        columns = self._source.rows[indices]
+        return list(zip(*(columns[name] for name in self._source.image_columns), strict=True))
 
-    def _read(self, value: Any) -> tuple[Any, Any]:
-        """The value, with its digest and fitted pixels or with the error that says why there are none."""
+    def _read(self, values: tuple[Any, ...]) -> tuple[bytes, torch.Tensor | None] | UnreadableImageError:
+        """The digest and the fitted pixels of a row, or the error that says why there are none."""
         try:
-            pixels = self._decode(value)
+            images = self._decode(values)
         except UnreadableImageError as error:
-            return value, error
-        return value, (pixel_digest(pixels), self._transform.fit(pixels) if self.cached else None)
+            return error
+        return pixel_digest(images), self._transform.fit(*images) if self.cached else None
 
     def _batches(self, batch_size, seed, start, process_index, num_processes, num_workers):
         generate = functools.partial(self._generate, batch_size, seed, start, process_index, num_processes)
@@ -135,10 +136,10 @@ class IndexedImageDataset(ImageDataset):
 
     def _labelled(self, indices: torch.Tensor, pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:
         labels = {} if self._labels is None else {"class_labels": self._labels[indices]}
-        return {"pixel_values": pixel_values} | labels
+        return self._named(pixel_values) | labels
 
     def _crops(self, indices: torch.Tensor, draws: list[int] | None = None) -> torch.Tensor:
-        """(B, C, H, W) uint8; cropped where the draws say, in the middle without."""
+        """(B, C or 2C, H, W) uint8; cropped where the draws say, in the middle without."""
         images = self._cache.images
         if isinstance(images, torch.Tensor) and tuple(images.shape[-2:]) == self.resolution:
             return images.index_select(0, indices)  # many times faster than indexing
@@ -146,16 +147,16 @@ class IndexedImageDataset(ImageDataset):
             fitted = [images[index] for index in indices.tolist()]
         else:
             values = self._values(indices.tolist())
-            fitted = [self._decode_again(index, value) for index, value in zip(indices.tolist(), values, strict=True)]
+            fitted = [self._decode_again(index, row) for index, row in zip(indices.tolist(), values, strict=True)]
         if draws is None:
             return torch.stack([self._transform.center(image) for image in fitted])
         return torch.stack([self._transform.crop(image, draw) for image, draw in zip(fitted, draws, strict=True)])
 
-    def _decode_again(self, index: int, value: Any) -> torch.Tensor:
+    def _decode_again(self, index: int, values: tuple[Any, ...]) -> torch.Tensor:
         try:
-            return self._transform.fit(self._decode(value))
+            return self._transform.fit(*self._decode(values))
         except UnreadableImageError as error:  # it was readable when the set was loaded
-            raise UnreadableImagesError({image_name(value, f"image {index}"): str(error)}) from error
+            raise UnreadableImagesError({error.path or f"image {index}": str(error)}) from error
 
 
 class _ImageCache:

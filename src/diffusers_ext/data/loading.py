@@ -16,6 +16,7 @@ def load_image_dataset(
     train_data_dir: str | None = None,
     split: str = "train",
     image_column: str = "image",
+    conditioning_image_column: str | None = None,
     label_column: str | None = None,
     resolution: int | Sequence[int] = 64,
     channels: int = 3,
@@ -38,6 +39,10 @@ def load_image_dataset(
             (parquet, webdataset, `save_to_disk` ...). Nothing is written to it.
         split: which split; a folder without splits is all "train".
         image_column: the column with the images: an Image, encoded bytes, paths, or integer arrays.
+        conditioning_image_column: the column with the other images of a paired set, such as "conditioning_image": what
+            is seen of a scene when the image has to be made of it. In a folder of images a metadata file names them,
+            as `conditioning_image_file_name`. They are read, resized, cropped and flipped as the images are; their
+            size may be another, of the same aspect ratio.
         label_column: the column with the classes: a ClassLabel, strings or integers (numbered in sorted order). None
             takes "label" if there is such a column and trains without labels otherwise; "none" never takes labels.
         resolution: pixels, H and W in one or as (H, W). Images are resized, up or down, so that the crop just fits.
@@ -66,7 +71,15 @@ def load_image_dataset(
     if shuffle_buffer_size < 1:
         raise ValueError(f"shuffle_buffer_size must be at least 1, not {shuffle_buffer_size}")
     source = open_source(
-        dataset_name, dataset_config_name, train_data_dir, split, image_column, label_column, streaming, cache_dir
+        dataset_name,
+        dataset_config_name,
+        train_data_dir,
+        split,
+        image_column,
+        conditioning_image_column,
+        label_column,
+        streaming,
+        cache_dir,
     )
     transform = ImageTransform(resolution, center_crop, random_flip)
     if streaming:

@@ -39,15 +39,15 @@ class Source:
 
     Attributes:
         rows: a `Dataset`, or an `IterableDataset` when streaming, whose images are not decoded.
-        image_column: the column with the images.
+        image_columns: the column with the images, and of a paired set that with the conditioning images.
         label_column: the column with the class ids of a stream, None if unlabelled.
         labels: int64 (N,), the class ids of a `Dataset`; None if unlabelled, or in a stream.
         id2label: the names of the classes by id, None if unlabelled.
-        folder: what relative paths in the image column are relative to.
+        folder: what relative paths in the image columns are relative to.
     """
 
     rows: Dataset | IterableDataset
-    image_column: str
+    image_columns: list[str]
     label_column: str | None = None
     labels: torch.Tensor | None = None
     id2label: dict[int, str] | None = None
@@ -66,6 +66,7 @@ def open_source(
     train_data_dir: str | None = None,
     split: str = "train",
     image_column: str = "image",
+    conditioning_image_column: str | None = None,
     label_column: str | None = None,
     streaming: bool = False,
     cache_dir: str | None = None,
@@ -94,7 +95,8 @@ def open_source(
         splits = _load(name, dataset_config_name, streaming, cache_dir)
     if split not in splits:
         raise ValueError(f"{name!r} has no split {split!r}, its splits are {', '.join(map(str, splits))}")
-    source = _select_columns(splits, split, image_column, label_column)
+    image_columns = [image_column] if conditioning_image_column is None else [image_column, conditioning_image_column]
+    source = _select_columns(splits, split, image_columns, label_column)
     if streaming and isinstance(source.rows, Dataset):
         source = _as_stream(source)
     return replace(source, folder=folder if is_local else "")
@@ -137,15 +139,18 @@ def _declares_configs(folder: str) -> bool:
         raise ValueError(f"the header of {card!r} is not YAML: {' '.join(str(error).split())}") from error
 
 
-def _select_columns(splits: dict, split: str, image_column: str, label_column: str | None) -> Source:
+def _select_columns(splits: dict, split: str, image_columns: list[str], label_column: str | None) -> Source:
     rows = splits[split]
     if rows.features is None:
         raise ValueError(
             "the columns of this data set have no declared types, so it cannot be streamed: pass streaming=False"
         )
-    _check_image_column(rows.features, image_column)
+    if len(set(image_columns)) < len(image_columns):
+        raise ValueError(f"images and conditioning images must be different columns, not both {image_columns[0]!r}")
+    for column in image_columns:
+        _check_image_column(rows.features, column)
     label_column = find_label_column(rows.features, label_column)
-    source = Source(rows, image_column, label_column)
+    source = Source(rows, image_columns, label_column)
     if label_column is not None:
         feature = rows.features[label_column]
         if isinstance(rows, Dataset):
@@ -157,10 +162,11 @@ def _select_columns(splits: dict, split: str, image_column: str, label_column: s
                 f"the label column {label_column!r} holds {feature}, whose classes are not known before all rows are "
                 f"read: pass streaming=False, make it a ClassLabel, or pass label_column={UNLABELLED!r}"
             )
-    columns = [image_column] if isinstance(rows, Dataset) or label_column is None else [image_column, label_column]
-    source.rows = rows.select_columns(columns)
-    if isinstance(rows.features[image_column], Image):
-        source.rows = source.rows.cast_column(image_column, Image(decode=False))
+    with_labels = label_column is not None and not isinstance(rows, Dataset)
+    source.rows = rows.select_columns(image_columns + [label_column] * with_labels)
+    for column in image_columns:
+        if isinstance(rows.features[column], Image):
+            source.rows = source.rows.cast_column(column, Image(decode=False))
     return source
 
 

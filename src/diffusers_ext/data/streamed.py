@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from datasets import IterableDataset
 
-from diffusers_ext.data.decoding import UnreadableImageError, UnreadableImagesError, image_name
+from diffusers_ext.data.decoding import UnreadableImageError, UnreadableImagesError
 from diffusers_ext.data.image_dataset import ImageDataset, pixel_digest
 from diffusers_ext.data.labels import UNLABELLED, is_missing
 from diffusers_ext.data.parallel import in_workers, threaded_map
@@ -33,7 +33,7 @@ class _Row(NamedTuple):
 
 
 class _Sample(NamedTuple):
-    pixels: torch.Tensor  # (C, H, W) uint8, cropped
+    pixels: torch.Tensor  # (C or 2C, H, W) uint8, cropped
     label: int | None
     draw: int
 
@@ -64,7 +64,7 @@ class StreamedImageDataset(ImageDataset):
         content = hashlib.blake2b(repr(self.id2label).encode(), digest_size=16)
         for row in itertools.islice(_rows(self._source.rows), _FINGERPRINT_IMAGES):
             try:
-                content.update(pixel_digest(self._decode(row.columns[self._source.image_column])))
+                content.update(pixel_digest(self._decode(self._values(row))))
             except UnreadableImageError:
                 continue
             content.update(repr(self._label(row)).encode())
@@ -108,15 +108,17 @@ class StreamedImageDataset(ImageDataset):
         """The first readable image of a window, None if there is none, and why those before it are not."""
         unreadable = {}
         for row in window:
-            value = row.columns[self._source.image_column]
             try:
-                image = self._transform.fit(self._decode(value))
+                image = self._transform.fit(*self._decode(self._values(row)))
             except UnreadableImageError as error:
-                unreadable[image_name(value, f"image {row.index} of epoch {row.epoch}")] = str(error)
+                unreadable[error.path or f"image {row.index} of epoch {row.epoch}"] = str(error)
                 continue
             draw = derive_seed(seed, "augmentation", row.epoch, row.index)
             return _Sample(self._transform.crop(image, draw), self._label(row), draw), unreadable
         return None, unreadable
+
+    def _values(self, row: _Row) -> tuple[Any, ...]:
+        return tuple(row.columns[name] for name in self._source.image_columns)
 
     def _label(self, row: _Row) -> int | None:
         if self._source.label_column is None:
@@ -131,7 +133,7 @@ class StreamedImageDataset(ImageDataset):
 
     def _labelled(self, pixel_values: torch.Tensor, labels: Sequence[int | None]) -> dict[str, torch.Tensor]:
         named = {} if self.id2label is None else {"class_labels": torch.tensor(labels, dtype=torch.int64)}
-        return {"pixel_values": pixel_values} | named
+        return self._named(pixel_values) | named
 
     def _shuffled_rows(self, seed: int) -> Iterator[_Row]:
         """All epochs, one after the other."""
@@ -148,12 +150,11 @@ class StreamedImageDataset(ImageDataset):
 
     def _reference_sample(self, row: _Row) -> tuple[torch.Tensor, int | None] | None:
         """The middle of an image, and its label; None for an unreadable one, which nothing stands in for here."""
-        value = row.columns[self._source.image_column]
         try:
-            image = self._transform.fit(self._decode(value))
+            image = self._transform.fit(*self._decode(self._values(row)))
         except UnreadableImageError as error:
             if not self._skip_unreadable_images:
-                raise UnreadableImagesError({image_name(value, f"row {row.index}"): str(error)}) from error
+                raise UnreadableImagesError({error.path or f"row {row.index}": str(error)}) from error
             self.num_skipped += 1
             return None
         return self._transform.center(image), self._label(row)

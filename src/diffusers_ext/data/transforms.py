@@ -29,9 +29,13 @@ class ImageTransform:
     center_crop: bool = False
     random_flip: bool = False
 
-    def fit(self, image: torch.Tensor) -> torch.Tensor:
-        """(C, h, w) uint8, any size -> (C, h', w') uint8 that the crop just fits in; cropped with `center_crop`."""
-        image = resize(image, cover_size(image.shape[-2:], self.resolution))
+    def fit(self, *images: torch.Tensor) -> torch.Tensor:
+        """(C, h, w) uint8, any size -> (C, h', w') uint8 that the crop just fits in; cropped with `center_crop`.
+
+        Several images of one scene become one of so many times the channels; the size is that of the first.
+        """
+        size = cover_size(images[0].shape[-2:], self.resolution)
+        image = torch.cat([resize(image, size) for image in images])
         return (self.center(image) if self.center_crop else image).contiguous()
 
     def crop(self, image: torch.Tensor, draw: int) -> torch.Tensor:

@@ -1,0 +1,24 @@
+"""Noise of a sensor."""
+
+import torch
+
+from diffusers_ext.data.corruptions.corruption import Corruption
+from diffusers_ext.data.corruptions.levels import from_levels, to_levels
+from diffusers_ext.data.corruptions.options import check_range
+
+
+def denoising(images: torch.Tensor, draw, *, sigma: float | tuple[float, float] = (5.0, 50.0)) -> Corruption:
+    """Gaussian noise, of a standard deviation drawn uniformly; what leaves the range is clipped, as a file clips it.
+
+    Args:
+        images: (N, C, H, W) in [-1, 1].
+        draw: of the deviations and the noise.
+        sigma: the lowest and the highest standard deviation, in levels of 255; one number is always taken.
+
+    Raises:
+        ValueError: for a negative or reversed range.
+    """
+    lowest, highest = check_range("sigma", sigma, 0)
+    sigmas = (lowest + (highest - lowest) * draw.uniform()) / 127.5
+    noise = sigmas.view(-1, 1, 1, 1) * draw.normal_like(images)
+    return Corruption(from_levels(to_levels(images + noise.to(images))))

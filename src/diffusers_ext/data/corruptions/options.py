@@ -1,0 +1,27 @@
+"""Checks that several tasks make of their options."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+
+def check_range(name: str, value: float | Sequence[float], least: float, most: float = math.inf) -> tuple:
+    """A range (lowest, highest) of an option; one number stands for itself.
+
+    Raises:
+        ValueError: unless `least` <= lowest <= highest <= `most`.
+    """
+    bounds = tuple(value) if isinstance(value, (list, tuple)) else (value, value)
+    if len(bounds) != 2 or not all(isinstance(bound, (int, float)) for bound in bounds):
+        raise ValueError(f"{name} must be a number or two, (lowest, highest), not {value!r}")
+    if not least <= bounds[0] <= bounds[1] <= most:
+        limits = f"from {least} on" if most == math.inf else f"from {least} to {most}"
+        raise ValueError(f"{name} must be (lowest, highest) {limits}, not {value!r}")
+    return bounds
+
+
+def check_channels(task: str, images: torch.Tensor, channels: Sequence[int]) -> None:
+    """Raises ValueError unless `images` (N, C, H, W) have one of these numbers of channels."""
+    if images.shape[1] not in channels:
+        raise ValueError(f"{task} needs images of {' or '.join(map(str, channels))} channels, not {images.shape[1]}")
