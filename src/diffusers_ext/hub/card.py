@@ -103,7 +103,7 @@ def model_card(
         _loading(pipeline_class, address, usage),
         f"## Data\n\n{dataset}" if dataset else None,
         _folded("Classes", ", ".join(f"{i} {name}" for i, name in id2label.items())) if id2label else None,
-        f"## Measures\n\n{_table(metrics)}" if metrics else None,
+        f"## Measures\n\n{markdown_table(metrics)}" if metrics else None,
         _training(command, config),
         f"## Licence\n\n{license}" if license else None,
         f"## Versions\n\nPython {platform.python_version()}, "
@@ -154,7 +154,8 @@ def _folded(summary: str, text: str) -> str:
     return f"<details>\n<summary>{summary}</summary>\n\n{text}\n\n</details>"
 
 
-def _table(rows: Sequence[Mapping]) -> str:
+def markdown_table(rows: Sequence[Mapping]) -> str:
+    """Rows of values by column as a table in Markdown; what a row lacks stays blank."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
     lines = [columns, ["---"] * len(columns), *([_cell(row.get(column)) for column in columns] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

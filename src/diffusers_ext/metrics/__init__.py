@@ -1,7 +1,7 @@
 """How good generated images are: metrics as plain functions on features, and the networks that give features.
 
 Images become features (`load_feature_extractor`, `extract_features`), features become numbers (`compute_metrics`, or
-one metric's function).
+one metric's function). Likelihoods, which need a model in place of images, are in `metrics.likelihood`.
 """
 
 from diffusers_ext.metrics.accuracy import class_accuracy, match_class_ids
@@ -16,42 +16,44 @@ from diffusers_ext.metrics.extractors import (
 from diffusers_ext.metrics.frechet import FeatureStatistics, fid, frechet_distance
 from diffusers_ext.metrics.inception_score import inception_score
 from diffusers_ext.metrics.kernel import kid, polynomial_kernel, rbf_kernel
-from diffusers_ext.metrics.likelihood import (
-    LIKELIHOODS,
-    ODELikelihood,
-    VariationalBound,
-    discrete_process,
-    likelihood_rows,
-    ode_bits_per_dim,
-    vlb_bits_per_dim,
-)
 from diffusers_ext.metrics.neighbours import prdc, precision_recall
+from diffusers_ext.metrics.perceptual import (
+    LPIPS,
+    DeepFeatureDistance,
+    ImageDistance,
+    pairwise_diversity,
+    perceptual_distance,
+)
+from diffusers_ext.metrics.restoration import RESTORATION_METRICS, restoration_metrics
+from diffusers_ext.metrics.similarity import psnr, ssim
 
 
 __all__ = [
-    "LIKELIHOODS",
+    "LPIPS",
     "METRICS",
+    "RESTORATION_METRICS",
+    "DeepFeatureDistance",
     "FeatureExtractor",
     "FeatureOutput",
     "FeatureStatistics",
+    "ImageDistance",
     "NetworkExtractor",
-    "ODELikelihood",
-    "VariationalBound",
     "class_accuracy",
     "compute_metrics",
-    "discrete_process",
     "extract_features",
     "fid",
     "frechet_distance",
     "inception_score",
     "kid",
-    "likelihood_rows",
     "load_feature_extractor",
     "match_class_ids",
-    "ode_bits_per_dim",
+    "pairwise_diversity",
+    "perceptual_distance",
     "polynomial_kernel",
     "prdc",
     "precision_recall",
+    "psnr",
     "rbf_kernel",
-    "vlb_bits_per_dim",
+    "restoration_metrics",
+    "ssim",
 ]

@@ -24,6 +24,22 @@ def as_matrix(values, name: str) -> torch.Tensor:
     return matrix
 
 
+def as_pixel_values(images: torch.Tensor) -> torch.Tensor:
+    """Images (N, C, H, W) as float32 in [-1, 1], from that or from uint8.
+
+    Raises:
+        ValueError: for another shape, and values out of range.
+    """
+    if images.ndim != 4:
+        raise ValueError(f"images must have the shape (N, C, H, W), not {tuple(images.shape)}.")
+    if images.dtype == torch.uint8:
+        return images.float() / 127.5 - 1
+    images = images.float()
+    if not (images.abs() <= 1).all():
+        raise ValueError("images must be uint8, or in [-1, 1].")
+    return images
+
+
 def as_feature_pair(real, generated) -> tuple[torch.Tensor, torch.Tensor]:
     """Real and generated features as float64 matrices (N_real, D) and (N_generated, D).
 

@@ -69,7 +69,7 @@ def compute_metrics(
         ValueError: for unknown metrics, features that are not finite or don't fit each other, too few images for a
             metric, and a metric whose input is missing.
     """
-    lacks = {name: _missing_input(name, generated, extractor, requested_labels, id2label) for name in METRICS}
+    lacks = {name: missing_input(name, generated, extractor, requested_labels, id2label) for name in METRICS}
     chosen = _choose([name for name in METRICS if not lacks[name]] if metrics is None else metrics, lacks)
     features = as_feature_pair(real.features, generated.features)
     sizes = [len(rows) for rows in features]
@@ -98,7 +98,7 @@ def compute_metrics(
     return {**values, "provenance": {**settings, **(provenance or {})}}
 
 
-def _missing_input(
+def missing_input(
     metric: str,
     generated: FeatureOutput,
     extractor: FeatureExtractor | None,

@@ -14,6 +14,7 @@ import torch
 
 from diffusers_ext.data.randomness import derive_seed
 from diffusers_ext.losses.variational import prior_bits_per_dim, variational_bound_term
+from diffusers_ext.metrics.arrays import as_pixel_values
 from diffusers_ext.metrics.probability_flow import (
     exact_trace_probes,
     num_function_evaluations,
@@ -302,22 +303,6 @@ def _class_labels(pipeline, labels: torch.Tensor | None, count: int) -> torch.Te
     if pipeline.config.null_class_label is None:
         raise ValueError("The network needs class labels, but the images have none.")
     return torch.full((count,), pipeline.config.null_class_label, device=pipeline.device)
-
-
-def as_pixel_values(images: torch.Tensor) -> torch.Tensor:
-    """Images (N, C, H, W) as float32 in [-1, 1], from that or from uint8.
-
-    Raises:
-        ValueError: for another shape, and values out of range.
-    """
-    if images.ndim != 4:
-        raise ValueError(f"images must have the shape (N, C, H, W), not {tuple(images.shape)}.")
-    if images.dtype == torch.uint8:
-        return images.float() / 127.5 - 1
-    images = images.float()
-    if not (images.abs() <= 1).all():
-        raise ValueError("images must be uint8, or in [-1, 1].")
-    return images
 
 
 def _generators(name: str, seed: int, indices: Sequence[int] | None, images: torch.Tensor) -> list[torch.Generator]:

@@ -112,7 +112,7 @@ def _apply(parts: dict[str, Callable[[torch.Tensor, Any], Corruption]], images: 
             holes = corruption.mask if holes is None else torch.maximum(holes, corruption.mask)
     if holes is None:
         return Corruption(degraded)
-    return Corruption(torch.where(holes > 0, noise, degraded), holes if degraded is images else None)
+    return Corruption(torch.where(holes > 0, noise, degraded), holes if degraded is images else None, holes)
 
 
 def _check_corruption(name: str, corruption: Corruption, images: torch.Tensor) -> None:
