@@ -11,7 +11,7 @@ from diffusers import (
 
 from diffusers_ext.guiders import ClassifierGuidance
 from diffusers_ext.pipelines import ClassConditionalPipeline
-from diffusers_ext.schedulers import EDMHeunScheduler
+from diffusers_ext.schedulers import EDMHeunScheduler, ExactDDIMScheduler
 from tests.guiders.two_classes import MEAN, ExactClassifier, ExactDenoiser
 
 
@@ -86,6 +86,21 @@ def test_silent_without_a_class_outside_its_interval_and_when_disabled():
     interval = ClassifierGuidance(start=0.2, stop=0.5)
     changed = [not torch.equal(guided(interval, labels, step), plain) for step in range(10)]
     assert changed == [2 <= step < 5 for step in range(10)]
+
+
+def test_pure_noise_has_no_class():
+    """There the classifier's error is all that its gradient shows, and DDIM would divide it by no signal."""
+    scheduler = ExactDDIMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
+    denoiser, classifier = exact_models(scheduler)
+    guider, asked = ClassifierGuidance(), []
+    classifier.register_forward_hook(lambda *_: asked.append(True))
+    guider.guide(classifier, scheduler, torch.tensor([0, 1]))
+    for step, timestep in enumerate((999, 998)):
+        guider.set_state(step, 10, torch.tensor(timestep))
+        (batch,) = guider.prepare_inputs({"sample": torch.randn(2, 1, 4, 4)})
+        batch.noise_pred = torch.randn(2, 1, 4, 4)
+        guider([batch])
+        assert len(asked) == step and (guider.condition_gradient is None) == (timestep == 999)
 
 
 def test_combines_with_classifier_free_guidance():

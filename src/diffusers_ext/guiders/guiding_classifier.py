@@ -93,11 +93,13 @@ class ClassifierGuidance(BaseGuidance):
         if pred_uncond is not None:
             pred = pred_uncond + self.config.classifier_free_guidance_scale * (pred_cond - pred_uncond)
         if self._is_within_interval() and self.config.guidance_scale != 0 and self._class_labels is not None:
-            gradient = self.config.guidance_scale * self._gradient()
-            if self._leaves_it_to_scheduler:
-                self._condition_gradient = gradient
-            else:
-                pred = pred + prediction_shift(self._scheduler, self._timestep) * gradient
+            alpha, sigma = input_levels(self._scheduler, float(self._timestep))
+            if alpha >= MIN_SIGNAL:
+                gradient = self.config.guidance_scale * self._gradient()
+                if self._leaves_it_to_scheduler:
+                    self._condition_gradient = gradient
+                else:
+                    pred = pred + prediction_shift(self._scheduler, alpha, sigma) * gradient
         return GuiderOutput(pred=pred, pred_cond=pred_cond, pred_uncond=pred_uncond)
 
     @torch.enable_grad()
@@ -125,31 +127,38 @@ class ClassifierGuidance(BaseGuidance):
         return 2 if is_free else 1
 
 
-def prediction_shift(scheduler: SchedulerMixin, timestep: torch.Tensor | float) -> float:
+def input_levels(scheduler: SchedulerMixin, timestep: float) -> tuple[float, float]:
     """
-    What a gradient of log p(y | z) at the denoiser's input `z = alpha * x_0 + sigma * noise` is worth in its output.
-
-    The guided image is `x_0 + sigma**2 / alpha * gradient` (Tweedie's formula for the score plus the gradient); what
-    this changes in each parametrisation follows with `z` held fixed.
+    `alpha` and `sigma` of the denoiser's input `alpha * x_0 + sigma * noise` at a timestep.
 
     Raises:
         ValueError: if the scheduler says nothing of noise levels.
     """
     config = scheduler.config
-    prediction_type = config.get("prediction_type", "flow_prediction")
-    if "sigma_data" in config:  # EDM (Karras et al. 2022, table 1): the timestep is log(sigma) / 4
+    if "sigma_data" in config:  # EDM (Karras et al. 2022, table 1): the timestep is log(sigma / alpha) / 4
+        noise_to_signal = math.exp(4 * timestep)
+        alpha = (noise_to_signal**2 + config.sigma_data**2) ** -0.5
+        return alpha, alpha * noise_to_signal
+    if config.get("prediction_type", "flow_prediction") == "flow_prediction":
+        sigma = timestep / config.num_train_timesteps
+        return 1 - sigma, sigma
+    if not hasattr(scheduler, "alphas_cumprod"):
+        raise ValueError(f"Classifier guidance needs noise levels, which {type(scheduler).__name__} lacks.")
+    signal_variance = _between(scheduler.alphas_cumprod, timestep)
+    return signal_variance**0.5, (1 - signal_variance) ** 0.5
+
+
+def prediction_shift(scheduler: SchedulerMixin, alpha: float, sigma: float) -> float:
+    """
+    What a gradient of log p(y | z) at the denoiser's input `z = alpha * x_0 + sigma * noise` is worth in its output.
+
+    The guided image is `x_0 + sigma**2 / alpha * gradient` (Tweedie's formula for the score plus the gradient); what
+    this changes in each parametrisation follows with `z` held fixed.
+    """
+    prediction_type = scheduler.config.get("prediction_type", "flow_prediction")
+    if "sigma_data" in scheduler.config:
         sign = -1 if prediction_type == "v_prediction" else 1  # of diffusers' c_out
-        return sign * math.exp(4 * float(timestep)) / config.sigma_data
-    if prediction_type == "flow_prediction":
-        sigma = float(timestep) / config.num_train_timesteps
-        alpha = 1 - sigma
-    elif hasattr(scheduler, "alphas_cumprod"):
-        signal_variance = _between(scheduler.alphas_cumprod, float(timestep))
-        alpha, sigma = signal_variance**0.5, (1 - signal_variance) ** 0.5
-    else:
-        raise ValueError(f"Classifier guidance needs the noise levels, which {type(scheduler).__name__} lacks.")
-    if alpha < MIN_SIGNAL and prediction_type != "epsilon":
-        return 0.0
+        return sign * sigma / alpha / scheduler.config.sigma_data
     return {
         "epsilon": -sigma,
         "sample": sigma**2 / alpha,
