@@ -31,7 +31,7 @@ import diffusers_ext
 INDEX = DiffusionPipeline.config_name
 CARD = "README.md"
 # What may lie beside the pipeline in its folder and belongs to the model: all else stays at home.
-COMPANIONS = (CARD, "LICENSE", "samples.png", "metrics.json", "training_config.yaml")
+COMPANIONS = (CARD, "LICENSE", "samples.png", "metrics.json", "training_config.yaml", "posthoc_ema.json")
 COMPONENT_SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".jinja")
 
 WEIGHTS = re.compile(
