@@ -16,6 +16,8 @@ _PUBLIC_NAMES = {
         "convert_guided_diffusion_classifier",
         "convert_improved_diffusion",
         "convert_latent_diffusion",
+        "convert_palette",
+        "convert_sr3",
     ],
     "data": [
         "CORRUPTIONS",
@@ -118,6 +120,8 @@ if TYPE_CHECKING:
         convert_guided_diffusion_classifier as convert_guided_diffusion_classifier,
         convert_improved_diffusion as convert_improved_diffusion,
         convert_latent_diffusion as convert_latent_diffusion,
+        convert_palette as convert_palette,
+        convert_sr3 as convert_sr3,
     )
     from diffusers_ext.data import (
         CORRUPTIONS as CORRUPTIONS,

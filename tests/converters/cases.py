@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 
 GOLDEN = Path(__file__).parent / "golden"
+PALETTE = Path(__file__).parents[1] / "pipelines" / "golden" / "palette"
 
 
 @dataclass
@@ -27,7 +28,7 @@ class Case:
 
 
 def load_case(family: str, name: str) -> Case:
-    folder = GOLDEN / family / name
+    folder = (PALETTE if family == "palette" else GOLDEN / family) / name
     tensors = load_file(folder / "case.safetensors")
     parts = {
         part: {key.removeprefix(f"{part}."): tensor for key, tensor in tensors.items() if key.startswith(f"{part}.")}

@@ -109,6 +109,76 @@ def random(shapes: dict, seed: int = 0) -> dict[str, torch.Tensor]:
     }
 
 
+def palette_shapes(args: dict) -> dict[str, tuple[int, ...]]:
+    """`UNet` of Palette's `guided_diffusion` module: that of guided-diffusion by other names."""
+    args = {
+        "in_channels": args["in_channel"],
+        "out_channels": args["out_channel"],
+        "model_channels": args["inner_channel"],
+        "channel_mult": args["channel_mults"],
+        "num_res_blocks": args["res_blocks"],
+        "attention_resolutions": args["attn_res"],
+        "use_scale_shift_norm": True,
+        "resblock_updown": args.get("resblock_updown", True),
+    }
+    return {f"denoise_fn.{key.replace('time_embed', 'cond_embed')}": v for key, v in unet_shapes(args).items()}
+
+
+def sr3_shapes(args: dict, channel_mults: list[int], kind: str = "sr3") -> dict[str, tuple[int, ...]]:
+    """`UNet` of SR3, and of Palette's `sr3` module."""
+    inner, height = args["inner_channel"], args["image_size"]
+    embedding = {"sr3": "noise_level_mlp", "ddpm": "time_mlp"}[kind]
+    shapes = layer(f"{embedding}.1", 4 * inner, inner) | layer(f"{embedding}.3", inner, 4 * inner)
+    if kind == "ddpm":
+        shapes["time_mlp.0.inv_freq"] = (inner // 2,)
+    shapes |= layer("downs.0", inner, args["in_channel"], 3, 3)
+    skips, channels, i = [inner], inner, 1
+    for level, factor in enumerate(channel_mults):
+        for _ in range(args["res_blocks"]):
+            shapes |= sr3_block(f"downs.{i}", channels, factor * inner, inner, height in args["attn_res"], kind)
+            channels = factor * inner
+            skips.append(channels)
+            i += 1
+        if level < len(channel_mults) - 1:
+            shapes |= layer(f"downs.{i}.conv", channels, channels, 3, 3)
+            skips.append(channels)
+            height //= 2
+            i += 1
+    shapes |= sr3_block("mid.0", channels, channels, inner, True, kind)
+    shapes |= sr3_block("mid.1", channels, channels, inner, False, kind)
+    i = 0
+    for level, factor in reversed(list(enumerate(channel_mults))):
+        for _ in range(args["res_blocks"] + 1):
+            attention = height in args["attn_res"]
+            shapes |= sr3_block(f"ups.{i}", channels + skips.pop(), factor * inner, inner, attention, kind)
+            channels = factor * inner
+            i += 1
+        if level > 0:
+            shapes |= layer(f"ups.{i}.conv", channels, channels, 3, 3)
+            height *= 2
+            i += 1
+    shapes |= layer("final_conv.block.0", channels) | layer("final_conv.block.3", args["out_channel"], channels, 3, 3)
+    return {f"denoise_fn.{key}": shape for key, shape in shapes.items()}
+
+
+def sr3_block(name: str, channels: int, out_channels: int, inner: int, attention: bool, kind: str) -> dict:
+    block = f"{name}.res_block"
+    projection = {"sr3": "noise_func.noise_func.0", "ddpm": "mlp.1"}[kind]
+    shapes = layer(f"{block}.{projection}", out_channels, inner)
+    shapes |= layer(f"{block}.block1.block.0", channels)
+    shapes |= layer(f"{block}.block1.block.3", out_channels, channels, 3, 3)
+    shapes |= layer(f"{block}.block2.block.0", out_channels)
+    shapes |= layer(f"{block}.block2.block.3", out_channels, out_channels, 3, 3)
+    if channels != out_channels:
+        shapes |= layer(f"{block}.res_conv", out_channels, channels, 1, 1)
+    if attention:
+        shapes |= layer(f"{name}.attn.norm", out_channels) | layer(
+            f"{name}.attn.out", out_channels, out_channels, 1, 1
+        )
+        shapes[f"{name}.attn.qkv.weight"] = (3 * out_channels, out_channels, 1, 1)
+    return shapes
+
+
 def first_stage_shapes(
     width: int, ch_mult: list[int], num_res_blocks: int, z_channels: int, embed_dim: int, n_embed: int | None
 ) -> dict[str, tuple[int, ...]]:

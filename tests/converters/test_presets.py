@@ -1,5 +1,7 @@
 """Each preset with a state dict of the published size: the numbers of parameters are the published ones."""
 
+import math
+
 import pytest
 from diffusers import UNet2DModel
 
@@ -8,19 +10,39 @@ from diffusers_ext.converters import (
     convert_guided_diffusion_classifier,
     convert_improved_diffusion,
     convert_latent_diffusion,
+    convert_palette,
+    convert_sr3,
 )
 from diffusers_ext.converters.presets import PRESETS
 from diffusers_ext.models.modeling_adm_unet import ADMUNet2DModel
-from tests.converters.originals import classifier_shapes, empty, unet_shapes
+from tests.converters.originals import classifier_shapes, empty, palette_shapes, sr3_shapes, unet_shapes
 
 
-PROCESS = ("noise_schedule", "timesteps", "linear_start", "linear_end")
+PROCESS = (
+    "noise_schedule",
+    "timesteps",
+    "linear_start",
+    "linear_end",
+    "schedule",
+    "n_timestep",
+    "task",
+    "l_resolution",
+)
+
+
+def janspiry_shapes(family: str, args: dict) -> dict:
+    if family == "palette":
+        return palette_shapes(args)
+    return sr3_shapes(args, args["channel_multiplier"], args["which_model_G"])
 
 
 def convert(family: str, name: str):
     args = {key: value for key, value in PRESETS[family][name].items() if key not in PROCESS}
     if family == "guided_diffusion_classifier":
         return convert_guided_diffusion_classifier(empty(classifier_shapes(args)), **args)
+    if family in ("palette", "sr3"):
+        convert_janspiry = {"palette": convert_palette, "sr3": convert_sr3}[family]
+        return convert_janspiry(empty(janspiry_shapes(family, args)), **args)
     is_superres = "upsample" in name
     shapes = unet_shapes(args | {"in_channels": args["in_channels"] * (2 if is_superres else 1)})
     converters = {
@@ -92,6 +114,23 @@ def test_lsun_of_improved_diffusion_is_stock():
     network = convert("improved_diffusion", "lsun_uncond_100M_1200K_bs128")
     assert type(network) is UNet2DModel
     assert network.config.attention_head_dim == 512
+
+
+@pytest.mark.parametrize(
+    "family, name, millions",
+    [
+        ("palette", "inpainting_celebahq", 62.6),
+        ("sr3", "sr_sr3_16_128", 97.8),
+        ("sr3", "sr_sr3_64_512", 155.3),
+        ("sr3", "sr_ddpm_16_128", 26.5),
+    ],
+)
+def test_number_of_parameters_of_the_original(family, name, millions):
+    """The converted SR3 has more, of which all are zeros or there twice."""
+    shapes = janspiry_shapes(family, PRESETS[family][name])
+    parameters = sum(math.prod(shape) for key, shape in shapes.items() if not key.endswith("inv_freq"))
+    assert parameters / 1e6 == pytest.approx(millions, abs=0.05)
+    assert type(convert(family, name)) is UNet2DModel
 
 
 def test_a_checkpoint_of_another_size_is_refused():

@@ -2,10 +2,12 @@
 
 from diffusers_ext.converters.classifiers import convert_guided_diffusion_classifier
 from diffusers_ext.converters.folders import convert_checkpoint
+from diffusers_ext.converters.sr3 import convert_sr3
 from diffusers_ext.converters.unets import (
     convert_guided_diffusion,
     convert_improved_diffusion,
     convert_latent_diffusion,
+    convert_palette,
 )
 
 
@@ -15,4 +17,6 @@ __all__ = [
     "convert_guided_diffusion_classifier",
     "convert_improved_diffusion",
     "convert_latent_diffusion",
+    "convert_palette",
+    "convert_sr3",
 ]

@@ -4,6 +4,8 @@ r"""Convert a published checkpoint to a folder for `from_pretrained`.
         --preset 256x256_diffusion
     python -m diffusers_ext.converters ema_0.9999_200000.pt my-model --family improved_diffusion \
         --option image_size=64 num_heads=4 diffusion_steps=4000 noise_schedule=cosine rescale_timesteps=true
+    python -m diffusers_ext.converters 200_Network.pth inpainting --family palette --preset inpainting_celebahq
+    python -m diffusers_ext.converters I640000_E37_gen.pth faces-8x --family sr3 --preset sr_sr3_16_128
 """
 
 import argparse
@@ -20,13 +22,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "python -m diffusers_ext.converters",
         description=__doc__,
-        epilog=f"presets, named as the published files are:\n{presets}",
+        epilog=f"presets, named as the published files or their configurations are:\n{presets}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("file", help="the checkpoint: a file of torch.save or safetensors")
     parser.add_argument("output_dir", help="the folder to write, which must not exist or be empty")
     parser.add_argument("--family", required=True, choices=FAMILIES, help="the network that the checkpoint is of")
-    parser.add_argument("--preset", help="the published checkpoint that it is")
+    parser.add_argument("--preset", help="the published checkpoint that it is, or its configuration")
     parser.add_argument(
         "--option",
         nargs="+",

@@ -1,6 +1,7 @@
 """The arguments of the original networks: what they may be, and whether they agree with the checkpoint."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
 
@@ -17,6 +18,13 @@ _INTEGERS = (
     "num_heads",
     "num_head_channels",
     "num_heads_upsample",
+    # of Palette and SR3
+    "in_channel",
+    "inner_channel",
+    "out_channel",
+    "res_blocks",
+    "norm_groups",
+    "channels",
 )
 _BOOLEANS = (
     "use_scale_shift_norm",
@@ -24,8 +32,9 @@ _BOOLEANS = (
     "use_new_attention_order",
     "rescale_timesteps",
     "use_ema",
+    "conditional",
 )
-_LISTS = ("attention_resolutions", "channel_mult")
+_LISTS = ("attention_resolutions", "channel_mult", "attn_res", "channel_mults", "channel_multiplier")
 # Variants of the originals' code that no published image network uses.
 _FIXED = {"dims": 2, "conv_resample": True, "use_spatial_transformer": False}
 
@@ -84,34 +93,48 @@ def check_boolean(name: str, value) -> None:
         raise ValueError(f"`{name}` must be True or False, but is {value!r}.")
 
 
-def check_against(layout: Layout, config: Mapping, **read) -> None:
+def check_against(layout: Layout, config: Mapping, names: Mapping[str, str], **read) -> None:
     """Refuses an argument that says something else than the checkpoint.
 
     Args:
         layout (`Layout`): what the checkpoint says.
         config (`Mapping`): the arguments.
+        names (`Mapping`): what the original calls the arguments that have another name here.
         read: more that the checkpoint says, by the names of the arguments.
     """
     read |= {
         "model_channels": layout.model_channels,
         "num_res_blocks": layout.num_res_blocks,
         "use_scale_shift_norm": layout.use_scale_shift_norm,
-        "channel_mult": layout.widths,
+        "channel_mult": [width / layout.model_channels for width in layout.widths],
         "attention_resolutions": layout.resolutions(),
     }
     if len(layout.widths) > 1:  # otherwise nothing is halved, in either way
         read["resblock_updown"] = layout.resblock_updown
     given = dict(config)
     if "channel_mult" in given:
-        given["channel_mult"] = [int(factor * layout.model_channels) for factor in given["channel_mult"]]
+        widths = [int(factor * layout.model_channels) for factor in given["channel_mult"]]
+        given["channel_mult"] = [width / layout.model_channels for width in widths]
     if "attention_resolutions" in given:
         rates = [2**level for level in range(len(layout.widths))]
         given["attention_resolutions"] = [rate for rate in rates if rate in given["attention_resolutions"]]
+    check_agreement(config, given, read, names)
+
+
+def check_agreement(
+    config: Mapping, given: Mapping, read: Mapping, names: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Refuses the first argument that differs from what was read.
+
+    Args:
+        config (`Mapping`): the arguments as the user wrote them.
+        given (`Mapping`): the same, to be compared.
+        read (`Mapping`): what the checkpoint says.
+        names (`Mapping`): what the original calls the arguments that have another name here.
+    """
     for name, value in read.items():
         if name in given and given[name] != value:
-            if name == "channel_mult":
-                value = [width / layout.model_channels for width in value]
-            raise ValueError(f"`{name}` is given as {config[name]}, but the checkpoint has {value}.")
+            raise ValueError(f"`{names.get(name, name)}` is given as {config[name]}, but the checkpoint has {value}.")
 
 
 def read_heads(config: Mapping) -> dict[str, int]:

@@ -55,6 +55,7 @@ def convert_guided_diffusion_classifier(state_dict: Mapping[str, torch.Tensor], 
     check_against(
         layout,
         config,
+        {},
         image_size=image_size,
         in_channels=layout.in_channels,
         out_channels=num_classes,

@@ -10,17 +10,29 @@ from diffusers import DDIMScheduler, LDMPipeline, UNet2DModel
 from diffusers_ext.converters.arguments import check_boolean
 from diffusers_ext.converters.autoencoders import convert_first_stage
 from diffusers_ext.converters.classifiers import convert_guided_diffusion_classifier
+from diffusers_ext.converters.janspiry import (
+    PALETTE_BUFFERS,
+    SCHEDULE,
+    SR3_BUFFERS,
+    ancestral_scheduler,
+    network_tensors,
+)
 from diffusers_ext.converters.latents import FIRST_STAGE, part
+from diffusers_ext.converters.layout import has
 from diffusers_ext.converters.presets import PRESETS
 from diffusers_ext.converters.reading import read_state_dict
+from diffusers_ext.converters.sr3 import convert_sr3, read_sr3_layout
 from diffusers_ext.converters.unets import (
+    NUM_GROUPS,
     RESCALED_TIMESTEPS,
     convert_guided_diffusion,
     convert_improved_diffusion,
     convert_latent_diffusion,
+    convert_palette,
 )
 from diffusers_ext.hub.atomic import written_beside
-from diffusers_ext.pipelines import ClassConditionalPipeline
+from diffusers_ext.pipelines import ClassConditionalPipeline, PalettePipeline
+from diffusers_ext.pipelines.pipeline_palette import TASKS
 from diffusers_ext.schedulers.scheduling_gaussian_diffusion import ExactDDPMScheduler
 
 
@@ -28,10 +40,12 @@ FAMILIES = tuple(PRESETS)
 BETA_SCHEDULES = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
 # What no tensor shows either, and hardly any network has: the originals' defaults hold, and are told.
 ASSUMED = {
-    "guided_diffusion": ("use_new_attention_order", "sigma_small", "predict_xstart"),
-    "guided_diffusion_classifier": ("use_new_attention_order",),
-    "improved_diffusion": ("sigma_small", "predict_xstart"),
-    "latent_diffusion": ("use_new_attention_order",),
+    "guided_diffusion": {"use_new_attention_order": False, "sigma_small": False, "predict_xstart": False},
+    "guided_diffusion_classifier": {"use_new_attention_order": False},
+    "improved_diffusion": {"sigma_small": False, "predict_xstart": False},
+    "latent_diffusion": {"use_new_attention_order": False},
+    "palette": {"use_new_attention_order": False},
+    "sr3": {"norm_groups": NUM_GROUPS},
 }
 # Steps of the READMEs' sampling commands (`--timestep_respacing 250`).
 NUM_INFERENCE_STEPS = 250
@@ -49,9 +63,11 @@ def convert_checkpoint(
     Converts a checkpoint file to a folder, which appears whole or not at all.
 
     Files of `guided_diffusion` and `improved_diffusion` become a [`ClassConditionalPipeline`], those of
-    `guided_diffusion_classifier` a [`NoisyClassifier`], those of `latent_diffusion` diffusers' `LDMPipeline`. No
-    pipeline runs a super-resolution network, nor a latent one without its first stage: those become two folders,
-    `unet` and `scheduler`.
+    `guided_diffusion_classifier` a [`NoisyClassifier`], those of `latent_diffusion` diffusers' `LDMPipeline`, those of
+    `palette` and `sr3` a [`PalettePipeline`]. What no pipeline runs becomes two folders, `unet` and `scheduler`: a
+    super-resolution network of `guided_diffusion` and `improved_diffusion`, a latent one without its first stage, and
+    an unconditional one of `sr3` that is told noise levels. One that is told timesteps becomes a
+    [`ClassConditionalPipeline`].
 
     Args:
         file (`str` or `os.PathLike`):
@@ -67,8 +83,11 @@ def convert_checkpoint(
         options:
             What the tensors do not show, over what the preset says: the arguments of the original's network and of
             its process, which are `diffusion_steps`, `noise_schedule` (`"linear"` or `"cosine"`),
-            `rescale_timesteps`, `sigma_small` and `predict_xstart`, or for latent diffusion `timesteps`,
-            `linear_start` and `linear_end`.
+            `rescale_timesteps`, `sigma_small` and `predict_xstart`, for latent diffusion `timesteps`, `linear_start`
+            and `linear_end`, and for Palette and SR3 `schedule` (`"linear"`, `"quad"` or `"cosine"`), `n_timestep`,
+            `linear_start` and `linear_end`, the schedule to sample with, by default that of the training, which is in
+            the file. These two also have `task`, by default any for Palette and `"super_resolution"` for SR3, and SR3
+            has `l_resolution`, the height of images before super-resolution.
 
     Returns:
         `str`: what was written, in a sentence.
@@ -90,13 +109,22 @@ def convert_checkpoint(
         raise ValueError(f"`id2label` is for class-conditional pipelines, which {family} does not become.")
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
         raise ValueError(f"{output_dir} is taken: give a folder that does not exist, or an empty one.")
-    assumed = [f"{name}=False" for name in ASSUMED[family] if name not in options]
     state_dict = read_state_dict(file)
+    # Palette may have the network of SR3
+    is_sr3 = family == "palette" and has(network_tensors(state_dict, PALETTE_BUFFERS), "downs")
+    defaults = ASSUMED["sr3" if is_sr3 else family]
+    assumed = [f"{name}={value}" for name, value in defaults.items() if name not in options]
+    if family in ("palette", "sr3") and not any(name in options for name in SCHEDULE):
+        assumed.append("the noise schedule of the training")
 
     if family == "guided_diffusion_classifier":
         components = {"": convert_guided_diffusion_classifier(state_dict, **options)}
     elif family == "latent_diffusion":
         components = _latent_diffusion(state_dict, options)
+    elif family == "palette":
+        components = _palette(state_dict, options)
+    elif family == "sr3":
+        components = _sr3(state_dict, options)
     else:
         components = _pixel_diffusion(state_dict, family, options, id2label)
     # asked for after the conversion: what is wrong with the file comes first
@@ -136,6 +164,59 @@ def _pixel_diffusion(state_dict: Mapping[str, torch.Tensor], family: str, option
         id2label = {label: str(label) for label in range(num_classes)}
     steps = min(NUM_INFERENCE_STEPS, options["diffusion_steps"])
     return {"": ClassConditionalPipeline(unet, scheduler, id2label=id2label, default_num_inference_steps=steps)}
+
+
+def _palette(state_dict: Mapping[str, torch.Tensor], options: dict) -> dict:
+    process = {name: options.pop(name) for name in SCHEDULE if name in options}
+    tasks = check_task(options.pop("task", None))
+    unet = convert_palette(state_dict, **options)
+    scheduler = ancestral_scheduler(state_dict, process)
+    return {"": _restorer(unet, scheduler, tasks=tasks, noise_conditioning="gamma")}
+
+
+def _sr3(state_dict: Mapping[str, torch.Tensor], options: dict) -> dict:
+    process = {name: options.pop(name) for name in SCHEDULE if name in options}
+    tasks = check_task(options.pop("task", "super_resolution"))
+    l_resolution = options.pop("l_resolution", None)
+    unet = convert_sr3(state_dict, **options)
+    scheduler = ancestral_scheduler(state_dict, process)
+    is_told_timesteps = read_sr3_layout(network_tensors(state_dict, SR3_BUFFERS)).kind == "ddpm"
+    if unet.config.in_channels == unet.config.out_channels:
+        if not is_told_timesteps:
+            return {"unet": unet, "scheduler": scheduler}
+        return {"": ClassConditionalPipeline(unet, scheduler, default_num_inference_steps=len(scheduler))}
+    factor = None
+    if l_resolution is not None:
+        require(options, "image_size")
+        factor = scale_factor(options["image_size"], l_resolution)
+    noise_conditioning = "timestep" if is_told_timesteps else "sqrt_gamma"
+    return {
+        "": _restorer(unet, scheduler, tasks=tasks, noise_conditioning=noise_conditioning, default_scale_factor=factor)
+    }
+
+
+def _restorer(unet: UNet2DModel, scheduler: ExactDDPMScheduler, **config) -> PalettePipeline:
+    """The originals take all the steps of their schedule, and draw the noise of the posterior's variance."""
+    channels = unet.config.out_channels
+    return PalettePipeline(
+        unet, scheduler, image_channels=channels, default_num_inference_steps=len(scheduler), **config
+    )
+
+
+def check_task(task: str | None) -> list[str] | None:
+    """The `tasks` of the pipeline."""
+    if task is None:
+        return None
+    if not isinstance(task, str) or not all(part in TASKS for part in task.split("+")):
+        raise ValueError(f"`task` must be one of {', '.join(TASKS)}, but is {task!r}.")
+    return [task]
+
+
+def scale_factor(image_size: int, l_resolution: int) -> float:
+    is_integer = isinstance(l_resolution, int) and not isinstance(l_resolution, bool)
+    if not is_integer or not 1 <= l_resolution <= image_size:
+        raise ValueError(f"`l_resolution` must be an integer from 1 to {image_size}, but is {l_resolution!r}.")
+    return image_size / l_resolution
 
 
 def gaussian_scheduler(

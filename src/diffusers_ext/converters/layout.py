@@ -1,6 +1,6 @@
 """What the names and shapes of an original U-Net's tensors tell of its architecture.
 
-improved-diffusion, guided-diffusion and latent-diffusion share one layout. With n residual blocks per level,
+improved-diffusion, guided-diffusion, latent-diffusion and Palette share one layout. With n residual blocks per level,
 `input_blocks.0` is the first convolution, and then each level has n blocks, `.0` a residual block and `.1` attention
 where the level has it, and one more that halves the image, save in the last level. `output_blocks` goes back up with
 n + 1 blocks per level, the last of which also doubles the image.
@@ -27,6 +27,7 @@ class Layout:
     attention: list[bool]  # for each level
     use_scale_shift_norm: bool
     resblock_updown: bool
+    time_embed: str  # the module that embeds the timestep
 
     def resolutions(self) -> list[int]:
         """The original's `attention_resolutions`: how many times smaller the images are where attention runs."""
@@ -39,7 +40,7 @@ class Layout:
         ]
 
 
-def read_layout(state_dict: StateDict, num_res_blocks: int | None = None) -> Layout:
+def read_layout(state_dict: StateDict, num_res_blocks: int | None = None, time_embed: str = "time_embed") -> Layout:
     """Reads the architecture off a state dict.
 
     One tensor that is missing or of a wrong shape does not change the result: sizes are those that most tensors have.
@@ -47,11 +48,12 @@ def read_layout(state_dict: StateDict, num_res_blocks: int | None = None) -> Lay
     Args:
         state_dict (`Mapping`): the tensors by their original names.
         num_res_blocks (`int`, *optional*): blocks per level, where the names do not tell.
+        time_embed (`str`): the name of the module that embeds the timestep.
 
     Raises:
         ValueError: if this is no such network.
     """
-    for part in ("time_embed", "input_blocks", "middle_block"):
+    for part in (time_embed, "input_blocks", "middle_block"):
         if not has(state_dict, part):
             example = ", ".join(list(state_dict)[:3])
             raise ValueError(f"This is no U-Net of the diffusion repositories: it has no {part}, but {example} ...")
@@ -70,17 +72,18 @@ def read_layout(state_dict: StateDict, num_res_blocks: int | None = None) -> Lay
         in_channels=size_of(state_dict, {"input_blocks.0.0.weight": 1}),
         model_channels=size_of(
             state_dict,
-            {"time_embed.0.weight": 0, "time_embed.0.bias": 0, "time_embed.2.weight": 0, "time_embed.2.bias": 0},
+            {f"{time_embed}.{layer}.{kind}": 0 for layer in (0, 2) for kind in ("weight", "bias")},
         )
         // 4,
         num_res_blocks=num_res_blocks,
-        widths=[_most_common(_width(state_dict, f"{block}.0") for block in level) for level in levels],
+        widths=[most_common(_width(state_dict, f"{block}.0") for block in level) for level in levels],
         attention=[any(has(state_dict, f"{block}.1") for block in level) for level in levels],
         use_scale_shift_norm=size_of(
             state_dict, {"middle_block.0.emb_layers.1.weight": 0, "middle_block.0.emb_layers.1.bias": 0}
         )
         == 2 * _width(state_dict, "middle_block.0"),
         resblock_updown=len(levels) > 1 and not has(state_dict, f"input_blocks.{num_res_blocks + 1}.0.op"),
+        time_embed=time_embed,
     )
 
 
@@ -158,10 +161,10 @@ def size_of(state_dict: StateDict, dimensions: dict[str, int]) -> int:
     ]
     if not sizes:
         raise ValueError(f"The checkpoint has none of these tensors: {', '.join(dimensions)}.")
-    return _most_common(sizes)
+    return most_common(sizes)
 
 
-def _most_common(values: Iterable[int]) -> int:
+def most_common(values: Iterable[int]) -> int:
     return Counter(values).most_common(1)[0][0]
 
 

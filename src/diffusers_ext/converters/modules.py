@@ -27,8 +27,8 @@ def attention(source: str, target: str) -> Modules:
 def encoder(layout: Layout) -> Modules:
     """Time embedding, down and middle blocks: what whole and half U-Nets share."""
     modules = {
-        "time_embed.0": "time_embedding.linear_1",
-        "time_embed.2": "time_embedding.linear_2",
+        f"{layout.time_embed}.0": "time_embedding.linear_1",
+        f"{layout.time_embed}.2": "time_embedding.linear_2",
         "input_blocks.0.0": "conv_in",
     }
     for block in range(1, len(layout.widths) * (layout.num_res_blocks + 1)):

@@ -1,10 +1,11 @@
-"""The U-Nets of guided-diffusion, improved-diffusion and latent-diffusion, as diffusers' UNet2DModel.
+"""The U-Nets of guided-diffusion, improved-diffusion, latent-diffusion and Palette, as diffusers' UNet2DModel.
 
 A network whose numbers UNet2DModel cannot express becomes an [`ADMUNet2DModel`]. The architecture is read off the
 tensors; arguments say what tensors do not show, under the names and with the meaning of the original's constructor.
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
 from diffusers import UNet2DModel
@@ -12,14 +13,17 @@ from diffusers import UNet2DModel
 from diffusers_ext.converters.arguments import (
     COMMON,
     check_against,
+    check_agreement,
     check_heads,
     checked,
     in_order_of_diffusers,
     read_heads,
 )
+from diffusers_ext.converters.janspiry import PALETTE_BUFFERS, network_tensors
 from diffusers_ext.converters.latents import unet_tensors
 from diffusers_ext.converters.layout import Layout, has, read_layout, size_of
 from diffusers_ext.converters.modules import decoder, encoder
+from diffusers_ext.converters.sr3 import build_sr3, read_sr3_layout
 from diffusers_ext.converters.weights import load_converted
 from diffusers_ext.models.modeling_adm_unet import ADMUNet2DModel
 
@@ -30,6 +34,31 @@ RESCALED_TIMESTEPS = 1000  # what timesteps are rescaled to, if they are
 IMPROVED_DIFFUSION = (*COMMON, "num_classes", "diffusion_steps", "rescale_timesteps")
 GUIDED_DIFFUSION = (*IMPROVED_DIFFUSION, "num_head_channels", "resblock_updown", "use_new_attention_order")
 LATENT_DIFFUSION = (*GUIDED_DIFFUSION, "use_spatial_transformer", "use_ema")
+# What Palette calls the arguments of guided-diffusion.
+PALETTE_NAMES = {
+    "in_channels": "in_channel",
+    "model_channels": "inner_channel",
+    "out_channels": "out_channel",
+    "num_res_blocks": "res_blocks",
+    "attention_resolutions": "attn_res",
+    "channel_mult": "channel_mults",
+}
+PALETTE = (
+    "module_name",
+    *PALETTE_NAMES.values(),
+    "image_size",
+    "dropout",
+    "conv_resample",
+    "use_checkpoint",
+    "use_fp16",
+    "num_heads",
+    "num_head_channels",
+    "num_heads_upsample",
+    "use_scale_shift_norm",
+    "resblock_updown",
+    "use_new_attention_order",
+)
+PALETTE_SR3 = ("module_name", *PALETTE_NAMES.values(), "image_size", "dropout", "norm_groups")
 
 
 def convert_guided_diffusion(state_dict: Mapping[str, torch.Tensor], **config) -> UNet2DModel:
@@ -84,6 +113,43 @@ def convert_latent_diffusion(state_dict: Mapping[str, torch.Tensor], **config) -
     return _convert(unet_tensors(state_dict, config.get("use_ema")), config, can_be_superres=False)
 
 
+def convert_palette(state_dict: Mapping[str, torch.Tensor], **config) -> UNet2DModel:
+    r"""
+    A network of https://github.com/Janspiry/Palette-Image-to-Image-Diffusion-Models (Saharia et al. 2022,
+    https://huggingface.co/papers/2111.05826), of the module `guided_diffusion` or `sr3`.
+
+    The network takes the conditioning image and behind it the noisy one, and alpha_bar_t instead of a timestep.
+
+    Args:
+        state_dict (`Mapping`):
+            The tensors of the original, `*_Network.pth` or `*_Network_ema.pth`.
+        config:
+            The entry `unet` of the original's configuration, and `module_name`. The checkpoint of a `guided_diffusion`
+            needs `num_head_channels` or `num_heads`, and if it was trained with it `use_new_attention_order=True`;
+            `attn_res` are rates of downsampling there. That of an `sr3` needs `norm_groups` where they are not 32;
+            `attn_res` are heights of the image there. What the tensors show need not be given, and must agree with
+            them if it is.
+
+    Returns:
+        [`UNet2DModel`], or [`ADMUNet2DModel`] where that cannot express the network: in eval mode, in float32.
+
+    Raises:
+        ValueError: if tensors are missing, unknown or of wrong shapes, or if arguments are unknown, missing or at
+            odds with the tensors.
+    """
+    tensors = network_tensors(state_dict, PALETTE_BUFFERS)
+    if has(tensors, "downs"):
+        layout = read_sr3_layout(tensors)
+        if layout.kind != "sr3":
+            raise ValueError("This is no network of Palette but one of SR3's repository, for it embeds timesteps.")
+        return build_sr3(tensors, layout, checked(config, PALETTE_SR3), "channel_mults", {"module_name": "sr3"})
+    config = checked(config, PALETTE)
+    check_agreement(config, config, {"module_name": "guided_diffusion"})
+    ours = {theirs: ours for ours, theirs in PALETTE_NAMES.items()}
+    config = {ours.get(name, name): value for name, value in config.items()}
+    return _convert(tensors, config, can_be_superres=False, names=PALETTE_NAMES, time_embed="cond_embed")
+
+
 def _read_low_res_channels(layout: Layout, config: Mapping) -> int:
     """Those of a super-resolution network, whose first convolution takes two images; 0 of others."""
     channels = layout.in_channels
@@ -97,10 +163,16 @@ def _read_low_res_channels(layout: Layout, config: Mapping) -> int:
     return 0
 
 
-def _convert(state_dict: Mapping[str, torch.Tensor], config: Mapping, can_be_superres: bool = True) -> UNet2DModel:
+def _convert(
+    state_dict: Mapping[str, torch.Tensor],
+    config: Mapping,
+    can_be_superres: bool = True,
+    names: Mapping[str, str] = MappingProxyType({}),
+    time_embed: str = "time_embed",
+) -> UNet2DModel:
     if not has(state_dict, "output_blocks"):
         raise ValueError("This is no U-Net of the diffusion repositories, for it has no output_blocks.")
-    layout = read_layout(state_dict)
+    layout = read_layout(state_dict, time_embed=time_embed)
     low_res_channels = _read_low_res_channels(layout, config) if can_be_superres else 0
     out_channels = size_of(state_dict, {"out.2.weight": 0, "out.2.bias": 0})
     has_classes = has(state_dict, "label_emb")
@@ -108,6 +180,7 @@ def _convert(state_dict: Mapping[str, torch.Tensor], config: Mapping, can_be_sup
     check_against(
         layout,
         config,
+        names,
         in_channels=layout.in_channels - low_res_channels,
         out_channels=out_channels,
         num_classes=num_classes,

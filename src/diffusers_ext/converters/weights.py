@@ -1,6 +1,7 @@
 """From the tensors of an original checkpoint to a network of diffusers, key by key."""
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import torch
 from diffusers import ModelMixin
@@ -18,6 +19,7 @@ def load_converted(
     modules: Modules,
     state_dict: Mapping[str, torch.Tensor],
     prepare: Callable[[str, torch.Tensor], torch.Tensor] = lambda key, tensor: tensor,
+    other_shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
 ) -> ModelMixin:
     """A network with converted weights, in float32 and in eval mode.
 
@@ -28,6 +30,7 @@ def load_converted(
             `config` does not have are passed over.
         state_dict (`Mapping`): the original's tensors. Convolutions of size 1 may become linear layers.
         prepare (`Callable`): `prepare(key, tensor)` changes a tensor after its shape was checked.
+        other_shapes (`Mapping`): the shapes of the original's tensors that `prepare` gives the network's.
 
     Raises:
         ValueError: if tensors are missing, unknown or of another shape; lists them by their original names.
@@ -36,12 +39,13 @@ def load_converted(
         model = model_class(**config)
     expected = model.state_dict()
     targets = _targets(modules, expected)
-    _check(state_dict, targets, expected)
+    shapes = {source: _joint_shape(names, expected) for source, names in targets.items()}
+    shapes |= {source: shape for source, shape in other_shapes.items() if source in targets}
+    _check(state_dict, shapes)
 
     converted = {}
     for source, names in targets.items():
-        shape = _joint_shape(names, expected)
-        tensor = prepare(source, state_dict[source].float().reshape(shape))
+        tensor = prepare(source, state_dict[source].float().reshape(shapes[source]))
         # cloned: parts of one tensor can't be saved, and training must not change the caller's
         converted |= {name: part.clone() for name, part in zip(names, tensor.chunk(len(names)), strict=True)}
     model.load_state_dict(converted, assign=True)
@@ -63,13 +67,13 @@ def _joint_shape(names: list[str], expected: Mapping[str, torch.Tensor]) -> tupl
     return (sum(expected[name].shape[0] for name in names), *expected[names[0]].shape[1:])
 
 
-def _check(state_dict: Mapping[str, torch.Tensor], targets: dict[str, list[str]], expected: Mapping) -> None:
-    missing = [key for key in targets if key not in state_dict]
-    unknown = [key for key in state_dict if key not in targets]
+def _check(state_dict: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    missing = [key for key in shapes if key not in state_dict]
+    unknown = [key for key in state_dict if key not in shapes]
     misfitting = []
-    for key in targets:
+    for key, wanted in shapes.items():
         if key in state_dict:
-            shape, wanted = tuple(state_dict[key].shape), _joint_shape(targets[key], expected)
+            shape = tuple(state_dict[key].shape)
             if shape != wanted + (1,) * (len(shape) - len(wanted)):
                 misfitting.append(f"{key} {shape} instead of {wanted}")
     problems = {"missing": missing, "unknown": unknown, "of another shape": misfitting}
