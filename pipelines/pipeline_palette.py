@@ -210,7 +210,8 @@ class PalettePipeline(DiffusionPipeline):
         unet: UNet2DModel | ModelMixin,
         scheduler: SchedulerMixin,
         guider: BaseGuidance | None = None,
-        tasks: list[str] | tuple[str, ...] | None = None,
+        # diffusers takes lists in model_index.json for components: a dictionary is what is saved, and comes back.
+        tasks: list[str] | tuple[str, ...] | dict | None = None,
         noise_conditioning: str = "timestep",
         image_channels: int | None = None,
         # JSON has no integer keys: model_index.json gives strings back.
@@ -223,7 +224,7 @@ class PalettePipeline(DiffusionPipeline):
         if tasks is not None:
             if isinstance(tasks, str) or not tasks or not all(isinstance(task, str) for task in tasks):
                 raise ValueError(f"`tasks` must be a list of names, such as ['inpainting'], but is {tasks!r}.")
-            tasks = list(tasks)
+            tasks = dict.fromkeys(tasks)
         if noise_conditioning not in NOISE_CONDITIONINGS:
             raise ValueError(
                 f"`noise_conditioning` must be one of {', '.join(NOISE_CONDITIONINGS)}, but is {noise_conditioning!r}."
@@ -347,7 +348,7 @@ class PalettePipeline(DiffusionPipeline):
         if tasks is None:
             return "translation"
         if len(tasks) == 1:
-            return tasks[0]
+            return next(iter(tasks))
         needy = {"super_resolution", *MASKED_TASKS}
         candidates = [task for task in tasks if needy.isdisjoint(task.split("+"))]
         if "colorization" in candidates and len(candidates) > 1:

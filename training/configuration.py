@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -128,8 +129,13 @@ class EvaluationConfig(Config):
     def __post_init__(self):
         super().__post_init__()
         self.require_at_least(1, "num_evaluation_samples", "evaluation_batch_size")
-        unknown = ", ".join(sorted(set(self.metrics or ()) - set(METRICS)))
-        self.require(not unknown, f"--metrics must be among {', '.join(METRICS)}, not {unknown}")
+        unknown = ", ".join(sorted(set(self.metrics or ()) - set(self.known_metrics)))
+        self.require(not unknown, f"--metrics must be among {', '.join(self.known_metrics)}, not {unknown}")
+
+    @property
+    def known_metrics(self) -> Sequence[str]:
+        """What can be measured."""
+        return METRICS
 
 
 @dataclass

@@ -33,6 +33,12 @@ class Draw:
             generator.manual_seed(derive_seed(self.seed, "step", step, row))
         return self
 
+    def select(self, rows: Sequence[int]) -> "Draw":
+        """The streams of the samples at `rows` of this batch: what it draws continues theirs alone."""
+        selected = Draw(self.seed, self.device)
+        selected._streams = [self._streams[row] for row in rows]
+        return selected
+
     def _filled(self, shape: tuple[int, ...], fill) -> torch.Tensor:
         # Drawn in float32 and in the default memory layout, so that precision and layout do not change the numbers.
         drawn = torch.empty((len(self._streams), *shape), device=self.device)

@@ -4,7 +4,8 @@
         --dataset_name digits --feature_extractor digits
 
 Several samplers are compared in one run: `--schedulers ExactDDIMScheduler UniPCMultistepScheduler
---num_inference_steps 5 10 20`. `--likelihoods vlb ode` measures bits/dim.
+--num_inference_steps 5 10 20`. `--likelihoods vlb ode` measures bits/dim. With `--tasks colorization inpainting` a
+[`PalettePipeline`] is measured, beside methods that need no training, and a table and a panel are written.
 """
 
 import json
@@ -25,11 +26,12 @@ from diffusers_ext.data import ImageDataset
 from diffusers_ext.hub.atomic import write_text_atomically
 from diffusers_ext.metrics import FeatureOutput, compute_metrics, load_feature_extractor
 from diffusers_ext.metrics.likelihood import LIKELIHOODS, likelihood_rows
-from diffusers_ext.pipelines import ClassConditionalPipeline
+from diffusers_ext.pipelines import ClassConditionalPipeline, PalettePipeline
 from diffusers_ext.training.command import one_sentence, set_up_logging
-from diffusers_ext.training.configuration import Config, DataConfig, EvaluationConfig, option, parse_config
+from diffusers_ext.training.configuration import Config, option, parse_config
 from diffusers_ext.training.generation import Generation, gather_rows
 from diffusers_ext.training.processes import build_accelerator
+from diffusers_ext.training.restoration import RestorationConfig, RestorationEvaluator, Tasks, write_report
 
 
 @dataclass
@@ -135,7 +137,7 @@ class Evaluator:
 
 
 @dataclass
-class EvaluateConfig(SamplingConfig, EvaluationConfig, DataConfig):
+class EvaluateConfig(RestorationConfig, SamplingConfig):
     """The options of evaluate.py."""
 
     pretrained_model_name_or_path: str = option(help="The pipeline: a local folder or a Hub name.")
@@ -143,34 +145,44 @@ class EvaluateConfig(SamplingConfig, EvaluationConfig, DataConfig):
     schedulers: list[str] | None = option(
         help="Scheduler classes of diffusers or diffusers_ext to compare, in place of the pipeline's own."
     )
-    num_inference_steps: list[int] = option([10], help="Steps of the sampler, one or several numbers to compare.")
+    num_inference_steps: list[int] | None = option(
+        help="Steps of the sampler, one or several numbers to compare; by default the pipeline's own number."
+    )
     likelihoods: list[str] | None = option(
         help="Also measure bits/dim: vlb (the variational bound), ode (by the probability-flow ODE), or both."
     )
     num_likelihood_images: int | None = option(help="How many images of the split; by default all.")
     num_vlb_steps: int | None = option(help="vlb: the steps of the chain; by default those of the training.")
-    output_file: str | None = option(help="Write the rows to this JSON file.")
+    output_file: str | None = option(
+        help="Write the rows to this JSON file. With --tasks it is outputs/restoration.json if nothing else is said, "
+        "and a table (.md) and a panel (.png) lie beside it."
+    )
 
     def __post_init__(self):
         super().__post_init__()
         self.require(self.pretrained_model_name_or_path is not None, "--pretrained_model_name_or_path is required")
         self.require(
-            self.feature_extractor is not None or self.likelihoods, "--feature_extractor or --likelihoods is required"
+            self.feature_extractor is not None or self.likelihoods or self.tasks,
+            "--feature_extractor, --likelihoods or --tasks is required",
         )
-        self.require(bool(self.num_inference_steps), "--num_inference_steps needs a number")
         unknown = ", ".join(sorted(set(self.likelihoods or ()) - set(LIKELIHOODS)))
         self.require(not unknown, f"--likelihoods must be among {', '.join(LIKELIHOODS)}, not {unknown}")
         self.require_at_least(1, "num_likelihood_images", "num_vlb_steps")
+        self.require(not (self.likelihoods and self.tasks), "--likelihoods are not for the pipelines of --tasks")
+        if self.tasks and self.output_file is None:
+            self.output_file = "outputs/restoration.json"
 
 
-def sample_rows(config: EvaluateConfig, dataset: ImageDataset, generate: Generation) -> list[dict]:
+def sample_rows(
+    config: EvaluateConfig, evaluator: Evaluator | RestorationEvaluator, generate: Generation
+) -> list[dict]:
     """The measures of the samples, for each sampler and number of steps."""
-    evaluator, pipeline = Evaluator(config, dataset), generate.pipeline
+    pipeline = generate.pipeline
     own_scheduler, rows = pipeline.scheduler, []
     schedulers = [build_scheduler(name, own_scheduler.config) for name in config.schedulers or ()]
     for scheduler in schedulers or [own_scheduler]:
         pipeline.scheduler = scheduler
-        for steps in config.num_inference_steps:
+        for steps in config.num_inference_steps or [pipeline.config.default_num_inference_steps]:
             rows += evaluator(generate, steps)
     pipeline.scheduler = own_scheduler
     return rows
@@ -212,22 +224,35 @@ def main(arguments: list[str] | None = None) -> None:
         accelerator = build_accelerator()
         set_up_logging(accelerator)
         with accelerator.local_main_process_first():
-            pipeline = ClassConditionalPipeline.from_pretrained(
-                config.pretrained_model_name_or_path, cache_dir=config.cache_dir
-            )
+            pipeline_class = PalettePipeline if config.tasks else ClassConditionalPipeline
+            pipeline = pipeline_class.from_pretrained(config.pretrained_model_name_or_path, cache_dir=config.cache_dir)
             unet = pipeline.unet.config
             size = unet.sample_size if isinstance(unet.sample_size, (list, tuple)) else [unet.sample_size] * 2
-            dataset = config.load_dataset(tuple(size), unet.in_channels)
+            channels = pipeline.config.image_channels if config.tasks else unet.in_channels
+            dataset = config.load_dataset(tuple(size), channels)
         pipeline.to(accelerator.device)
         pipeline.set_progress_bar_config(disable=True)
         generate = Generation(pipeline, accelerator, config.seed, config.evaluation_batch_size)
-        rows = sample_rows(config, dataset, generate)
+        if config.tasks:
+            return _evaluate_restoration(config, dataset, generate)
+        rows = sample_rows(config, Evaluator(config, dataset), generate)
         if config.likelihoods:
             rows += measured_likelihoods(config, dataset, generate)
     if accelerator.is_main_process:
         print(json.dumps(rows, indent=2))
         if config.output_file is not None:
             write_text_atomically(config.output_file, json.dumps(rows, indent=2) + "\n")
+
+
+def _evaluate_restoration(config: EvaluateConfig, dataset: ImageDataset, generate: Generation) -> None:
+    """Measure a [`PalettePipeline`] and what needs no training, and write a table and a panel."""
+    tasks = Tasks(config, dataset.resolution, dataset.channels)
+    evaluator = RestorationEvaluator(config, tasks, dataset, config.dataset_split)
+    panel = evaluator.panel(generate)  # first, as it is here that a pipeline refuses tasks which it does not know
+    rows = evaluator.baselines(generate.accelerator) + sample_rows(config, evaluator, generate)
+    if generate.accelerator.is_main_process:
+        rows.sort(key=lambda row: tasks.names.index(row["task"]))
+        print(write_report(config.output_file, rows, panel))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """The processes that a denoiser can be trained in: how they add noise, what the network learns, and what samples it.
 
 In each of them the network sees `alpha * clean + sigma * noise`, and is told the noise level as its `timesteps`: an
-index (discrete diffusion), a time in [0, num_train_timesteps) (rectified flow), or ln(sigma / alpha) / 4 (EDM).
+index (discrete diffusion), alpha**2 or alpha (continuous diffusion), a time in [0, num_train_timesteps) (rectified
+flow), or ln(sigma / alpha) / 4 (EDM).
 """
 
 import torch
 from diffusers import (
+    DDIMScheduler,
     DPMSolverMultistepScheduler,
     EDMDPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
@@ -38,7 +40,7 @@ class Objective:
         raise NotImplementedError
 
     def draw_timesteps(self, draw) -> torch.Tensor:
-        """A noise level for each sample, as the network is told it: shape (N,)."""
+        """A noise level for each sample, shape (N,): what the network is told, but for [`~Objective.told`]."""
         fraction = draw.uniform() if self.config.timestep_sampling != "logit_normal" else draw.normal().sigmoid()
         return fraction * self.config.num_train_timesteps
 
@@ -51,6 +53,14 @@ class Objective:
         alpha, sigma = self.levels(timesteps)
         return alpha * clean + sigma * noise
 
+    def told(self, timesteps: torch.Tensor) -> torch.Tensor:
+        """What the network is told of the noise at `timesteps` (N,): shape (N,)."""
+        return timesteps
+
+    def target(self, clean: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """What the network should say, (N, C, H, W)."""
+        return prediction_target(self.config.prediction_type, clean, noise, *self.levels(timesteps))
+
     def losses(
         self,
         output: torch.Tensor,
@@ -60,7 +70,7 @@ class Objective:
         timesteps: torch.Tensor,
     ) -> torch.Tensor:
         """What is minimised, for each sample: shape (N,)."""
-        raise NotImplementedError
+        return diffusion_loss(output, self.target(clean, noise, timesteps), self.weights(*self.levels(timesteps)))
 
     def sampling_scheduler(self):
         """A second-order sampler that comes nearer to the exact solution in 8 to 10 steps than DDIM or Euler in 20.
@@ -125,6 +135,60 @@ class DiscreteDiffusion(Objective):
         )
 
 
+class ContinuousDiffusion(DiscreteDiffusion):
+    """Denoising diffusion at all noise levels, of which the network is told gamma = alpha**2 (Palette) or its root.
+
+    Gamma is uniform between two neighbouring levels of the discrete process (Chen et al. 2021, "WaveGrad"; Saharia et
+    al. 2021, "SR3"). Timesteps are fractional: the share of the way from one to the next.
+    """
+
+    def draw_timesteps(self, draw):
+        return Objective.draw_timesteps(self, draw) * (1 - 1 / self.config.num_train_timesteps)
+
+    def levels(self, timesteps):
+        gamma = self._gamma(timesteps)[:, None, None, None]
+        return gamma.sqrt(), (1 - gamma).sqrt()
+
+    def told(self, timesteps):
+        gamma = self._gamma(timesteps)
+        return gamma if self.config.noise_conditioning == "gamma" else gamma.sqrt()
+
+    def _gamma(self, timesteps: torch.Tensor) -> torch.Tensor:
+        gammas = self.scheduler.alphas_cumprod.to(timesteps.device, torch.float32)
+        return torch.lerp(gammas[timesteps.floor().long()], gammas[timesteps.ceil().long()], timesteps.frac())
+
+
+class Regression(Objective):
+    """No process: from what is pure noise, and so tells nothing, to the image in one step.
+
+    What a generative model has to be better than: under the squared error such a network says the mean of all images
+    that fit its condition.
+    """
+
+    def __init__(self, config):
+        # The only step of this sampler, whose result is the network's output as it is.
+        scheduler = DDIMScheduler(
+            num_train_timesteps=config.num_train_timesteps, prediction_type="sample", timestep_spacing="trailing"
+        )
+        super().__init__(config, scheduler)
+
+    def identity(self) -> dict:
+        return {name: getattr(self.config, name) for name in ("prediction_type", "num_train_timesteps")}
+
+    def draw_timesteps(self, draw) -> torch.Tensor:
+        return torch.full_like(draw.uniform(), self.config.num_train_timesteps - 1).long()
+
+    def levels(self, timesteps):
+        ones = torch.ones_like(timesteps, dtype=torch.float32)[:, None, None, None]
+        return 0 * ones, ones
+
+    def target(self, clean, noise, timesteps):
+        return clean
+
+    def sampling_scheduler(self):
+        return DDIMScheduler.from_config(self.scheduler.config)
+
+
 class RectifiedFlow(Objective):
     """Flow matching along straight lines (Liu et al. 2022, Lipman et al. 2022)."""
 
@@ -134,11 +198,6 @@ class RectifiedFlow(Objective):
     def identity(self) -> dict:
         names = ("prediction_type", "num_train_timesteps")
         return {name: getattr(self.config, name) for name in names}
-
-    def losses(self, output, clean, noisy, noise, timesteps):
-        alpha, sigma = self.levels(timesteps)
-        target = prediction_target(self.config.prediction_type, clean, noise, alpha, sigma)
-        return diffusion_loss(output, target, self.weights(alpha, sigma))
 
     def sampling_scheduler(self):
         return DPMSolverMultistepScheduler(
@@ -163,13 +222,12 @@ class EDM(Objective):
         """c_noise = ln(sigma) / 4, with a normal ln(sigma)."""
         return (self.config.edm_p_mean + self.config.edm_p_std * draw.normal()) / 4
 
-    def losses(self, output, clean, noisy, noise, timesteps):
+    def target(self, clean, noise, timesteps):
         alpha, sigma = self.levels(timesteps)  # of what the network sees: c_in and c_in * sigma
         sigma_data = self.config.sigma_data
         # (clean - c_skip * noisy) / c_out, without its cancellation at small sigma. The weight on the error of the
         # denoiser, 1 / c_out**2, makes that of the network 1 (eq. 8).
-        target = sigma / sigma_data * clean - alpha * sigma_data * noise
-        return diffusion_loss(output, target, torch.ones_like(sigma))
+        return sigma / sigma_data * clean - alpha * sigma_data * noise
 
     def sampling_scheduler(self):
         return EDMDPMSolverMultistepScheduler.from_config(self.scheduler.config)
@@ -177,7 +235,7 @@ class EDM(Objective):
 
 def build_objective(config) -> Objective:
     """The objective that predicts what `config.prediction_type` says."""
-    processes = {"flow_prediction": RectifiedFlow, "edm": EDM}
+    processes = {"flow_prediction": RectifiedFlow, "edm": EDM, "regression": Regression}
     return processes.get(config.prediction_type, DiscreteDiffusion)(config)
 
 

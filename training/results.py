@@ -62,7 +62,7 @@ class Results:
         with self._generation() as generate:
             grid = self.recipe.sample_grid(generate)
         if self.accelerator.is_main_process:
-            _save_image(grid, self.output_dir / "samples" / f"step-{step}.png")
+            save_image(grid, self.output_dir / "samples" / f"step-{step}.png")
         for tracker in self.accelerator.trackers:
             layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
             if hasattr(tracker, "log_images"):
@@ -73,7 +73,7 @@ class Results:
         with self._generation() as generate:
             rows = self.recipe.evaluate(generate)
         for row in rows:
-            name = f"guidance_scale={row['guidance_scale']}"
+            name = "/".join([*_labels(row).values(), f"guidance_scale={row['guidance_scale']}"])
             self.accelerator.log({f"{name}/{k}": v for k, v in row.items() if isinstance(v, float)}, step=step)
         return rows
 
@@ -86,7 +86,7 @@ class Results:
             grid = self.recipe.sample_grid(generate)
             rows = self.recipe.evaluate(generate)
         if self.accelerator.is_main_process:
-            _save_image(grid, self.output_dir / "samples.png")
+            save_image(grid, self.output_dir / "samples.png")
             skipped = {"skipped_images": self.recipe.dataset.num_skipped} if self.recipe.dataset.num_skipped else {}
             metrics = {"step": step, **skipped, "training_seconds": round(training_seconds, 1), "evaluations": rows}
             write_text_atomically(self.output_dir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
@@ -118,14 +118,15 @@ class Results:
             license=config.license,
             command=shown_command(sys.argv),
             config=config.to_dict(),
-            metrics=[_card_row(row) for row in rows],
+            metrics=[card_row(row) for row in rows],
             measures=sorted({name for row in rows for name, value in row.items() if _is_measure(name, value)}),
             id2label=dataset.id2label,
             **self.recipe.describe(),
         )
 
 
-def _save_image(image: Image.Image, path: Path) -> None:
+def save_image(image: Image.Image, path: Path) -> None:
+    """Write a PNG file."""
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     write_bytes_atomically(path, buffer.getvalue())
@@ -135,10 +136,16 @@ def _is_measure(name: str, value) -> bool:
     return isinstance(value, float) and name != "guidance_scale"
 
 
-def _card_row(row: dict) -> dict:
+def _labels(row: dict) -> dict[str, str]:
+    """What tells a row from others of an evaluation, beside its guidance scale."""
+    return {name: row[name] for name in ("task", "method") if name in row}
+
+
+def card_row(row: dict) -> dict:
+    """A row of an evaluation as tables show it: the measures, and how they were come by."""
     measures = {name: value for name, value in row.items() if _is_measure(name, value)}
     shown = ("guidance_scale", "num_inference_steps", "scheduler", "num_generated", "extractor")
-    return {**{name: row["provenance"].get(name) for name in shown}, **measures}
+    return {**_labels(row), **{name: row["provenance"].get(name) for name in shown}, **measures}
 
 
 def shown_command(argv: list[str]) -> str:

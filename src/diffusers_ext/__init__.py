@@ -105,6 +105,7 @@ _PUBLIC_NAMES = {
     "training.reconstruct_ema": ["reconstruct_ema"],
     "training.train_classifier": ["ClassifierConfig", "ClassifierRecipe"],
     "training.train_diffusion": ["DiffusionConfig", "DiffusionRecipe"],
+    "training.train_palette": ["PaletteConfig", "PaletteRecipe"],
     "training.trainer": ["NonFiniteLossError", "Trainer"],
 }
 _MODULE_OF = {name: module for module, names in _PUBLIC_NAMES.items() for name in names}
@@ -241,6 +242,10 @@ if TYPE_CHECKING:
     from diffusers_ext.training.train_diffusion import (
         DiffusionConfig as DiffusionConfig,
         DiffusionRecipe as DiffusionRecipe,
+    )
+    from diffusers_ext.training.train_palette import (
+        PaletteConfig as PaletteConfig,
+        PaletteRecipe as PaletteRecipe,
     )
     from diffusers_ext.training.trainer import (
         NonFiniteLossError as NonFiniteLossError,

@@ -107,9 +107,9 @@ def _apply(parts: dict[str, Callable[[torch.Tensor, Any], Corruption]], images: 
         _check_corruption(name, corruption, images)
         if corruption.mask is None:
             degraded = corruption.conditioning_image
-        else:  # kept for the end, as later parts are no noise's business
-            noise = torch.where(corruption.mask > 0, corruption.conditioning_image, noise)
-            holes = corruption.mask if holes is None else torch.maximum(holes, corruption.mask)
+        if corruption.hidden is not None:  # kept for the end, as later parts are no noise's business
+            noise = torch.where(corruption.hidden > 0, corruption.conditioning_image, noise)
+            holes = corruption.hidden if holes is None else torch.maximum(holes, corruption.hidden)
     if holes is None:
         return Corruption(degraded)
     return Corruption(torch.where(holes > 0, noise, degraded), holes if degraded is images else None, holes)
@@ -118,7 +118,7 @@ def _apply(parts: dict[str, Callable[[torch.Tensor, Any], Corruption]], images: 
 def _check_corruption(name: str, corruption: Corruption, images: torch.Tensor) -> None:
     if not isinstance(corruption, Corruption):
         raise ValueError(f"the task {name!r} must return a Corruption, not {type(corruption).__name__}")
-    shown, mask = corruption.conditioning_image, corruption.mask
+    shown, mask = corruption.conditioning_image, corruption.hidden
     if shown.shape != images.shape or shown.dtype != images.dtype:
         raise ValueError(
             f"the conditioning image of the task {name!r} must be {tuple(images.shape)} {images.dtype} like the "

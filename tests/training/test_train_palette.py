@@ -1,0 +1,450 @@
+import itertools
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+from PIL import Image
+
+from diffusers_ext import PalettePipeline
+from diffusers_ext.data.corruptions import Corruption, inpainting, uncropping
+from diffusers_ext.training import evaluate
+from diffusers_ext.training.configuration import parse_config
+from diffusers_ext.training.draws import Draw
+from diffusers_ext.training.processes import build_accelerator
+from diffusers_ext.training.restoration import RestorationConfig, Tasks, mean_fill, pipeline_inputs, untrained_methods
+from diffusers_ext.training.train_palette import PaletteConfig, PaletteRecipe, restoration_loss
+from diffusers_ext.training.trainer import Trainer
+from tests.training.runs import tensors
+
+
+UNET = {
+    "block_out_channels": [8, 16],
+    "down_block_types": ["DownBlock2D"] * 2,
+    "up_block_types": ["UpBlock2D"] * 2,
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+}
+OPTIONS = {
+    "tasks": ["inpainting"],
+    "resolution": [8],
+    "channels": 1,
+    "unet": UNET,
+    "max_train_steps": 3,
+    "train_batch_size": 8,
+    "num_inference_steps": 2,
+}
+
+
+DIGITS = {"dataset_name": "digits", "train_data_dir": None}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def photographs(tmp_path_factory):
+    """What recipes train on if nothing else is said: few, and thus soon read."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(OPTIONS, "train_data_dir", str(pictures(tmp_path_factory.mktemp("data") / "photographs")))
+        yield
+
+
+def recipe(output_dir, **options) -> PaletteRecipe:
+    return PaletteRecipe(PaletteConfig(**{**OPTIONS, "output_dir": str(output_dir), **options}))
+
+
+def trained(output_dir, **options):
+    """A short run, and its pipeline as it is published."""
+    assert Trainer(recipe(output_dir, **options), build_accelerator()).train()
+    pipe = PalettePipeline.from_pretrained(output_dir)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def draw(rows, step=0):
+    return Draw(0, torch.device("cpu")).begin(step, rows)
+
+
+def images(count, channels=1, size=8):
+    return torch.rand(count, channels, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def pictures(folder, count=6):
+    """A folder of photographs of several sizes and modes."""
+    folder.mkdir()
+    noise = np.random.default_rng(0)
+    for index, (mode, channels) in zip(range(count), itertools.cycle([("RGB", 3), ("L", 0), ("RGBA", 4)])):
+        size = (20 + index, 14) + ((channels,) if channels else ())
+        Image.fromarray(noise.integers(0, 255, size, dtype=np.uint8), mode).save(folder / f"{index}.png")
+    return folder
+
+
+def half_hidden(images, draw):
+    """A task of a user: the left half is hidden, the right one is negative."""
+    mask = torch.zeros_like(images[:, :1])
+    mask[..., : images.shape[-1] // 2] = 1
+    return Corruption(torch.where(mask > 0, draw.normal_like(images), -images), hidden=mask)
+
+
+def too_bright(images, draw):
+    return Corruption(images + 2)
+
+
+# The step
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2"])
+def test_the_loss_is_that_of_the_pixels_to_be_made(norm):
+    target, mask = images(4, 3), (images(4) > 0).float()
+    output = (target + 0.5).requires_grad_()
+    losses = restoration_loss(output, target, mask, norm)
+    expected = {"l1": 0.5, "l2": 0.25}[norm] * mask.mean(dim=(1, 2, 3))
+    torch.testing.assert_close(losses, expected)
+    (gradient,) = torch.autograd.grad(losses.sum(), output)
+    assert torch.equal(gradient != 0, (mask > 0).expand_as(gradient))
+
+
+@dataclass
+class Seen:
+    """What a network was shown."""
+
+    sample: torch.Tensor
+    timesteps: torch.Tensor
+    class_labels: torch.Tensor | None
+
+
+def one_step(tmp_path, batch, **options):
+    """What a step shows the network, which says zero, and the losses."""
+    job = recipe(tmp_path, **options)
+    job.unet, seen, losses = job.networks()["unet"], [], {}
+    for parameter in job.unet.conv_out.parameters():
+        torch.nn.init.zeros_(parameter)
+    job.unet.register_forward_pre_hook(
+        lambda _, args, keywords: seen.append(Seen(*args, **keywords)), with_kwargs=True
+    )
+    job.minimise = lambda name, loss: losses.update({name: loss})
+    job.step(batch, draw(range(len(batch["pixel_values"]))))
+    return job, seen[0], losses["unet"].detach()
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "flow_prediction", "regression"])
+def test_known_pixels_are_seen_clean_and_cost_nothing(tmp_path, prediction_type):
+    clean = images(16)
+    _, seen, losses = one_step(tmp_path, {"pixel_values": clean}, prediction_type=prediction_type)
+    rows = draw(range(16))
+    rows.integers(1)
+    corruption = inpainting(clean, rows)
+    conditioning, noisy = seen.sample.chunk(2, dim=1)
+    known = corruption.mask == 0
+    assert torch.equal(conditioning, corruption.conditioning_image)
+    assert torch.equal(noisy[known], clean[known])
+    assert (noisy[~known] != clean[~known]).float().mean() > 0.9
+    if prediction_type == "regression":  # the network says zero, and should have said the image
+        torch.testing.assert_close(losses, (corruption.mask * clean).square().mean(dim=(1, 2, 3)))
+        assert (seen.timesteps == 999).all()
+    assert losses.shape == (16,) and (losses > 0).all()
+
+
+@pytest.mark.parametrize("kind", ["gamma", "sqrt_gamma"])
+def test_the_network_is_told_the_level_of_the_noise_it_sees(tmp_path, kind):
+    batch = {"pixel_values": torch.zeros(400, 1, 8, 8)}
+    options = {"tasks": ["denoising"], "prediction_type": "epsilon", "noise_conditioning": kind}
+    job, seen, _ = one_step(tmp_path, batch, num_train_timesteps=20, **options)
+    gamma = seen.timesteps if kind == "gamma" else seen.timesteps**2
+    # The images are zero, so what is noisy is noise of the variance 1 - gamma.
+    variance = seen.sample[:, 1:].square().mean(dim=(1, 2, 3))
+    assert ((variance / (1 - gamma) - 1).abs() < 1).all() and abs((variance / (1 - gamma)).mean() - 1) < 0.02
+    levels = job.objective.scheduler.alphas_cumprod
+    assert levels[-1] <= gamma.min() and gamma.max() <= levels[0]
+    # Uniform between neighbours, each pair of which is as likely as any other, and never on a level.
+    intervals = torch.bucketize(gamma, levels.flip(0)).bincount()
+    assert len(intervals[intervals > 0]) == 19 and intervals.max() < 45
+    assert not torch.isin(gamma, levels).any()
+
+
+def test_conditioning_images_and_labels_are_hidden_as_often_as_asked(tmp_path):
+    batch = {"pixel_values": images(400), "class_labels": torch.zeros(400, dtype=torch.int64)}
+    options = {"tasks": ["denoising"], "conditioning_dropout": 0.3, "class_conditional": True, "label_dropout": 0.2}
+    _, seen, _ = one_step(tmp_path, batch, **options, **DIGITS)
+    hidden = (seen.sample[:, :1] == 0).flatten(1).all(dim=1)
+    assert 0.2 < hidden.float().mean() < 0.4 and not (seen.sample[:, 1:] == 0).flatten(1).all(dim=1).any()
+    assert 0.1 < (seen.class_labels == 10).float().mean() < 0.3 and set(seen.class_labels.tolist()) == {0, 10}
+
+
+# Several tasks
+
+
+def test_each_sample_has_a_task_of_its_own(tmp_path):
+    config = RestorationConfig(tasks=["inpainting", "uncropping", "denoising"])
+    tasks, clean = Tasks(config, (8, 8), 1), images(60)
+    corruption = tasks.mix({"pixel_values": clean}, draw(range(60)))
+    chosen = draw(range(60)).integers(3)
+    assert chosen.bincount(minlength=3).min() > 10
+    for index, function in enumerate((inpainting, uncropping)):
+        # One sample alone is what it is among others.
+        for row in (chosen == index).nonzero().flatten().tolist()[:5]:
+            own = draw([row])
+            own.integers(3)
+            alone = function(clean[row : row + 1], own)
+            assert torch.equal(corruption.conditioning_image[row], alone.conditioning_image[0])
+            assert torch.equal(corruption.mask[row], alone.mask[0])
+    assert (corruption.mask[chosen == 2] == 1).all()
+
+
+def test_batches_in_parts_are_the_same_batch(tmp_path):
+    tasks, clean = Tasks(RestorationConfig(tasks=["denoising", "inpainting"]), (8, 8), 1), images(12)
+    whole = tasks.mix({"pixel_values": clean}, draw(range(12)))
+    parts = [tasks.mix({"pixel_values": clean[rows]}, draw(rows)) for rows in ([0, 3, 7], [11, 2])]
+    for part, rows in zip(parts, ([0, 3, 7], [11, 2]), strict=True):
+        assert torch.equal(part.conditioning_image, whole.conditioning_image[rows])
+        assert torch.equal(part.mask, whole.mask[rows])
+
+
+# Whole runs
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory):
+    """A run on several tasks with everything that is measured and drawn on the way."""
+    folder = tmp_path_factory.mktemp("several")
+    pipe = trained(
+        folder,
+        **DIGITS,
+        tasks=["inpainting", "super_resolution", "denoising"],
+        task_options={"super_resolution": {"factor": 2}},
+        validation_split="test",
+        validation_steps=2,
+        evaluation_steps=2,
+        feature_extractor="digits",
+        metrics=["psnr", "ssim", "fid", "diversity"],
+        num_restorations=2,
+        num_evaluation_samples=30,
+        conditioning_dropout=0.2,
+        guidance_scales=[1.0, 2.0],
+    )
+    return folder, pipe
+
+
+def test_a_run_leaves_a_pipeline_for_its_tasks(several):
+    folder, pipe = several
+    assert set(pipe.config.tasks) == {"inpainting", "super_resolution", "denoising"}
+    assert pipe.config.default_num_inference_steps == 2 and pipe.config.default_scale_factor == 2
+    image = images(1)[0] / 2 + 0.5
+    output = pipe(image, mask_image=(0, 0, 4, 8), output_type="pt").images[0]
+    assert torch.equal(output[..., 4:], image[..., 4:]) and not torch.equal(output, image)
+    assert pipe(image[:, :4, :4], task="super_resolution").images[0].size == (8, 8)
+    with pytest.raises(ValueError, match="not trained for the task 'colorization'"):
+        pipe(image, task="colorization")
+    # And without this package.
+    other = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
+    same = other(image, mask_image=(0, 0, 4, 8), output_type="pt", generator=torch.Generator().manual_seed(0))
+    ours = pipe(image, mask_image=(0, 0, 4, 8), output_type="pt", generator=torch.Generator().manual_seed(0))
+    assert torch.equal(same.images, ours.images)
+
+
+def test_a_run_leaves_panels_measures_and_a_card(several):
+    folder, _ = several
+    for name in ("samples.png", "samples/step-2.png"):
+        with Image.open(folder / name) as panel:  # 3 rows of 4 times input, output and truth
+            assert panel.width > 12 * 64 and panel.height > 3 * 64
+    rows = json.loads((folder / "metrics.json").read_text())["evaluations"]
+    assert [(row["task"], row["guidance_scale"]) for row in rows] == [
+        (task, scale) for task in ("inpainting", "super_resolution", "denoising") for scale in (1.0, 2.0)
+    ]
+    for row in rows:
+        assert {"psnr", "ssim", "fid", "perceptual_distance_diversity"} <= row.keys()
+        assert row["provenance"]["split"] == "test" and row["provenance"]["num_images"] == 30
+    card = (folder / "README.md").read_text()
+    assert "pipeline_tag: image-to-image" in card and "mask_image=mask" in card and "| task | method |" in card
+
+
+def test_the_same_images_are_measured_beside_methods_without_training(several, tmp_path, capsys):
+    folder, _ = several
+    command = [
+        f"--pretrained_model_name_or_path={folder}",
+        "--dataset_name=digits",
+        "--dataset_split=test",
+        "--tasks",
+        "inpainting",
+        "denoising",
+        "--num_evaluation_samples=20",
+        "--feature_extractor=digits",
+        "--num_restorations=2",
+        "--metrics",
+        "psnr",
+        "diversity",
+        f"--output_file={tmp_path / 'restored.json'}",
+    ]
+    evaluate.main(command)
+    rows = json.loads((tmp_path / "restored.json").read_text())
+    methods = [(row["task"], row["method"]) for row in rows if "(" not in row["method"]]
+    assert methods == [
+        ("inpainting", "grey fill"),
+        ("inpainting", "mean fill"),
+        ("inpainting", "model"),
+        ("inpainting", "model"),
+        ("denoising", "input"),
+        ("denoising", "model"),
+        ("denoising", "model"),
+    ]
+    for row in rows:
+        assert (row["perceptual_distance_diversity"] > 0) == (row["method"] == "model") and row["psnr"] > 0
+    table = (tmp_path / "restored.md").read_text()
+    assert table.strip() in capsys.readouterr().out and table.count("\n") == len(rows) + 2
+    with Image.open(tmp_path / "restored.png") as panel:
+        assert panel.width > 12 * 64
+
+    command[4] = "colorization"
+    with pytest.raises(SystemExit) as stop:
+        evaluate.main(command)
+    assert stop.value.code == 2 and "colorization needs images of 3 channels" in capsys.readouterr().err
+
+
+def test_a_resumed_run_is_an_uninterrupted_one(tmp_path):
+    options = {"tasks": ["inpainting", "denoising"], "checkpointing_steps": 2}
+    trained(tmp_path / "whole", max_train_steps=4, lr_warmup_steps=0, **options)
+    trained(tmp_path / "parts", max_train_steps=2, lr_warmup_steps=0, **options)
+    trained(tmp_path / "parts", max_train_steps=4, lr_warmup_steps=0, resume_from_checkpoint="latest", **options)
+    whole, parts = tensors(tmp_path / "whole", 4), tensors(tmp_path / "parts", 4)
+    assert all(torch.equal(parts[name], tensor) for name, tensor in whole.items())
+    with pytest.raises(ValueError, match="tasks"):
+        trained(tmp_path / "parts", resume_from_checkpoint="latest", **{**options, "tasks": ["denoising"]})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"prediction_type": "epsilon", "noise_conditioning": "gamma", "loss_norm": "l1"},
+        {"prediction_type": "v_prediction", "noise_conditioning": "sqrt_gamma", "class_conditional": True, **DIGITS},
+        {"prediction_type": "regression"},
+    ],
+)
+def test_what_is_published_samples_and_can_be_trained_further(tmp_path, options):
+    pipe = trained(tmp_path / "first", **options)
+    assert pipe.config.noise_conditioning == options.get("noise_conditioning", "timestep")
+    image = images(2) / 2 + 0.5
+    output = pipe(image, mask_image=(2, 2, 6, 6), output_type="pt").images
+    assert output.isfinite().all() and (output[..., 2:6, 2:6] != image[..., 2:6, 2:6]).any()
+    if options["prediction_type"] == "regression":
+        assert pipe.config.default_num_inference_steps == 1
+    start = {**options, "pretrained_model_name_or_path": str(tmp_path / "first"), "unet": {}, "max_train_steps": 1}
+    trained(tmp_path / "second", **start)
+    with pytest.raises(ValueError, match="has (prediction_type|noise_conditioning)="):
+        changed = {"prediction_type": "flow_prediction", "noise_conditioning": "timestep"}
+        recipe(tmp_path / "third", **{**start, **changed}).networks()
+
+
+def test_a_regression_network_says_its_output(tmp_path):
+    pipe = trained(tmp_path, prediction_type="regression", tasks=["denoising"])
+    image = images(1) / 2 + 0.5
+    output = pipe(image, output_type="pt", generator=torch.Generator().manual_seed(3)).images
+    noise = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        said = pipe.unet(torch.cat([image * 2 - 1, noise], dim=1), 999).sample
+    torch.testing.assert_close(output, (said / 2 + 0.5).clamp(0, 1))
+
+
+def test_pairs_are_translated(tmp_path):
+    folder, noise = tmp_path / "pairs", np.random.default_rng(0)
+    folder.mkdir()
+    for name in "abc":
+        for kind in ("photo", "map"):
+            Image.fromarray(noise.integers(0, 255, (12, 10, 3), dtype=np.uint8)).save(folder / f"{kind}_{name}.png")
+    lines = [{"file_name": f"photo_{n}.png", "conditioning_image_file_name": f"map_{n}.png"} for n in "abc"]
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    options = {
+        "train_data_dir": str(folder),
+        "channels": 3,
+        "conditioning_image_column": "conditioning_image",
+    }
+    pipe = trained(tmp_path / "out", tasks=["translation", "colorization"], metrics=["psnr"], **options)
+    assert pipe.unet.config.in_channels == 6
+    assert pipe(Image.open(folder / "map_a.png").crop((0, 0, 8, 8))).images[0].size == (8, 8)
+
+
+def test_a_folder_of_photographs_of_all_kinds(tmp_path):
+    task = f"{__name__}:half_hidden"
+    pipe = trained(tmp_path, channels=3, tasks=["colorization", "inpainting+jpeg_restoration", task])
+    picture = Image.new("L", (8, 8), 99)
+    assert pipe(picture).images[0].mode == "RGB"
+    assert pipe(picture, task="inpainting+jpeg_restoration", mask_image=(0, 0, 3, 3)).images[0].size == (8, 8)
+
+
+# Measures
+
+
+def test_what_is_measured_is_what_the_network_was_trained_to_undo(tmp_path):
+    """The pipeline makes of a corruption's inputs what the network is shown in training."""
+    config = RestorationConfig(tasks=["inpainting", "uncropping", "super_resolution", "inpainting+denoising"])
+    tasks, clean = Tasks(config, (8, 8), 1), ((images(3) + 1) * 127.5).round() / 127.5 - 1
+    pipe = recipe(tmp_path, tasks=config.tasks)
+    pipe = pipe.pipeline(**pipe.networks())
+    for task in config.tasks:
+        corruption = tasks.corrupt(task, {"pixel_values": clean}, draw(range(3)))
+        _, shown, hidden = pipe.prepare_images(**pipeline_inputs(task, corruption))
+        if corruption.hidden is None:
+            assert hidden is None
+            hidden = torch.zeros(3, 1, 8, 8, dtype=torch.bool)
+        else:
+            assert torch.equal(hidden, corruption.hidden > 0)
+        expected = (corruption.conditioning_image / 2 + 0.5)[~hidden]
+        torch.testing.assert_close(shown[~hidden], expected)
+
+
+def test_methods_without_training_fill_what_is_hidden():
+    clean = images(3)
+    corruption = inpainting(clean, draw(range(3)))
+    filled = mean_fill(corruption)
+    hidden = corruption.hidden > 0
+    assert torch.equal(filled[~hidden], clean[~hidden])
+    for image, original, holes in zip(filled, clean, hidden, strict=True):
+        torch.testing.assert_close(image[holes], original[~holes].mean().expand(int(holes.sum())))
+    for name, method in untrained_methods("inpainting", corruption).items():
+        restored = method(corruption)
+        assert torch.equal(restored[~hidden], clean[~hidden]), name
+        assert restored.shape == clean.shape and restored.abs().max() <= 1, name
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"tasks": None}, "--tasks is required"),
+        ({"tasks": ["flying"]}, "there is no task 'flying'"),
+        ({"tasks": ["inpainting", "inpainting"]}, "tasks must be different"),
+        ({"tasks": ["colorization"]}, "colorization needs images of 3 channels"),
+        ({"task_options": {"inpainting": {"shape": 1}}}, "the task 'inpainting' .* cannot be given"),
+        ({"task_options": {"inpainting": {"area": 2}}}, "area must be"),
+        ({"task_options": {"denoising": {}}}, "there are options for denoising"),
+        ({"tasks": ["translation"]}, "--conditioning_image_column, which names its inputs, need each other"),
+        ({"conditioning_image_column": "edges"}, "need each other"),
+        ({"noise_conditioning": "gamma"}, "gamma is for epsilon, sample and v_prediction, not for .* flow_prediction"),
+        ({"prediction_type": "regression", "conditioning_dropout": 0.1}, "neither noise levels nor guidance"),
+        ({"guidance_scales": [2.0]}, "need a --conditioning_dropout above 0"),
+        ({"conditioning_dropout": 1.0}, r"--conditioning_dropout must be in \[0, 1\)"),
+        ({"class_conditional": True}, "--class_conditional needs labels"),
+        ({"metrics": ["fid"]}, "--metrics fid needs --feature_extractor"),
+        ({"metrics": ["psnr", "nonsense"]}, "--metrics must be among psnr, ssim"),
+        ({"metrics": ["diversity"], "feature_extractor": "digits"}, "it needs --num_restorations 2 or more"),
+        ({"resolution": [9]}, "--resolution must be a multiple of 2"),
+        (
+            {"tasks": ["translation"], "conditioning_image_column": "edges", "task_options": {"inpainting": {}}},
+            "--tasks translation has no --task_options",
+        ),
+        ({"tasks": [f"{__name__}:too_bright"]}, r"too_bright must give images in \[-1, 1\]"),
+        ({"pretrained_model_name_or_path": "somewhere"}, "--unet and --pretrained_model_name_or_path exclude"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_training(tmp_path, options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        recipe(tmp_path, **options).networks()
+
+
+def test_help_lists_the_tasks(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse_config(PaletteConfig, ["--help"])
+    assert stop.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "jpeg_restoration: JPEG of low quality" in text and "translation: paired images" in text

@@ -1,0 +1,272 @@
+"""Train a diffusion model that makes images of images: colorization, inpainting, super-resolution and so on.
+
+    accelerate launch training/train_palette.py --train_data_dir ~/photos --tasks colorization inpainting
+
+Palette (Saharia et al. 2022) for one task or several at once, SR3 (Saharia et al. 2021) with `--tasks
+super_resolution`, and any paired translation. The result is a [`PalettePipeline`]. `--prediction_type regression`
+trains the same network to say the image at once, for comparison.
+
+A super-resolver for a cascade, whose inputs are noised so that it forgives the flaws of generated ones (Ho et al.
+2022, "CDM"), is `--tasks super_resolution+denoising`.
+"""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import torch
+from diffusers import ClassifierFreeGuidance, UNet2DModel
+
+from diffusers_ext.data import ImageDataset
+from diffusers_ext.data.corruptions import super_resolution
+from diffusers_ext.losses.diffusion import PredictionType
+from diffusers_ext.pipelines import PalettePipeline
+from diffusers_ext.pipelines.pipeline_palette import quiet_guiders
+from diffusers_ext.training.command import run
+from diffusers_ext.training.configuration import JSONObject, TrainingConfig, option
+from diffusers_ext.training.evaluate import SamplingConfig
+from diffusers_ext.training.objectives import ContinuousDiffusion, Objective, build_objective, prediction_type
+from diffusers_ext.training.recipe import Recipe
+from diffusers_ext.training.restoration import RestorationConfig, RestorationEvaluator, Tasks
+from diffusers_ext.training.train_diffusion import default_unet
+
+
+@dataclass
+class PaletteConfig(RestorationConfig, SamplingConfig, TrainingConfig):
+    """The options of train_palette.py."""
+
+    # What the objectives ask for, and is no option here.
+    variance_type: ClassVar[str] = "fixed_small"
+
+    unet: JSONObject = option(
+        JSONObject(),
+        help="Arguments of diffusers' UNet2DModel, as JSON or a YAML mapping; by default one to suit the resolution.",
+    )
+    pretrained_model_name_or_path: str | None = option(help="A pipeline to start from, instead of random weights.")
+    prediction_type: Literal[PredictionType, "regression"] = option(
+        "flow_prediction",
+        help="What the network predicts; regression is the image itself in one step, which is no generative model.",
+    )
+    noise_conditioning: Literal["timestep", "gamma", "sqrt_gamma"] = option(
+        "timestep",
+        help="What the network is told of the noise: a timestep, or a continuous level, alpha_bar (gamma: Palette) or "
+        "its root (sqrt_gamma: SR3); a flow's timesteps are continuous anyway.",
+    )
+    beta_schedule: str = option(
+        "squaredcos_cap_v2", help="The noise schedule, as in DDPMScheduler; not for flows, regression."
+    )
+    num_train_timesteps: int = option(1000, help="The number of noise levels; a flow has them all.")
+    timestep_sampling: Literal["uniform", "logit_normal"] = option(
+        "uniform", help="How noise levels are drawn: logit_normal (Esser et al. 2024) prefers the middle ones."
+    )
+    loss_norm: Literal["l2", "l1"] = option(
+        "l2", help="Squared or absolute errors: l1 gives samples that differ less (Palette, section 4)."
+    )
+    conditioning_dropout: float = option(
+        0.0, help="How often the conditioning image is hidden in training, so that guidance works."
+    )
+    guidance_scales: list[float] = option(
+        [1.0], help="The guidance scales to measure, where conditioning images were hidden."
+    )
+    class_conditional: bool = option(False, help="Tell the network the class too.")
+    label_dropout: float = option(0.1, help="How often a label is hidden in training: without any, labels are needed.")
+    validation_split: str | None = option(
+        help="The split of the images that are measured and shown; by default those of the training."
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        kind = self.prediction_type
+        self.require(bool(self.tasks), "--tasks is required: one or several, see --help")
+        self.require_at_least(1, "num_train_timesteps")
+        for name in ("conditioning_dropout", "label_dropout"):
+            value = getattr(self, name)
+            self.require(0 <= value < 1, f"--{name} must be in [0, 1), not {value}")
+        self.require(
+            self.noise_conditioning == "timestep" or kind not in ("flow_prediction", "regression"),
+            f"--noise_conditioning {self.noise_conditioning} is for epsilon, sample and v_prediction, not for "
+            f"--prediction_type {kind}",
+        )
+        self.require(
+            kind != "regression" or (self.timestep_sampling == "uniform" and self.conditioning_dropout == 0),
+            "--prediction_type regression has neither noise levels nor guidance: leave out --timestep_sampling and "
+            "--conditioning_dropout",
+        )
+        self.require(
+            self.conditioning_dropout > 0 or set(self.guidance_scales) == {1.0},
+            "--guidance_scales other than 1 need a --conditioning_dropout above 0",
+        )
+        self.require(
+            not (self.unet and self.pretrained_model_name_or_path),
+            "--unet and --pretrained_model_name_or_path exclude each other: a pretrained network has its shape",
+        )
+
+
+class PaletteRecipe(Recipe):
+    """Denoising of images that are shown beside their degraded versions."""
+
+    config_class = PaletteConfig
+
+    def __init__(self, config: PaletteConfig):
+        super().__init__(config)
+        self.tasks = Tasks(config, config.size, config.channels)
+        self.objective = _build_objective(config)
+        self.scheduler = self.objective.sampling_scheduler()
+        self.id2label = self.dataset.id2label if config.class_conditional else None
+        if config.class_conditional and self.id2label is None:
+            raise ValueError("--class_conditional needs labels: name the column with --label_column.")
+        self.null_class_label = None
+        if self.id2label is not None and config.label_dropout > 0:
+            self.null_class_label = len(self.id2label)
+        split = config.validation_split or config.dataset_split
+        self.evaluator = RestorationEvaluator(config, self.tasks, self._validation_images(), split)
+
+    def _validation_images(self) -> ImageDataset:
+        config = self.config
+        if config.validation_split is None:
+            return self.dataset
+        dataset = replace(config, dataset_split=config.validation_split).load_dataset(config.size, config.channels)
+        if config.class_conditional and dataset.id2label != self.id2label:
+            raise ValueError(
+                f"The splits {config.dataset_split} and {config.validation_split} differ in their classes."
+            )
+        return dataset
+
+    def identity(self) -> dict:
+        names = ("tasks", "noise_conditioning", "conditioning_dropout", "loss_norm")
+        options = {name: getattr(self.config, name) for name in names}
+        return {**self.objective.identity(), **options, "task_options": dict(self.config.task_options)}
+
+    def networks(self) -> dict[str, torch.nn.Module]:
+        """The denoiser: a UNet2DModel that sees the conditioning image, and behind it the noisy one."""
+        unet = self._new_unet() if self.config.pretrained_model_name_or_path is None else self._pretrained_unet()
+        multiple = 2 ** (len(unet.config.block_out_channels) - 1)
+        if any(side % multiple for side in self.config.size):
+            raise ValueError(
+                f"--resolution must be a multiple of {multiple} for this network, not {self.config.size}."
+            )
+        return {"unet": unet}
+
+    def _shape(self) -> dict:
+        num_class_embeds = None
+        if self.id2label is not None:
+            num_class_embeds = len(self.id2label) + (self.null_class_label is not None)
+        channels = self.config.channels
+        return {"in_channels": 2 * channels, "out_channels": channels, "num_class_embeds": num_class_embeds}
+
+    def _new_unet(self) -> UNet2DModel:
+        config = self.config
+        return UNet2DModel(
+            **{**(config.unet or default_unet(config.size)), **self._shape(), "sample_size": config.size}
+        )
+
+    def _pretrained_unet(self) -> UNet2DModel:
+        name = self.config.pretrained_model_name_or_path
+        pipeline = PalettePipeline.from_pretrained(name, cache_dir=self.config.cache_dir)
+        needed = {
+            **self._shape(),
+            "null_class_label": self.null_class_label,
+            "id2label": self.id2label,
+            "noise_conditioning": self.config.noise_conditioning,
+            "prediction_type": prediction_type(self.scheduler),
+        }
+        found = {**pipeline.unet.config, **pipeline.config, "prediction_type": prediction_type(pipeline.scheduler)}
+        for key, value in needed.items():
+            if found[key] != value:
+                raise ValueError(f"{name} has {key}={found[key]}, but this run needs {value}.")
+        pipeline.unet.register_to_config(sample_size=self.config.size)
+        return pipeline.unet
+
+    def step(self, batch, draw):
+        config, clean, labels = self.config, batch["pixel_values"], None
+        corruption = self.tasks.mix(batch, draw)
+        conditioning, mask = corruption.conditioning_image, corruption.mask
+        if config.conditioning_dropout > 0:
+            conditioning = torch.where(draw.uniform(1, 1, 1) < config.conditioning_dropout, 0.0, conditioning)
+        if self.id2label is not None:
+            labels = batch["class_labels"]
+        if self.null_class_label is not None:
+            labels = draw.dropout(labels, config.label_dropout, self.null_class_label)
+        timesteps, noise = self.objective.draw_timesteps(draw), draw.normal_like(clean)
+        # Known pixels are seen clean, as the pipeline keeps them.
+        noisy = torch.where(mask > 0, self.objective.add_noise(clean, noise, timesteps), clean)
+
+        sample = torch.cat([conditioning, noisy], dim=1)
+        output = self.unet(sample, self.objective.told(timesteps), class_labels=labels).sample
+
+        target = self.objective.target(clean, noise, timesteps)
+        self.minimise("unet", restoration_loss(output, target, mask, config.loss_norm))
+
+    def pipeline(self, unet: UNet2DModel) -> PalettePipeline:
+        """The pipeline with a fast second-order sampler, see [`~Objective.sampling_scheduler`]."""
+        config = self.config
+        guider, scale_factor = None, None
+        if config.conditioning_dropout > 0:  # a scale of 1 guides nothing, until a call says another
+            with quiet_guiders():
+                guider = ClassifierFreeGuidance(guidance_scale=1.0)
+        if any("super_resolution" in task.split("+") for task in config.tasks):
+            options = {**super_resolution.__kwdefaults__, **config.task_options.get("super_resolution", {})}
+            scale_factor = float(options["factor"])
+        return PalettePipeline(
+            unet=unet,
+            scheduler=self.scheduler,
+            guider=guider,
+            tasks=config.tasks,
+            noise_conditioning=config.noise_conditioning,
+            id2label=self.id2label,
+            null_class_label=self.null_class_label,
+            default_num_inference_steps=1 if config.prediction_type == "regression" else config.num_inference_steps,
+            default_scale_factor=scale_factor,
+        )
+
+    def sample_grid(self, generate):
+        """A row per task: input, output and truth."""
+        return self.evaluator.panel(generate)
+
+    def evaluate(self, generate):
+        """Restorations of each task; nothing without `--metrics` or `--feature_extractor`."""
+        is_asked = self.config.metrics is not None or self.config.feature_extractor is not None
+        return self.evaluator(generate) if is_asked else []
+
+    def describe(self) -> dict:
+        config, names = self.config, ", ".join(self.config.tasks)
+        kind = "a regression network" if config.prediction_type == "regression" else "a denoising diffusion model"
+        return {
+            "task": f"Images from images: {kind} of pixels ({config.prediction_type}) for {names}, trained from "
+            "random weights or those of its base model.",
+            "usage": "\n".join(_usage(task) for task in config.tasks),
+            "base_model": config.pretrained_model_name_or_path,
+            "tags": ["image-to-image", "diffusion", *(task for task in config.tasks if ":" not in task)],
+            "pipeline_tag": "image-to-image",
+        }
+
+
+def restoration_loss(output: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, norm: str) -> torch.Tensor:
+    """The error of each sample where pixels have to be made, in float32 and of shape (N,).
+
+    It is a mean over all pixels, those that are known counting as zero, as in
+    https://github.com/Janspiry/Palette-Image-to-Image-Diffusion-Models: each pixel that is made weighs the same.
+
+    Args:
+        output, target: (N, C, H, W).
+        mask: (N, 1, H, W), 1 where pixels have to be made and 0 elsewhere.
+        norm: "l2", the squared error, or "l1", the absolute one.
+    """
+    errors = mask * (output.float() - target.float())
+    return (errors.square() if norm == "l2" else errors.abs()).mean(dim=(1, 2, 3))
+
+
+def _build_objective(config: PaletteConfig) -> Objective:
+    return build_objective(config) if config.noise_conditioning == "timestep" else ContinuousDiffusion(config)
+
+
+def _usage(task: str) -> str:
+    parts, needed = task.split("+"), ""
+    if "inpainting" in parts:
+        needed = ", mask_image=mask"
+    elif "uncropping" in parts:
+        needed = ", padding=(16, 0, 16, 0)"
+    return f'image = pipe(image{needed}, task="{task}").images[0]'
+
+
+if __name__ == "__main__":
+    run(PaletteRecipe)
