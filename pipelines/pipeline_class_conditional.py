@@ -18,6 +18,7 @@ from diffusers import (
     DPMSolverSinglestepScheduler,
     ImagePipelineOutput,
     ModelMixin,
+    SASolverScheduler,
     SchedulerMixin,
     UNet2DModel,
 )
@@ -140,10 +141,10 @@ class ClassConditionalPipeline(DiffusionPipeline):
     @property
     def _reads_variance(self) -> bool:
         """Whether the scheduler's step wants the learned variance behind the prediction, as ancestral ones do."""
-        # A config keeps the options of other classes, hence the look at the signature; DPM-Solver has the option only
-        # to drop what lies behind the third channel.
+        # A config keeps the options of other classes, hence the look at the signature; these solvers have the option
+        # only to drop what lies behind the third channel.
         scheduler = self.scheduler
-        if isinstance(scheduler, (DPMSolverMultistepScheduler, DPMSolverSinglestepScheduler)):
+        if isinstance(scheduler, (DPMSolverMultistepScheduler, DPMSolverSinglestepScheduler, SASolverScheduler)):
             return False
         has_option = accepts(type(scheduler).__init__, "variance_type")
         return has_option and scheduler.config.variance_type in ("learned", "learned_range")

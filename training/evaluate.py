@@ -8,6 +8,8 @@ Several samplers are compared in one run: `--schedulers ExactDDIMScheduler UniPC
 [`PalettePipeline`] is measured, beside methods that need no training, and a table and a panel are written.
 """
 
+import inspect
+import itertools
 import json
 import math
 import sys
@@ -18,7 +20,7 @@ from functools import partial
 import diffusers
 import torch
 from accelerate import Accelerator, PartialState
-from diffusers import SchedulerMixin
+from diffusers import ConfigMixin, SchedulerMixin
 from tqdm.auto import tqdm
 
 import diffusers_ext
@@ -179,11 +181,13 @@ def sample_rows(
     """The measures of the samples, for each sampler and number of steps."""
     pipeline = generate.pipeline
     own_scheduler, rows = pipeline.scheduler, []
-    schedulers = [build_scheduler(name, own_scheduler.config) for name in config.schedulers or ()]
-    for scheduler in schedulers or [own_scheduler]:
+    schedulers = [build_scheduler(name, own_scheduler.config) for name in config.schedulers or ()] or [own_scheduler]
+    numbers = config.num_inference_steps or [pipeline.config.default_num_inference_steps]
+    for scheduler, steps in itertools.product(schedulers, numbers):
+        scheduler.set_timesteps(steps)  # what a scheduler refuses, it refuses before the first sample
+    for scheduler, steps in itertools.product(schedulers, numbers):
         pipeline.scheduler = scheduler
-        for steps in config.num_inference_steps or [pipeline.config.default_num_inference_steps]:
-            rows += evaluator(generate, steps)
+        rows += evaluator(generate, steps)
     pipeline.scheduler = own_scheduler
     return rows
 
@@ -192,11 +196,18 @@ def build_scheduler(name: str, config: dict) -> SchedulerMixin:
     """The scheduler class `name` of diffusers or diffusers_ext, for the process of another scheduler's config.
 
     Raises:
-        ValueError: if there is no such class.
+        ValueError: if there is no such class, or it is for something else.
+        ImportError: if it needs a package that is not installed.
     """
     scheduler_class = getattr(diffusers_ext, name, None) or getattr(diffusers, name, None)
-    if not (isinstance(scheduler_class, type) and issubclass(scheduler_class, SchedulerMixin)):
+    if hasattr(scheduler_class, "_backends"):  # diffusers' stand-in for what can't be imported
+        return scheduler_class.from_config(config)  # says what is missing
+    is_scheduler = isinstance(scheduler_class, type) and issubclass(scheduler_class, SchedulerMixin)
+    if not is_scheduler or not issubclass(scheduler_class, ConfigMixin):
         raise ValueError(f"--schedulers: neither diffusers nor diffusers_ext has a scheduler {name}.")
+    parameters = list(inspect.signature(scheduler_class.__init__).parameters.values())[1:]
+    if any(parameter.default is inspect.Parameter.empty for parameter in parameters):
+        raise ValueError(f"--schedulers: {name} does not sample pixels.")
     return scheduler_class.from_config(config)
 
 
@@ -235,9 +246,9 @@ def main(arguments: list[str] | None = None) -> None:
         generate = Generation(pipeline, accelerator, config.seed, config.evaluation_batch_size)
         if config.tasks:
             return _evaluate_restoration(config, dataset, generate)
-        rows = sample_rows(config, Evaluator(config, dataset), generate)
-        if config.likelihoods:
-            rows += measured_likelihoods(config, dataset, generate)
+        # The likelihoods first: a process that has none is refused before anything else is measured.
+        rows = measured_likelihoods(config, dataset, generate) if config.likelihoods else []
+        rows += sample_rows(config, Evaluator(config, dataset), generate) if config.feature_extractor else []
     if accelerator.is_main_process:
         print(json.dumps(rows, indent=2))
         if config.output_file is not None:

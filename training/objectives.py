@@ -239,6 +239,14 @@ def build_objective(config) -> Objective:
     return processes.get(config.prediction_type, DiscreteDiffusion)(config)
 
 
+def process(scheduler) -> dict:
+    """The process that a network was trained in, as far as the scheduler of its pipeline tells: values by option."""
+    kind = prediction_type(scheduler)
+    names = {"edm": ("sigma_data",), "flow_prediction": ("num_train_timesteps",)}
+    discrete = ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end", "trained_betas")
+    return {"prediction_type": kind, **{name: scheduler.config.get(name) for name in names.get(kind, discrete)}}
+
+
 def prediction_type(scheduler) -> str:
     """What a network predicts, as `--prediction_type` names it, by the scheduler of its pipeline."""
     if "sigma_data" in scheduler.config:

@@ -189,4 +189,7 @@ class Snapshots:
 
 
 def _metadata(file) -> dict:
-    return json.loads(file.metadata()["average"])
+    metadata = file.metadata() or {}
+    if "average" not in metadata:
+        raise ValueError(f"A file in {FOLDER} is no snapshot of an average.")
+    return json.loads(metadata["average"])

@@ -10,7 +10,7 @@ import json
 import shutil
 from pathlib import Path
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from diffusers_ext.hub.atomic import written_beside
@@ -22,6 +22,7 @@ from diffusers_ext.training.posthoc_ema import Snapshots
 # What the run says of its own weights would be wrong of others.
 OF_THE_PUBLISHED_WEIGHTS = (CARD, "samples.png", "metrics.json")
 RECORD = "posthoc_ema.json"
+LARGEST_ERROR = 0.5  # of a profile, relative; what is farther off is another average
 
 
 def reconstruct_ema(output_dir: str | Path, new_dir: str | Path, std: float, step: int | None = None) -> dict:
@@ -44,7 +45,7 @@ def reconstruct_ema(output_dir: str | Path, new_dir: str | Path, std: float, ste
     Raises:
         FileNotFoundError: if there are no snapshots or no pipeline.
         FileExistsError: if `new_dir` holds something.
-        ValueError: if there is no such profile or step, or the snapshots are not of the pipeline.
+        ValueError: if there is no such profile or step, the snapshots are too few for it, or not of the pipeline.
     """
     output_dir, new_dir = Path(output_dir), Path(new_dir)
     snapshots = Snapshots(output_dir)
@@ -65,6 +66,11 @@ def reconstruct_ema(output_dir: str | Path, new_dir: str | Path, std: float, ste
                 shutil.copyfile(output_dir / name, folder / name)
         for network in networks:
             average, record["profile_error"] = snapshots.reconstruct(network, std, step)
+            if record["profile_error"] > LARGEST_ERROR:
+                raise ValueError(
+                    f"The snapshots miss the average of length {std} at step {step} by {record['profile_error']:.0%}: "
+                    "ask for a longer one, or train with snapshots that are closer to each other."
+                )
             for file in sorted((folder / network).glob("*.safetensors")):
                 _replace_weights(file, average)
         (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n")
@@ -89,11 +95,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--std", type=float, required=True, help="The length of the average, such as 0.08.")
     parser.add_argument("--step", type=int, help="Where the average ends; by default at the last snapshot.")
     options = parser.parse_args(arguments)
-    with one_sentence(ValueError, OSError, status=2):
+    with one_sentence(ValueError, OSError, SafetensorError, status=2):
         record = reconstruct_ema(options.output_dir, options.new_dir, options.std, options.step)
     print(
         f"Wrote {options.new_dir}: the average of length {record['std']} at step {record['step']}, "
-        f"whose profile is met to {record['profile_error']:.2%}."
+        f"whose profile is missed by {record['profile_error']:.2%}."
     )
 
 

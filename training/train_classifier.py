@@ -18,6 +18,7 @@ from diffusers_ext.guiders import ClassifierGuidance
 from diffusers_ext.losses import noise_levels
 from diffusers_ext.models import NoisyClassifier
 from diffusers_ext.pipelines import ClassConditionalPipeline
+from diffusers_ext.pipelines.pipeline_class_conditional import quiet_guiders
 from diffusers_ext.training.command import run
 from diffusers_ext.training.configuration import JSONObject, TrainingConfig, option
 from diffusers_ext.training.draws import Draw
@@ -66,6 +67,10 @@ class ClassifierRecipe(Recipe):
             config.pretrained_model_name_or_path, cache_dir=config.cache_dir
         )
         self._check_images()
+        # Here, and not after the training, what can't be had is found out.
+        with quiet_guiders():
+            self.guider = ClassifierGuidance(guidance_scale=config.guidance_scale)
+        self.validation_images = self._validation_images()
         self.evaluator = Evaluator(config, self.dataset)
 
     def _check_images(self) -> None:
@@ -73,6 +78,10 @@ class ClassifierRecipe(Recipe):
         channels, names = pipeline.unet.config.in_channels, pipeline.config.id2label
         if channels != self.config.channels:
             raise ValueError(f"{name} makes images of {channels} channels, but this run has {self.config.channels}.")
+        size = pipeline.unet.config.sample_size
+        size = (size, size) if isinstance(size, int) else tuple(size)
+        if size != self.config.size:
+            raise ValueError(f"{name} makes images of the size {size}, but --resolution is {self.config.size}.")
         if names is not None and names != self.dataset.id2label:
             raise ValueError(f"{name} and the data set have different classes.")
 
@@ -106,7 +115,7 @@ class ClassifierRecipe(Recipe):
         pipeline = ClassConditionalPipeline(
             unet=base.unet,
             scheduler=base.scheduler,
-            guider=ClassifierGuidance(guidance_scale=self.config.guidance_scale),
+            guider=self.guider,
             classifier=classifier,
             id2label=self.dataset.id2label,
             null_class_label=base.config.null_class_label,
@@ -133,7 +142,7 @@ class ClassifierRecipe(Recipe):
         share = {"process_index": accelerator.process_index, "num_processes": accelerator.num_processes}
         rows = itertools.count(accelerator.process_index, accelerator.num_processes)
         draw, correct = Draw(self.config.seed, accelerator.device), []
-        for batch in self._validation_images().reference_batches(self.config.evaluation_batch_size, **share):
+        for batch in self.validation_images.reference_batches(self.config.evaluation_batch_size, **share):
             clean = batch["pixel_values"].to(accelerator.device) / 127.5 - 1
             noise = draw.begin(0, list(itertools.islice(rows, len(clean)))).normal_like(clean)
             by_level = []

@@ -19,7 +19,7 @@ from diffusers_ext.training.configuration import JSONObject, TrainingConfig, opt
 from diffusers_ext.training.evaluate import Evaluator, SamplingConfig
 from diffusers_ext.training.grids import sample_grid
 from diffusers_ext.training.importance_sampling import LossSecondMoment
-from diffusers_ext.training.objectives import build_objective, prediction_type
+from diffusers_ext.training.objectives import build_objective, process
 from diffusers_ext.training.recipe import Recipe
 
 
@@ -155,10 +155,11 @@ class DiffusionRecipe(Recipe):
         name = self.config.pretrained_model_name_or_path
         pipeline = ClassConditionalPipeline.from_pretrained(name, cache_dir=self.config.cache_dir)
         needed = {**self._shape(), "null_class_label": self.null_class_label, "id2label": self.dataset.id2label}
-        found = {**pipeline.unet.config, **pipeline.config, "prediction_type": prediction_type(pipeline.scheduler)}
-        for key, value in {**needed, "prediction_type": self.config.prediction_type}.items():
-            if found[key] != value:
-                raise ValueError(f"{name} has {key}={found[key]}, but this run needs {value}.")
+        needed |= process(self.objective.sampling_scheduler())
+        found = {**pipeline.unet.config, **pipeline.config, **process(pipeline.scheduler)}
+        for key, value in needed.items():
+            if found.get(key) != value:
+                raise ValueError(f"{name} has {key}={found.get(key)}, but this run needs {value}.")
         pipeline.unet.register_to_config(sample_size=self.config.size)
         return pipeline.unet
 

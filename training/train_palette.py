@@ -24,7 +24,7 @@ from diffusers_ext.pipelines.pipeline_palette import quiet_guiders
 from diffusers_ext.training.command import run
 from diffusers_ext.training.configuration import JSONObject, TrainingConfig, option
 from diffusers_ext.training.evaluate import SamplingConfig
-from diffusers_ext.training.objectives import ContinuousDiffusion, Objective, build_objective, prediction_type
+from diffusers_ext.training.objectives import ContinuousDiffusion, Objective, build_objective, process
 from diffusers_ext.training.recipe import Recipe
 from diffusers_ext.training.restoration import RestorationConfig, RestorationEvaluator, Tasks
 from diffusers_ext.training.train_diffusion import default_unet
@@ -167,12 +167,12 @@ class PaletteRecipe(Recipe):
             "null_class_label": self.null_class_label,
             "id2label": self.id2label,
             "noise_conditioning": self.config.noise_conditioning,
-            "prediction_type": prediction_type(self.scheduler),
+            **process(self.scheduler),
         }
-        found = {**pipeline.unet.config, **pipeline.config, "prediction_type": prediction_type(pipeline.scheduler)}
+        found = {**pipeline.unet.config, **pipeline.config, **process(pipeline.scheduler)}
         for key, value in needed.items():
-            if found[key] != value:
-                raise ValueError(f"{name} has {key}={found[key]}, but this run needs {value}.")
+            if found.get(key) != value:
+                raise ValueError(f"{name} has {key}={found.get(key)}, but this run needs {value}.")
         pipeline.unet.register_to_config(sample_size=self.config.size)
         return pipeline.unet
 

@@ -75,6 +75,21 @@ def test_all_problems_are_listed_at_once():
     assert "middle_block.0.out_layers.3.weight (64, 64, 1, 1) instead of (64, 64, 3, 3)" in message
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e300])
+def test_weights_that_are_no_numbers_of_float32_are_named(value):
+    state_dict = {key: tensor.double() for key, tensor in UNET.items()}
+    for key in ("middle_block.1.qkv.bias", "out.2.weight"):
+        state_dict[key].view(-1)[-1] = value
+    message = refusal(convert_guided_diffusion, state_dict)
+    assert "2 with NaN or infinite values: middle_block.1.qkv.bias, out.2.weight)" in message
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool, torch.complex64])
+def test_weights_that_are_no_floats_are_named(dtype):
+    message = refusal(convert_guided_diffusion, UNET | {"out.2.bias": UNET["out.2.bias"].to(dtype)})
+    assert f"(1 not of floats: out.2.bias ({dtype}))" in message
+
+
 def test_long_lists_are_cut():
     state_dict = UNET | {f"discriminator.{i}": torch.zeros(1) for i in range(100)}
     message = refusal(convert_guided_diffusion, state_dict)

@@ -159,14 +159,24 @@ def test_refusals(tmp_path, capsys):
     bad = [*CLASS_COND, "noise_schedule=sqrt"]
     assert "`noise_schedule` must be" in refusal(capsys, tmp_path, file, out, *family, "--option", *bad)
 
+    bad = [*CLASS_COND, "noise_schedule=[1]"]
+    assert "`noise_schedule` must be" in refusal(capsys, tmp_path, file, out, *family, "--option", *bad)
+
     bad = [*CLASS_COND, "sigma_small=no"]
     assert "`sigma_small` must be True or False" in refusal(capsys, tmp_path, file, out, *family, "--option", *bad)
 
     (tmp_path / "names.json").write_text("[")
     named = [*family, "--option", *CLASS_COND, "--id2label", str(tmp_path / "names.json")]
     assert "no JSON file" in refusal(capsys, tmp_path, file, out, *named)
-    (tmp_path / "names.json").write_text('{"7": "too many"}')
-    assert "`id2label` has the label 7" in refusal(capsys, tmp_path, file, out, *named)
+    for names, message in (
+        (range(8), "must name the classes from 0 to 6, but also has 7."),
+        (range(5), "must name the classes from 0 to 6, but lacks 5, 6."),
+        (range(1, 8), "must name the classes from 0 to 6, but lacks 0 and also has 7."),
+    ):
+        (tmp_path / "names.json").write_text(json.dumps({str(label): f"class {label}" for label in names}))
+        assert f"`id2label` {message}" in refusal(capsys, tmp_path, file, out, *named)
+    (tmp_path / "names.json").write_text(json.dumps({str(label): ["tench", "fish"] for label in range(7)}))
+    assert "must hold names, but that of class 0 is ['tench', 'fish']" in refusal(capsys, tmp_path, file, out, *named)
 
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").touch()

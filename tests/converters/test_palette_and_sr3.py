@@ -313,6 +313,8 @@ class TestRefusals:
             ({"res_blocks": "two"}, "`res_blocks` must be an integer"),
             ({"norm_groups": 24}, "`norm_groups` must divide the 32 channels"),
             ({"norm_groups": 0}, "`norm_groups` must be positive"),
+            ({"image_size": 15}, "`image_size` must be a multiple of 2, for .* but is 15"),
+            ({"dropout": "foo"}, "`dropout` must be a number from 0 to 1, but is 'foo'"),
             ({"num_heads": 4}, "no argument 'num_heads'"),
         ],
     )
@@ -344,6 +346,7 @@ class TestRefusals:
         [
             ({"n_timestep": 5}, "but `schedule` is not given"),
             ({**SCHEDULE, "schedule": "jsd"}, "`schedule` must be one of linear, quad, cosine"),
+            ({**SCHEDULE, "schedule": ["linear"]}, "`schedule` must be one of linear, quad, cosine"),
             ({**SCHEDULE, "n_timestep": 0}, "`n_timestep` must be a positive integer"),
             ({**SCHEDULE, "linear_end": "much"}, "`linear_end` must be a positive number"),
             ({**SCHEDULE, "linear_end": 2}, "Betas must lie in"),

@@ -55,6 +55,40 @@ def test_lightning_of_2021_names_a_class_beside_the_weights(tmp_path):
     assert_is(read_state_dict(tmp_path / "model.ckpt"))
 
 
+def test_the_prefix_of_data_parallel_is_left_out_where_all_names_have_it(tmp_path):
+    wrapped = {f"module.{name}": tensor for name, tensor in TENSORS.items()}
+    torch.save({"state_dict": wrapped}, tmp_path / "model.pt")
+    assert_is(read_state_dict(tmp_path / "model.pt"))
+    torch.save({**wrapped, "step": torch.ones(1)}, tmp_path / "model.pt")
+    assert read_state_dict(tmp_path / "model.pt").keys() == {*wrapped, "step"}
+
+
+def test_a_wrong_byte_anywhere_is_refused_or_without_effect(tmp_path):
+    torch.save(TENSORS, tmp_path / "model.pt")
+    content = (tmp_path / "model.pt").read_bytes()
+    values = content.index(TENSORS["a.weight"].numpy().tobytes())
+    refused = set()
+    for position in {*range(0, len(content), 7), *range(values, values + 24)}:
+        damaged = bytearray(content)
+        damaged[position] ^= 16
+        (tmp_path / "model.pt").write_bytes(damaged)
+        try:
+            assert_is(read_state_dict(tmp_path / "model.pt"))
+        except ValueError as error:
+            assert str(error) == f"{tmp_path / 'model.pt'} is damaged, or no file of torch.save."
+            refused.add(position)
+    assert refused >= set(range(values, values + 24))
+
+
+def test_files_without_checksums(tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(TENSORS, tmp_path / "model.pt")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert_is(read_state_dict(tmp_path / "model.pt"))
+
+
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.99])
 @pytest.mark.parametrize("name", ["model.pt", "legacy.pt", "model.safetensors"])
 def test_truncated_files_are_refused(tmp_path, share, name):
@@ -101,6 +135,7 @@ def test_a_whole_pickled_network_is_refused(tmp_path):
         ({}, "holds no state dict, but a dict"),
         ([torch.ones(2)], "holds no state dict, but a list"),
         (torch.ones(2), "holds no state dict, but a Tensor"),
+        ({1: torch.zeros(2), **TENSORS, None: torch.zeros(2)}, "these keys are no strings: 1, None"),
         ({"model": TENSORS, "step": 3}, "these entries are no tensors: model, step"),
     ],
 )

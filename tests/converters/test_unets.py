@@ -150,6 +150,17 @@ def test_half_precision_becomes_float32():
         ({"num_heads": 4, "dims": 3}, "`dims` must be 2"),
         ({"num_heads": 4, "conv_resample": False}, "`conv_resample` must be True"),
         ({"num_heads": 4, "num_heads_upsample": 2}, "`num_heads_upsample` must be as `num_heads`"),
+        ({"num_heads": 4, "dropout": "foo"}, "`dropout` must be a number from 0 to 1, but is 'foo'"),
+        ({"num_heads": 4, "dropout": -0.1}, "`dropout` must be a number from 0 to 1"),
+        ({"num_heads": 4, "dropout": None}, "`dropout` must be a number from 0 to 1"),
+        ({"num_heads": 4, "num_classes": "ten"}, "`num_classes` must be an integer or None, but is 'ten'"),
+        ({"num_heads": 4, "use_fp16": "half"}, "`use_fp16` must be True or False"),
+        ({"num_heads": 4, "channel_mult": [1, float("inf")]}, "`channel_mult` must be a list of numbers"),
+        ({"num_heads": 4, "attention_resolutions": "16px"}, "`attention_resolutions` must be a list of numbers"),
+        (
+            {"num_heads": 4, "image_size": 9},
+            "`image_size` must be a multiple of 2, for .* its 2 levels to the next, but is 9",
+        ),
         ({"num_heads": 4, "learning_rate": 1e-4}, "no argument 'learning_rate'"),
     ],
 )

@@ -126,10 +126,11 @@ def test_combines_with_classifier_free_guidance():
     torch.testing.assert_close(guided(guidance_scale=2.0, classifier_free_guidance_scale=3.0), free + gradient)
 
 
-def test_bad_scales_are_refused():
+@pytest.mark.parametrize("scale", [float("nan"), float("inf"), "2.0", None])
+def test_bad_scales_are_refused(scale):
     for name in ("guidance_scale", "classifier_free_guidance_scale"):
-        with pytest.raises(ValueError, match=f"`{name}` must be a finite number, but is nan"):
-            ClassifierGuidance(**{name: float("nan")})
+        with pytest.raises(ValueError, match=f"`{name}` must be a finite number, but is {scale!r}"):
+            ClassifierGuidance(**{name: scale})
 
 
 def test_saved_and_loaded(tmp_path):

@@ -403,12 +403,22 @@ def test_the_bound_refuses_what_has_no_discrete_process(unet, images, name):
         likelihood_rows(pipeline, [{"pixel_values": images}], ["vlb"])
 
 
+@pytest.mark.parametrize("scheduler_class", [DDIMScheduler, ExactDDPMScheduler])
+def test_the_ode_refuses_noise_prediction_at_zero_terminal_snr(unet, images, scheduler_class):
+    scheduler = scheduler_class(rescale_betas_zero_snr=True)
+    with pytest.raises(ValueError, match="At zero terminal SNR a network that predicts the noise has no ODE"):
+        ode_bits_per_dim(unet, scheduler, images, LABELS)
+
+
 def test_bad_input_is_refused(unet, images):
     scheduler, flow = short_process(), FlowMatchEulerDiscreteScheduler()
     with pytest.raises(ValueError, match=r"in \[-1, 1\]"):
         vlb_bits_per_dim(unet, scheduler, images.float(), LABELS)
     with pytest.raises(ValueError, match=r"shape \(N, C, H, W\)"):
         ode_bits_per_dim(unet, flow, images[0])
+    for measure, process in ((vlb_bits_per_dim, scheduler), (ode_bits_per_dim, flow)):
+        with pytest.raises(ValueError, match=r"at least one image, but images have the shape \(0, 1, 8, 8\)"):
+            measure(unet, process, images[:0], LABELS[:0])
     with pytest.raises(ValueError, match="one for each of the 5 images, not 2"):
         vlb_bits_per_dim(unet, scheduler, images, LABELS, indices=[0, 1])
     with pytest.raises(ValueError, match=r"noise must have the shape \(4, 5, 1, 8, 8\)"):

@@ -131,6 +131,9 @@ def test_samples_do_not_see_each_other():
 @pytest.mark.parametrize(
     "arguments, message",
     [
+        ({"num_classes": 0}, "must be at least 1, but are 0 and 2"),
+        ({"layers_per_block": 0}, "must be at least 1, but are 10 and 0"),
+        ({"block_out_channels": (), "down_block_types": ()}, "`block_out_channels` must have an entry"),
         ({"pool": "max"}, "`pool` must be one of"),
         ({"pool": "attention"}, "`sample_size` must be given"),
         ({"block_out_channels": (32, 64)}, "of one length"),

@@ -9,9 +9,15 @@ from diffusers import (
     DDPMPipeline,
     DDPMScheduler,
     DPMSolverMultistepScheduler,
+    DPMSolverSinglestepScheduler,
+    EDMDPMSolverMultistepScheduler,
+    EDMEulerScheduler,
+    FlowMatchEulerDiscreteScheduler,
     UNet2DModel,
+    UniPCMultistepScheduler,
 )
 
+from diffusers_ext.schedulers.scheduling_edm_heun import EDMHeunScheduler
 from diffusers_ext.schedulers.scheduling_gaussian_diffusion import (
     VARIANCE_TYPES,
     ExactDDIMInverseScheduler,
@@ -38,6 +44,7 @@ METHODS = {
     "ddim_reverse_sample": ExactDDIMInverseScheduler,
 }
 FAMILY = "gaussian_diffusion"
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -243,6 +250,10 @@ def test_custom_timesteps(scheduler_class, timesteps):
         {"timesteps": [1000, 3]},
         {"timesteps": [3, -1]},
         {"timesteps": [3.5, 1]},
+        {"timesteps": 5},
+        {"timesteps": torch.tensor(5)},
+        {"respacing": 250},
+        {"respacing": 2.5},
     ],
 )
 def test_bad_timesteps_are_refused(arguments):
@@ -260,6 +271,19 @@ def test_timesteps_outside_the_chain_are_refused(scheduler_class, timestep):
     sample = random(2, 3, 4, 4)
     with pytest.raises(ValueError, match="timestep"):
         scheduler.step(sample, timestep, sample)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
+def test_timesteps_outside_the_chain_are_nan_where_nothing_waits_for_a_check(device):
+    scheduler = ExactDDPMScheduler()
+    scheduler.set_timesteps(timesteps=[998, 500, 0])
+    timesteps = torch.tensor([998, 500, 0, -1, -2, -1000, 1, 999, 1000, 10**9], device=device)
+    rows = scheduler._steps.gather(timesteps)
+    assert rows[:3].isfinite().all() and rows[3:].isnan().all()
+    if device == "cuda":
+        sample = random(10, 3, 4, 4).to(device)
+        step = scheduler.step(sample, timesteps, sample)
+        assert step.prev_sample[:3].isfinite().all() and step.prev_sample[3:].isnan().all()
 
 
 def test_a_wrong_number_of_timesteps_is_refused():
@@ -575,6 +599,49 @@ def test_incomplete_configs_have_the_defaults_of_their_class():
     assert scheduler.config.timestep_spacing == "leading"
     assert scheduler.config.beta_end == 0.02
     assert scheduler.variance_type == "fixed_large"
+
+
+@pytest.mark.parametrize("other_class", [DPMSolverMultistepScheduler, DPMSolverSinglestepScheduler])
+@pytest.mark.parametrize("variance_type", [None, "learned_range"])
+def test_a_solver_without_a_variance_type_has_ours(other_class, variance_type):
+    other = other_class(variance_type=variance_type, beta_schedule="squaredcos_cap_v2")
+    for scheduler_class in SCHEDULERS:
+        scheduler = scheduler_class.from_config(other.config)
+        assert scheduler.config.variance_type == scheduler.variance_type == (variance_type or "fixed_small")
+        torch.testing.assert_close(scheduler.alphas_cumprod, other.alphas_cumprod, rtol=1e-3, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        EDMEulerScheduler(),
+        EDMDPMSolverMultistepScheduler(),
+        EDMHeunScheduler(),
+        FlowMatchEulerDiscreteScheduler(),
+        DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True),
+        UniPCMultistepScheduler(prediction_type="flow_prediction"),
+        DPMSolverSinglestepScheduler(use_flow_sigmas=True),
+    ],
+    ids=lambda other: type(other).__name__,
+)
+def test_configs_of_other_processes_are_refused(other, tmp_path):
+    message = f"is that of {'EDM' if 'EDM' in type(other).__name__ else 'a flow'}, but only"
+    with pytest.raises(ValueError, match=message):
+        ExactDDPMScheduler.from_config(other.config)
+    other.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        ExactDDIMScheduler.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("rescale", [False, True])
+def test_only_the_last_timestep_is_without_signal(rescale):
+    for betas, first in (([0.1, 1.0, 0.1], 1), ([1.0, 0.1], 0), ([0.999] * 200, 107)):
+        with pytest.raises(ValueError, match=f"but from timestep {first} on none is left"):
+            ExactDDPMScheduler(len(betas), trained_betas=betas, rescale_betas_zero_snr=rescale)
+    scheduler = ExactDDPMScheduler(3, trained_betas=[0.1, 0.2, 1.0], rescale_betas_zero_snr=rescale)
+    sample = random(3, 3, 4, 4)
+    assert scheduler.alphas_cumprod[-1] == 0
+    assert scheduler.step(sample, scheduler.timesteps, sample).prev_sample.isfinite().all()
 
 
 @pytest.mark.parametrize(

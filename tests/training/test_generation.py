@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from diffusers import DDIMScheduler, UNet2DModel
 
 from diffusers_ext import ClassConditionalPipeline
-from diffusers_ext.training.evaluate import main
+from diffusers_ext.training.evaluate import build_scheduler, main
 from diffusers_ext.training.generation import Generation
 from diffusers_ext.training.grids import sample_grid
 from tests.training.runs import environment
@@ -80,3 +80,25 @@ def test_grids_take_any_channels_and_long_names(channels):
     images = torch.zeros(10, channels, 8, 12, dtype=torch.uint8)
     grid = sample_grid(images, columns=5, titles=["a class with a very long name"] * 5)
     assert grid.mode == "RGB" and grid.width > 5 * 48 and grid.getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("NoScheduler", "neither diffusers nor diffusers_ext has a scheduler NoScheduler"),
+        ("UNet2DModel", "neither diffusers nor diffusers_ext has a scheduler UNet2DModel"),
+        ("SchedulerMixin", "neither diffusers nor diffusers_ext has a scheduler SchedulerMixin"),
+        ("VQDiffusionScheduler", "VQDiffusionScheduler does not sample pixels"),
+    ],
+)
+def test_schedulers_that_cannot_be_are_refused(name, message):
+    with pytest.raises(ValueError, match=message):
+        build_scheduler(name, DDIMScheduler().config)
+
+
+def test_a_bad_number_of_steps_is_refused_before_sampling(pipeline, tmp_path, capsys):
+    pipeline.save_pretrained(tmp_path)
+    options = [f"--pretrained_model_name_or_path={tmp_path}", "--feature_extractor=digits", "--dataset_name=digits"]
+    with pytest.raises(SystemExit) as stop:
+        main([*options, "--num_evaluation_samples=1000000", "--num_inference_steps", "2", "1001"])
+    assert stop.value.code == 2 and "1001" in capsys.readouterr().err

@@ -130,3 +130,10 @@ def test_what_does_not_fit_is_refused(tmp_path):
         recipe(diffusion, tmp_path, channels=3)
     with pytest.raises(ValueError, match="have different classes"):
         recipe(diffusion, tmp_path)
+    with pytest.raises(ValueError, match=r"makes images of the size \(8, 8\), but --resolution is \(16, 16\)"):
+        recipe(diffusion, tmp_path, resolution=[16])
+    digits = save_diffusion_model(tmp_path / "digits", UniPCMultistepScheduler())
+    with pytest.raises(ValueError, match="no split 'nothing'"):
+        recipe(digits, tmp_path, validation_split="nothing")
+    with pytest.raises(ValueError, match="`guidance_scale` must be a finite number"):
+        recipe(digits, tmp_path, guidance_scale=float("nan"))

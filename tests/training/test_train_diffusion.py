@@ -149,6 +149,12 @@ def test_a_pipeline_for_other_images_is_refused(tmp_path, trained):
     assert "has in_channels=1, but this run needs 3" in (tmp_path / "log").read_text()
 
 
+def test_a_pipeline_of_another_process_is_refused(tmp_path, trained):
+    options = {"pretrained_model_name_or_path": trained, "unet": "{}", "num_train_timesteps": 50}
+    assert finish(arguments(tmp_path / "out", **options), tmp_path / "log") == 2
+    assert "has num_train_timesteps=1000, but this run needs 50" in (tmp_path / "log").read_text()
+
+
 def test_a_tracker_that_is_not_installed_is_refused(tmp_path):
     assert finish(arguments(tmp_path / "out", report_to="swanlab"), tmp_path / "log") == 2
     assert "--report_to swanlab needs its package: pip install swanlab" in (tmp_path / "log").read_text()

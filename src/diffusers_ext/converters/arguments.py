@@ -1,5 +1,6 @@
 """The arguments of the original networks: what they may be, and whether they agree with the checkpoint."""
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -31,6 +32,8 @@ _BOOLEANS = (
     "resblock_updown",
     "use_new_attention_order",
     "rescale_timesteps",
+    "use_checkpoint",
+    "use_fp16",
     "use_ema",
     "conditional",
 )
@@ -73,11 +76,15 @@ def checked(config: Mapping, known: tuple[str, ...]) -> dict:
             raise ValueError(f"`{name}` must be an integer, but is {value!r}.")
         if name in _INTEGERS and value < 1 and not (value == -1 and name.startswith("num_head")):
             raise ValueError(f"`{name}` must be positive, but is {value}.")
+        if name == "dropout" and not (_is_number(value) and 0 <= value <= 1):
+            raise ValueError(f"`dropout` must be a number from 0 to 1, but is {value!r}.")
+        if name == "num_classes" and value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+            raise ValueError(f"`num_classes` must be an integer or None, but is {value!r}.")
         if name in _BOOLEANS:
             check_boolean(name, value)
         if name in _LISTS:
             value = config[name] = list(value) if isinstance(value, (list, tuple)) else [value]
-            if not all(isinstance(entry, (int, float)) for entry in value):
+            if not all(map(_is_number, value)):
                 raise ValueError(f"`{name}` must be a list of numbers, but is {value!r}.")
         if name in _FIXED and value != _FIXED[name]:
             raise ValueError(
@@ -88,9 +95,23 @@ def checked(config: Mapping, known: tuple[str, ...]) -> dict:
     return config
 
 
+def _is_number(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def check_boolean(name: str, value) -> None:
     if not isinstance(value, bool):
         raise ValueError(f"`{name}` must be True or False, but is {value!r}.")
+
+
+def check_image_size(image_size: int | None, num_levels: int) -> None:
+    """Refuses images that a U-Net cannot halve from each level to the next, and double again to the same size."""
+    factor = 2 ** (num_levels - 1)
+    if image_size is not None and image_size % factor != 0:
+        raise ValueError(
+            f"`image_size` must be a multiple of {factor}, for the network halves images from each of its "
+            f"{num_levels} levels to the next, but is {image_size}."
+        )
 
 
 def check_against(layout: Layout, config: Mapping, names: Mapping[str, str], **read) -> None:

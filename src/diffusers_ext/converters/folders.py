@@ -20,7 +20,7 @@ from diffusers_ext.converters.janspiry import (
 from diffusers_ext.converters.latents import FIRST_STAGE, part
 from diffusers_ext.converters.layout import has
 from diffusers_ext.converters.presets import PRESETS
-from diffusers_ext.converters.reading import read_state_dict
+from diffusers_ext.converters.reading import listed, read_state_dict
 from diffusers_ext.converters.sr3 import convert_sr3, read_sr3_layout
 from diffusers_ext.converters.unets import (
     NUM_GROUPS,
@@ -160,7 +160,9 @@ def _pixel_diffusion(state_dict: Mapping[str, torch.Tensor], family: str, option
     num_classes = unet.config.num_class_embeds
     if id2label is not None and num_classes is None:
         raise ValueError("`id2label` names classes, but the network has none.")
-    if id2label is None and num_classes is not None:
+    if id2label is not None:
+        check_id2label(id2label, num_classes)
+    elif num_classes is not None:
         id2label = {label: str(label) for label in range(num_classes)}
     steps = min(NUM_INFERENCE_STEPS, options["diffusion_steps"])
     return {"": ClassConditionalPipeline(unet, scheduler, id2label=id2label, default_num_inference_steps=steps)}
@@ -203,6 +205,20 @@ def _restorer(unet: UNet2DModel, scheduler: ExactDDPMScheduler, **config) -> Pal
     )
 
 
+def check_id2label(id2label: Mapping, num_classes: int) -> None:
+    """Refuses other ids than those of the classes, as integers or, from JSON, as their digits, and other names than
+    strings."""
+    ids, wanted = [str(label) for label in id2label], [str(label) for label in range(num_classes)]
+    lacking, surplus = (sorted(set(a) - set(b), key=a.index) for a, b in ((wanted, ids), (ids, wanted)))
+    if lacking or surplus:
+        problems = {"lacks": lacking, "also has": surplus}
+        found = " and ".join(f"{problem} {listed(labels)}" for problem, labels in problems.items() if labels)
+        raise ValueError(f"`id2label` must name the classes from 0 to {num_classes - 1}, but {found}.")
+    for label, name in id2label.items():
+        if not isinstance(name, str):
+            raise ValueError(f"`id2label` must hold names, but that of class {label} is {name!r}.")
+
+
 def check_task(task: str | None) -> list[str] | None:
     """The `tasks` of the pipeline."""
     if task is None:
@@ -229,7 +245,7 @@ def gaussian_scheduler(
     """The process of the flags that guided-diffusion and improved-diffusion share, by their names."""
     check_boolean("sigma_small", sigma_small)
     check_boolean("predict_xstart", predict_xstart)
-    if noise_schedule not in BETA_SCHEDULES:
+    if noise_schedule not in list(BETA_SCHEDULES):  # which may be unhashable
         raise ValueError(f"`noise_schedule` must be 'linear' or 'cosine', but is {noise_schedule!r}.")
     channels = unet.config.in_channels - unet.config.get("low_res_channels", 0)
     if unet.config.out_channels not in (channels, 2 * channels):

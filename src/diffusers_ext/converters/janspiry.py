@@ -71,7 +71,7 @@ def _checked_schedule(schedule: Mapping) -> dict:
     missing = [name for name in needed if name not in schedule]
     if missing:
         raise ValueError(f"A noise schedule is {_listed_schedule()}, but `{missing[0]}` is not given.")
-    if schedule["schedule"] not in BETA_SCHEDULES:
+    if schedule["schedule"] not in list(BETA_SCHEDULES):  # which may be unhashable
         raise ValueError(
             f"`schedule` must be one of {', '.join(BETA_SCHEDULES)}, for others are not converted, but is "
             f"{schedule['schedule']!r}."

@@ -4,6 +4,8 @@ import os
 import pickle
 import re
 import struct
+import zipfile
+import zlib
 from collections.abc import Mapping
 
 import torch
@@ -28,11 +30,15 @@ _DAMAGED = (
     ValueError,
     pickle.UnpicklingError,
     struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
 )
 
 
 def read_state_dict(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     """The tensors of a checkpoint by name: a state dict, or a file that holds one under `"state_dict"`.
+
+    Where all the names begin with `module.`, as `torch.nn.DataParallel` writes them, that is left out.
 
     Args:
         path (`str` or `os.PathLike`): a safetensors file, or one that `torch.save` wrote. Read with
@@ -51,10 +57,14 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, torch.Tensor]:
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not content:
         raise ValueError(f"{path} holds no state dict, but a {type(content).__name__}.")
-    others = [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]
+    unnamed = [repr(name) for name in content if not isinstance(name, str)]
+    if unnamed:
+        raise ValueError(f"{path} holds no state dict, for these keys are no strings: {listed(unnamed)}.")
+    others = [name for name, value in content.items() if not isinstance(value, torch.Tensor)]
     if others:
         raise ValueError(f"{path} holds no state dict, for these entries are no tensors: {listed(others)}.")
-    return dict(content)
+    wrapper = "module." if all(name.startswith("module.") for name in content) else ""
+    return {name.removeprefix(wrapper): tensor for name, tensor in content.items()}
 
 
 def _read_safetensors(path: str | os.PathLike) -> dict[str, torch.Tensor]:
@@ -68,12 +78,25 @@ def _read_pickle(path: str | os.PathLike):
     known = (_LightningCallback, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint")
     with open(path, "rb") as file, torch.serialization.safe_globals([known]):
         try:
+            _check_sums(path)
             return torch.load(file, map_location="cpu", weights_only=True)
         except _DAMAGED as error:
             foreign = re.search(r"GLOBAL (\S+)", str(error))
             if foreign:
                 raise ValueError(f"{path} holds {foreign[1]}, and only tensors are read from checkpoints.") from error
             raise ValueError(f"{path} is damaged, or no file of torch.save.") from error
+
+
+def _check_sums(path: str | os.PathLike) -> None:
+    """Refuses a zip file with a wrong byte: torch.load doesn't look at the checksums."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        # torch writes none, but zeros, after `set_crc32_options(False)`
+        has_sums = any(entry.CRC for entry in archive.infolist())
+        wrong = archive.testzip() if has_sums else None
+    if wrong is not None:
+        raise zipfile.BadZipFile(wrong)
 
 
 def listed(names: list[str], limit: int = 20) -> str:

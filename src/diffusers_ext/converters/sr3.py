@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from diffusers import UNet2DModel
 
-from diffusers_ext.converters.arguments import check_agreement, checked
+from diffusers_ext.converters.arguments import check_agreement, check_image_size, checked
 from diffusers_ext.converters.janspiry import SR3_BUFFERS, network_tensors
 from diffusers_ext.converters.layout import StateDict, count_blocks, has, most_common, size_of
 from diffusers_ext.converters.weights import Modules, load_converted
@@ -107,6 +107,7 @@ def build_sr3(tensors: StateDict, layout: SR3Layout, config: Mapping, widths_nam
         read (`Mapping`): more that the tensors say, by the names of the arguments.
     """
     _check_against(layout, config, widths_name, read)
+    check_image_size(config.get("image_size"), len(layout.widths))
     if layout.widths[0] != layout.inner_channel:
         raise ValueError(f"`{widths_name}` must begin with 1, for other networks are not converted.")
     num_groups = config.get("norm_groups", NUM_GROUPS)

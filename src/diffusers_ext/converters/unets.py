@@ -15,6 +15,7 @@ from diffusers_ext.converters.arguments import (
     check_against,
     check_agreement,
     check_heads,
+    check_image_size,
     checked,
     in_order_of_diffusers,
     read_heads,
@@ -185,6 +186,7 @@ def _convert(
         out_channels=out_channels,
         num_classes=num_classes,
     )
+    check_image_size(config.get("image_size"), len(layout.widths))
     heads = read_heads(config)
     check_heads(layout.attention_widths(), heads)
 

@@ -33,7 +33,8 @@ def load_converted(
         other_shapes (`Mapping`): the shapes of the original's tensors that `prepare` gives the network's.
 
     Raises:
-        ValueError: if tensors are missing, unknown or of another shape; lists them by their original names.
+        ValueError: if tensors are missing, unknown, of another shape, not of floats, or not finite in float32; lists
+            them by their original names.
     """
     with torch.device("meta"):
         model = model_class(**config)
@@ -76,7 +77,18 @@ def _check(state_dict: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[in
             shape = tuple(state_dict[key].shape)
             if shape != wanted + (1,) * (len(shape) - len(wanted)):
                 misfitting.append(f"{key} {shape} instead of {wanted}")
-    problems = {"missing": missing, "unknown": unknown, "of another shape": misfitting}
+    known = {key: state_dict[key] for key in shapes if key in state_dict}
+    floats = {key: tensor for key, tensor in known.items() if tensor.is_floating_point()}
+    others = [f"{key} ({tensor.dtype})" for key, tensor in known.items() if key not in floats]
+    # a meta tensor tells a shape, and has no values to look at
+    broken = [key for key, tensor in floats.items() if not (tensor.is_meta or tensor.float().isfinite().all())]
+    problems = {
+        "missing": missing,
+        "unknown": unknown,
+        "of another shape": misfitting,
+        "not of floats": others,
+        "with NaN or infinite values": broken,
+    }
     found = [f"{len(keys)} {problem}: {listed(keys)}" for problem, keys in problems.items() if keys]
     if found:
         raise ValueError(f"The checkpoint does not fit the network ({'; '.join(found)}).")

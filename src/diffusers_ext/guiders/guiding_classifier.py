@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from numbers import Real
 
 import torch
 from diffusers import BaseGuidance, ModelMixin, SchedulerMixin
@@ -56,8 +57,8 @@ class ClassifierGuidance(BaseGuidance):
             ("guidance_scale", guidance_scale),
             ("classifier_free_guidance_scale", classifier_free_guidance_scale),
         ):
-            if not math.isfinite(scale):
-                raise ValueError(f"`{name}` must be a finite number, but is {scale}.")
+            if not isinstance(scale, Real) or not math.isfinite(scale):
+                raise ValueError(f"`{name}` must be a finite number, but is {scale!r}.")
         self._classifier = self._scheduler = self._class_labels = self._sample = None
         self._condition_gradient = None
 

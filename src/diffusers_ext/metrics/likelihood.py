@@ -76,8 +76,8 @@ def vlb_bits_per_dim(
             instead of a drawn one.
 
     Raises:
-        ValueError: for a scheduler without such a process, images out of range, other shapes of `indices` and `noise`,
-            and output channels that don't suit the variance type.
+        ValueError: for a scheduler without such a process, no images, images out of range, other shapes of `indices`
+            and `noise`, and output channels that don't suit the variance type.
     """
     if not hasattr(scheduler, "p_mean_variance"):
         scheduler = discrete_process(scheduler)
@@ -165,7 +165,7 @@ def ode_bits_per_dim(
         num_probes (`int`): how many random probes are averaged.
 
     Raises:
-        ValueError: for images out of range, and bad options.
+        ValueError: for a scheduler without an ODE, no images, images out of range, and bad options.
     """
     if trace not in TRACES:
         raise ValueError(f"trace must be one of {', '.join(TRACES)}, not {trace}.")
@@ -307,6 +307,8 @@ def _class_labels(pipeline, labels: torch.Tensor | None, count: int) -> torch.Te
 
 def _generators(name: str, seed: int, indices: Sequence[int] | None, images: torch.Tensor) -> list[torch.Generator]:
     """The stream of random numbers of each image."""
+    if len(images) == 0:
+        raise ValueError(f"There must be at least one image, but images have the shape {tuple(images.shape)}.")
     indices = range(len(images)) if indices is None else indices
     if len(indices) != len(images):
         raise ValueError(f"indices must be one for each of the {len(images)} images, not {len(indices)}.")

@@ -29,6 +29,11 @@ class VariancePreservingFlow:
     def __init__(self, scheduler):
         signal = scheduler.alphas_cumprod.double().cpu().numpy()
         self.prediction_type = scheduler.config.prediction_type
+        if self.prediction_type == "epsilon" and signal[-1] == 0:
+            raise ValueError(
+                "At zero terminal SNR a network that predicts the noise has no ODE, for noise tells nothing of the "
+                "image there: it takes prediction_type 'sample' or 'v_prediction'."
+            )
         # Timesteps are interpolated in the angle: it is finite where the log-SNR is not (zero terminal SNR).
         self.angles = np.arctan2(np.sqrt(1 - signal), np.sqrt(signal))
         self.start, self.end = float(self.angles[0]), float(self.angles[-1])
@@ -81,7 +86,7 @@ def probability_flow(scheduler) -> VariancePreservingFlow | RectifiedFlow | Prec
     """The ODE of the networks that a scheduler samples from.
 
     Raises:
-        ValueError: for a scheduler of another kind.
+        ValueError: for a scheduler of another kind, and for noise prediction at zero terminal SNR.
     """
     if hasattr(scheduler, "precondition_outputs"):
         return PreconditionedFlow(scheduler)

@@ -145,6 +145,13 @@ class NoisyClassifier(ModelMixin, ConfigMixin):
         pool: str = "adaptive",
     ):
         super().__init__()
+        if num_classes < 1 or layers_per_block < 1:
+            raise ValueError(
+                f"`num_classes` and `layers_per_block` must be at least 1, but are {num_classes} and "
+                f"{layers_per_block}."
+            )
+        if len(block_out_channels) == 0:
+            raise ValueError("`block_out_channels` must have an entry for each level, but is empty.")
         if len(down_block_types) != len(block_out_channels):
             raise ValueError(
                 f"`down_block_types` and `block_out_channels` must be of one length, but have {len(down_block_types)} "

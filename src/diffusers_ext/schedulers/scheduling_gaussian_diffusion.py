@@ -107,8 +107,9 @@ class TimestepTable:
         # The index of other timesteps is that of the last row. It makes them evident where a check would have to
         # wait for the device.
         self.values = torch.tensor(np.vstack([values, np.full_like(values[:1], np.nan)]), dtype=torch.float32)
-        self.index = torch.full((timesteps[-1] + 1,), len(timesteps))
-        self.index[timesteps] = torch.arange(len(timesteps))
+        # Timestep t has its place at t + 1: the first and the last place are for all that lie below and above.
+        self.index = torch.full((timesteps[-1] + 3,), len(timesteps))
+        self.index[1:-1][timesteps] = torch.arange(len(timesteps))
 
     def row(self, timestep: int) -> NamedTuple:
         if timestep not in self.rows:
@@ -123,9 +124,14 @@ class TimestepTable:
         if timesteps.device.type == "cpu":
             for timestep in timesteps.tolist():
                 self.row(timestep)
-        self.values, self.index = self.values.to(device), self.index.to(device)
-        values = self.values[self.index[timesteps.to(device).long()]]
+        values = self.gather(timesteps.to(device))
         return self.row_type._make(values.T.reshape(-1, len(timesteps), *[1] * (ndim - 1)))
+
+    def gather(self, timesteps: torch.Tensor) -> torch.Tensor:
+        """The rows (N, columns) of timesteps of shape (N,), on their device; NaN for those that are none."""
+        self.values, self.index = self.values.to(timesteps.device), self.index.to(timesteps.device)
+        places = (timesteps.long() + 1).clamp(0, len(self.index) - 1)
+        return self.values[self.index[places]]
 
 
 def add_scaled(total: torch.Tensor, scale: float | torch.Tensor, term: torch.Tensor) -> torch.Tensor:
@@ -173,6 +179,8 @@ def space_timesteps(num_train_timesteps: int, respacing: str | Sequence[int]) ->
             f"{respacing!r} cannot be had of {num_train_timesteps} timesteps: no whole stride gives {count}."
         )
 
+    if not isinstance(respacing, Sequence):
+        raise ValueError(f"A respacing is a string like '250' or a list of counts like [10, 15], not {respacing!r}.")
     parts = respacing.split(",") if isinstance(respacing, str) else respacing
     counts = [_parse_count(str(part), respacing) for part in parts] if respacing else [num_train_timesteps]
     timesteps, start = [], 0
@@ -229,12 +237,33 @@ def rescale_zero_terminal_snr(betas: np.ndarray) -> np.ndarray:
     return 1 - signal**2 / np.append(1.0, signal[:-1] ** 2)
 
 
+def check_betas(betas: np.ndarray) -> None:
+    if not ((betas > 0) & (betas <= 1)).all():
+        raise ValueError(f"Betas must lie in (0, 1], but go from {betas.min():g} to {betas.max():g}.")
+    signal_ends = int((np.cumprod(1 - betas) > 0).sum())
+    if signal_ends < len(betas) - 1:
+        raise ValueError(
+            f"Only the last of {len(betas)} timesteps may be without signal, but from timestep {signal_ends} on none "
+            f"is left, where beta is {betas[signal_ends]:g}."
+        )
+
+
+def refuse_other_processes(config: dict) -> None:
+    """Refuses the config of a flow and of EDM. Such a config need not name its class: its own parameters tell."""
+    is_flow = config.get("prediction_type") == "flow_prediction" or config.get("use_flow_sigmas") or "shift" in config
+    if is_flow or "sigma_data" in config:
+        raise ValueError(
+            f"The config is that of {'a flow' if is_flow else 'EDM'}, but only that of a discrete "
+            "variance-preserving process can be taken over."
+        )
+
+
 class GaussianDiffusionScheduler(SchedulerMixin, ConfigMixin):
     """What the schedulers of this file share: the config, the timesteps, q(...) and p(...).
 
     The config is that of diffusers' `DDPMScheduler` and `DDIMScheduler` together, with their meanings. `from_config`
     works from and to them and all that is compatible with them, and gives the same process: what a config of another
-    class leaves open has that class's default.
+    class leaves open has that class's default. Configs of flows and of EDM are refused: they are no such process.
 
     Tables are computed in float64. Steps compute in float32, whatever the dtype of what comes in; what goes out has
     the sample's. They keep no state: any timestep of the chain may follow any other.
@@ -244,7 +273,7 @@ class GaussianDiffusionScheduler(SchedulerMixin, ConfigMixin):
         beta_start, beta_end (`float`, *optional*): by default 0.1 / T and 20 / T (at most 0.999), the process of Ho et
             al. 2020 for each T. The config holds the resulting numbers.
         beta_schedule (`str`): see [`make_betas`].
-        trained_betas (`list[float]`, *optional*): T numbers in (0, 1] to use instead.
+        trained_betas (`list[float]`, *optional*): T numbers in (0, 1] to use instead; only the last can be 1.
         variance_type (`str`): `fixed_small` is the posterior's variance, `fixed_large` beta_t (Ho et al. 2020, sec.
             3.2), and the same with `_log`; with `learned` the network gives the log variance, with `learned_range` it
             interpolates between the two (Nichol and Dhariwal 2021, eq. 15), in C further output channels. With a
@@ -259,7 +288,7 @@ class GaussianDiffusionScheduler(SchedulerMixin, ConfigMixin):
             (Saharia et al. 2022, sec. 2.3) in place of clipping.
 
     Raises:
-        ValueError: for a choice that is none, and for betas outside (0, 1].
+        ValueError: for a choice that is none, for betas outside (0, 1], and for a signal that ends before the chain.
     """
 
     _compatibles = [scheduler.name for scheduler in KarrasDiffusionSchedulers]
@@ -302,10 +331,10 @@ class GaussianDiffusionScheduler(SchedulerMixin, ConfigMixin):
                 raise ValueError(
                     f"`trained_betas` must be {num_train_timesteps} numbers, but has shape {betas.shape}."
                 )
+        check_betas(betas)
         if rescale_betas_zero_snr:
             betas = rescale_zero_terminal_snr(betas)
-        if not ((betas > 0) & (betas <= 1)).all():
-            raise ValueError(f"Betas must lie in (0, 1], but go from {betas.min():g} to {betas.max():g}.")
+            check_betas(betas)
         # `from_config` replaces what nobody chose by the other class's defaults, which are not these.
         self.register_to_config(
             beta_start=beta_start, beta_end=beta_end, trained_betas=trained_betas, _use_default_values=[]
@@ -332,8 +361,11 @@ class GaussianDiffusionScheduler(SchedulerMixin, ConfigMixin):
         source = getattr(diffusers, name, cls) if isinstance(name, str) else cls
         parameters = inspect.signature(source.__init__).parameters.values()
         defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
-        config = {key: value for key, value in config_dict.items() if key != "_use_default_values"}
-        return super().extract_init_dict({**defaults, **config}, **kwargs)
+        config = {key: value for key, value in {**defaults, **config_dict}.items() if key != "_use_default_values"}
+        refuse_other_processes({**config, **kwargs})
+        if config.get("variance_type") is None:  # DPM-Solver's, for a network that learns none
+            config["variance_type"] = "fixed_small"
+        return super().extract_init_dict(config, **kwargs)
 
     def __len__(self) -> int:
         return self.config.num_train_timesteps
@@ -386,11 +418,12 @@ class GaussianDiffusionScheduler(SchedulerMixin, ConfigMixin):
 
     def _check_timesteps(self, timesteps: Sequence[int]) -> list[int]:
         last = self.config.num_train_timesteps - 1
-        timesteps = timesteps.tolist() if isinstance(timesteps, (torch.Tensor, np.ndarray)) else list(timesteps)
-        integers = bool(timesteps) and all(is_integer(timestep) for timestep in timesteps)
+        if isinstance(timesteps, (torch.Tensor, np.ndarray)):
+            timesteps = timesteps.tolist()
+        integers = isinstance(timesteps, Sequence) and len(timesteps) > 0 and all(map(is_integer, timesteps))
         if (
             not integers
-            or sorted(set(timesteps), reverse=True) != timesteps
+            or sorted(set(timesteps), reverse=True) != list(timesteps)
             or timesteps[0] > last
             or timesteps[-1] < 0
         ):
