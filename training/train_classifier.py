@@ -19,6 +19,7 @@ from diffusers_ext.losses import noise_levels
 from diffusers_ext.models import NoisyClassifier
 from diffusers_ext.pipelines import ClassConditionalPipeline
 from diffusers_ext.pipelines.pipeline_class_conditional import quiet_guiders
+from diffusers_ext.schedulers import ExactDDPMScheduler
 from diffusers_ext.training.command import run
 from diffusers_ext.training.configuration import JSONObject, TrainingConfig, option
 from diffusers_ext.training.draws import Draw
@@ -114,12 +115,12 @@ class ClassifierRecipe(Recipe):
         base = self.diffusion
         pipeline = ClassConditionalPipeline(
             unet=base.unet,
-            scheduler=base.scheduler,
+            scheduler=guided_scheduler(base.scheduler),
             guider=self.guider,
             classifier=classifier,
             id2label=self.dataset.id2label,
             null_class_label=base.config.null_class_label,
-            default_num_inference_steps=base.config.default_num_inference_steps,
+            default_num_inference_steps=self.config.num_inference_steps,
         )
         return pipeline.to(classifier.device)
 
@@ -179,6 +180,13 @@ class ClassifierRecipe(Recipe):
             "base_model": self.config.pretrained_model_name_or_path,
             "tags": ["class-conditional-image-generation", "classifier-guidance", "diffusion"],
         }
+
+
+def guided_scheduler(scheduler):
+    """The paper's algorithm 1 for a discrete process: it guides after the clipping, which therefore undoes nothing."""
+    if "sigma_data" in scheduler.config or prediction_type(scheduler) == "flow_prediction":
+        return scheduler
+    return ExactDDPMScheduler.from_config(scheduler.config)
 
 
 def timesteps_at(level: torch.Tensor, scheduler) -> torch.Tensor:

@@ -13,7 +13,7 @@ from diffusers import (
 )
 from PIL import Image
 
-from diffusers_ext import ClassConditionalPipeline
+from diffusers_ext import ClassConditionalPipeline, ExactDDPMScheduler
 from diffusers_ext.training.processes import build_accelerator
 from diffusers_ext.training.train_classifier import ClassifierConfig, ClassifierRecipe
 from diffusers_ext.training.trainer import Trainer
@@ -83,6 +83,8 @@ def test_a_run_leaves_a_pipeline_that_is_guided(tmp_path, scheduler):
     pipe = ClassConditionalPipeline.from_pretrained(folder)
     pipe.set_progress_bar_config(disable=True)
     assert pipe.guider.config.guidance_scale == 4.0 and pipe.config.id2label[7] == "seven"
+    ancestral = isinstance(scheduler, UniPCMultistepScheduler)
+    assert isinstance(pipe.scheduler, ExactDDPMScheduler if ancestral else EDMDPMSolverMultistepScheduler)
     generator = torch.Generator()
     guided, unguided = (
         pipe("seven", generator=generator.manual_seed(0), output_type="pt", **scale).images
