@@ -12,7 +12,8 @@ class Draw:
 
     The numbers of a sample are a function of (`seed`, step, index of the sample in the global batch). So a resumed run
     draws what an uninterrupted one would, and the split of a batch over processes or accumulation steps changes
-    nothing. Each call continues the streams of its samples: draw in the same order in every step.
+    nothing. Each call continues the streams of its samples: draw in the same order in every step. `step` is the
+    number of the step, from 0; `generators` are the streams, one for each sample, for models that draw by themselves.
 
     Args:
         seed (`int`): the seed of the run.
@@ -22,27 +23,28 @@ class Draw:
     def __init__(self, seed: int, device: torch.device):
         self.seed = seed
         self.device = device
-        self._generators: list[torch.Generator] = []
+        self._pool: list[torch.Generator] = []
 
     def begin(self, step: int, rows: Sequence[int]) -> "Draw":
         """Start the streams of the samples at `rows` of the global batch of `step`."""
-        while len(self._generators) < len(rows):
-            self._generators.append(torch.Generator(self.device))
-        self._streams = self._generators[: len(rows)]
-        for row, generator in zip(rows, self._streams, strict=True):
+        self.step = step
+        while len(self._pool) < len(rows):
+            self._pool.append(torch.Generator(self.device))
+        self.generators = self._pool[: len(rows)]
+        for row, generator in zip(rows, self.generators, strict=True):
             generator.manual_seed(derive_seed(self.seed, "step", step, row))
         return self
 
     def select(self, rows: Sequence[int]) -> "Draw":
         """The streams of the samples at `rows` of this batch: what it draws continues theirs alone."""
         selected = Draw(self.seed, self.device)
-        selected._streams = [self._streams[row] for row in rows]
+        selected.step, selected.generators = self.step, [self.generators[row] for row in rows]
         return selected
 
     def _filled(self, shape: tuple[int, ...], fill) -> torch.Tensor:
         # Drawn in float32 and in the default memory layout, so that precision and layout do not change the numbers.
-        drawn = torch.empty((len(self._streams), *shape), device=self.device)
-        for row, generator in zip(drawn, self._streams, strict=True):
+        drawn = torch.empty((len(self.generators), *shape), device=self.device)
+        for row, generator in zip(drawn, self.generators, strict=True):
             fill(row, generator)
         return drawn
 

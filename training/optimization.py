@@ -1,5 +1,7 @@
 """The optimizer and the learning rate of each network."""
 
+import warnings
+
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
@@ -40,11 +42,13 @@ def build_optimizer(
 
 
 def build_lr_scheduler(optimizer: torch.optim.Optimizer, config: TrainingConfig, max_train_steps: int) -> LambdaLR:
-    """The learning rate as a function of the update.
+    """The learning rate as a function of the step.
 
-    It is stepped once per update, and not prepared by Accelerate: so warm-up and decay last as many updates as
-    the options say, under any number of processes and accumulation steps.
+    It is stepped once per step, and not prepared by Accelerate: so warm-up and decay last as many steps as the options
+    say, under any number of processes and accumulation steps, and whether or not each step updates the network.
     """
+    # PyTorch would take a network that the first step leaves alone for a mistake.
+    warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler\.step\(\)` before `optimizer\.step")
     return get_scheduler(
         config.lr_scheduler,
         optimizer,

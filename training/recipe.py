@@ -33,8 +33,20 @@ class Recipe:
         """The networks to train, by name. They are built once, after the random numbers are seeded."""
         raise NotImplementedError
 
+    def optimizer_options(self, name: str) -> dict:
+        """Options that the network `name` has of its own, such as a `learning_rate`: values by field of the config."""
+        return {}
+
+    def averaged(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Which of the networks `names` are averaged over the training: all, or those that are sampled from."""
+        return names
+
     def step(self, batch: dict[str, torch.Tensor], draw: Draw) -> None:
         """One training step: compute losses and hand each to [`~Recipe.minimise`].
+
+        Where several networks are trained, a loss is computed after the updates before it: an update changes weights
+        that an older graph still needs. (Under gradient accumulation all networks are updated in the last of the
+        accumulated calls, so that the losses of the first ones are those before the step.)
 
         Args:
             batch (`dict`): `pixel_values`, float32 (N, C, H, W) in [-1, 1], and `class_labels`, int64 (N,), if the
@@ -44,8 +56,16 @@ class Recipe:
         raise NotImplementedError
 
     def minimise(self, name: str, loss: torch.Tensor) -> None:
-        """Update the network `name` to lower the mean of `loss`, a value per sample or a single one."""
+        """Update the network `name`, and no other, to lower the mean of `loss`, a value per sample or a single one.
+
+        It may be called several times in a step, or not at all. The learning rate follows the steps, not the updates.
+        """
         self._trainer.minimise(name, loss)
+
+    def network(self, name: str) -> torch.nn.Module:
+        """The network `name` as it was built, for its configuration, buffers and methods: `self.<name>` may be a
+        wrapper around it, which is for calls whose gradients count."""
+        return self._trainer.networks[name]
 
     def log(self, **values: torch.Tensor) -> None:
         """Report values beside the losses; their mean over the batch and all processes is recorded."""

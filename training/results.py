@@ -73,8 +73,10 @@ class Results:
         with self._generation() as generate:
             rows = self.recipe.evaluate(generate)
         for row in rows:
-            name = "/".join([*_labels(row).values(), f"guidance_scale={row['guidance_scale']}"])
-            self.accelerator.log({f"{name}/{k}": v for k, v in row.items() if isinstance(v, float)}, step=step)
+            scale = [f"guidance_scale={row['guidance_scale']}"] if "guidance_scale" in row else []
+            where = [*_labels(row).values(), *scale]
+            values = {"/".join([*where, name]): value for name, value in row.items() if isinstance(value, float)}
+            self.accelerator.log(values, step=step)
         return rows
 
     def write(self, step: int, training_seconds: float) -> None:

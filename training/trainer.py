@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections import defaultdict
+from dataclasses import replace
 
 import torch
 from accelerate import Accelerator
@@ -92,27 +93,41 @@ class Trainer:
         config = self.config
         torch.manual_seed(derive_seed(config.seed, "initial weights"))
         self.networks = self.recipe.networks()
-        self.averages, self.optimizers, self.lr_schedulers, self.prepared, self.clipped = {}, {}, {}, {}, {}
+        self._check_networks()
+        self.averages, self.optimizers, self.lr_schedulers = {}, {}, {}
+        self.prepared, self.trained, self.clipped = {}, {}, {}
         for name, network in self.networks.items():
             network.train()
+            own_options = replace(config, **self.recipe.optimizer_options(name))
             if config.gradient_checkpointing:
                 network.enable_gradient_checkpointing()
             if config.channels_last:
                 network.to(memory_format=torch.channels_last)
-            optimizer = build_optimizer(network, config, self.accelerator)
-            self.lr_schedulers[name] = build_lr_scheduler(optimizer, config, self.max_train_steps)
+            optimizer = build_optimizer(network, own_options, self.accelerator)
+            self.lr_schedulers[name] = build_lr_scheduler(optimizer, own_options, self.max_train_steps)
             is_flat = isinstance(optimizer, FlatAdamW)
             # A flat network is in place already, and is not to be moved: to Accelerate's "cpu:0" all tensors on "cpu"
             # would be copied, out of the flat one.
             placement = {"device_placement": [False, None]} if is_flat else {}
             self.prepared[name], self.optimizers[name] = self.accelerator.prepare(network, optimizer, **placement)
+            self.trained[name] = [weight for weight in self.prepared[name].parameters() if weight.requires_grad]
             self.clipped[name] = [optimizer.flat] if is_flat else list(self.prepared[name].parameters())
             if config.compile:
                 network.compile()
-            if config.use_ema:
-                self.averages[name] = EMA(network, config.ema_decay)
             setattr(self.recipe, name, self.prepared[name])
-        self.posthoc_ema = PostHocEMA(config.output_dir, self.networks, config.posthoc_ema_stds or [])
+        averaged = {name: self.networks[name] for name in self.recipe.averaged(tuple(self.networks))}
+        if config.use_ema:
+            self.averages = {name: EMA(network, config.ema_decay) for name, network in averaged.items()}
+        self.posthoc_ema = PostHocEMA(config.output_dir, averaged, config.posthoc_ema_stds or [])
+
+    def _check_networks(self) -> None:
+        config = self.config
+        if len(self.networks) > 1 and config.mixed_precision == "fp16" and config.gradient_accumulation_steps > 1:
+            # One gradient scale serves all of them, and changes between the parts of a sum.
+            raise ValueError(
+                f"{', '.join(self.networks)} can't accumulate gradients in fp16: use --mixed_precision bf16, or "
+                "--gradient_accumulation_steps 1."
+            )
 
     def _resume(self) -> None:
         name = self.config.resume_from_checkpoint
@@ -210,7 +225,7 @@ class Trainer:
             NonFiniteLossError: if a loss or gradient is not finite.
         """
         accelerator, size = self.accelerator, self.config.train_batch_size
-        self._recorded, self._gathered = defaultdict(list), defaultdict(list)
+        self._recorded, self._gathered, self._updated = defaultdict(list), defaultdict(list), set()
         for micro_step in range(self.config.gradient_accumulation_steps):
             batch = {name: self._to_device(values) for name, values in next(self.batches).items()}
             first_row = (micro_step * accelerator.num_processes + accelerator.process_index) * size
@@ -229,11 +244,18 @@ class Trainer:
         values = dict(zip(names, values, strict=True))
         self._check_finite(values)
         self.recipe.after_update(**{name: self._global_rows(rows) for name, rows in self._gathered.items()})
-        for average in self.averages.values():
-            average.update(self.step)
+        for name, average in self.averages.items():
+            if name in self._updated:
+                average.update(self.step)
         self.posthoc_ema.update(self.step)
-        values["lr"] = next(iter(self.lr_schedulers.values())).get_last_lr()[0]
+        for name, scheduler in self.lr_schedulers.items():
+            values[f"{self._prefix(name)}lr"] = scheduler.get_last_lr()[0]
+            scheduler.step()
         return values, stopping > 0
+
+    def _prefix(self, name: str) -> str:
+        """What stands before the names of values to report: the network, where there are several."""
+        return "" if len(self.networks) == 1 else f"{name}_"
 
     def _to_device(self, values: torch.Tensor) -> torch.Tensor:
         values = values.to(self.accelerator.device, non_blocking=True)
@@ -243,17 +265,17 @@ class Trainer:
 
     def minimise(self, name: str, loss: torch.Tensor) -> None:
         """Update the network `name` to lower the mean of `loss`; see [`Recipe.minimise`]."""
-        accelerator, optimizer = self.accelerator, self.optimizers[name]
-        prefix = "" if len(self.networks) == 1 else f"{name}_"
+        accelerator, optimizer, prefix = self.accelerator, self.optimizers[name], self._prefix(name)
         loss = loss.mean()
-        accelerator.backward(loss)
+        # A discriminator in a generator's loss gets no gradients, and none are computed.
+        accelerator.backward(loss, inputs=self.trained[name])
         self.record({f"{prefix}loss": loss})
         if accelerator.sync_gradients:
             norm = accelerator.clip_grad_norm_(self.clipped[name], self.config.max_grad_norm or math.inf)
+            self._updated.add(name)
         optimizer.step()
         # Under fp16 a step with an overflow is skipped and the scale lowered: no error, and nothing to record.
         if accelerator.sync_gradients and not optimizer.step_was_skipped:
-            self.lr_schedulers[name].step()
             self.record({f"{prefix}grad_norm": norm})
         optimizer.zero_grad()
 
