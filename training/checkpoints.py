@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
 from diffusers_ext.hub.atomic import beside, remove_leftovers, written_beside
+from diffusers_ext.training.ema import trained_state
 from diffusers_ext.training.posthoc_ema import FOLDER as SNAPSHOTS
 
 
@@ -23,8 +24,9 @@ STATE_FILE = "training_state.json"
 class Checkpoints:
     """The checkpoints of one run: `checkpoint-<step>` folders in its output folder.
 
-    A checkpoint holds each network and each further state as safetensors, what Accelerate keeps (optimizers, and the
-    sharded state of FSDP or DeepSpeed), and `training_state.json`: the step, and the identity of the run.
+    A checkpoint holds what is trained of each network and each further state as safetensors, what Accelerate keeps
+    (optimizers, and the sharded state of FSDP or DeepSpeed), and `training_state.json`: the step, and the identity of
+    the run.
 
     Args:
         output_dir (`str` or `Path`): the output folder of the run.
@@ -137,13 +139,14 @@ class Checkpoints:
     def _save_networks(self, models, weights, output_dir):
         if weights and self.accelerator.is_main_process:
             for name, network in self.networks.items():
-                _save(network.state_dict(), Path(output_dir) / f"{name}.safetensors")
+                _save(trained_state(network), Path(output_dir) / f"{name}.safetensors")
         weights.clear()
 
     def _load_networks(self, models, input_dir):
         if models:
             for name, network in self.networks.items():
-                network.load_state_dict(load_file(Path(input_dir) / f"{name}.safetensors"))
+                saved = load_file(Path(input_dir) / f"{name}.safetensors")
+                network.load_state_dict({**network.state_dict(), **saved})
         models.clear()
 
 

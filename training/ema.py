@@ -6,8 +6,14 @@ from contextlib import contextmanager
 import torch
 
 
+def trained_state(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """What training changes: the parameters that require gradients and the buffers that are saved, by name."""
+    frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
+    return {name: tensor for name, tensor in network.state_dict().items() if name not in frozen}
+
+
 class WeightAverage:
-    """An average of a network's parameters over its training, with the latest of its buffers.
+    """An average of a network's trained parameters over its training, with the latest of its buffers.
 
     The average is kept in float32 whatever the precision of the network. Subclasses say how it forgets.
 
@@ -17,9 +23,10 @@ class WeightAverage:
 
     def __init__(self, network: torch.nn.Module):
         # Listed once: searching the modules takes as long as averaging. Buffers must be updated in place, as for DDP.
-        self._parameters = list(network.parameters())
-        self._tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-        self.averages = {name: parameter.detach().float().clone() for name, parameter in network.named_parameters()}
+        trained = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+        self._parameters = list(trained.values())
+        self._tensors = {**trained, **dict(network.named_buffers())}
+        self.averages = {name: parameter.detach().float().clone() for name, parameter in trained.items()}
         self.buffers = {name: buffer.detach().clone() for name, buffer in network.named_buffers()}
 
     def decay_at(self, num_updates: int) -> float:

@@ -5,7 +5,7 @@ import os
 import psutil
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 
 
 def build_accelerator(report_to: str = "none", allow_tf32: bool = False, **keywords) -> Accelerator:
@@ -22,7 +22,11 @@ def build_accelerator(report_to: str = "none", allow_tf32: bool = False, **keywo
     """
     # Without `cpu=True` Accelerate takes several processes on a machine without GPUs for as many runs of one process.
     accelerator = Accelerator(
-        log_with=None if report_to == "none" else report_to, cpu=not torch.accelerator.is_available(), **keywords
+        log_with=None if report_to == "none" else report_to,
+        cpu=not torch.accelerator.is_available(),
+        # Buffers must not change between two calls of a network in one loss: the trainer shares them after the step.
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        **keywords,
     )
     launched = int(os.environ.get("WORLD_SIZE", 1))
     if accelerator.num_processes != launched:

@@ -1,5 +1,7 @@
 """What distinguishes one training job from another."""
 
+from pathlib import Path
+
 import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
@@ -93,6 +95,10 @@ class Recipe:
     def pipeline(self, **networks: torch.nn.Module) -> DiffusionPipeline:
         """The pipeline to sample from and to publish, around the trained networks."""
         raise NotImplementedError
+
+    def save(self, pipeline: DiffusionPipeline, folder: Path) -> None:
+        """Write what a finished run leaves behind: the whole pipeline, or the part that was trained."""
+        pipeline.save_pretrained(folder)
 
     def sample_grid(self, generate) -> Image.Image:
         """A picture of samples. `generate` is a [`~diffusers_ext.training.generation.Generation`]."""

@@ -84,7 +84,7 @@ class Results:
         with self._generation() as generate:
             pipeline_class = type(generate.pipeline).__name__
             if self.accelerator.is_main_process:
-                generate.pipeline.save_pretrained(self.output_dir)
+                self.recipe.save(generate.pipeline, self.output_dir)
             grid = self.recipe.sample_grid(generate)
             rows = self.recipe.evaluate(generate)
         if self.accelerator.is_main_process:

@@ -243,6 +243,7 @@ class Trainer:
         *values, stopping = accelerator.reduce(torch.stack(means), "mean").tolist()
         values = dict(zip(names, values, strict=True))
         self._check_finite(values)
+        self._share_buffers()
         self.recipe.after_update(**{name: self._global_rows(rows) for name, rows in self._gathered.items()})
         for name, average in self.averages.items():
             if name in self._updated:
@@ -252,6 +253,13 @@ class Trainer:
             values[f"{self._prefix(name)}lr"] = scheduler.get_last_lr()[0]
             scheduler.step()
         return values, stopping > 0
+
+    def _share_buffers(self) -> None:
+        """Average what each process found in its part of the batch: the statistics of batch norm."""
+        if self.accelerator.num_processes > 1:
+            buffers = [b for network in self.networks.values() for b in network.buffers() if b.is_floating_point()]
+            for buffer in buffers:
+                buffer.copy_(self.accelerator.reduce(buffer, "mean"))
 
     def _prefix(self, name: str) -> str:
         """What stands before the names of values to report: the network, where there are several."""
