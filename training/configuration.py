@@ -89,9 +89,9 @@ class DataConfig(Config):
     cache_dir: str | None = option(help="Where downloaded data sets and models are kept.")
 
     def load_dataset(
-        self, size: tuple[int, int], channels: int, center_crop: bool = False, random_flip: bool = False
+        self, size: tuple[int, int], channels: int, center_crop: bool = False, random_flip: bool = False, **options
     ) -> ImageDataset:
-        """The images that these options name, of this height and width; see [`load_image_dataset`]."""
+        """The images that these options name, of this size; `options` are more of [`load_image_dataset`]."""
         return load_image_dataset(
             dataset_name=self.dataset_name,
             dataset_config_name=self.dataset_config_name,
@@ -109,6 +109,7 @@ class DataConfig(Config):
             cache_images=self.cache_images,
             skip_unreadable_images=self.skip_unreadable_images,
             cache_dir=self.cache_dir,
+            **options,
         )
 
 
@@ -122,8 +123,8 @@ class EvaluationConfig(Config):
         help="digits, inception, or a local folder or Hub name of an image model; without it nothing is measured."
     )
     metrics: list[str] | None = option(
-        help="What is measured: fid, kid, is, precision, recall, density, coverage, accuracy; by default all that the "
-        "extractor and the labels allow."
+        help="What is measured: fid, kid, is, precision, recall, density, coverage, accuracy, classes; by default all "
+        "that the extractor and the labels allow."
     )
 
     def __post_init__(self):
@@ -166,6 +167,7 @@ class TrainingConfig(DataConfig, EvaluationConfig):
     adam_beta2: float = option(0.999, help="AdamW's decay of the squared gradient's mean.")
     adam_weight_decay: float = option(0.01, help="AdamW's weight decay.")
     adam_epsilon: float = option(1e-8, help="AdamW's epsilon.")
+    use_8bit_adam: bool = option(False, help="Keep AdamW's state in 8 bits: less memory, on a GPU, with bitsandbytes.")
     max_grad_norm: float = option(1.0, help="Gradients are scaled down to this norm; 0 never scales.")
     use_ema: bool = option(True, help="Average the weights over the training; the average is what is published.")
     ema_decay: float = option(0.9999, help="The decay of that average, min(decay, (1 + step) / (10 + step)).")

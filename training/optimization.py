@@ -22,23 +22,36 @@ def build_optimizer(
     """AdamW (Loshchilov and Hutter 2019) over the parameters that require gradients.
 
     It is a [`~diffusers_ext.training.flat.FlatAdamW`] wherever `accelerator` lets the parameters stay what they are;
-    then the network moves to its device. The state is the same in either case.
+    then the network moves to its device. The state is the same in either case. Or it is that of bitsandbytes, with
+    its state in 8 bits.
+
+    Raises:
+        ImportError: if that is asked for and bitsandbytes is not installed.
     """
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    options = {
+        "lr": config.learning_rate,
+        "betas": (config.adam_beta1, config.adam_beta2),
+        "weight_decay": config.adam_weight_decay,
+        "eps": config.adam_epsilon,
+    }
+    if config.use_8bit_adam:
+        return _adamw_8bit(parameters, options)
     keeps = accelerator.distributed_type in KEEPS_PARAMETERS and accelerator.mixed_precision != "fp8"
     one_dtype = len({parameter.dtype for parameter in parameters}) == 1
     optimizer_class = FlatAdamW if keeps and one_dtype else torch.optim.AdamW
     if optimizer_class is FlatAdamW:
         # Moving the parameters later would tear them out of the flat tensor.
         network.to(accelerator.device)
-    return optimizer_class(
-        parameters,
-        lr=config.learning_rate,
-        betas=(config.adam_beta1, config.adam_beta2),
-        weight_decay=config.adam_weight_decay,
-        eps=config.adam_epsilon,
-        fused=True,
-    )
+    return optimizer_class(parameters, fused=True, **options)
+
+
+def _adamw_8bit(parameters: list[torch.nn.Parameter], options: dict) -> torch.optim.Optimizer:
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise ImportError("--use_8bit_adam needs bitsandbytes: pip install bitsandbytes.") from error
+    return AdamW8bit(parameters, **options)
 
 
 def build_lr_scheduler(optimizer: torch.optim.Optimizer, config: TrainingConfig, max_train_steps: int) -> LambdaLR:

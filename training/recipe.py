@@ -57,12 +57,13 @@ class Recipe:
         """
         raise NotImplementedError
 
-    def minimise(self, name: str, loss: torch.Tensor) -> None:
+    def minimise(self, name: str | tuple[str, ...], loss: torch.Tensor) -> None:
         """Update the network `name`, and no other, to lower the mean of `loss`, a value per sample or a single one.
 
-        It may be called several times in a step, or not at all. The learning rate follows the steps, not the updates.
+        Several names are updated together, by one backward pass. It may be called several times in a step, or not at
+        all. The learning rate follows the steps, not the updates.
         """
-        self._trainer.minimise(name, loss)
+        self._trainer.minimise((name,) if isinstance(name, str) else name, loss)
 
     def network(self, name: str) -> torch.nn.Module:
         """The network `name` as it was built, for its configuration, buffers and methods: `self.<name>` may be a

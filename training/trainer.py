@@ -178,6 +178,7 @@ class Trainer:
             process_index=self.accelerator.process_index,
             num_processes=self.accelerator.num_processes,
             num_workers=self.config.dataloader_num_workers,
+            run_length=self.batch_size,
         )
 
     def _loop(self, records: Records, stop: StopRequest) -> bool:
@@ -271,20 +272,24 @@ class Trainer:
             values = values.contiguous(memory_format=torch.channels_last)
         return values
 
-    def minimise(self, name: str, loss: torch.Tensor) -> None:
-        """Update the network `name` to lower the mean of `loss`; see [`Recipe.minimise`]."""
-        accelerator, optimizer, prefix = self.accelerator, self.optimizers[name], self._prefix(name)
+    def minimise(self, names: tuple[str, ...], loss: torch.Tensor) -> None:
+        """Update the networks `names` to lower the mean of `loss`; see [`Recipe.minimise`]."""
         loss = loss.mean()
         # A discriminator in a generator's loss gets no gradients, and none are computed.
-        accelerator.backward(loss, inputs=self.trained[name])
-        self.record({f"{prefix}loss": loss})
+        self.accelerator.backward(loss, inputs=[weight for name in names for weight in self.trained[name]])
+        self.record({f"{self._prefix(names[0])}loss": loss})
+        for name in names:
+            self._take_step(name)
+
+    def _take_step(self, name: str) -> None:
+        accelerator, optimizer = self.accelerator, self.optimizers[name]
         if accelerator.sync_gradients:
             norm = accelerator.clip_grad_norm_(self.clipped[name], self.config.max_grad_norm or math.inf)
             self._updated.add(name)
         optimizer.step()
         # Under fp16 a step with an overflow is skipped and the scale lowered: no error, and nothing to record.
         if accelerator.sync_gradients and not optimizer.step_was_skipped:
-            self.record({f"{prefix}grad_norm": norm})
+            self.record({f"{self._prefix(name)}grad_norm": norm})
         optimizer.zero_grad()
 
     def record(self, values: dict[str, torch.Tensor]) -> None:

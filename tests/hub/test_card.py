@@ -70,6 +70,13 @@ def test_the_loading_code_follows_the_model_and_other_text_stays():
     assert addressed_to('from_pretrained("mine")', "user/digits") == 'from_pretrained("mine")'
 
 
+def test_parts_of_pipelines_have_loading_code_of_their_own():
+    loading = 'pipe = DiffusionPipeline.from_pretrained("someone/base")\npipe.load_lora_weights("{address}")'
+    card = addressed_to(model_card(**{**DESCRIPTION, "loading": loading}), "user/lora")
+    assert 'pipe.load_lora_weights("user/lora")' in card and "outputs/digits" not in card
+    assert 'from_pretrained("someone/base")' in card and "trust_remote_code" not in card
+
+
 @pytest.mark.parametrize("title", ["Digits: 8x8", "# yes", "'quoted' \"title\"", "ä 数字"])
 def test_titles_that_are_special_in_yaml(title):
     card = model_card(title=title, pipeline_class="ClassConditionalPipeline", address="user/digits", license="mit")

@@ -152,6 +152,15 @@ def test_a_folder_that_nobody_could_load_is_not_published(hub, alice, tmp_path):
     assert "alice/refused" not in hub.repositories
 
 
+def test_parts_of_pipelines_are_published(hub, alice, tmp_path):
+    for name in ("pytorch_lora_weights.safetensors", "LICENSE", "checkpoint-1.safetensors", "notes.txt"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "checkpoint-1").mkdir()
+    (tmp_path / "checkpoint-1" / "pytorch_lora_weights.safetensors").write_text("older")
+    alice.run("from diffusers_ext import hub; hub.publish_folder(folder, 'alice/lora')", folder=str(tmp_path))
+    assert set(hub.files("alice/lora")) - {".gitattributes"} == {"pytorch_lora_weights.safetensors", "LICENSE"}
+
+
 def test_saving_can_publish(hub, alice, tmp_path):
     folder = tmp_path / "saved"
     alice.run(

@@ -118,3 +118,20 @@ def test_a_resumed_run_is_the_same_bit_for_bit(tmp_path):
     assert torch.equal(
         resumed.averages["player"].averages["second.bias"], whole.averages["player"].averages["second.bias"]
     )
+
+
+class Together(PairRecipe):
+    """Both networks lower one loss."""
+
+    def step(self, batch, draw):
+        loss = self.critic(self.player(draw.normal_like(batch["pixel_values"]))).square().flatten(1).mean(dim=1)
+        self.minimise(("player", "critic"), loss)
+
+
+def test_one_loss_can_train_several(tmp_path):
+    both = Trainer(Together(parse_config(PairConfig, arguments(tmp_path))), build_accelerator())
+    start = {name: weights(network) for name, network in both.networks.items()}
+    ((values, after),) = steps(both, 1)
+    assert all(not torch.equal(after[name], start[name]) for name in start)
+    assert values["player_grad_norm"] > 0 and values["critic_grad_norm"] > 0
+    assert "player_loss" in values and "critic_loss" not in values

@@ -14,8 +14,8 @@ from huggingface_hub import EvalResult, ModelCardData
 from diffusers_ext.hub.atomic import write_text_atomically
 
 
-# The address in this section follows the model when it is published.
-LOADING_BEGINS, LOADING_ENDS = "<!-- loading -->", "<!-- /loading -->"
+# The address in this section, which its first line repeats, follows the model when it is published.
+LOADING = re.compile(r"<!-- loading (?P<address>.*?) -->.*?<!-- /loading -->", re.DOTALL)
 LIBRARIES = ("diffusers_ext", "diffusers", "torch")
 
 
@@ -44,6 +44,7 @@ def model_card(
     address: str,
     task: str | None = None,
     usage: str | None = None,
+    loading: str | None = None,
     has_samples: bool = False,
     dataset: str | None = None,
     dataset_id: str | None = None,
@@ -66,6 +67,8 @@ def model_card(
         address (`str`): what to load it from: `user/name`, or a folder.
         task (`str`): what the model does and what it is, in Markdown.
         usage (`str`): Python lines that use `pipe`.
+        loading (`str`): Python lines that load the model and use it, for what is no pipeline of `diffusers_ext`; an
+            `{address}` in them is filled in. They replace the usual ones and `usage`.
         has_samples (`bool`): whether a picture `samples.png` lies beside the card.
         dataset (`str`): what it was trained on, in Markdown.
         dataset_id (`str`): the data set's name on the Hub.
@@ -100,7 +103,7 @@ def model_card(
         f"# {title}",
         task,
         "![Samples](samples.png)" if has_samples else None,
-        _loading(pipeline_class, address, usage),
+        _both_loadings(pipeline_class, address, usage) if loading is None else _own_loading(loading, address),
         f"## Data\n\n{dataset}" if dataset else None,
         _folded("Classes", ", ".join(f"{i} {name}" for i, name in id2label.items())) if id2label else None,
         f"## Measures\n\n{markdown_table(metrics)}" if metrics else None,
@@ -114,16 +117,27 @@ def model_card(
 
 def addressed_to(card: str, repo_id: str) -> str:
     """The card with loading code that names the repository `repo_id`; a card without that section stays as it is."""
-    section = re.compile(f"{re.escape(LOADING_BEGINS)}.*?{re.escape(LOADING_ENDS)}", re.DOTALL)
-    return section.sub(lambda m: re.sub(r'from_pretrained\("[^"]*"', f'from_pretrained("{repo_id}"', m[0]), card)
+    return LOADING.sub(lambda section: _moved(section[0], section["address"], repo_id), card)
 
 
-def _loading(pipeline_class: str, address: str, usage: str | None) -> str:
+def _moved(section: str, address: str, new_address: str) -> str:
+    section = section.replace(f"<!-- loading {address} -->", f"<!-- loading {new_address} -->")
+    return section.replace(f'"{address}"', f'"{new_address}"')
+
+
+def _own_loading(loading: str, address: str) -> str:
+    return _loading_section(address, f"```python\n{loading.strip().replace('{address}', address)}\n```")
+
+
+def _loading_section(address: str, text: str) -> str:
+    return f"## How to load it\n\n<!-- loading {address} -->\n{text}\n<!-- /loading -->"
+
+
+def _both_loadings(pipeline_class: str, address: str, usage: str | None) -> str:
     usage = f"\n{usage.strip()}" if usage else ""
-    return f"""## How to load it
-
-{LOADING_BEGINS}
-With `diffusers_ext`:
+    return _loading_section(
+        address,
+        f"""With `diffusers_ext`:
 
 ```python
 from diffusers_ext import {pipeline_class}
@@ -137,8 +151,8 @@ With diffusers alone, which runs the code in this repository:
 from diffusers import DiffusionPipeline
 
 pipe = DiffusionPipeline.from_pretrained("{address}", trust_remote_code=True){usage}
-```
-{LOADING_ENDS}"""
+```""",
+    )
 
 
 def _training(command: str | None, config: Mapping | None) -> str | None:

@@ -217,7 +217,8 @@ def publish_folder(
     create_pr: bool = False,
 ) -> CommitInfo:
     """
-    Publish the pipeline in a folder on the Hub, in one commit.
+    Publish the pipeline in a folder on the Hub, or the part of one (LoRA weights, learned words, a single model), in
+    one commit.
 
     What goes up is the pipeline, the components that it names, and the files of `COMPANIONS`; never checkpoints,
     optimizer states, logs, or any other file of a training run. The card's loading code gets the address `repo_id`;
@@ -236,7 +237,7 @@ def publish_folder(
         `CommitInfo`: the commit; as a string, its address.
 
     Raises:
-        ValueError: if there is no pipeline in the folder, or one that readers could not load.
+        ValueError: if there is neither a pipeline nor a part in the folder, or one that readers could not load.
     """
     folder = Path(folder)
     filenames = files_to_publish(folder)

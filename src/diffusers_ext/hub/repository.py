@@ -32,6 +32,10 @@ INDEX = DiffusionPipeline.config_name
 CARD = "README.md"
 # What may lie beside the pipeline in its folder and belongs to the model: all else stays at home.
 COMPANIONS = (CARD, "LICENSE", "samples.png", "metrics.json", "training_config.yaml", "posthoc_ema.json")
+# A part of a pipeline, for others to load: LoRA weights, learned words, or a single model such as a ControlNet.
+PARTS = re.compile(
+    r"(pytorch_lora_weights|learned_embeds|diffusion_pytorch_model)[^/]*\.safetensors(\.index\.json)?|config\.json"
+)
 COMPONENT_SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".jinja")
 
 WEIGHTS = re.compile(
@@ -163,16 +167,23 @@ def files_to_load(filenames: Iterable[str], folders: Iterable[str], variant: str
 def files_to_publish(folder: Path) -> list[str]:
     """The files of a pipeline folder that belong to the model, as names relative to it.
 
-    These are the pipeline, the components that it names, and [`COMPANIONS`]. Checkpoints, logs and whatever else lies
-    in the folder are not.
+    These are the pipeline and the components that it names, or else what matches [`PARTS`], and [`COMPANIONS`].
+    Checkpoints, logs and whatever else lies in the folder are not.
 
     Raises:
-        ValueError: if there is no pipeline in the folder, or one that readers could not load.
+        ValueError: if there is neither a pipeline nor a part of one in the folder, or one that readers could not load.
     """
+    companions = [folder / name for name in COMPANIONS if (folder / name).is_file()]
     if not (folder / INDEX).is_file():
-        raise ValueError(f"{folder} can't be published, because it has no {INDEX}: it is not a saved pipeline.")
+        parts = [path for path in sorted(folder.iterdir()) if PARTS.fullmatch(path.name)]
+        if not any(path.suffix == ".safetensors" for path in parts):
+            raise ValueError(
+                f"{folder} can't be published, because it has no {INDEX}, and no weights of a part of a pipeline: "
+                "it is not a saved pipeline."
+            )
+        return [path.name for path in parts + companions]
     index = _read_json(folder / INDEX)
-    files = [folder / INDEX, *(folder / name for name in COMPANIONS if (folder / name).is_file())]
+    files = [folder / INDEX, *companions]
     if isinstance(index["_class_name"], list):
         files.append(folder / f"{index['_class_name'][0]}.py")
     for name, (library, class_name) in components(index).items():
