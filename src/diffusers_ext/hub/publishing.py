@@ -248,7 +248,7 @@ def publish_folder(
     if CARD in filenames:
         card = (folder / CARD).read_text(encoding="utf-8")
         additions.append(CommitOperationAdd(CARD, addressed_to(card, repo_id).encode()))
-    elif CARD not in there and (pipeline_class := bundled_pipeline_class(folder)):
+    elif CARD not in there and INDEX in filenames and (pipeline_class := bundled_pipeline_class(folder)):
         card = model_card(title=repo_id.split("/")[-1], pipeline_class=pipeline_class, address=repo_id)
         additions.append(CommitOperationAdd(CARD, card.encode()))
     deletions = [CommitOperationDelete(name) for name in superseded_weights(there, filenames)]
