@@ -3,6 +3,8 @@
 Written from the originals' constructors block by block, and knows nothing of the converters.
 """
 
+from collections.abc import Sequence
+
 import torch
 
 
@@ -180,9 +182,16 @@ def sr3_block(name: str, channels: int, out_channels: int, inner: int, attention
 
 
 def first_stage_shapes(
-    width: int, ch_mult: list[int], num_res_blocks: int, z_channels: int, embed_dim: int, n_embed: int | None
+    width: int,
+    ch_mult: list[int],
+    num_res_blocks: int,
+    z_channels: int,
+    embed_dim: int,
+    n_embed: int | None,
+    attention: Sequence[bool] = (),
 ) -> dict[str, tuple[int, ...]]:
-    """`VQModel`, or without `n_embed` `AutoencoderKL`, of latent-diffusion, with attention in the middle only."""
+    """`VQModel`, or without `n_embed` `AutoencoderKL`, of latent-diffusion, with attention in the middle and, where
+    it says so, in the levels."""
     doubled = 1 if n_embed else 2
     shapes = layer("encoder.conv_in", width, 3, 3, 3)
     channels = width
@@ -190,14 +199,14 @@ def first_stage_shapes(
         for i in range(num_res_blocks):
             shapes |= plain_resblock(f"encoder.down.{level}.block.{i}", channels, factor * width)
             channels = factor * width
+            if any(attention[level : level + 1]):
+                shapes |= plain_attention(f"encoder.down.{level}.attn.{i}", channels)
         if level < len(ch_mult) - 1:
             shapes |= layer(f"encoder.down.{level}.downsample.conv", channels, channels, 3, 3)
     for part in ("encoder", "decoder"):
         for block in ("block_1", "block_2"):
             shapes |= plain_resblock(f"{part}.mid.{block}", channels, channels)
-        shapes |= layer(f"{part}.mid.attn_1.norm", channels)
-        for name in ("q", "k", "v", "proj_out"):
-            shapes |= layer(f"{part}.mid.attn_1.{name}", channels, channels, 1, 1)
+        shapes |= plain_attention(f"{part}.mid.attn_1", channels)
     shapes |= layer("encoder.norm_out", channels) | layer("encoder.conv_out", doubled * z_channels, channels, 3, 3)
     shapes |= layer("quant_conv", doubled * embed_dim, doubled * z_channels, 1, 1)
     if n_embed:
@@ -208,6 +217,8 @@ def first_stage_shapes(
         for i in range(num_res_blocks + 1):
             shapes |= plain_resblock(f"decoder.up.{level}.block.{i}", channels, ch_mult[level] * width)
             channels = ch_mult[level] * width
+            if any(attention[level : level + 1]):
+                shapes |= plain_attention(f"decoder.up.{level}.attn.{i}", channels)
         if level > 0:
             shapes |= layer(f"decoder.up.{level}.upsample.conv", channels, channels, 3, 3)
     return shapes | layer("decoder.norm_out", channels) | layer("decoder.conv_out", 3, channels, 3, 3)
@@ -217,3 +228,10 @@ def plain_resblock(name: str, channels: int, out_channels: int) -> dict:
     shapes = layer(f"{name}.norm1", channels) | layer(f"{name}.conv1", out_channels, channels, 3, 3)
     shapes |= layer(f"{name}.norm2", out_channels) | layer(f"{name}.conv2", out_channels, out_channels, 3, 3)
     return shapes | (layer(f"{name}.nin_shortcut", out_channels, channels, 1, 1) if channels != out_channels else {})
+
+
+def plain_attention(name: str, channels: int) -> dict:
+    shapes = layer(f"{name}.norm", channels)
+    for part in ("q", "k", "v", "proj_out"):
+        shapes |= layer(f"{name}.{part}", channels, channels, 1, 1)
+    return shapes

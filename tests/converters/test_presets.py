@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from diffusers import UNet2DModel
+from diffusers import UNet2DModel, VQModel
 
 from diffusers_ext.converters import (
     convert_guided_diffusion,
@@ -12,10 +12,18 @@ from diffusers_ext.converters import (
     convert_latent_diffusion,
     convert_palette,
     convert_sr3,
+    convert_vqgan,
 )
 from diffusers_ext.converters.presets import PRESETS
 from diffusers_ext.models.modeling_adm_unet import ADMUNet2DModel
-from tests.converters.originals import classifier_shapes, empty, palette_shapes, sr3_shapes, unet_shapes
+from tests.converters.originals import (
+    classifier_shapes,
+    empty,
+    first_stage_shapes,
+    palette_shapes,
+    sr3_shapes,
+    unet_shapes,
+)
 
 
 PROCESS = (
@@ -36,10 +44,18 @@ def janspiry_shapes(family: str, args: dict) -> dict:
     return sr3_shapes(args, args["channel_multiplier"], args["which_model_G"])
 
 
+def vqgan_shapes(args: dict) -> dict:
+    names = ("ch_mult", "num_res_blocks", "z_channels", "embed_dim", "n_embed")
+    levels = [args["resolution"] // 2**level in args["attn_resolutions"] for level in range(len(args["ch_mult"]))]
+    return first_stage_shapes(args["ch"], *(args[name] for name in names), attention=levels)
+
+
 def convert(family: str, name: str):
     args = {key: value for key, value in PRESETS[family][name].items() if key not in PROCESS}
     if family == "guided_diffusion_classifier":
         return convert_guided_diffusion_classifier(empty(classifier_shapes(args)), **args)
+    if family == "vqgan":
+        return convert_vqgan(empty(vqgan_shapes(args)), **args)
     if family in ("palette", "sr3"):
         convert_janspiry = {"palette": convert_palette, "sr3": convert_sr3}[family]
         return convert_janspiry(empty(janspiry_shapes(family, args)), **args)
@@ -68,6 +84,8 @@ def convert(family: str, name: str):
         ("guided_diffusion_classifier", "512x512_classifier", 54.45, None),
         ("improved_diffusion", "imagenet64_cond_270M_250K", 270, ADMUNet2DModel),
         ("latent_diffusion", "ffhq256", 274.1, UNet2DModel),
+        ("vqgan", "vqgan_imagenet_f16_1024", 72.142, VQModel),
+        ("vqgan", "vqgan_imagenet_f16_16384", 76.074, VQModel),
     ],
 )
 def test_number_of_parameters(family, name, millions, model_class):
@@ -100,7 +118,8 @@ def test_what_stock_cannot_say(family, name, special):
 @pytest.mark.parametrize("family, name", [(family, name) for family, names in PRESETS.items() for name in names])
 def test_every_preset_builds(family, name):
     network = convert(family, name)
-    assert network.config.sample_size == PRESETS[family][name]["image_size"]
+    preset = PRESETS[family][name]
+    assert network.config.sample_size == preset.get("image_size", preset.get("resolution"))
 
 
 @pytest.mark.parametrize("name", ["256x256_diffusion_uncond", "lsun_bedroom", "lsun_horse_nodropout"])

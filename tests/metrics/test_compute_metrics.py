@@ -7,6 +7,7 @@ from diffusers_ext.metrics import (
     METRICS,
     FeatureOutput,
     NetworkExtractor,
+    class_coverage,
     compute_metrics,
     fid,
     inception_score,
@@ -45,6 +46,7 @@ def test_the_numbers_are_those_of_the_functions():
         "coverage": spread["coverage"],
         "is": score["mean"],
         "is_std": score["std"],
+        **class_coverage(generated.logits),
         "accuracy": 0.9,
     }
     assert {name: result[name] for name in expected} == pytest.approx(expected, rel=1e-12)
@@ -88,11 +90,12 @@ def test_only_what_was_asked_for():
 def test_by_default_all_that_the_input_allows():
     of_features = {"fid", "kid", "kid_std", "precision", "recall", "density", "coverage", "provenance"}
     of_logits = of_features | {"is", "is_std"}
-    of_labels = of_logits | {"accuracy", "accuracy_balanced", "accuracy_per_class"}
+    of_judge = of_logits | {"classes_covered", "recognised"}
+    of_labels = of_judge | {"accuracy", "accuracy_balanced", "accuracy_per_class"}
     real, generated, labels = output(60, 0), output(50, 1), torch.zeros(50, dtype=torch.int64)
     no_logits = FeatureOutput(generated.features)
     assert set(compute_metrics(real, no_logits, extractor=NAMED, requested_labels=labels)) == of_features
-    assert set(compute_metrics(real, generated, extractor=NAMED)) == of_logits
+    assert set(compute_metrics(real, generated, extractor=NAMED)) == of_judge
     assert set(compute_metrics(real, generated, extractor=NAMELESS, requested_labels=labels)) == of_logits
     assert set(compute_metrics(real, generated, extractor=NAMED, requested_labels=labels)) == of_labels
 

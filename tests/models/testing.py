@@ -70,6 +70,9 @@ class ModelOutputTesterMixin:
 
 
 class ModelSaveLoadTesterMixin:
+    # Tensors mapped from a file lie at other addresses, and a dot product adds up in another order there.
+    loaded_tolerance = 0.0
+
     @torch.no_grad()
     def test_loaded_model_is_the_saved_one(self, tmp_path):
         model = self.get_model()
@@ -83,7 +86,7 @@ class ModelSaveLoadTesterMixin:
         for name in state:
             torch.testing.assert_close(state[name], saved_state[name], rtol=0, atol=0, msg=name)
         torch.testing.assert_close(
-            first(loaded(**self.get_inputs())), first(model(**self.get_inputs())), rtol=0, atol=0
+            first(loaded(**self.get_inputs())), first(model(**self.get_inputs())), rtol=0, atol=self.loaded_tolerance
         )
 
     def test_config_makes_the_same_architecture(self, tmp_path):

@@ -6,6 +6,12 @@ r"""Convert a published checkpoint to a folder for `from_pretrained`.
         --option image_size=64 num_heads=4 diffusion_steps=4000 noise_schedule=cosine rescale_timesteps=true
     python -m diffusers_ext.converters 200_Network.pth inpainting --family palette --preset inpainting_celebahq
     python -m diffusers_ext.converters I640000_E37_gen.pth faces-8x --family sr3 --preset sr_sr3_16_128
+    python -m diffusers_ext.converters latest_net_G_A.pth horse2zebra --family cyclegan \
+        --option reverse_file=latest_net_G_B.pth
+    python -m diffusers_ext.converters last.ckpt vqgan --family vqgan --preset vqgan_imagenet_f16_1024
+    python -m diffusers_ext.converters my_run/final_model vae --family pythae
+    python -m diffusers_ext.converters netG_epoch_24.pth faces --family dcgan \
+        --option discriminator_file=netD_epoch_24.pth
 """
 
 import argparse
@@ -25,7 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=f"presets, named as the published files or their configurations are:\n{presets}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("file", help="the checkpoint: a file of torch.save or safetensors")
+    parser.add_argument("file", help="the checkpoint: a file of torch.save or safetensors, or a run of pythae")
     parser.add_argument("output_dir", help="the folder to write, which must not exist or be empty")
     parser.add_argument("--family", required=True, choices=FAMILIES, help="the network that the checkpoint is of")
     parser.add_argument("--preset", help="the published checkpoint that it is, or its configuration")

@@ -26,6 +26,29 @@ _INTEGERS = (
     "res_blocks",
     "norm_groups",
     "channels",
+    # of pix2pix and CycleGAN
+    "input_nc",
+    "output_nc",
+    "ngf",
+    "ndf",
+    "num_downs",
+    "n_blocks",
+    "n_layers",
+    # of GANs
+    "nz",
+    "nc",
+    "imageSize",
+    "latent_size",
+    "hidden_size",
+    # of autoencoders
+    "latent_dim",
+    "num_embeddings",
+    "n_embed",
+    "embed_dim",
+    "resolution",
+    "ch",
+    "out_ch",
+    "z_channels",
 )
 _BOOLEANS = (
     "use_scale_shift_norm",
@@ -36,8 +59,22 @@ _BOOLEANS = (
     "use_fp16",
     "use_ema",
     "conditional",
+    "use_dropout",
+    "double_z",
 )
-_LISTS = ("attention_resolutions", "channel_mult", "attn_res", "channel_mults", "channel_multiplier")
+_LISTS = (
+    "attention_resolutions",
+    "channel_mult",
+    "attn_res",
+    "channel_mults",
+    "channel_multiplier",
+    # of autoencoders
+    "ch_mult",
+    "attn_resolutions",
+    "hidden_dims",
+    "img_size",
+    "input_dim",
+)
 # Variants of the originals' code that no published image network uses.
 _FIXED = {"dims": 2, "conv_resample": True, "use_spatial_transformer": False}
 
@@ -76,6 +113,8 @@ def checked(config: Mapping, known: tuple[str, ...]) -> dict:
             raise ValueError(f"`{name}` must be an integer, but is {value!r}.")
         if name in _INTEGERS and value < 1 and not (value == -1 and name.startswith("num_head")):
             raise ValueError(f"`{name}` must be positive, but is {value}.")
+        if name in ("commitment_loss_factor", "decay") and not (_is_number(value) and value >= 0):
+            raise ValueError(f"`{name}` must be a number from 0 on, but is {value!r}.")
         if name == "dropout" and not (_is_number(value) and 0 <= value <= 1):
             raise ValueError(f"`dropout` must be a number from 0 to 1, but is {value!r}.")
         if name == "num_classes" and value is not None and (isinstance(value, bool) or not isinstance(value, int)):

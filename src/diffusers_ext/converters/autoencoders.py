@@ -5,8 +5,82 @@ from collections.abc import Mapping
 import torch
 from diffusers import AutoencoderKL, VQModel
 
-from diffusers_ext.converters.layout import count_blocks, has, size_of
+from diffusers_ext.converters.arguments import check_agreement, checked
+from diffusers_ext.converters.layout import StateDict, count_blocks, has, size_of
 from diffusers_ext.converters.weights import Modules, load_converted
+
+
+VQGAN_ARGUMENTS = (
+    "n_embed",
+    "embed_dim",
+    "double_z",
+    "z_channels",
+    "resolution",
+    "in_channels",
+    "out_ch",
+    "ch",
+    "ch_mult",
+    "num_res_blocks",
+    "attn_resolutions",
+    "dropout",
+)
+
+
+def vqgan(state_dict: StateDict, options: dict) -> tuple[dict, list[str]]:
+    """A `VQModel`, and what was assumed."""
+    model = convert_vqgan(state_dict, **options)
+    return {"": model}, [] if "resolution" in options else [f"resolution={model.config.sample_size}"]
+
+
+def convert_vqgan(state_dict: Mapping[str, torch.Tensor], **config) -> VQModel:
+    r"""
+    A VQGAN of https://github.com/CompVis/taming-transformers (Esser et al. 2021,
+    https://huggingface.co/papers/2012.09841): its first stage, without discriminator.
+
+    Args:
+        state_dict (`Mapping`):
+            The tensors of the original; its training loss (`loss.*`) is left out.
+        config:
+            Arguments of the original's network: `n_embed`, `embed_dim` and those of its `ddconfig`. The size of the
+            images it was trained on, `resolution`, is in no tensor, and 256 by default; the network takes others too.
+            What the tensors show need not be given, and must agree with them if it is.
+
+    Returns:
+        `VQModel`: in eval mode, in float32.
+
+    Raises:
+        ValueError: if tensors are missing, unknown or of wrong shapes, or if arguments are unknown or at odds with
+            the tensors.
+    """
+    config = checked(config, VQGAN_ARGUMENTS)
+    if has(state_dict, "quantize.embed") or has(state_dict, "quantize.proj"):
+        raise ValueError(
+            "This is a VQGAN with Gumbel softmax, which is not converted: only those with a codebook are."
+        )
+    if not has(state_dict, "quantize"):
+        raise ValueError(f"This is no VQGAN: it has no quantize, but {', '.join(list(state_dict)[:3])} ...")
+    resolution = config.get("resolution", 256)
+    model = convert_first_stage(state_dict, sample_size=resolution)
+    widths = model.config.block_out_channels
+    runs = [block.startswith("Attn") for block in model.config.down_block_types]
+    read = {
+        "n_embed": model.config.num_vq_embeddings,
+        "embed_dim": model.config.vq_embed_dim,
+        "double_z": False,
+        "z_channels": model.config.latent_channels,
+        "in_channels": model.config.in_channels,
+        "out_ch": model.config.out_channels,
+        "num_res_blocks": model.config.layers_per_block,
+    }
+    given = dict(config)
+    if "ch" in config:
+        read["ch_mult"] = [width / config["ch"] for width in widths]
+    if "attn_resolutions" in config:
+        sizes = [resolution // 2**level for level in range(len(widths))]
+        given["attn_resolutions"] = [size for size in sizes if size in config["attn_resolutions"]]
+        read["attn_resolutions"] = [size for size, attention in zip(sizes, runs, strict=True) if attention]
+    check_agreement(config, given, read)
+    return model
 
 
 def convert_first_stage(

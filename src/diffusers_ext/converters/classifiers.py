@@ -1,4 +1,4 @@
-"""The noisy classifiers of guided-diffusion."""
+"""The noisy classifiers of guided-diffusion, and a LeNet of MNIST."""
 
 import math
 from collections.abc import Mapping
@@ -17,9 +17,17 @@ from diffusers_ext.converters.layout import Layout, StateDict, has, read_layout,
 from diffusers_ext.converters.modules import encoder
 from diffusers_ext.converters.unets import block_config
 from diffusers_ext.converters.weights import Modules, load_converted
+from diffusers_ext.models.modeling_lenet import LeNet
 from diffusers_ext.models.modeling_noisy_classifier import NoisyClassifier
 
 
+LENET = {
+    "convnet.c1": "conv1",
+    "convnet.c3": "conv2",
+    "convnet.c5": "conv3",
+    "fc.f6": "fc1",
+    "fc.f7": "fc2",
+}
 ARGUMENTS = (*COMMON, "num_head_channels", "resblock_updown", "use_new_attention_order", "pool")
 
 
@@ -105,3 +113,27 @@ def _head(pool: str) -> Modules:
         "out.2.qkv_proj": ("head.2.to_q", "head.2.to_k", "head.2.to_v"),
         "out.2.c_proj": "head.2.to_out",
     }
+
+
+def mnist_lenet(state_dict: StateDict, options: dict) -> tuple[dict, list[str]]:
+    """A [`LeNet`]; nothing is assumed."""
+    return {"": convert_mnist_lenet(state_dict, **options)}, []
+
+
+def convert_mnist_lenet(state_dict: Mapping[str, torch.Tensor], **config) -> LeNet:
+    r"""
+    The `LeNet5` of `mnist_classifier` in https://github.com/csinva/gan-vae-pretrained-pytorch, which takes images of
+    1x32x32 in [0, 1].
+
+    Args:
+        state_dict (`Mapping`):
+            The tensors of the original.
+        config:
+            There is nothing to give.
+
+    Raises:
+        ValueError: if tensors are missing, unknown or of wrong shapes, or if there are arguments.
+    """
+    if config:
+        raise ValueError(f"A LeNet of MNIST has no argument {next(iter(config))!r}: its tensors show all.")
+    return load_converted(LeNet, {"id2label": {label: str(label) for label in range(10)}}, LENET, state_dict)

@@ -8,8 +8,9 @@ import torch
 from diffusers import DDIMScheduler, LDMPipeline, UNet2DModel
 
 from diffusers_ext.converters.arguments import check_boolean
-from diffusers_ext.converters.autoencoders import convert_first_stage
-from diffusers_ext.converters.classifiers import convert_guided_diffusion_classifier
+from diffusers_ext.converters.autoencoders import convert_first_stage, vqgan
+from diffusers_ext.converters.classifiers import convert_guided_diffusion_classifier, mnist_lenet
+from diffusers_ext.converters.gans import dcgan, mnist_mlp_gan
 from diffusers_ext.converters.janspiry import (
     PALETTE_BUFFERS,
     SCHEDULE,
@@ -20,8 +21,9 @@ from diffusers_ext.converters.janspiry import (
 from diffusers_ext.converters.latents import FIRST_STAGE, part
 from diffusers_ext.converters.layout import has
 from diffusers_ext.converters.presets import PRESETS
-from diffusers_ext.converters.reading import listed, read_state_dict
+from diffusers_ext.converters.reading import listed, read_companion, read_state_dict
 from diffusers_ext.converters.sr3 import convert_sr3, read_sr3_layout
+from diffusers_ext.converters.translation import cyclegan, pix2pix
 from diffusers_ext.converters.unets import (
     NUM_GROUPS,
     RESCALED_TIMESTEPS,
@@ -30,13 +32,34 @@ from diffusers_ext.converters.unets import (
     convert_latent_diffusion,
     convert_palette,
 )
+from diffusers_ext.converters.vaes import (
+    COMPANIONS,
+    disentangling_vae,
+    mnist_mlp_vae,
+    pythae,
+    pytorch_vae,
+)
 from diffusers_ext.hub.atomic import written_beside
 from diffusers_ext.pipelines import ClassConditionalPipeline, PalettePipeline
 from diffusers_ext.pipelines.pipeline_palette import TASKS
 from diffusers_ext.schedulers.scheduling_gaussian_diffusion import ExactDDPMScheduler
 
 
-FAMILIES = tuple(PRESETS)
+# Families whose tensors tell nearly all: functions from tensors and options to the components of a folder, by the name
+# of their part of it ("" for all of it), and what they assumed.
+SELF_EXPLANATORY = {
+    "dcgan": dcgan,
+    "mnist_mlp_gan": mnist_mlp_gan,
+    "mnist_lenet": mnist_lenet,
+    "pix2pix": pix2pix,
+    "cyclegan": cyclegan,
+    "vqgan": vqgan,
+    "mnist_mlp_vae": mnist_mlp_vae,
+    "pythae": pythae,
+    "disentangling_vae": disentangling_vae,
+    "pytorch_vae": pytorch_vae,
+}
+FAMILIES = tuple(dict.fromkeys((*PRESETS, *SELF_EXPLANATORY)))
 BETA_SCHEDULES = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
 # What no tensor shows either, and hardly any network has: the originals' defaults hold, and are told.
 ASSUMED = {
@@ -67,11 +90,15 @@ def convert_checkpoint(
     `palette` and `sr3` a [`PalettePipeline`]. What no pipeline runs becomes two folders, `unet` and `scheduler`: a
     super-resolution network of `guided_diffusion` and `improved_diffusion`, a latent one without its first stage, and
     an unconditional one of `sr3` that is told noise levels. One that is told timesteps becomes a
-    [`ClassConditionalPipeline`].
+    [`ClassConditionalPipeline`]. Generators of `pix2pix` and `cyclegan` become an [`ImageTranslationPipeline`], their
+    discriminators a [`PatchDiscriminator`]. Generators of `dcgan` and `mnist_mlp_gan` become a [`GANPipeline`], their
+    discriminators alone a [`DCGANDiscriminator`] or [`MLPDiscriminator`]. Files of `mnist_mlp_vae`, `pythae`,
+    `disentangling_vae` and `pytorch_vae` become an [`AutoencoderPipeline`], those of `vqgan` diffusers' `VQModel`.
 
     Args:
         file (`str` or `os.PathLike`):
-            What `torch.save` or safetensors wrote.
+            What `torch.save` or safetensors wrote. Of `pythae` and `disentangling_vae` it may be the folder of a run;
+            the `model_config.json` or `specs.json` beside a file is read in any case.
         output_dir (`str` or `os.PathLike`):
             The folder to write, which must not exist or be empty.
         family (`str`):
@@ -87,7 +114,9 @@ def convert_checkpoint(
             and `linear_end`, and for Palette and SR3 `schedule` (`"linear"`, `"quad"` or `"cosine"`), `n_timestep`,
             `linear_start` and `linear_end`, the schedule to sample with, by default that of the training, which is in
             the file. These two also have `task`, by default any for Palette and `"super_resolution"` for SR3, and SR3
-            has `l_resolution`, the height of images before super-resolution.
+            has `l_resolution`, the height of images before super-resolution. Generators of pix2pix and CycleGAN have
+            `reverse_file`, the checkpoint of the generator for the other direction, and those of `dcgan` and
+            `mnist_mlp_gan` `discriminator_file`, that of their discriminator.
 
     Returns:
         `str`: what was written, in a sentence.
@@ -99,9 +128,11 @@ def convert_checkpoint(
     if family not in FAMILIES:
         raise ValueError(f"There is no family {family!r}: it must be one of {', '.join(FAMILIES)}.")
     if preset is not None:
-        if preset not in PRESETS[family]:
+        if preset not in PRESETS.get(family, {}):
+            names = ", ".join(PRESETS.get(family, {}))
             raise ValueError(
-                f"There is no preset {preset!r} of {family}: it must be one of {', '.join(PRESETS[family])}."
+                f"There is no preset {preset!r} of {family}: "
+                + (f"it must be one of {names}." if names else "it has none, and needs none.")
             )
         options = {**PRESETS[family][preset], **options}
     output_dir = Path(output_dir)
@@ -109,7 +140,26 @@ def convert_checkpoint(
         raise ValueError(f"`id2label` is for class-conditional pipelines, which {family} does not become.")
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
         raise ValueError(f"{output_dir} is taken: give a folder that does not exist, or an empty one.")
+    if family in COMPANIONS:
+        filename, entries = COMPANIONS[family]
+        file = Path(file) / "model.pt" if os.path.isdir(file) else file
+        told = read_companion(file, filename)
+        options = {**{name: told[name] for name in entries if name in told}, **options}
     state_dict = read_state_dict(file)
+    if family in SELF_EXPLANATORY:
+        components, assumed = SELF_EXPLANATORY[family](state_dict, options)
+    else:
+        components, assumed = _diffusion(state_dict, family, options, id2label)
+
+    with written_beside(output_dir) as folder:
+        for name, component in components.items():
+            component.save_pretrained(folder / name)
+    written = [f"{type(component).__name__} in {output_dir / name}" for name, component in components.items()]
+    return " and ".join(written) + (f", assuming {', '.join(assumed)}" if assumed else "")
+
+
+def _diffusion(state_dict: Mapping[str, torch.Tensor], family: str, options: dict, id2label) -> tuple[dict, list[str]]:
+    """The components of the folder, and what was assumed."""
     # Palette may have the network of SR3
     is_sr3 = family == "palette" and has(network_tensors(state_dict, PALETTE_BUFFERS), "downs")
     defaults = ASSUMED["sr3" if is_sr3 else family]
@@ -129,12 +179,7 @@ def convert_checkpoint(
         components = _pixel_diffusion(state_dict, family, options, id2label)
     # asked for after the conversion: what is wrong with the file comes first
     require(options, "image_size")
-
-    with written_beside(output_dir) as folder:
-        for name, component in components.items():
-            component.save_pretrained(folder / name)
-    written = [f"{type(component).__name__} in {output_dir / name}" for name, component in components.items()]
-    return " and ".join(written) + (f", assuming {', '.join(assumed)}" if assumed else "")
+    return components, assumed
 
 
 def require(options: Mapping, *names: str) -> None:

@@ -107,6 +107,20 @@ def _palette(task: str, image_size: int = 256) -> dict:
     }
 
 
+_VQGAN = {
+    "embed_dim": 256,
+    "double_z": False,
+    "z_channels": 256,
+    "resolution": 256,
+    "in_channels": 3,
+    "out_ch": 3,
+    "ch": 128,
+    "ch_mult": (1, 1, 2, 2, 4),
+    "num_res_blocks": 2,
+    "attn_resolutions": (16,),
+    "dropout": 0.0,
+}
+
 _SR3 = {
     "which_model_G": "sr3",
     "image_size": 128,
@@ -220,5 +234,9 @@ PRESETS = {
         "sr_ddpm_16_128": {**_SR3_DDPM, "l_resolution": 16},
         "sample_sr3_128": {**_SR3, **_SR3_SAMPLE},
         "sample_ddpm_128": {**_SR3_DDPM, **_SR3_SAMPLE},
+    },
+    "vqgan": {
+        "vqgan_imagenet_f16_1024": {**_VQGAN, "n_embed": 1024},
+        "vqgan_imagenet_f16_16384": {**_VQGAN, "n_embed": 16384},
     },
 }

@@ -1,5 +1,6 @@
 """Checkpoint files of others: tensors come out, and nothing in them is run."""
 
+import json
 import os
 import pickle
 import re
@@ -7,6 +8,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
@@ -34,9 +36,11 @@ _DAMAGED = (
     zlib.error,
 )
 
+NESTED = ("state_dict", "model_state_dict")  # of Lightning, and of pythae
+
 
 def read_state_dict(path: str | os.PathLike) -> dict[str, torch.Tensor]:
-    """The tensors of a checkpoint by name: a state dict, or a file that holds one under `"state_dict"`.
+    """The tensors of a checkpoint by name: a state dict, or a file that holds one under a name of `NESTED`.
 
     Where all the names begin with `module.`, as `torch.nn.DataParallel` writes them, that is left out.
 
@@ -53,8 +57,9 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     if not os.path.exists(path):
         raise FileNotFoundError(f"There is no file {path}.")
     content = _read_safetensors(path) if str(path).endswith(".safetensors") else _read_pickle(path)
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
+    for name in NESTED:
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
     if not isinstance(content, Mapping) or not content:
         raise ValueError(f"{path} holds no state dict, but a {type(content).__name__}.")
     unnamed = [repr(name) for name in content if not isinstance(name, str)]
@@ -65,6 +70,24 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, torch.Tensor]:
         raise ValueError(f"{path} holds no state dict, for these entries are no tensors: {listed(others)}.")
     wrapper = "module." if all(name.startswith("module.") for name in content) else ""
     return {name.removeprefix(wrapper): tensor for name, tensor in content.items()}
+
+
+def read_companion(file: str | os.PathLike, filename: str) -> dict:
+    """The entries of a JSON file beside a checkpoint, none if there is no such file.
+
+    Raises:
+        ValueError: if it is no JSON file of entries.
+    """
+    path = Path(file).with_name(filename)
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON file ({error}).") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold the configuration of the checkpoint by names.")
+    return content
 
 
 def _read_safetensors(path: str | os.PathLike) -> dict[str, torch.Tensor]:

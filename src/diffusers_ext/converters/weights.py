@@ -9,8 +9,11 @@ from diffusers import ModelMixin
 from diffusers_ext.converters.reading import listed
 
 
-# The name of an original module and of its counterpart; of three, where the original computes them as one.
-Modules = dict[str, str | tuple[str, str, str]]
+# The name of an original module and of its counterpart; of several, where the original computes them as one.
+Modules = dict[str, str | tuple[str, ...]]
+# What a module keeps: its parameters, the statistics of a batch norm, or nothing but itself.
+KINDS = (".weight", ".bias", ".running_mean", ".running_var", ".num_batches_tracked", "")
+COUNTER = ".num_batches_tracked"  # an integer that counts training steps, and that PyTorch before 0.4.1 did not keep
 
 
 def load_converted(
@@ -42,22 +45,25 @@ def load_converted(
     targets = _targets(modules, expected)
     shapes = {source: _joint_shape(names, expected) for source, names in targets.items()}
     shapes |= {source: shape for source, shape in other_shapes.items() if source in targets}
+    state_dict = {**{source: torch.tensor(0) for source in targets if source.endswith(COUNTER)}, **state_dict}
     _check(state_dict, shapes)
 
     converted = {}
     for source, names in targets.items():
-        tensor = prepare(source, state_dict[source].float().reshape(shapes[source]))
+        tensor = state_dict[source].long() if source.endswith(COUNTER) else state_dict[source].float()
+        tensor = prepare(source, tensor.reshape(shapes[source]))
         # cloned: parts of one tensor can't be saved, and training must not change the caller's
-        converted |= {name: part.clone() for name, part in zip(names, tensor.chunk(len(names)), strict=True)}
+        parts = [tensor] if len(names) == 1 else tensor.chunk(len(names))
+        converted |= {name: part.clone() for name, part in zip(names, parts, strict=True)}
     model.load_state_dict(converted, assign=True)
     return model.eval()
 
 
 def _targets(modules: Modules, expected: Mapping[str, torch.Tensor]) -> dict[str, list[str]]:
-    """The parameters of the network that each original tensor holds."""
+    """The parameters and buffers of the network that each original tensor holds."""
     targets = {}
     for source, target in modules.items():
-        for kind in (".weight", ".bias", ""):
+        for kind in KINDS:
             names = [name + kind for name in ([target] if isinstance(target, str) else target)]
             if names[0] in expected:
                 targets[source + kind] = names
@@ -65,6 +71,8 @@ def _targets(modules: Modules, expected: Mapping[str, torch.Tensor]) -> dict[str
 
 
 def _joint_shape(names: list[str], expected: Mapping[str, torch.Tensor]) -> tuple[int, ...]:
+    if len(names) == 1:
+        return tuple(expected[names[0]].shape)
     return (sum(expected[name].shape[0] for name in names), *expected[names[0]].shape[1:])
 
 
@@ -79,7 +87,7 @@ def _check(state_dict: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[in
                 misfitting.append(f"{key} {shape} instead of {wanted}")
     known = {key: state_dict[key] for key in shapes if key in state_dict}
     floats = {key: tensor for key, tensor in known.items() if tensor.is_floating_point()}
-    others = [f"{key} ({tensor.dtype})" for key, tensor in known.items() if key not in floats]
+    others = [f"{key} ({t.dtype})" for key, t in known.items() if key not in floats and not key.endswith(COUNTER)]
     # a meta tensor tells a shape, and has no values to look at
     broken = [key for key, tensor in floats.items() if not (tensor.is_meta or tensor.float().isfinite().all())]
     problems = {

@@ -16,6 +16,7 @@ from diffusers_ext.metrics.extractors import (
 from diffusers_ext.metrics.frechet import FeatureStatistics, fid, frechet_distance
 from diffusers_ext.metrics.inception_score import inception_score
 from diffusers_ext.metrics.kernel import kid, polynomial_kernel, rbf_kernel
+from diffusers_ext.metrics.modes import class_coverage
 from diffusers_ext.metrics.neighbours import prdc, precision_recall
 from diffusers_ext.metrics.perceptual import (
     LPIPS,
@@ -39,6 +40,7 @@ __all__ = [
     "ImageDistance",
     "NetworkExtractor",
     "class_accuracy",
+    "class_coverage",
     "compute_metrics",
     "extract_features",
     "fid",

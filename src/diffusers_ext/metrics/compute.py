@@ -10,6 +10,7 @@ from diffusers_ext.metrics.extractors import FeatureExtractor, FeatureOutput
 from diffusers_ext.metrics.frechet import fid
 from diffusers_ext.metrics.inception_score import inception_score
 from diffusers_ext.metrics.kernel import kid, kid_subset_size
+from diffusers_ext.metrics.modes import class_coverage
 from diffusers_ext.metrics.neighbours import (
     DENSITY_COVERAGE_NEIGHBOURS,
     PRECISION_RECALL_NEIGHBOURS,
@@ -17,7 +18,7 @@ from diffusers_ext.metrics.neighbours import (
 )
 
 
-METRICS = ("fid", "kid", "precision", "recall", "density", "coverage", "is", "accuracy")
+METRICS = ("fid", "kid", "precision", "recall", "density", "coverage", "is", "classes", "accuracy")
 
 # torch-fidelity's settings.
 KID_SUBSETS = 100
@@ -46,12 +47,13 @@ def compute_metrics(
 
     Args:
         real: features of real images. Their logits are not used.
-        generated: features of generated images; with logits for "is" and "accuracy".
-        metrics: names from `METRICS`; by default all that the input allows: "is" needs logits, "accuracy" needs logits
-            that judge classes and `requested_labels`.
+        generated: features of generated images; with logits for "is", "classes" and "accuracy".
+        metrics: names from `METRICS`; by default all that the input allows: "is" needs logits, "classes" needs logits
+            that judge classes, "accuracy" needs these and `requested_labels`.
             - "fid", "kid" (and "kid_std"), "is" (and "is_std"): as torch-fidelity with its default settings;
             - "precision", "recall": Kynkäänniemi et al. 2019, torch-fidelity's definition, k = 3;
             - "density", "coverage": Naeem et al. 2020, the prdc package's definition, k = 5;
+            - "classes" (as "classes_covered" and "recognised"): see `class_coverage`;
             - "accuracy" (and "accuracy_balanced", "accuracy_per_class"): how often the extractor sees the requested
               class.
         extractor: what made the features. Without it logits are taken to be numbered as `requested_labels`.
@@ -91,6 +93,8 @@ def compute_metrics(
         score = inception_score(generated.logits, IS_SPLITS, seed=seed)
         values |= {"is": score["mean"], "is_std": score["std"]}
         settings |= {"is_splits": IS_SPLITS, "is_seed": seed}
+    if "classes" in chosen:
+        values |= class_coverage(generated.logits)
     if "accuracy" in chosen:
         values |= _accuracy(generated.logits, requested_labels, extractor, id2label)
         if hasattr(extractor, "accuracy"):
@@ -106,9 +110,9 @@ def missing_input(
     id2label: Mapping | None,
 ) -> str | None:
     """What `metric` needs and wasn't given, or None."""
-    if metric in ("is", "accuracy") and generated.logits is None:
+    if metric in ("is", "classes", "accuracy") and generated.logits is None:
         return "an extractor that gives class logits"
-    if metric == "accuracy" and extractor is not None and extractor.id2label is None:
+    if metric in ("classes", "accuracy") and extractor is not None and extractor.id2label is None:
         return "an extractor whose logits have class names (id2label)"
     if metric == "accuracy" and requested_labels is None:
         return "the labels that the images were generated for"

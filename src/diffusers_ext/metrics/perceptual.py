@@ -122,21 +122,26 @@ class DeepFeatureDistance:
     @torch.no_grad()
     def __call__(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         first, second = check_image_pair(first, second)
-        features = self._unit_features(torch.cat([as_uint8(first), as_uint8(second).to(first.device)]))
+        images = torch.cat([as_uint8(first), as_uint8(second).to(first.device)])
+        features = self.unit_features(lambda: self.extractor(images), len(images))
         pairs = [layer.chunk(2) for layer in features]
         return torch.stack([(a - b).square().sum(dim=1).mean(dim=1) for a, b in pairs]).sum(dim=0).cpu().double()
 
-    def _unit_features(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """For each layer (N, C, positions), of unit length along C."""
+    def unit_features(self, run: Callable[[], object], num_images: int) -> list[torch.Tensor]:
+        """What the layers give while `run()` has the network see N images: (N, C, positions), of unit length along C.
+
+        Raises:
+            ValueError: for layers that do not run or give no features.
+        """
         found = {}
 
         def keep(name):
             # Scaled at once: a following layer may overwrite its input.
-            return lambda module, args, output: found.__setitem__(name, self._scale(name, output, len(images)))
+            return lambda module, args, output: found.__setitem__(name, self._scale(name, output, num_images))
 
         hooks = [module.register_forward_hook(keep(name)) for name, module in self.layers.items()]
         try:
-            self.extractor(images)
+            run()
         finally:
             for hook in hooks:
                 hook.remove()
@@ -154,7 +159,8 @@ class DeepFeatureDistance:
             )
         features = features.float()
         features = features.transpose(1, 2) if features.ndim == 3 else features.reshape(*features.shape[:2], -1)
-        return features / (features.square().sum(dim=1, keepdim=True).sqrt() + EPSILON)
+        # Clamped, as the root has no gradient at zero.
+        return features / (features.square().sum(dim=1, keepdim=True).clamp(min=EPSILON**2).sqrt() + EPSILON)
 
 
 def perceptual_distance(first_features: torch.Tensor, second_features: torch.Tensor) -> torch.Tensor:

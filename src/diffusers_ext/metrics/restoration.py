@@ -21,7 +21,7 @@ from diffusers_ext.metrics.similarity import SSIM_WINDOW_SIZE, psnr, ssim
 
 RESTORATION_METRICS = ("psnr", "ssim", "perceptual_distance", "lpips", "deep_feature_distance", "diversity", *METRICS)
 # What is left out unless named.
-NOT_BY_DEFAULT = ("precision", "recall", "density", "coverage")
+NOT_BY_DEFAULT = ("precision", "recall", "density", "coverage", "classes")
 
 # Images per call of a network, where they do not come in batches.
 BATCH_SIZE = 64

@@ -17,6 +17,7 @@ def load_feature_extractor(name_or_path: str, device: str | torch.device = "cpu"
             - "inception": torch-fidelity's InceptionV3, what published FID values use (`pip install torch-fidelity`);
             - "torchmetrics": torchmetrics' InceptionV3, the same weights behind another resizing;
             - a local folder or Hub name of a Transformers image model, with its image processor;
+            - a local folder of a [`LeNet`];
             - "module:name": your own function or module on uint8 images (N, C, H, W), or a class that is made without
               arguments; see `NetworkExtractor` for what it may give.
         device: where the network runs ("digits" always on the CPU).
@@ -41,6 +42,11 @@ def load_feature_extractor(name_or_path: str, device: str | torch.device = "cpu"
         return load_torchmetrics_inception(device)
     if ":" in name_or_path and not Path(name_or_path).is_dir():
         return _load_by_import(name_or_path, device)
+    if (Path(name_or_path) / "config.json").is_file():
+        from diffusers_ext.metrics.extractors.lenet import is_lenet, load_lenet
+
+        if is_lenet(name_or_path):
+            return load_lenet(name_or_path, device)
     from diffusers_ext.metrics.extractors.image_models import ImageModelExtractor
 
     return ImageModelExtractor(name_or_path, device)

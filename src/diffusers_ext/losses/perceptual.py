@@ -1,0 +1,91 @@
+"""How different images look to a network, as a loss: the distances of `metrics.perceptual`, with gradients."""
+
+import torch
+
+from diffusers_ext.metrics.extractors import NetworkExtractor, load_feature_extractor
+from diffusers_ext.metrics.extractors.image_models import ImageModelExtractor
+from diffusers_ext.metrics.perceptual import LPIPS, DeepFeatureDistance
+
+
+class PerceptualLoss:
+    """LPIPS, or its formula on the layers of another network (Zhang et al. 2018, eq. 1).
+
+    Unlike the measures it does not round images, and a network sees them in their own size: it has to take it.
+
+    Args:
+        distance ([`LPIPS`] or [`DeepFeatureDistance`]): which network, and which of its layers. It is frozen.
+
+    Raises:
+        ValueError: if the network shows no gradients; and when called, for images of different shapes.
+    """
+
+    def __init__(self, distance: LPIPS | DeepFeatureDistance):
+        self.distance, self.name = distance, distance.name
+        if isinstance(distance, DeepFeatureDistance):
+            extractor = distance.extractor
+            if not isinstance(extractor, (ImageModelExtractor, NetworkExtractor)):
+                raise ValueError(
+                    f"{extractor.name} gives no gradients: take lpips, an image model of Transformers or a module."
+                )
+            network = extractor.model if isinstance(extractor, ImageModelExtractor) else extractor.network
+        else:
+            network = distance.network
+        self.network = network.requires_grad_(False).eval()
+
+    def __call__(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        """The distance of each pair.
+
+        Args:
+            first, second (`torch.Tensor` of shape (N, C, H, W)): grayscale or RGB images in [-1, 1].
+
+        Returns:
+            `torch.Tensor` of shape (N,), float32.
+        """
+        if first.shape != second.shape or first.ndim != 4 or first.shape[1] not in (1, 3):
+            raise ValueError(
+                f"Images should be two batches (N, 1 or 3, H, W) of one shape, not {tuple(first.shape)} and "
+                f"{tuple(second.shape)}."
+            )
+        first, second = first.float(), second.float()
+        if isinstance(self.distance, LPIPS):
+            return self.network(first.expand(-1, 3, -1, -1), second.expand(-1, 3, -1, -1)).flatten()
+        images = torch.cat([first, second])
+        features = self.distance.unit_features(lambda: self._run(images), len(images))
+        pairs = [layer.chunk(2) for layer in features]
+        return torch.stack([(one - other).square().sum(dim=1).mean(dim=1) for one, other in pairs]).sum(dim=0)
+
+    def _run(self, images: torch.Tensor) -> None:
+        extractor = self.distance.extractor
+        if isinstance(extractor, NetworkExtractor):  # it is used to bytes
+            levels = (images + 1) * 127.5
+            self.network(levels if extractor.preprocess is None else extractor.preprocess(levels))
+            return
+        levels = images / 2 + 0.5
+        if extractor.is_grayscale and images.shape[1] == 3:
+            weights = torch.tensor([0.299, 0.587, 0.114], device=images.device)[:, None, None]
+            levels = (levels * weights).sum(dim=1, keepdim=True)
+        elif not extractor.is_grayscale:
+            levels = levels.expand(-1, 3, -1, -1)
+        if extractor.processor.do_normalize:
+            mean, std = (
+                torch.tensor(value, device=images.device).view(-1, 1, 1)
+                for value in (extractor.processor.image_mean, extractor.processor.image_std)
+            )
+            levels = (levels - mean) / std
+        forward = getattr(self.network, "get_image_features", self.network)
+        forward(pixel_values=levels)
+
+
+def load_perceptual_loss(name: str, device: str | torch.device = "cpu") -> PerceptualLoss:
+    """The loss of a network by name.
+
+    Args:
+        name: "lpips" (VGG, as in latent diffusion), or what [`load_feature_extractor`] knows of image models.
+        device: where the images are.
+
+    Raises:
+        ImportError, OSError, ValueError: if there is no such network, or it gives no gradients.
+    """
+    if name == "lpips":
+        return PerceptualLoss(LPIPS("vgg", device))
+    return PerceptualLoss(DeepFeatureDistance(load_feature_extractor(name, device)))

@@ -1,0 +1,269 @@
+"""Tells real images from made ones patch by patch: the discriminator of pix2pix and CycleGAN."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.utils import BaseOutput
+from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm as with_spectral_norm
+
+
+NORMALIZATIONS = ("batch", "instance", "none")
+MAX_MULTIPLIER = 8  # the widest layer has so many times the channels of the first
+
+
+@dataclass
+class PatchDiscriminatorOutput(BaseOutput):
+    """
+    The output of [`PatchDiscriminator`].
+
+    Args:
+        logits (`torch.Tensor` of shape `(N, 1, h, w)`):
+            How real each patch looks, without a sigmoid; patches overlap.
+    """
+
+    logits: torch.Tensor
+
+
+@dataclass
+class MultiScalePatchDiscriminatorOutput(BaseOutput):
+    """
+    The output of [`MultiScalePatchDiscriminator`].
+
+    Args:
+        logits (`tuple[torch.Tensor]`):
+            A map `(N, 1, h, w)` for each scale, the finest first.
+    """
+
+    logits: tuple[torch.Tensor, ...]
+
+
+class PatchBlock(nn.Module):
+    """
+    Convolution, normalization and leaky ReLU.
+
+    A bias that a normalization would take away again is left out.
+
+    Args:
+        in_channels, out_channels (`int`): The channels before and after.
+        kernel_size, stride, padding (`int`): Of the convolution.
+        normalization (`str`): `"batch"`, `"instance"` or `"none"`.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: int, normalization: str
+    ):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=normalization == "none")
+        self.norm = {"batch": nn.BatchNorm2d, "instance": nn.InstanceNorm2d, "none": nn.Identity}[normalization](
+            out_channels
+        )
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """`(N, in_channels, H, W)` in, `(N, out_channels, H', W')` out."""
+        return F.leaky_relu(self.norm(self.conv(hidden_states)), 0.2)
+
+
+class PatchDiscriminator(ModelMixin, ConfigMixin):
+    r"""
+    Judges every patch of an image on its own, and all with the same weights.
+
+    It is the PatchGAN of "Image-to-Image Translation with Conditional Adversarial Networks" (Isola et al. 2017,
+    section 3.2.2 and appendix 6.1.2, https://huggingface.co/papers/1611.07004; `NLayerDiscriminator` and
+    `PixelDiscriminator` of https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix). A conditional one sees the
+    condition and the image joined in the channels: `in_channels` counts both.
+
+    | `num_layers` | 0 | 1 | 2 | 3 | 4 | 5 |
+    |---|---|---|---|---|---|---|
+    | patch, in pixels a side | 1 | 16 | 34 | 70 | 142 | 286 |
+
+    A patch that covers the image makes an ordinary discriminator: 286 is the "ImageGAN" of the paper, for 256 pixels.
+
+    Args:
+        in_channels (`int`, defaults to 3):
+            Channels of the images, and of the condition if there is one.
+        base_channels (`int`, defaults to 64):
+            Channels of the first layer; the widest has eight times as many.
+        num_layers (`int`, defaults to 3):
+            Layers that halve the image, 0 for single pixels.
+        normalization (`str`, defaults to `"batch"`):
+            `"batch"`, `"instance"` (without parameters, as CycleGAN has it) or `"none"`. A gradient penalty needs one
+            that keeps the samples apart.
+        spectral_norm (`bool`, defaults to `False`):
+            Whether every convolution is divided by its spectral norm (Miyato et al. 2018,
+            https://huggingface.co/papers/1802.05957).
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+
+    _no_split_modules = ["PatchBlock"]
+
+    @register_to_config
+    def __init__(
+        self,
+        in_channels: int = 3,
+        base_channels: int = 64,
+        num_layers: int = 3,
+        normalization: str = "batch",
+        spectral_norm: bool = False,
+    ):
+        super().__init__()
+        if in_channels < 1 or base_channels < 1 or num_layers < 0:
+            raise ValueError(
+                f"`in_channels` and `base_channels` must be positive and `num_layers` at least 0, but are "
+                f"{in_channels}, {base_channels} and {num_layers}."
+            )
+        if normalization not in NORMALIZATIONS:
+            raise ValueError(f"`normalization` must be one of {NORMALIZATIONS}, but is {normalization!r}.")
+
+        kernel_size, padding = (1, 0) if num_layers == 0 else (4, 1)
+        stride = 1 if num_layers == 0 else 2
+        widths = [base_channels * min(2**layer, MAX_MULTIPLIER) for layer in range(max(num_layers, 1) + 1)]
+        self.conv_in = nn.Conv2d(in_channels, widths[0], kernel_size, stride, padding)
+        self.blocks = nn.ModuleList()
+        for layer in range(1, len(widths)):
+            last = layer == len(widths) - 1
+            self.blocks.append(
+                PatchBlock(
+                    widths[layer - 1], widths[layer], kernel_size, 1 if last else stride, padding, normalization
+                )
+            )
+        self.conv_out = nn.Conv2d(widths[-1], 1, kernel_size, 1, padding)
+
+        self.apply(_initialize)
+        if spectral_norm:
+            for module in list(self.modules()):
+                if isinstance(module, nn.Conv2d):
+                    with_spectral_norm(module)
+
+    @property
+    def patch_size(self) -> int:
+        """The side of what a logit sees, in pixels."""
+        size = 1
+        for conv in (self.conv_out, *(block.conv for block in reversed(self.blocks)), self.conv_in):
+            size = (size - 1) * conv.stride[0] + conv.kernel_size[0]
+        return size
+
+    def _check_size(self, sample: torch.Tensor) -> None:
+        """Refuses images of which nothing is left to judge, or to normalize."""
+        sides = list(sample.shape[-2:])
+        if self.config.num_layers > 0:
+            for _ in range(self.config.num_layers):
+                sides = [side // 2 for side in sides]
+            sides = [side - 1 for side in sides]  # the block that does not halve
+            if min(sides) < 2:
+                least = 3 * 2**self.config.num_layers
+                raise ValueError(
+                    f"`sample` of the size {tuple(sample.shape[-2:])} is too small for `num_layers="
+                    f"{self.config.num_layers}`: each side must have at least {least} pixels."
+                )
+
+    def forward(
+        self, sample: torch.Tensor, return_dict: bool = True
+    ) -> PatchDiscriminatorOutput | tuple[torch.Tensor]:
+        r"""
+        Args:
+            sample (`torch.Tensor` of shape `(N, in_channels, H, W)`):
+                The images in `[-1, 1]`, joined with their conditions where there are any.
+            return_dict (`bool`, defaults to `True`):
+                Whether to return a [`PatchDiscriminatorOutput`] instead of a tuple.
+
+        Returns:
+            [`PatchDiscriminatorOutput`] or `tuple`: the logits `(N, 1, h, w)`.
+
+        Raises:
+            ValueError: if the images are too small.
+        """
+        self._check_size(sample)
+        hidden_states = F.leaky_relu(self.conv_in(sample), 0.2)
+        for block in self.blocks:
+            hidden_states = block(hidden_states)
+        logits = self.conv_out(hidden_states)
+
+        if not return_dict:
+            return (logits,)
+        return PatchDiscriminatorOutput(logits=logits)
+
+
+class MultiScalePatchDiscriminator(ModelMixin, ConfigMixin):
+    r"""
+    Several [`PatchDiscriminator`]s of one shape, each of which sees the image at half the size of the one before.
+
+    The coarse ones see the whole, the fine ones details: "High-Resolution Image Synthesis and Semantic Manipulation
+    with Conditional GANs" (Wang et al. 2018, section 3.2, https://huggingface.co/papers/1711.11585).
+
+    Args:
+        num_scales (`int`, defaults to 3):
+            The number of discriminators.
+        in_channels, base_channels, num_layers, normalization, spectral_norm:
+            See [`PatchDiscriminator`].
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+
+    _no_split_modules = ["PatchBlock"]
+
+    @register_to_config
+    def __init__(
+        self,
+        num_scales: int = 3,
+        in_channels: int = 3,
+        base_channels: int = 64,
+        num_layers: int = 3,
+        normalization: str = "instance",
+        spectral_norm: bool = False,
+    ):
+        super().__init__()
+        if num_scales < 1:
+            raise ValueError(f"`num_scales` must be at least 1, but is {num_scales}.")
+        self.discriminators = nn.ModuleList(
+            PatchDiscriminator(in_channels, base_channels, num_layers, normalization, spectral_norm)
+            for _ in range(num_scales)
+        )
+
+    @property
+    def patch_size(self) -> int:
+        """The side of what a logit of the coarsest scale sees, in pixels of the image."""
+        return self.discriminators[-1].patch_size * 2 ** (self.config.num_scales - 1)
+
+    def forward(
+        self, sample: torch.Tensor, return_dict: bool = True
+    ) -> MultiScalePatchDiscriminatorOutput | tuple[tuple[torch.Tensor, ...]]:
+        r"""
+        Args:
+            sample (`torch.Tensor` of shape `(N, in_channels, H, W)`):
+                The images in `[-1, 1]`, joined with their conditions where there are any.
+            return_dict (`bool`, defaults to `True`):
+                Whether to return a [`MultiScalePatchDiscriminatorOutput`] instead of a tuple.
+
+        Returns:
+            [`MultiScalePatchDiscriminatorOutput`] or `tuple`: a map of logits `(N, 1, h, w)` for each scale, the
+            finest first.
+
+        Raises:
+            ValueError: if the images are too small for the coarsest scale.
+        """
+        logits = []
+        for scale, discriminator in enumerate(self.discriminators):
+            if scale > 0:
+                sample = F.avg_pool2d(sample, kernel_size=3, stride=2, padding=1, count_include_pad=False)
+            logits.append(discriminator(sample, return_dict=False)[0])
+
+        if not return_dict:
+            return (tuple(logits),)
+        return MultiScalePatchDiscriminatorOutput(logits=tuple(logits))
+
+
+def _initialize(module: nn.Module) -> None:
+    """Weights as in the paper, section 3.3: normal, of standard deviation 0.02."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)

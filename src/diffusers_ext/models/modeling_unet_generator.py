@@ -1,0 +1,193 @@
+"""Makes an image from an image: the U-Net of pix2pix."""
+
+import torch
+import torch.nn.functional as F
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.unets.unet_2d import UNet2DOutput
+from torch import nn
+
+
+NORMALIZATIONS = ("batch", "instance", "none")
+
+
+def normalization_layer(normalization: str, channels: int) -> nn.Module:
+    layers = {"batch": nn.BatchNorm2d, "instance": nn.InstanceNorm2d, "none": nn.Identity}
+    return layers[normalization](channels)
+
+
+class DownLayer(nn.Module):
+    """
+    Halves a map: leaky ReLU, convolution, normalization.
+
+    Args:
+        in_channels, out_channels (`int`): The channels before and after.
+        normalization (`str`): `"batch"`, `"instance"` or `"none"`.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, normalization: str):
+        super().__init__()
+        # A bias in front of a normalization would be taken away again.
+        self.conv = nn.Conv2d(in_channels, out_channels, 4, stride=2, padding=1, bias=normalization == "none")
+        self.norm = normalization_layer(normalization, out_channels)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """`(N, in_channels, H, W)` in, `(N, out_channels, H / 2, W / 2)` out."""
+        return self.norm(self.conv(F.leaky_relu(hidden_states, 0.2)))
+
+
+class UpLayer(nn.Module):
+    """
+    Doubles a map: ReLU, transposed convolution, normalization, dropout.
+
+    Args:
+        in_channels, out_channels (`int`): The channels before and after.
+        normalization (`str`): `"batch"`, `"instance"` or `"none"`.
+        dropout (`float`): The probability that a value is dropped.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, normalization: str, dropout: float):
+        super().__init__()
+        self.conv = nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1, bias=normalization == "none")
+        self.norm = normalization_layer(normalization, out_channels)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """`(N, in_channels, H, W)` in, `(N, out_channels, 2 * H, 2 * W)` out."""
+        return self.dropout(self.norm(self.conv(F.relu(hidden_states))))
+
+
+class UNetGenerator(ModelMixin, ConfigMixin):
+    r"""
+    Makes an image from an image of the same size, by an encoder and a decoder with connections between them.
+
+    The generator of pix2pix: "Image-to-Image Translation with Conditional Adversarial Networks" (Isola et al. 2017,
+    section 3.2.1 and appendix 6.1.1, https://huggingface.co/papers/1611.07004; `UnetGenerator` of
+    https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix). Its only noise is dropout. The defaults are its network
+    for 256 pixels.
+
+    Height and width may be any multiples of [`~UNetGenerator.stride`], 2 to the number of levels.
+
+    Args:
+        sample_size (`int` or `tuple[int, int]`, *optional*):
+            Height and width of the images it was trained on. It is for readers; the network takes other sizes too.
+        in_channels, out_channels (`int`, defaults to 3):
+            Channels of the images that it sees and makes.
+        block_out_channels (`tuple[int]`):
+            The channels of each level. The image is halved into each.
+        normalization (`str`, defaults to `"batch"`):
+            `"batch"`, `"instance"` (without parameters) or `"none"`.
+        dropout (`float`, defaults to 0.5):
+            How much the decoder drops in training, in `num_dropout_layers` of its layers.
+        num_dropout_layers (`int`, defaults to 3):
+            Those layers, from the second innermost on, as many as there are.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+
+    _supports_gradient_checkpointing = True
+    _no_split_modules = ["DownLayer", "UpLayer"]
+
+    @register_to_config
+    def __init__(
+        self,
+        sample_size: int | tuple[int, int] | None = None,
+        in_channels: int = 3,
+        out_channels: int = 3,
+        block_out_channels: tuple[int, ...] = (64, 128, 256, 512, 512, 512, 512, 512),
+        normalization: str = "batch",
+        dropout: float = 0.5,
+        num_dropout_layers: int = 3,
+    ):
+        super().__init__()
+        if in_channels < 1 or out_channels < 1 or not block_out_channels or min(block_out_channels) < 1:
+            raise ValueError(
+                "`in_channels`, `out_channels` and at least one of `block_out_channels` must be positive, but are "
+                f"{in_channels}, {out_channels} and {block_out_channels}."
+            )
+        if normalization not in NORMALIZATIONS:
+            raise ValueError(f"`normalization` must be one of {NORMALIZATIONS}, but is {normalization!r}.")
+        if not 0 <= dropout < 1 or num_dropout_layers < 0:
+            raise ValueError(
+                f"`dropout` must be in [0, 1) and `num_dropout_layers` at least 0, but are {dropout} and "
+                f"{num_dropout_layers}."
+            )
+
+        # 1. down; the first map and the innermost one, which may be a single pixel, are not normalized
+        widths, levels = list(block_out_channels), len(block_out_channels)
+        self.conv_in = nn.Conv2d(in_channels, widths[0], 4, stride=2, padding=1)
+        self.down_layers = nn.ModuleList(
+            DownLayer(widths[level - 1], widths[level], "none" if level == levels - 1 else normalization)
+            for level in range(1, levels)
+        )
+
+        # 2. up, from the innermost on; each layer but the first sees the map of its own level beside
+        self.up_layers = nn.ModuleList()
+        for position, level in enumerate(reversed(range(1, levels))):
+            width = widths[level] if position == 0 else 2 * widths[level]
+            is_dropping = 0 < position <= num_dropout_layers
+            self.up_layers.append(UpLayer(width, widths[level - 1], normalization, dropout if is_dropping else 0.0))
+        self.conv_out = nn.ConvTranspose2d(
+            widths[0] if levels == 1 else 2 * widths[0], out_channels, 4, stride=2, padding=1
+        )
+
+        self.gradient_checkpointing = False
+        self.apply(_initialize)
+
+    @property
+    def stride(self) -> int:
+        """What height and width must be multiples of."""
+        return 2 ** len(self.config.block_out_channels)
+
+    def _run(self, layer: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
+        if torch.is_grad_enabled() and self.gradient_checkpointing:
+            return self._gradient_checkpointing_func(layer, hidden_states)
+        return layer(hidden_states)
+
+    def forward(self, sample: torch.Tensor, return_dict: bool = True) -> UNet2DOutput | tuple[torch.Tensor]:
+        r"""
+        Args:
+            sample (`torch.Tensor` of shape `(N, in_channels, H, W)`):
+                The images to translate, in `[-1, 1]`.
+            return_dict (`bool`, defaults to `True`):
+                Whether to return a [`~models.unets.unet_2d.UNet2DOutput`] instead of a tuple.
+
+        Returns:
+            [`~models.unets.unet_2d.UNet2DOutput`] or `tuple`: the `sample` `(N, out_channels, H, W)`, in `[-1, 1]`.
+
+        Raises:
+            ValueError: if height or width is no multiple of `stride`.
+        """
+        if any(side % self.stride != 0 for side in sample.shape[-2:]):
+            raise ValueError(
+                f"`sample` must have a height and a width that are multiples of {self.stride}, for the network halves "
+                f"it {len(self.config.block_out_channels)} times, but is of the size {tuple(sample.shape[-2:])}."
+            )
+
+        # 1. down
+        hidden_states = self.conv_in(sample)
+        skips = []
+        for layer in self.down_layers:
+            skips.append(hidden_states)
+            hidden_states = self._run(layer, hidden_states)
+
+        # 2. up
+        for layer in self.up_layers:
+            hidden_states = self._run(layer, hidden_states)
+            hidden_states = torch.cat([skips.pop(), hidden_states], dim=1)
+        sample = torch.tanh(self.conv_out(F.relu(hidden_states)))
+
+        if not return_dict:
+            return (sample,)
+        return UNet2DOutput(sample=sample)
+
+
+def _initialize(module: nn.Module) -> None:
+    """Weights as in the paper, section 3.3: normal, of standard deviation 0.02."""
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)

@@ -1,0 +1,152 @@
+import pytest
+import torch
+
+from diffusers_ext.models.modeling_patch_discriminator import MultiScalePatchDiscriminator, PatchDiscriminator
+from tests.models.testing import (
+    ModelCompileTesterMixin,
+    ModelDtypeTesterMixin,
+    ModelOutputTesterMixin,
+    ModelSaveLoadTesterMixin,
+    ModelTesterConfig,
+    ModelTrainingTesterMixin,
+)
+
+
+class PatchConfig(ModelTesterConfig):
+    model_class = PatchDiscriminator
+    output_shape = (2, 1, 2, 4)
+
+    def get_init_dict(self):
+        return {"in_channels": 4, "base_channels": 4, "num_layers": 2, "normalization": "instance"}
+
+    def get_inputs(self):
+        return {"sample": torch.randn((2, 4, 16, 24), generator=torch.Generator().manual_seed(0))}
+
+
+class SpectralConfig(PatchConfig):
+    def get_init_dict(self):
+        return {**super().get_init_dict(), "normalization": "none", "spectral_norm": True}
+
+
+class PixelConfig(PatchConfig):
+    output_shape = (2, 1, 16, 24)
+
+    def get_init_dict(self):
+        return {**super().get_init_dict(), "num_layers": 0, "normalization": "batch"}
+
+
+class TestPatchOutput(PatchConfig, ModelOutputTesterMixin):
+    pass
+
+
+class TestPatchSaveLoad(PatchConfig, ModelSaveLoadTesterMixin):
+    pass
+
+
+class TestPatchDtype(PatchConfig, ModelDtypeTesterMixin):
+    pass
+
+
+class TestPatchTraining(PatchConfig, ModelTrainingTesterMixin):
+    pass
+
+
+class TestPatchCompile(PatchConfig, ModelCompileTesterMixin):
+    pass
+
+
+class TestSpectralOutput(SpectralConfig, ModelOutputTesterMixin):
+    pass
+
+
+class TestSpectralSaveLoad(SpectralConfig, ModelSaveLoadTesterMixin):
+    pass
+
+
+class TestSpectralCompile(SpectralConfig, ModelCompileTesterMixin):
+    pass
+
+
+class TestPixelOutput(PixelConfig, ModelOutputTesterMixin):
+    pass
+
+
+class TestPixelSaveLoad(PixelConfig, ModelSaveLoadTesterMixin):
+    pass
+
+
+class TestPixelTraining(PixelConfig, ModelTrainingTesterMixin):
+    pass
+
+
+@pytest.mark.parametrize("num_layers, side", list(enumerate([1, 16, 34, 70, 142, 286])))
+def test_a_logit_sees_its_patch_and_nothing_else(num_layers, side):
+    model = PatchDiscriminator(1, 1, num_layers, "none")
+    assert model.patch_size == side
+    for conv in (model.conv_in, *(block.conv for block in model.blocks), model.conv_out):
+        torch.nn.init.constant_(conv.weight, 0.1)  # so that no path is cut by a ReLU
+    sample = torch.zeros(1, 1, 2 * side + 64, 2 * side + 64, requires_grad=True)
+    logits = model(sample).logits
+    logits[0, 0, logits.shape[2] // 2, logits.shape[3] // 2].backward()
+    rows = sample.grad[0, 0].abs().sum(dim=1).nonzero().flatten()
+    assert len(rows) == rows.max() - rows.min() + 1 == side
+
+
+def test_published_sizes():
+    assert sum(p.numel() for p in PatchDiscriminator(6).parameters()) == 2_768_705
+
+
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
+@pytest.mark.parametrize("normalization", ["batch", "instance"])
+def test_one_image_of_the_least_size_can_be_trained_on(num_layers, normalization):
+    side = 3 * 2**num_layers
+    model = PatchDiscriminator(1, 2, num_layers, normalization).train()
+    assert model(torch.randn(1, 1, side, side)).logits.isfinite().all()
+    with pytest.raises(ValueError, match=f"each side must have at least {side} pixels"):
+        model(torch.randn(1, 1, side, side - 1))
+
+
+def test_spectral_norm_bounds_every_convolution():
+    model = PatchDiscriminator(1, 4, 2, "none", spectral_norm=True).train()
+    for _ in range(30):
+        model(torch.randn(2, 1, 16, 16))
+    for conv in (model.conv_in, *(block.conv for block in model.blocks), model.conv_out):
+        assert torch.linalg.matrix_norm(conv.weight.flatten(1), 2).item() == pytest.approx(1, abs=1e-2)
+
+
+def test_each_scale_sees_half_the_size(tmp_path):
+    torch.manual_seed(0)
+    model = MultiScalePatchDiscriminator(3, in_channels=2, base_channels=2, num_layers=1).eval()
+    sample = torch.randn(2, 2, 32, 48)
+    maps = model(sample).logits
+    assert [tuple(scores.shape) for scores in maps] == [(2, 1, 14, 22), (2, 1, 6, 10), (2, 1, 2, 4)]
+    assert torch.equal(maps[0], model.discriminators[0](sample).logits)
+    assert model.patch_size == 64
+    assert all(torch.equal(a, b) for a, b in zip(maps, model(sample, return_dict=False)[0], strict=True))
+
+    model.save_pretrained(tmp_path)
+    loaded = MultiScalePatchDiscriminator.from_pretrained(tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(maps, loaded(sample).logits, strict=True))
+    with torch.no_grad():
+        compiled = torch.compile(model, backend="eager", fullgraph=True)(sample).logits
+    for scores, expected in zip(compiled, maps, strict=True):
+        torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="too small"):
+        model(torch.randn(1, 2, 16, 16))
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"num_layers": -1}, "at least 0"),
+        ({"in_channels": 0}, "must be positive"),
+        ({"normalization": "group"}, "'batch', 'instance', 'none'"),
+    ],
+)
+def test_impossible_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        PatchDiscriminator(**arguments)
+    with pytest.raises(ValueError, match=message):
+        MultiScalePatchDiscriminator(**arguments)
+    with pytest.raises(ValueError, match="num_scales"):
+        MultiScalePatchDiscriminator(0)

@@ -1,0 +1,214 @@
+import numpy as np
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+from PIL import Image
+
+from diffusers_ext.models import ResnetGenerator, UNetGenerator
+from diffusers_ext.pipelines import ImageTranslationPipeline
+from diffusers_ext.pipelines.pipeline_image_translation import drop
+from tests.pipelines.testing import (
+    PipelineBatchTesterMixin,
+    PipelineOutputTesterMixin,
+    PipelineSaveLoadTesterMixin,
+    PipelineTesterConfig,
+    assert_equal,
+    generators,
+)
+
+
+def unet(**changes) -> UNetGenerator:
+    torch.manual_seed(0)
+    options = {"in_channels": 1, "out_channels": 3, "block_out_channels": (4, 8, 8), "dropout": 0.5}
+    network = UNetGenerator(**{**options, **changes})
+    for name, buffer in network.named_buffers():  # statistics of some training
+        if name.endswith("running_var"):
+            buffer.fill_(0.01)
+    return network.eval()
+
+
+def resnet() -> ResnetGenerator:
+    torch.manual_seed(1)
+    return ResnetGenerator(in_channels=3, out_channels=1, base_channels=4, num_blocks=1).eval()
+
+
+def images(count=2, channels=1, height=16, width=24) -> torch.Tensor:
+    return torch.rand(count, channels, height, width, generator=torch.Generator().manual_seed(0))
+
+
+class TranslationConfig(PipelineTesterConfig):
+    """Two generators of several kinds, and all that is random."""
+
+    pipeline_class = ImageTranslationPipeline
+    output_shape = (2, 3, 16, 24)
+    batch_params = ("image",)
+    num_images_param = "num_images_per_input"
+
+    def get_components(self):
+        return {"generator": unet(), "reverse_generator": resnet()}
+
+    def get_inputs(self):
+        return {"image": images(), "dropout": True, "image_statistics": True}
+
+
+class TestTranslationOutput(TranslationConfig, PipelineOutputTesterMixin):
+    pass
+
+
+class TestTranslationSaveLoad(TranslationConfig, PipelineSaveLoadTesterMixin):
+    pass
+
+
+class TestTranslationBatch(TranslationConfig, PipelineBatchTesterMixin):
+    pass
+
+
+@pytest.fixture
+def pipe():
+    return ImageTranslationPipeline(unet(), resnet())
+
+
+def run(pipe, image, **arguments):
+    return pipe(image, output_type="pt", **arguments).images
+
+
+# What it computes
+
+
+def test_both_directions_are_the_networks(pipe):
+    there, back = images() * 2 - 1, images(channels=3) * 2 - 1
+    with torch.no_grad():
+        assert_equal(run(pipe, images()), (pipe.generator(there).sample / 2 + 0.5).clamp(0, 1))
+        expected = (pipe.reverse_generator(back).sample / 2 + 0.5).clamp(0, 1)
+    assert_equal(run(pipe, images(channels=3), reverse=True), expected)
+    with pytest.raises(ValueError, match="`reverse=True` needs the `reverse_generator`"):
+        run(ImageTranslationPipeline(unet()), images(), reverse=True)
+
+
+@pytest.mark.parametrize("size", [(13, 21), (16, 9), (3, 40), (1, 1)])
+def test_any_size_is_padded_and_cropped(pipe, size):
+    image = images(height=size[0], width=size[1])
+    output = run(pipe, image)
+    assert output.shape == (2, 3, *size) and output.isfinite().all()
+    with torch.no_grad():
+        below, right = (-side % 8 for side in size)
+        mode = "reflect" if below < size[0] and right < size[1] else "replicate"
+        padded = torch.nn.functional.pad(image * 2 - 1, (0, right, 0, below), mode=mode)
+        expected = pipe.generator(padded).sample[..., : size[0], : size[1]]
+    assert_equal(output, (expected / 2 + 0.5).clamp(0, 1))
+
+
+def test_images_of_several_sizes_and_modes(pipe):
+    mixed = [
+        Image.new("RGB", (20, 12), "red"),
+        images()[0],
+        np.zeros((12, 20), np.uint8),
+        Image.new("RGBA", (20, 12), (0, 0, 0, 0)),
+        Image.new("P", (9, 30)),
+    ]
+    together = pipe(mixed).images
+    assert [image.size for image in together] == [(20, 12), (24, 16), (20, 12), (20, 12), (9, 30)]
+    for image, output in zip(mixed, together, strict=True):
+        (alone,) = pipe(image).images
+        # convolutions of a batch may round differently
+        assert np.abs(np.asarray(alone, int) - np.asarray(output, int)).max() <= 1
+    with pytest.raises(ValueError, match="3 sizes can't be put into one array"):
+        pipe(mixed, output_type="np")
+
+
+def test_gray_pictures_come_out_gray(pipe):
+    (output,) = pipe(Image.new("L", (16, 16)), reverse=True).images
+    assert output.mode == "L"
+
+
+# What is random
+
+
+def test_nothing_is_random_unless_asked(pipe):
+    assert_equal(run(pipe, images()), run(pipe, images()))
+    noisy = run(pipe, images(), dropout=True, generator=torch.Generator().manual_seed(0))
+    assert not torch.equal(noisy, run(pipe, images()))
+    assert_equal(run(pipe, images()), run(pipe, images()))  # and not afterwards
+
+
+def test_dropout_comes_from_the_generator(pipe):
+    state = torch.get_rng_state()
+    first, again, other = (
+        run(pipe, images(), dropout=True, generator=torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)
+    )
+    assert_equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(state, torch.get_rng_state())
+    # without one it is torch's
+    torch.manual_seed(0)
+    assert not torch.equal(run(pipe, images(), dropout=True), run(pipe, images(), dropout=True))
+
+
+def test_dropout_drops_what_training_drops():
+    # A value is gone, or as much larger as others are gone.
+    hidden = torch.ones(4, 10, 10, 10)
+    layer = torch.nn.Dropout(0.75)
+    dropped = drop(layer, hidden, generators(range(4)))
+    assert set(dropped.unique().tolist()) == {0.0, 4.0}
+    assert abs((dropped == 0).float().mean() - 0.75) < 0.03
+    assert_equal(dropped[1:2], drop(layer, hidden[:1], generators([1])))
+
+
+def test_image_statistics_are_a_training_batch_of_one(pipe):
+    before = {name: buffer.clone() for name, buffer in pipe.generator.named_buffers()}
+    outputs = run(pipe, images(), image_statistics=True)
+    for name, buffer in pipe.generator.named_buffers():
+        assert torch.equal(buffer, before[name])
+    model = unet(dropout=0.0).train()
+    for image, output in zip(images(), outputs, strict=True):
+        with torch.no_grad():
+            expected = model(image[None] * 2 - 1).sample / 2 + 0.5
+        torch.testing.assert_close(output[None], expected.clamp(0, 1), rtol=0, atol=1e-5)
+    assert not torch.allclose(outputs, run(pipe, images()), atol=1e-2)
+
+
+# Precision and publishing
+
+
+def test_bfloat16_is_nearly_the_same(pipe):
+    expected = run(pipe, images())
+    output = run(pipe.to(torch.bfloat16), images())
+    assert output.dtype == torch.float32
+    torch.testing.assert_close(output, expected, rtol=0, atol=0.05)
+
+
+def test_loads_without_this_package(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path)
+    other = DiffusionPipeline.from_pretrained(tmp_path, trust_remote_code=True)
+    assert type(other).__module__.startswith("diffusers_modules")
+    assert type(other.reverse_generator).__module__.startswith("diffusers_modules")
+    for reverse, channels in ((False, 1), (True, 3)):
+        image = images(channels=channels)
+        assert_equal(run(other, image, reverse=reverse), run(pipe, image, reverse=reverse))
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"image": []}, "is empty"),
+        ({"image": "photo.png"}, "must be a PIL image, an array or a tensor, but is a str"),
+        ({"image": images() * 3}, "values from 0 to 1"),
+        ({"image": images(channels=5)}, "must have 1 channels, but has 5"),
+        ({"num_images_per_input": 2}, "needs `dropout=True`"),
+        ({"num_images_per_input": 0, "dropout": True}, "positive integer"),
+        ({"dropout": True, "generator": generators(range(3))}, "one generator or 2"),
+        ({"reverse": True, "dropout": True}, "this one has none"),
+        ({"output_type": "latent"}, "`output_type`"),
+    ],
+)
+def test_bad_input_is_refused(pipe, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        pipe(**{"image": images(), **arguments})
+
+
+def test_generators_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="makes 3 channels of 1, so `reverse_generator` must make 1 of 3"):
+        ImageTranslationPipeline(unet(), unet())
