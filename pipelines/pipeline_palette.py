@@ -197,6 +197,10 @@ class PalettePipeline(DiffusionPipeline):
             The number of steps of a call that does not say how many: what the scheduler of this pipeline needs.
         default_scale_factor (`float`, *optional*):
             How much larger super-resolution makes images in a call that does not say.
+        conditioning_augmentation (`float`, defaults to 0.0):
+            The highest noise level of the small images that a network for a cascade was trained for: above 0, it
+            expects the level in a channel of its own behind the conditioning image, which is 0 here, where images are
+            clean. See [`CascadePipeline`].
 
     Raises:
         ValueError: if arguments do not fit each other or the network.
@@ -220,6 +224,7 @@ class PalettePipeline(DiffusionPipeline):
         null_class_label: int | None = None,
         default_num_inference_steps: int = 50,
         default_scale_factor: float | None = None,
+        conditioning_augmentation: float = 0.0,
     ):
         super().__init__()
         if tasks is not None:
@@ -233,7 +238,12 @@ class PalettePipeline(DiffusionPipeline):
         in_channels, out_channels = unet.config.in_channels, unet.config.out_channels
         if image_channels is None:
             image_channels = out_channels if out_channels < in_channels else out_channels // 2
-        if image_channels >= in_channels or out_channels not in (image_channels, 2 * image_channels):
+        if not is_number(conditioning_augmentation) or not 0 <= conditioning_augmentation < 1:
+            raise ValueError(
+                f"`conditioning_augmentation` must be from 0 to less than 1, but is {conditioning_augmentation!r}."
+            )
+        num_levels = 1 if conditioning_augmentation > 0 else 0
+        if image_channels + num_levels >= in_channels or out_channels not in (image_channels, 2 * image_channels):
             raise ValueError(
                 f"A network of {in_channels} input and {out_channels} output channels cannot make images of "
                 f"{image_channels} channels from others: it needs conditioning channels in front of the noisy ones."
@@ -260,6 +270,7 @@ class PalettePipeline(DiffusionPipeline):
             null_class_label=null_class_label,
             default_num_inference_steps=default_num_inference_steps,
             default_scale_factor=default_scale_factor,
+            conditioning_augmentation=conditioning_augmentation,
         )
         self._interrupt = False
         self._num_timesteps = 0
@@ -273,7 +284,8 @@ class PalettePipeline(DiffusionPipeline):
 
     @property
     def _conditioning_channels(self) -> int:
-        return self.unet.config.in_channels - self.config.image_channels
+        num_levels = 1 if self.config.conditioning_augmentation > 0 else 0
+        return self.unet.config.in_channels - self.config.image_channels - num_levels
 
     @property
     def _has_classes(self) -> bool:
@@ -931,6 +943,8 @@ class PalettePipeline(DiffusionPipeline):
             noise = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
             conditioning = torch.where(unknown, noise, known)
             unknown = unknown if self._keeps_pixels(task) else None
+        if self.config.conditioning_augmentation > 0:
+            conditioning = F.pad(conditioning, (0, 0, 0, 0, 0, 1))  # one more channel, of the noise level 0
         inputs = {"conditioning": (conditioning, torch.zeros_like(conditioning)), "class_labels": (labels, labels)}
 
         # 3. Timesteps

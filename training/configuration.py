@@ -271,9 +271,11 @@ def _as_arguments(options: dict) -> list[str]:
     arguments = []
     for name, value in options.items():
         if isinstance(value, list):
-            arguments += [f"--{name}", *map(str, value)]
-        elif isinstance(value, dict):
-            arguments.append(f"--{name}={json.dumps(value)}")
+            arguments += [f"--{name}", *map(_as_argument, value)]
         elif value is not None:
-            arguments.append(f"--{name}={value}")
+            arguments.append(f"--{name}={_as_argument(value)}")
     return arguments
+
+
+def _as_argument(value) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)

@@ -53,6 +53,10 @@ class RestorationConfig(DataConfig, EvaluationConfig):
     task_options: JSONObject = option(
         JSONObject(), help="What tasks are told, by task, as JSON or a YAML mapping: '{\"super_resolution\": {...}}'."
     )
+    call_options: JSONObject = option(
+        JSONObject(),
+        help="Arguments of the pipeline's call, by task too: {strength: 0.5} starts from the degraded image.",
+    )
     num_restorations: int = option(1, help="How many restorations of each image are measured; 2 show diversity.")
 
     def __post_init__(self):
@@ -68,6 +72,8 @@ class RestorationConfig(DataConfig, EvaluationConfig):
         self.require(
             not self.task_options or set(self.tasks) != {TRANSLATION}, f"--tasks {TRANSLATION} has no --task_options"
         )
+        unknown = ", ".join(sorted(set(self.call_options) - set(self.tasks)))
+        self.require(not unknown, f"--call_options are for {', '.join(self.tasks)}, not for {unknown}")
         metrics = self.metrics or ()
         needy = [name for name in metrics if name in (*METRICS, "perceptual_distance", "deep_feature_distance")]
         self.require(not needy or self.feature_extractor, f"--metrics {' '.join(needy)} needs --feature_extractor")
@@ -242,6 +248,7 @@ class RestorationEvaluator:
                 "split": self.split,
                 "corruption_seed": self.config.seed,
                 "task_options": dict(self.config.task_options),
+                "call_options": self.config.call_options.get(task, {}),
             },
         )
         values.pop("per_image")
@@ -282,6 +289,7 @@ class RestorationEvaluator:
         images = pipeline(
             **pipeline_inputs(task, corruption),
             **arguments,
+            **self.config.call_options.get(task, {}),
             num_images_per_input=count,
             generator=generators,
             output_type="pt",

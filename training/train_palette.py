@@ -6,14 +6,15 @@ Palette (Saharia et al. 2022) for one task or several at once, SR3 (Saharia et a
 super_resolution`, and any paired translation. The result is a [`PalettePipeline`]. `--prediction_type regression`
 trains the same network to say the image at once, for comparison.
 
-A super-resolver for a cascade, whose inputs are noised so that it forgives the flaws of generated ones (Ho et al.
-2022, "CDM"), is `--tasks super_resolution+denoising`.
+A super-resolver for a [`CascadePipeline`] is `--tasks super_resolution --conditioning_augmentation 0.5`: its small
+images are noised, so that it forgives the flaws of generated ones (Ho et al. 2022, "CDM").
 """
 
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from diffusers import ClassifierFreeGuidance, UNet2DModel
 
 from diffusers_ext.data import ImageDataset
@@ -64,6 +65,11 @@ class PaletteConfig(RestorationConfig, SamplingConfig, TrainingConfig):
     conditioning_dropout: float = option(
         0.0, help="How often the conditioning image is hidden in training, so that guidance works."
     )
+    conditioning_augmentation: float = option(
+        0.0,
+        help="The highest level of Gaussian noise in the small images of super_resolution, for a network that is told "
+        "the level and goes into a cascade (Ho et al. 2022): from 0, none, to less than 1, where only noise is left.",
+    )
     guidance_scales: list[float] = option(
         [1.0], help="The guidance scales to measure, where conditioning images were hidden."
     )
@@ -78,7 +84,7 @@ class PaletteConfig(RestorationConfig, SamplingConfig, TrainingConfig):
         kind = self.prediction_type
         self.require(bool(self.tasks), "--tasks is required: one or several, see --help")
         self.require_at_least(1, "num_train_timesteps")
-        for name in ("conditioning_dropout", "label_dropout"):
+        for name in ("conditioning_dropout", "label_dropout", "conditioning_augmentation"):
             value = getattr(self, name)
             self.require(0 <= value < 1, f"--{name} must be in [0, 1), not {value}")
         self.require(
@@ -90,6 +96,13 @@ class PaletteConfig(RestorationConfig, SamplingConfig, TrainingConfig):
             kind != "regression" or (self.timestep_sampling == "uniform" and self.conditioning_dropout == 0),
             "--prediction_type regression has neither noise levels nor guidance: leave out --timestep_sampling and "
             "--conditioning_dropout",
+        )
+        parts = [task.split("+") for task in self.tasks]
+        self.require(
+            self.conditioning_augmentation == 0
+            or all("super_resolution" in names and not {"inpainting", "uncropping"} & set(names) for names in parts),
+            "--conditioning_augmentation is noise in small images: --tasks must be super_resolution, alone or joined "
+            f"to tasks that hide nothing, not {' '.join(self.tasks)}",
         )
         self.require(
             self.conditioning_dropout > 0 or set(self.guidance_scales) == {1.0},
@@ -132,7 +145,7 @@ class PaletteRecipe(Recipe):
         return dataset
 
     def identity(self) -> dict:
-        names = ("tasks", "noise_conditioning", "conditioning_dropout", "loss_norm")
+        names = ("tasks", "noise_conditioning", "conditioning_dropout", "conditioning_augmentation", "loss_norm")
         options = {name: getattr(self.config, name) for name in names}
         return {**self.objective.identity(), **options, "task_options": dict(self.config.task_options)}
 
@@ -150,8 +163,12 @@ class PaletteRecipe(Recipe):
         num_class_embeds = None
         if self.id2label is not None:
             num_class_embeds = len(self.id2label) + (self.null_class_label is not None)
-        channels = self.config.channels
-        return {"in_channels": 2 * channels, "out_channels": channels, "num_class_embeds": num_class_embeds}
+        channels, is_augmented = self.config.channels, self.config.conditioning_augmentation > 0
+        return {
+            "in_channels": 2 * channels + is_augmented,
+            "out_channels": channels,
+            "num_class_embeds": num_class_embeds,
+        }
 
     def _new_unet(self) -> UNet2DModel:
         config = self.config
@@ -167,6 +184,7 @@ class PaletteRecipe(Recipe):
             "null_class_label": self.null_class_label,
             "id2label": self.id2label,
             "noise_conditioning": self.config.noise_conditioning,
+            "conditioning_augmentation": self.config.conditioning_augmentation,
             **process(self.scheduler),
         }
         found = {**pipeline.unet.config, **pipeline.config, **process(pipeline.scheduler)}
@@ -180,6 +198,9 @@ class PaletteRecipe(Recipe):
         config, clean, labels = self.config, batch["pixel_values"], None
         corruption = self.tasks.mix(batch, draw)
         conditioning, mask = corruption.conditioning_image, corruption.mask
+        if config.conditioning_augmentation > 0:
+            levels = config.conditioning_augmentation * draw.uniform()
+            conditioning = augment_conditioning(conditioning, levels, draw.normal(config.channels, *self.small_size))
         if config.conditioning_dropout > 0:
             conditioning = torch.where(draw.uniform(1, 1, 1) < config.conditioning_dropout, 0.0, conditioning)
         if self.id2label is not None:
@@ -204,8 +225,7 @@ class PaletteRecipe(Recipe):
             with quiet_guiders():
                 guider = ClassifierFreeGuidance(guidance_scale=1.0)
         if any("super_resolution" in task.split("+") for task in config.tasks):
-            options = {**super_resolution.__kwdefaults__, **config.task_options.get("super_resolution", {})}
-            scale_factor = float(options["factor"])
+            scale_factor = self.scale_factor
         return PalettePipeline(
             unet=unet,
             scheduler=self.scheduler,
@@ -216,7 +236,20 @@ class PaletteRecipe(Recipe):
             null_class_label=self.null_class_label,
             default_num_inference_steps=1 if config.prediction_type == "regression" else config.num_inference_steps,
             default_scale_factor=scale_factor,
+            conditioning_augmentation=config.conditioning_augmentation,
         )
+
+    @property
+    def scale_factor(self) -> float:
+        """How much larger super-resolution makes images."""
+        options = self.config.task_options.get("super_resolution", {})
+        return float({**super_resolution.__kwdefaults__, **options}["factor"])
+
+    @property
+    def small_size(self) -> tuple[int, int]:
+        """Height and width of what super-resolution starts from."""
+        height, width = self.config.size
+        return round(height / self.scale_factor), round(width / self.scale_factor)
 
     def sample_grid(self, generate):
         """A row per task: input, output and truth."""
@@ -253,6 +286,26 @@ def restoration_loss(output: torch.Tensor, target: torch.Tensor, mask: torch.Ten
     """
     errors = mask * (output.float() - target.float())
     return (errors.square() if norm == "l2" else errors.abs()).mean(dim=(1, 2, 3))
+
+
+def augment_conditioning(conditioning: torch.Tensor, levels: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """What a super-resolver sees of small images `sqrt(1 - level**2) * image + level * noise` (CDM, section 4.2).
+
+    Enlarging is linear, so the noise is enlarged by itself and comes on top of the enlarged images. The level goes
+    with them, in a channel of its own: a UNet2DModel has no other room for it beside the timestep and the class.
+
+    Args:
+        conditioning: the enlarged images, (N, C, H, W) in [-1, 1].
+        levels: in [0, 1), of shape (N,).
+        noise: standard normal, of the small images' shape (N, C, h, w).
+
+    Returns:
+        (N, C + 1, H, W): the images, then the level.
+    """
+    levels = levels[:, None, None, None]
+    enlarged = F.interpolate(noise, conditioning.shape[2:], mode="bicubic", antialias=True)
+    conditioning = (1 - levels**2).sqrt() * conditioning + levels * enlarged
+    return torch.cat([conditioning, levels.expand_as(conditioning[:, :1])], dim=1)
 
 
 def _build_objective(config: PaletteConfig) -> Objective:

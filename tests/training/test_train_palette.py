@@ -5,17 +5,22 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DDIMScheduler, DiffusionPipeline, UNet2DModel
 from PIL import Image
 
-from diffusers_ext import PalettePipeline
+from diffusers_ext import CascadePipeline, ClassConditionalPipeline, PalettePipeline
 from diffusers_ext.data.corruptions import Corruption, inpainting, uncropping
 from diffusers_ext.training import evaluate
 from diffusers_ext.training.configuration import parse_config
 from diffusers_ext.training.draws import Draw
 from diffusers_ext.training.processes import build_accelerator
 from diffusers_ext.training.restoration import RestorationConfig, Tasks, mean_fill, pipeline_inputs, untrained_methods
-from diffusers_ext.training.train_palette import PaletteConfig, PaletteRecipe, restoration_loss
+from diffusers_ext.training.train_palette import (
+    PaletteConfig,
+    PaletteRecipe,
+    augment_conditioning,
+    restoration_loss,
+)
 from diffusers_ext.training.trainer import Trainer
 from tests.training.runs import tensors
 
@@ -273,6 +278,7 @@ def test_the_same_images_are_measured_beside_methods_without_training(several, t
         "--metrics",
         "psnr",
         "diversity",
+        '--call_options={"denoising": {"strength": 0.5}}',
         f"--output_file={tmp_path / 'restored.json'}",
     ]
     evaluate.main(command)
@@ -287,6 +293,7 @@ def test_the_same_images_are_measured_beside_methods_without_training(several, t
         ("denoising", "model"),
         ("denoising", "model"),
     ]
+    assert [row["provenance"]["call_options"] for row in rows[-2:]] == [{"strength": 0.5}] * 2
     for row in rows:
         assert (row["perceptual_distance_diversity"] > 0) == (row["method"] == "model") and row["psnr"] > 0
     table = (tmp_path / "restored.md").read_text()
@@ -370,6 +377,72 @@ def test_a_folder_of_photographs_of_all_kinds(tmp_path):
     assert pipe(picture, task="inpainting+jpeg_restoration", mask_image=(0, 0, 3, 3)).images[0].size == (8, 8)
 
 
+# Cascades
+
+
+def test_a_super_resolver_for_a_cascade(tmp_path):
+    options = {
+        **DIGITS,
+        "tasks": ["super_resolution"],
+        "task_options": {"super_resolution": {"factor": 2}},
+        "conditioning_augmentation": 0.6,
+        "class_conditional": True,
+        "metrics": ["psnr"],
+        "num_evaluation_samples": 10,
+    }
+    pipe = trained(tmp_path / "first", **options)
+    assert pipe.unet.config.in_channels == 3 and pipe.config.conditioning_augmentation == 0.6
+    assert pipe(images(2, size=4) / 2 + 0.5, class_labels=[3, 4]).images[0].size == (8, 8)
+    base = UNet2DModel(sample_size=4, in_channels=1, out_channels=1, num_class_embeds=11, **UNET)
+    base = ClassConditionalPipeline(base, DDIMScheduler(), id2label=pipe.config.id2label, null_class_label=10)
+    cascade = CascadePipeline.from_pipelines(base, pipe)
+    assert cascade.config.stages["unet_2"]["conditioning_augmentation"] == 0.6
+    arguments = {"conditioning_noise_level": 0.6, "num_inference_steps": 2}
+    assert cascade("three", **arguments).images[0].size == (8, 8)
+
+    start = {**options, "pretrained_model_name_or_path": str(tmp_path / "first"), "unet": {}, "max_train_steps": 1}
+    trained(tmp_path / "second", **start)
+    with pytest.raises(ValueError, match="has in_channels=3, but this run needs 2"):
+        recipe(tmp_path / "third", **{**start, "conditioning_augmentation": 0.0}).networks()
+    with pytest.raises(ValueError, match="has conditioning_augmentation=0.6, but this run needs 0.5"):
+        recipe(tmp_path / "third", **{**start, "conditioning_augmentation": 0.5}).networks()
+
+
+def test_conditioning_is_augmented_in_training_as_in_the_cascade():
+    """What the network is shown and told of small images is the same here and there, at every level."""
+    torch.manual_seed(0)
+    pipe = CascadePipeline(
+        UNet2DModel(sample_size=4, in_channels=1, out_channels=1, **UNET),
+        DDIMScheduler(),
+        UNet2DModel(sample_size=8, in_channels=3, out_channels=1, **UNET),
+        DDIMScheduler(),
+    )
+    # of whole bytes, and pale enough for the bicubic filter not to leave the range
+    small = ((0.5 * images(3, size=4) + 1) * 127.5).round() / 127.5 - 1
+    levels, noise = torch.tensor([0.0, 0.3, 0.9]), torch.randn(3, 1, 4, 4)
+    enlarged = pipe._prepare_conditioning("_2", small, 0.0, 0.0, None)[:, :1]
+    augmented = augment_conditioning(enlarged, levels, noise)
+    for i, level in enumerate(levels.tolist()):
+        noisy = (1 - level**2) ** 0.5 * small[i : i + 1] + level * noise[i : i + 1]
+        expected = pipe._prepare_conditioning("_2", noisy, level, level, None)
+        # images without noise are rounded to bytes
+        torch.testing.assert_close(augmented[i : i + 1], expected, rtol=0, atol=0.01)
+    assert torch.equal(augmented[:1, :1], enlarged[:1])
+
+
+def test_levels_of_augmentation_are_up_to_the_highest(tmp_path):
+    seen = []
+    training = recipe(tmp_path, tasks=["super_resolution"], conditioning_augmentation=0.6)
+    training.unet = training.networks()["unet"]
+    training.unet.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
+    training.minimise = lambda name, losses: None
+    training.step({"pixel_values": images(400)}, draw(range(400)))
+    level = seen[0][:, 1]
+    assert (level.flatten(1).std(dim=1) == 0).all()
+    assert 0 <= level.min() < 0.02 and 0.58 < level.max() < 0.6
+    assert abs(level.mean() - 0.3) < 0.03
+
+
 # Measures
 
 
@@ -418,6 +491,7 @@ def test_methods_without_training_fill_what_is_hidden():
         ({"task_options": {"inpainting": {"shape": 1}}}, "the task 'inpainting' .* cannot be given"),
         ({"task_options": {"inpainting": {"area": 2}}}, "area must be"),
         ({"task_options": {"denoising": {}}}, "there are options for denoising"),
+        ({"call_options": {"denoising": {}}}, "--call_options are for inpainting, not for denoising"),
         ({"tasks": ["translation"]}, "--conditioning_image_column, which names its inputs, need each other"),
         ({"conditioning_image_column": "edges"}, "need each other"),
         ({"noise_conditioning": "gamma"}, "gamma is for epsilon, sample and v_prediction, not for .* flow_prediction"),
@@ -425,6 +499,8 @@ def test_methods_without_training_fill_what_is_hidden():
         ({"guidance_scales": [2.0]}, "need a --conditioning_dropout above 0"),
         ({"conditioning_dropout": 1.0}, r"--conditioning_dropout must be in \[0, 1\)"),
         ({"class_conditional": True}, "--class_conditional needs labels"),
+        ({"conditioning_augmentation": 0.5}, "--tasks must be super_resolution, .*, not inpainting"),
+        ({"conditioning_augmentation": 1.0}, r"--conditioning_augmentation must be in \[0, 1\)"),
         ({"metrics": ["fid"]}, "--metrics fid needs --feature_extractor"),
         ({"metrics": ["psnr", "nonsense"]}, "--metrics must be among psnr, ssim"),
         ({"metrics": ["diversity"], "feature_extractor": "digits"}, "it needs --num_restorations 2 or more"),
