@@ -20,7 +20,7 @@ from functools import partial
 import diffusers
 import torch
 from accelerate import Accelerator, PartialState
-from diffusers import ConfigMixin, SchedulerMixin
+from diffusers import ConfigMixin, DiffusionPipeline, SchedulerMixin
 from tqdm.auto import tqdm
 
 import diffusers_ext
@@ -28,7 +28,7 @@ from diffusers_ext.data import ImageDataset
 from diffusers_ext.hub.atomic import write_text_atomically
 from diffusers_ext.metrics import FeatureOutput, compute_metrics, load_feature_extractor
 from diffusers_ext.metrics.likelihood import LIKELIHOODS, likelihood_rows
-from diffusers_ext.pipelines import ClassConditionalPipeline, PalettePipeline
+from diffusers_ext.pipelines import ClassConditionalPipeline, GANPipeline, PalettePipeline
 from diffusers_ext.training.command import one_sentence, set_up_logging
 from diffusers_ext.training.configuration import Config, option, parse_config
 from diffusers_ext.training.generation import Generation, gather_rows
@@ -84,9 +84,7 @@ class Evaluator:
         if self.extractor is None:
             return []
         count, pipeline = self.config.num_evaluation_samples, generate.pipeline.config
-        labels = None
-        if pipeline.id2label is not None:
-            labels = [list(pipeline.id2label)[i % len(pipeline.id2label)] for i in range(count)]
+        labels = balanced_labels(pipeline.id2label, count)
         guided = (pipeline.null_class_label is not None or generate.pipeline.guider is not None) and labels is not None
         scales = self.config.guidance_scales if guided else [None]
         steps = num_inference_steps or self.config.num_inference_steps
@@ -96,27 +94,50 @@ class Evaluator:
         self, generate: Generation, count: int, labels: list[int] | None, scale: float | None, steps: int
     ) -> dict:
         arguments = {"guidance_scale": scale, "num_inference_steps": steps}
+        provenance = {"scheduler": type(generate.pipeline.scheduler).__name__}
+        return {"guidance_scale": scale, **self.measure(generate, count, labels, provenance, **arguments)}
+
+    def measure(
+        self,
+        generate: Generation,
+        count: int,
+        class_labels: list[int] | None = None,
+        provenance: dict | None = None,
+        **arguments,
+    ) -> dict:
+        """Measure samples of any pipeline.
+
+        Args:
+            generate (`Generation`): samples the pipeline.
+            count (`int`): how many samples.
+            class_labels (`list[int]`, *optional*): a label for each of them.
+            provenance (`dict`, *optional*): how the samples are made, reported beside what is known here.
+            arguments: further arguments of the pipeline's call, reported too.
+
+        Returns:
+            `dict`: see [`compute_metrics`].
+        """
         real = self._real_features(generate.accelerator)
+        scale = arguments.get("guidance_scale")
         progress = tqdm(
-            generate.batches(count, labels, **arguments),
+            generate.batches(count, class_labels, **arguments),
             "Sampling" if scale is None else f"Sampling at guidance scale {scale}",
             disable=not generate.accelerator.is_local_main_process,
         )
-        values = compute_metrics(
+        return compute_metrics(
             real,
             self._features(progress, generate.accelerator),
             self.config.metrics,
             extractor=self.extractor,
-            requested_labels=labels,
-            id2label=generate.pipeline.config.id2label,
+            requested_labels=class_labels,
+            id2label=generate.pipeline.config.get("id2label"),
             provenance={
                 **arguments,
-                "scheduler": type(generate.pipeline.scheduler).__name__,
+                **(provenance or {}),
                 "sampling_seed": generate.seed,
                 "split": self.config.dataset_split,
             },
         )
-        return {"guidance_scale": scale, **values}
 
     def _real_features(self, accelerator: Accelerator) -> FeatureOutput:
         if self._real is None:
@@ -136,6 +157,11 @@ class Evaluator:
         if outputs[0].logits is not None:
             logits = gather_rows([output.logits for output in outputs], accelerator)
         return FeatureOutput(features=features, logits=logits)
+
+
+def balanced_labels(id2label: dict[int, str] | None, count: int) -> list[int] | None:
+    """`count` labels, each class in turn; `None` where there are no classes."""
+    return None if id2label is None else [list(id2label)[i % len(id2label)] for i in range(count)]
 
 
 @dataclass
@@ -228,6 +254,29 @@ def measured_likelihoods(config: EvaluateConfig, dataset: ImageDataset, generate
     return [{**row, "provenance": {**row["provenance"], "split": config.dataset_split}} for row in rows]
 
 
+def load_pipeline(config: EvaluateConfig) -> DiffusionPipeline:
+    """The pipeline to measure, of the class that its folder names, or the one that the options ask for."""
+    name, options = config.pretrained_model_name_or_path, {"cache_dir": config.cache_dir}
+    if config.tasks:
+        return PalettePipeline.from_pretrained(name, **options)
+    class_name = DiffusionPipeline.load_config(name, **options)["_class_name"]
+    is_gan = (class_name[-1] if isinstance(class_name, list) else class_name) == "GANPipeline"
+    return (GANPipeline if is_gan else ClassConditionalPipeline).from_pretrained(name, **options)
+
+
+def measured_gan(config: EvaluateConfig, evaluator: Evaluator, generate: Generation) -> dict:
+    """The measures of the samples of a [`GANPipeline`], with as many of each class.
+
+    Raises:
+        ValueError: for options of diffusion models.
+    """
+    for name in ("schedulers", "num_inference_steps", "likelihoods"):
+        if getattr(config, name):
+            raise ValueError(f"--{name} is not for a GANPipeline, which makes an image in one pass.")
+    count = config.num_evaluation_samples
+    return evaluator.measure(generate, count, balanced_labels(generate.pipeline.config.id2label, count))
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Measure a pipeline as the command line says, and print the rows."""
     config = parse_config(EvaluateConfig, sys.argv[1:] if arguments is None else arguments)
@@ -235,20 +284,26 @@ def main(arguments: list[str] | None = None) -> None:
         accelerator = build_accelerator()
         set_up_logging(accelerator)
         with accelerator.local_main_process_first():
-            pipeline_class = PalettePipeline if config.tasks else ClassConditionalPipeline
-            pipeline = pipeline_class.from_pretrained(config.pretrained_model_name_or_path, cache_dir=config.cache_dir)
-            unet = pipeline.unet.config
-            size = unet.sample_size if isinstance(unet.sample_size, (list, tuple)) else [unet.sample_size] * 2
-            channels = pipeline.config.image_channels if config.tasks else unet.in_channels
-            dataset = config.load_dataset(tuple(size), channels)
+            pipeline = load_pipeline(config)
+            network = pipeline.generator.config if isinstance(pipeline, GANPipeline) else pipeline.unet.config
+            size = network.sample_size
+            size = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
+            channels = network.out_channels if isinstance(pipeline, GANPipeline) else network.in_channels
+            dataset = config.load_dataset(size, pipeline.config.image_channels if config.tasks else channels)
         pipeline.to(accelerator.device)
         pipeline.set_progress_bar_config(disable=True)
         generate = Generation(pipeline, accelerator, config.seed, config.evaluation_batch_size)
         if config.tasks:
             return _evaluate_restoration(config, dataset, generate)
+        if isinstance(pipeline, GANPipeline):
+            return _report(config, accelerator, [measured_gan(config, Evaluator(config, dataset), generate)])
         # The likelihoods first: a process that has none is refused before anything else is measured.
         rows = measured_likelihoods(config, dataset, generate) if config.likelihoods else []
         rows += sample_rows(config, Evaluator(config, dataset), generate) if config.feature_extractor else []
+    _report(config, accelerator, rows)
+
+
+def _report(config: EvaluateConfig, accelerator: Accelerator, rows: list[dict]) -> None:
     if accelerator.is_main_process:
         print(json.dumps(rows, indent=2))
         if config.output_file is not None:

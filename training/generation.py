@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from accelerate import Accelerator
 from diffusers import DiffusionPipeline
+from torch.distributed.nn.functional import all_gather
 
 from diffusers_ext.data.randomness import derive_seed
 
@@ -26,12 +27,19 @@ class Generation:
     seed: int
     batch_size: int
 
-    def batches(self, count: int, class_labels: list[int] | None = None, **arguments) -> Iterator[torch.Tensor]:
+    def batches(
+        self,
+        count: int,
+        class_labels: list[int] | None = None,
+        per_image: dict[str, list] | None = None,
+        **arguments,
+    ) -> Iterator[torch.Tensor]:
         """This process's share of `count` images, those with index % num_processes == process_index.
 
         Args:
             count (`int`): how many images all processes make together.
             class_labels (`list[int]`, *optional*): a label for each of them.
+            per_image (`dict[str, list]`, *optional*): other arguments of the pipeline's call with a value for each.
             arguments: further arguments of the pipeline's call.
 
         Yields:
@@ -39,18 +47,24 @@ class Generation:
         """
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
         own = range(process, count, processes)
+        lists = {**(per_image or {}), **({} if class_labels is None else {"class_labels": class_labels})}
         for start in range(0, len(own), self.batch_size):
             indices = own[start : start + self.batch_size]
-            which = {"batch_size": len(indices)}
-            if class_labels is not None:
-                which = {"class_labels": [class_labels[index] for index in indices]}
+            which = {name: [values[index] for index in indices] for name, values in lists.items()}
+            which = which or {"batch_size": len(indices)}
             generators = [torch.Generator().manual_seed(derive_seed(self.seed, "sample", i)) for i in indices]
             images = self.pipeline(**which, generator=generators, output_type="pt", **arguments).images
             yield images.mul(255).round().to("cpu", torch.uint8)
 
-    def images(self, count: int, class_labels: list[int] | None = None, **arguments) -> torch.Tensor:
+    def images(
+        self,
+        count: int,
+        class_labels: list[int] | None = None,
+        per_image: dict[str, list] | None = None,
+        **arguments,
+    ) -> torch.Tensor:
         """All `count` images in order, on every process: uint8 of shape (count, C, H, W) on the CPU."""
-        return gather_rows(list(self.batches(count, class_labels, **arguments)), self.accelerator)
+        return gather_rows(list(self.batches(count, class_labels, per_image, **arguments)), self.accelerator)
 
 
 def gather_rows(own: list[torch.Tensor], accelerator: Accelerator) -> torch.Tensor:
@@ -75,3 +89,14 @@ def gather_rows(own: list[torch.Tensor], accelerator: Accelerator) -> torch.Tens
     gathered = accelerator.gather(torch.cat([rows, padding]).to(accelerator.device)).cpu()
     by_process = gathered.view(accelerator.num_processes, max(counts), *rows.shape[1:])
     return by_process.transpose(0, 1).flatten(0, 1)[: sum(counts)]
+
+
+def all_rows(own: torch.Tensor) -> torch.Tensor:
+    """The rows (P*N, ...) of all processes, those of process 0 first, with gradients to those that each has itself.
+
+    A loss of each process that is a mean over its own rows, and averaged over processes, thus has the gradient of the
+    one loss over the global batch.
+    """
+    if not torch.distributed.is_initialized():
+        return own
+    return torch.cat(all_gather(own.contiguous()))

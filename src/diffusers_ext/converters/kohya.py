@@ -1,10 +1,10 @@
 """LoRA files of kohya's sd-scripts (as WebUIs read them) to and from those of diffusers, with the same numbers.
 
-    python -m diffusers_ext.converters.kohya lora.safetensors converted/ --base stabilityai/stable-diffusion-xl-base-1.0
+    python -m diffusers_ext.converters.kohya lora.safetensors out/ --base stabilityai/stable-diffusion-xl-base-1.0
 
-The direction follows from the file. kohya's names are those of the original networks with `_` for `.`, so that only the
-networks themselves tell which layer is meant: SD 1.x and 2.x go by diffusers' names, SDXL and SD3 by their authors'.
-SD3 has one layer for query, key and value there. Three adapters of the same input become one of the same rank, others
+The direction follows from the file. kohya's names are those of the original networks with `_` for `.`, so that only
+the networks themselves tell which layer is meant: SD 1.x and 2.x go by diffusers' names, SDXL and SD3 by their
+authors'. SD3 has one layer for query, key and value there. Three adapters of the same input become one of the same rank, others
 one of three times the rank whose three parts don't touch; reading takes either apart again.
 """
 
@@ -22,6 +22,7 @@ from peft.utils.other import get_pattern_key
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 
+from diffusers_ext.hub.alignment import aligned
 from diffusers_ext.hub.atomic import write_bytes_atomically
 
 
@@ -149,7 +150,7 @@ def kohya_layers(pipeline: DiffusionPipeline) -> dict[str, list[Layer]]:
     layers = defaultdict(list)
     for network, name in _modules(pipeline):
         if network.startswith("text_encoder"):
-            number = (network.removeprefix("text_encoder_") if "_2" in network or "_3" in network else "1")
+            number = network.removeprefix("text_encoder_") if "_2" in network or "_3" in network else "1"
             prefix, original = f"lora_te{number if is_numbered else ''}", _text_name(network, name)
         else:
             prefix, original = "lora_unet", name
@@ -200,7 +201,9 @@ def _sdxl_name(name: str, config) -> str | None:
     if name in _SDXL:
         return _SDXL[name]
     per_level = config.layers_per_block + 1
-    match = re.fullmatch(r"(down_blocks|up_blocks)\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)", name)
+    match = re.fullmatch(
+        r"(down_blocks|up_blocks)\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)", name
+    )
     if match:
         level, layer, rest = int(match[2]), int(match[4]), match[5]
         if match[3] == "downsamplers":
@@ -251,9 +254,7 @@ def _separate(found: State, count: int) -> list[tuple]:
         blocks = [part[:, i * rank : (i + 1) * rank] for i, part in enumerate(ups)]
         if torch.equal(torch.block_diag(*blocks), up):
             downs = down.chunk(count)
-            return [
-                (downs[i].contiguous(), blocks[i].contiguous(), alpha / count, scales[i]) for i in range(count)
-            ]
+            return [(downs[i].contiguous(), blocks[i].contiguous(), alpha / count, scales[i]) for i in range(count)]
     return [(down.clone(), part.contiguous(), alpha, scale) for part, scale in zip(ups, scales, strict=True)]
 
 
@@ -311,7 +312,7 @@ def convert_lora_file(source: Path, destination: Path, pipeline: DiffusionPipeli
 
     Args:
         source (`Path`): a safetensors file of kohya's or diffusers' layout.
-        destination (`Path`): the file to write; or a folder, for `pytorch_lora_weights.safetensors` or `lora.safetensors`.
+        destination (`Path`): the file to write, or a folder for it.
         pipeline (`DiffusionPipeline`): the base that the LoRA is for.
 
     Returns:
@@ -324,7 +325,7 @@ def convert_lora_file(source: Path, destination: Path, pipeline: DiffusionPipeli
     else:
         state, notes, name = to_kohya(state, lora_metadata(source), pipeline), {"format": "pt"}, "lora.safetensors"
     file = destination if destination.suffix == ".safetensors" else destination / name
-    write_bytes_atomically(file, save(state, notes))
+    write_bytes_atomically(file, aligned(save(state, notes)))
     return file
 
 

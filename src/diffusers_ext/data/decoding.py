@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import fsspec
@@ -100,16 +101,46 @@ def decode_image(value: Any, channels: int) -> torch.Tensor:
     Raises:
         UnreadableImageError: if this is not an image that can be read whole.
     """
+    pixels = torch.from_numpy(_read(value, lambda image: np.array(_to_mode(image, MODES[channels]))))
+    return pixels.view(*pixels.shape[:2], channels).permute(2, 0, 1)
+
+
+def decode_label_map(value: Any) -> torch.Tensor:
+    """Decode one label map: the numbers that its pixels hold, not the colours that a palette shows them in.
+
+    Args:
+        value: as for `decode_image`.
+
+    Returns:
+        uint8 tensor of shape (1, H, W): the class of each pixel.
+
+    Raises:
+        UnreadableImageError: if this is not an image of one channel, with whole numbers up to 255, that can be read.
+    """
+    return torch.from_numpy(_read(value, _labels))[None]
+
+
+def _read(value: Any, convert: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
+    """What `convert` makes of an upright image."""
     try:
         image = _open(value)
         image.load()
         if image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
             image = ImageOps.exif_transpose(image)
-        image = _to_mode(image, MODES[channels])
+        return convert(image)
     except _READ_ERRORS as error:
         raise UnreadableImageError(_one_line(error)) from error
-    pixels = torch.from_numpy(np.array(image))
-    return pixels.view(*pixels.shape[:2], channels).permute(2, 0, 1)
+
+
+def _labels(image: Image.Image) -> np.ndarray:
+    labels = np.array(image)
+    if labels.ndim != 2 or labels.dtype.kind not in "biu":
+        raise UnreadableImageError(f"a label map has one channel of whole numbers, this image is {image.mode}")
+    if labels.min() < 0 or labels.max() > 255:
+        raise UnreadableImageError(
+            f"labels are whole numbers from 0 to 255, not {labels.min()} to {labels.max()}"
+        )
+    return labels.astype(np.uint8)
 
 
 def _one_line(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """A local folder of image files as a `datasets.Dataset` of paths: nothing is copied, nothing is written.
 
-The layouts are those of `datasets`' imagefolder. That one is not used, because it drops things without a word: of a
+The layouts are those of `datasets`' imagefolder, and captions may also stand in a text file beside each image, as the
+trainers of image generators have them. imagefolder itself is not used, because it drops things without a word: of a
 flat folder with "a.png" and "my test.png" it keeps the second only, of the class folders bus/, car/ and train/ the
 last only, and where one image lies beside the class folders it drops all labels.
 """
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet
-from datasets import ClassLabel, Dataset, Features, Image
+from datasets import ClassLabel, Dataset, Features, Image, List, Value
 
 from diffusers_ext.data.decoding import image_extensions
 from diffusers_ext.data.labels import UNLABELLED, class_names
@@ -53,7 +54,9 @@ def select_images(files: list[str]) -> list[str]:
     return [file for file in files if os.path.splitext(file)[1].lower() in extensions]
 
 
-def load_image_folder(folder: str, files: list[str], label_column: str | None = None) -> dict[str, Dataset]:
+def load_image_folder(
+    folder: str, files: list[str], label_column: str | None = None, captioned: str | None = None
+) -> dict[str, Dataset]:
     """The splits of a folder of images, each with the column "image" (paths) and what else is known.
 
     - Where every folder at the top is named like a split (train/, val/, test2017/ ...), these are the splits;
@@ -62,15 +65,29 @@ def load_image_folder(folder: str, files: list[str], label_column: str | None = 
       column `file_name`, relative to the file, becomes "image"; `x_file_name` becomes another image column, "x".
     - Without, all images are the rows, sorted by path. The folders that hold them are the classes, column "label", if
       there are at least two, or one and `label_column` is "label"; the splits share one list of classes.
+    - If captions are wanted and the metadata have no column "text", it is made of the text files beside the images
+      ("a.txt" for "a.png"), if there are any: each line that is not empty is a caption.
 
     Args:
         folder: where the files are.
         files: `list_files(folder)`.
         label_column: None; "label" to say that folders are classes, whatever their names; or "none" for no classes.
+        captioned: the image column whose captions are wanted, if any are.
 
     Raises:
-        ValueError: if the layout has two readings, or a metadata file is not as described.
+        ValueError: if the layout has two readings, or a metadata or text file is not as described.
     """
+    splits = _load_splits(folder, files, label_column)
+    if captioned is None or any("text" in dataset.column_names for dataset in splits.values()):
+        return splits
+    captions = {split: _text_files(dataset, captioned) for split, dataset in splits.items()}
+    if not any(any(texts) for texts in captions.values()):
+        return splits
+    feature = List(Value("string"))
+    return {split: splits[split].add_column("text", texts, feature=feature) for split, texts in captions.items()}
+
+
+def _load_splits(folder: str, files: list[str], label_column: str | None) -> dict[str, Dataset]:
     images = select_images(files)
     splits = _split_prefixes(folder, images, label_column)
     metadata = [file for file in files if is_metadata(file)]
@@ -206,3 +223,22 @@ def _metadata_dataset(rows: list[dict], columns: list[str]) -> Dataset:
     for name in columns:
         dataset = dataset.cast_column(name, Image(decode=False))
     return dataset
+
+
+def _text_files(dataset: Dataset, image_column: str) -> list[list[str]]:
+    """The lines of the text file beside each image, none where there is none."""
+    if image_column not in dataset.column_names:
+        return []
+    paths = [value["path"] if value else "" for value in dataset[image_column][:]]
+    return [_read_lines(os.path.splitext(path)[0] + ".txt") for path in paths]
+
+
+def _read_lines(path: str) -> list[str]:
+    if not os.path.isfile(path):
+        return []
+    try:
+        # Notepad begins a file with a byte order mark.
+        with open(path, encoding="utf-8-sig") as file:
+            return [line.strip() for line in file if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the captions in {path!r} are not UTF-8: {error}") from error

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from diffusers_ext.data.decoding import UnreadableImageError, decode_image, image_path
+from diffusers_ext.data.buckets import Size
+from diffusers_ext.data.decoding import UnreadableImageError, decode_image, decode_label_map, image_path
 from diffusers_ext.data.sources import Source
 from diffusers_ext.data.transforms import ImageTransform
 
@@ -21,6 +22,10 @@ class ImageDataset(ABC):
     Attributes:
         num_examples (`int | None`): the number of readable images N; None when streaming.
         id2label (`dict[int, str] | None`): the names of the classes; None when unlabelled.
+        captions (`list[str] | None`): the different captions; None when there are none. Those of a stream are met as
+            it is read, and appended then.
+        buckets (`dict[tuple[int, int], int] | None`): the sizes (H, W) that the images are brought to, and how many
+            images each has; None when all have one, `resolution`.
         num_skipped (`int`): the unreadable images that were left out. A stream counts those that this process has met
             so far, each time.
         resolution (`tuple[int, int]`): (H, W).
@@ -31,6 +36,8 @@ class ImageDataset(ABC):
     num_examples: int | None
     num_skipped: int = 0
     cached: bool = False
+    captions: list[str] | None = None
+    buckets: dict[Size, int] | None = None
 
     def __init__(self, source: Source, transform: ImageTransform, channels: int, skip_unreadable_images: bool):
         self.id2label = source.id2label
@@ -48,6 +55,7 @@ class ImageDataset(ABC):
         process_index: int = 0,
         num_processes: int = 1,
         num_workers: int = 0,
+        run_length: int | None = None,
     ) -> Iterator[dict[str, torch.Tensor]]:
         """The endless stream of training batches, from position `start` on.
 
@@ -55,8 +63,11 @@ class ImageDataset(ABC):
         of the set, a function of (seed, epoch), and the stream is one epoch after the other: batches straddle epochs
         and nothing is dropped. Batch k of process r of P holds the positions start + k*P*B + r*B + [0, B). So what is
         at a position depends on the seed only: two processes with half the batch see what one would, and a run that
-        resumes at `start` sees what it would have seen. Crop and flip are functions of (seed, epoch, index in the
-        set). No global random state is read or changed.
+        resumes at `start` sees what it would have seen. Crop, flip and the choice among several captions are functions
+        of (seed, epoch, index in the set). No global random state is read or changed.
+
+        With buckets, each batch is of one of them: from each multiple of `run_length` on, as many positions share one.
+        Every bucket has epochs of its own, and as many runs as it has images; see `BucketOrder`.
 
         Args:
             batch_size: B, of this process.
@@ -66,10 +77,14 @@ class ImageDataset(ABC):
             num_processes: P.
             num_workers: processes (for a stream: threads of one process) that decode in the background. A cached set
                 needs none and starts none.
+            run_length: how many positions in a row share a bucket, a multiple of P*B, which it is by default. The
+                order of a set with buckets depends on it. `start` is lowered to a multiple of it.
 
         Yields:
             "pixel_values", float32 (B, C, H, W) in [-1, 1], for a paired set "conditioning_pixel_values", likewise,
-            and for a labelled set "class_labels", int64 (B,).
+            for a labelled set "class_labels", int64 (B,), and for a captioned one "caption_ids", int64 (B,), indices
+            into `captions`, and "time_ids", int64 (B, 6), what was cut out of which size; see
+            `ImageTransform.time_ids`.
 
         Raises:
             UnreadableImagesError: while streaming, at an unreadable image.
@@ -77,7 +92,12 @@ class ImageDataset(ABC):
         _check_share(batch_size, process_index, num_processes)
         if start < 0 or num_workers < 0:
             raise ValueError(f"start ({start}) and num_workers ({num_workers}) must not be negative")
-        return self._batches(batch_size, operator.index(seed), start, process_index, num_processes, num_workers)
+        whole_batch = batch_size * num_processes
+        run_length = run_length or whole_batch
+        if run_length % whole_batch:
+            raise ValueError(f"run_length ({run_length}) must be a multiple of all processes' batch ({whole_batch})")
+        seed = operator.index(seed)
+        return self._batches(batch_size, seed, start, process_index, num_processes, num_workers, run_length)
 
     def reference_batches(
         self, batch_size: int, process_index: int = 0, num_processes: int = 1, limit: int | None = None
@@ -85,11 +105,12 @@ class ImageDataset(ABC):
         """The set once, in its own order: what generated images are compared with.
 
         Images are cropped in the middle and not flipped. Process r of P gets the rows r, r + P, r + 2P, ... of the
-        first `limit` rows; the last batch may be smaller.
+        first `limit` rows; the last batch may be smaller, and with buckets each where the next image is of another.
 
         Yields:
-            "pixel_values", uint8 (b, C, H, W), for a paired set "conditioning_pixel_values", likewise, and for a
-            labelled set "class_labels", int64 (b,).
+            "pixel_values", uint8 (b, C, H, W), for a paired set "conditioning_pixel_values", likewise, for a labelled
+            set "class_labels", int64 (b,), and for a captioned one "time_ids", int64 (b, 6), and "caption_ids", int64
+            (b,), those of the first caption of each image.
         """
         _check_share(batch_size, process_index, num_processes)
         if limit is not None and limit < 1:
@@ -99,7 +120,7 @@ class ImageDataset(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """32 hexadecimal digits that identify the content: pixels (before resizing) of images and conditioning images,
-        labels and their names, in order.
+        labels and their names, and captions, in order.
 
         A copy of the set elsewhere has the same; paths and times play no role. A stream is known by its columns, its
         classes and its first images only.
@@ -107,7 +128,14 @@ class ImageDataset(ABC):
 
     @abstractmethod
     def _batches(
-        self, batch_size: int, seed: int, start: int, process_index: int, num_processes: int, num_workers: int
+        self,
+        batch_size: int,
+        seed: int,
+        start: int,
+        process_index: int,
+        num_processes: int,
+        num_workers: int,
+        run_length: int,
     ) -> Iterator[dict[str, torch.Tensor]]: ...
 
     @abstractmethod
@@ -120,7 +148,11 @@ class ImageDataset(ABC):
         images = []
         for value in values:
             try:
-                images.append(decode_image(self._source.locate(value), self.channels))
+                located = self._source.locate(value)
+                if images and self._transform.label_maps:
+                    images.append(decode_label_map(located).expand(self.channels, -1, -1))
+                else:
+                    images.append(decode_image(located, self.channels))
             except UnreadableImageError as error:
                 raise UnreadableImageError(str(error), image_path(value)) from error
         sizes = [tuple(image.shape[-2:]) for image in images]

@@ -12,8 +12,10 @@ import psutil
 import torch
 from tqdm.auto import tqdm
 
+from diffusers_ext.data.buckets import BucketOrder, Size
 from diffusers_ext.data.decoding import UnreadableImageError, UnreadableImagesError
 from diffusers_ext.data.image_dataset import ImageDataset, pixel_digest
+from diffusers_ext.data.order import ShuffledOrder
 from diffusers_ext.data.parallel import in_workers, threaded_map
 from diffusers_ext.data.randomness import derive_seed
 from diffusers_ext.data.sources import Source
@@ -43,8 +45,9 @@ class IndexedImageDataset(ImageDataset):
             raise ValueError("the data set has no rows")
         self.cached = self._fits_in_memory() if cache_images is None else cache_images
         self._cache = _ImageCache(len(source.rows))
-        self._labels = source.labels
+        self._labels, self._captions = source.labels, source.captions
         self._read_all()
+        self.captions = None if self._captions is None else self._captions.texts
 
     def fingerprint(self) -> str:
         return self._fingerprint
@@ -74,13 +77,14 @@ class IndexedImageDataset(ImageDataset):
             mininterval=1,
             disable=int(os.environ.get("LOCAL_RANK", 0)) > 0,
         )
-        readable, reasons, content = [], {}, hashlib.blake2b(digest_size=16)
+        readable, sizes, reasons, content = [], [], {}, hashlib.blake2b(digest_size=16)
         for row, image in enumerate(images):
             if isinstance(image, UnreadableImageError):
                 reasons[image.path or f"row {row}"] = str(image)
                 continue
-            digest, pixels = image
+            digest, size, pixels = image
             readable.append(row)
+            sizes.append(size)
             content.update(digest)
             if self.cached:
                 self._cache.append(pixels)
@@ -90,49 +94,78 @@ class IndexedImageDataset(ImageDataset):
             self._labels = self._labels[readable]
             content.update(self._labels.numpy())
         content.update(repr(self.id2label).encode())
+        if self._captions is not None:
+            self._captions = self._captions.select(readable)
+            for row in range(len(readable)):
+                content.update(repr(self._captions.of_row(row)).encode())
+        self._note_sizes(sizes)
         self._fingerprint = content.hexdigest()
         self._source = replace(self._source, rows=rows.select(readable))
         self.num_examples = len(readable)
         self.num_skipped = len(rows) - len(readable)
 
+    def _note_sizes(self, sizes: list[Size]) -> None:
+        """Keep the images' own sizes, and which of the buckets each is in."""
+        self._sizes = torch.tensor(sizes)
+        targets = [self._transform.target(size) for size in sizes]
+        found = {target: index for index, target in enumerate(sorted(set(targets)))}
+        self._bucket_of = torch.tensor([found[target] for target in targets])
+        if self._transform.buckets:
+            self.buckets = dict(zip(found, self._bucket_of.bincount().tolist(), strict=True))
+
     def _values(self, indices: range | list[int]) -> list[tuple[Any, ...]]:
         columns = self._source.rows[indices]
         return list(zip(*(columns[name] for name in self._source.image_columns), strict=True))
 
-    def _read(self, values: tuple[Any, ...]) -> tuple[bytes, torch.Tensor | None] | UnreadableImageError:
-        """The digest and the fitted pixels of a row, or the error that says why there are none."""
+    def _read(self, values: tuple[Any, ...]) -> tuple[bytes, Size, torch.Tensor | None] | UnreadableImageError:
+        """The digest, the size and the fitted pixels of a row, or the error that says why there are none."""
         try:
             images = self._decode(values)
         except UnreadableImageError as error:
             return error
-        return pixel_digest(images), self._transform.fit(*images) if self.cached else None
+        size = tuple(images[0].shape[-2:])
+        return pixel_digest(images), size, self._transform.fit(*images) if self.cached else None
 
-    def _batches(self, batch_size, seed, start, process_index, num_processes, num_workers):
-        generate = functools.partial(self._generate, batch_size, seed, start, process_index, num_processes)
+    def _batches(self, batch_size, seed, start, process_index, num_processes, num_workers, run_length):
+        if self._transform.buckets:
+            order = BucketOrder(self._bucket_of, run_length)
+            start -= start % run_length  # a batch is of one run
+        else:
+            order = ShuffledOrder(self.num_examples)
+        generate = functools.partial(self._generate, order, batch_size, seed, start, process_index, num_processes)
         return in_workers(generate, 0 if self.cached else num_workers)
 
-    def _generate(self, batch_size, seed, start, process_index, num_processes, worker, num_workers):
+    def _generate(self, order, batch_size, seed, start, process_index, num_processes, worker, num_workers):
         for step in itertools.count(worker, num_workers):
-            yield self._batch(seed, start + (step * num_processes + process_index) * batch_size, batch_size)
+            position = start + (step * num_processes + process_index) * batch_size
+            yield self._batch(seed, *order.visits(seed, position, batch_size))
 
-    def _batch(self, seed: int, position: int, size: int) -> dict[str, torch.Tensor]:
-        """The samples at the positions position + [0, size) of the stream."""
-        rows, draws = [], []
-        while size > 0:
-            epoch, offset = divmod(position, self.num_examples)
-            taken = permutation(self.num_examples, seed, epoch)[offset : offset + size]
-            draws += [derive_seed(seed, "augmentation", epoch, index) for index in taken.tolist()]
-            rows.append(taken)
-            position, size = position + len(taken), size - len(taken)
-        indices = torch.cat(rows)
+    def _batch(self, seed: int, indices: torch.Tensor, epochs: list[int]) -> dict[str, torch.Tensor]:
+        """Visits to the images `indices`, each in an epoch."""
+        visits = zip(epochs, indices.tolist(), strict=True)
+        draws = [derive_seed(seed, "augmentation", epoch, index) for epoch, index in visits]
         images = self._transform.flip(self._crops(indices, draws), draws)
-        return self._labelled(indices, to_pixel_values(images))
+        batch = self._labelled(indices, to_pixel_values(images))
+        if self._captions is not None:
+            batch["caption_ids"] = self._captions.draw(indices, epochs, seed)
+            batch["time_ids"] = self._time_ids(indices, draws)
+        return batch
+
+    def _time_ids(self, indices: torch.Tensor, draws: list[int | None]) -> torch.Tensor:
+        sizes = map(tuple, self._sizes[indices].tolist())
+        return torch.tensor([self._transform.time_ids(size, draw) for size, draw in zip(sizes, draws, strict=True)])
 
     def _reference_batches(self, batch_size, process_index, num_processes, limit):
         stop = self.num_examples if limit is None else min(limit, self.num_examples)
-        for start in range(process_index, stop, batch_size * num_processes):
-            indices = torch.arange(start, min(stop, start + batch_size * num_processes), num_processes)
-            yield self._labelled(indices, self._crops(indices))
+        own = torch.arange(self.num_examples)[process_index:stop:num_processes]
+        _, lengths = self._bucket_of[own].unique_consecutive(return_counts=True)
+        for run in own.split(lengths.tolist()):
+            for indices in run.split(batch_size):
+                batch = self._labelled(indices, self._crops(indices))
+                if self._captions is not None:
+                    batch["caption_ids"] = self._captions.first(indices)
+                    batch["time_ids"] = self._time_ids(indices, [None] * len(indices))
+                yield batch
 
     def _labelled(self, indices: torch.Tensor, pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:
         labels = {} if self._labels is None else {"class_labels": self._labels[indices]}
@@ -183,13 +216,6 @@ class _ImageCache:
         else:
             self._stacked[self._length] = image
         self._length += 1
-
-
-@functools.lru_cache(maxsize=2)
-def permutation(num_examples: int, seed: int, epoch: int) -> torch.Tensor:
-    """The order of an epoch, int64 (num_examples,): a function of its arguments."""
-    generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
-    return torch.randperm(num_examples, generator=generator)
 
 
 def available_memory() -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from diffusers_ext.data.buckets import Size
 from diffusers_ext.data.decoding import MODES
 from diffusers_ext.data.image_dataset import ImageDataset
 from diffusers_ext.data.indexed import IndexedImageDataset
@@ -17,7 +18,9 @@ def load_image_dataset(
     split: str = "train",
     image_column: str = "image",
     conditioning_image_column: str | None = None,
+    conditioning_label_maps: bool = False,
     label_column: str | None = None,
+    caption_column: str | None = None,
     resolution: int | Sequence[int] = 64,
     channels: int = 3,
     center_crop: bool = False,
@@ -27,8 +30,9 @@ def load_image_dataset(
     skip_unreadable_images: bool = False,
     cache_dir: str | None = None,
     cache_images: bool | None = None,
+    buckets: Sequence[Size] | None = None,
 ) -> ImageDataset:
-    """Load images, with class labels if there are any, ready to be drawn in batches.
+    """Load images, with class labels if there are any, and captions if they are wanted, ready to be drawn in batches.
 
     Args:
         dataset_name: the name of a data set on the Hub, a local folder, or "digits", the handwritten digits of
@@ -43,8 +47,14 @@ def load_image_dataset(
             is seen of a scene when the image has to be made of it. In a folder of images a metadata file names them,
             as `conditioning_image_file_name`. They are read, resized, cropped and flipped as the images are; their
             size may be another, of the same aspect ratio.
+        conditioning_label_maps: whether the conditioning images are label maps: the class of each pixel as a number up
+            to 255, also where a palette shows it as a colour. Resizing does not mix these numbers, and they come as
+            the levels of all channels.
         label_column: the column with the classes: a ClassLabel, strings or integers (numbered in sorted order). None
             takes "label" if there is such a column and trains without labels otherwise; "none" never takes labels.
+        caption_column: the column with the captions: strings, lists of strings, of which every visit to an image draws
+            one, or a ClassLabel, whose names are the captions. A folder of images has its captions in a metadata file,
+            or in text files beside the images, which are the column "text". None takes none.
         resolution: pixels, H and W in one or as (H, W). Images are resized, up or down, so that the crop just fits.
         channels: 1 (grayscale), 2 (with alpha), 3 (RGB) or 4 (RGBA).
         center_crop: crop the middle instead of a random place.
@@ -55,6 +65,8 @@ def load_image_dataset(
         cache_dir: where `datasets` keeps what it downloads and converts.
         cache_images: keep all images decoded in memory. None does so if they take at most half of the free memory,
             shared by the processes of this machine.
+        buckets: sizes (H, W) in the place of `resolution`, such as `aspect_ratio_buckets` gives: each image is resized
+            and its middle cropped to that of the nearest aspect ratio, and each batch has images of one size.
 
     Returns:
         An `ImageDataset`.
@@ -63,13 +75,18 @@ def load_image_dataset(
         UnreadableImagesError: naming all images that cannot be decoded (a stream names them when it meets them).
         ValueError, FileNotFoundError: for arguments that are impossible or name what is not there.
     """
-    resolution = _check_resolution(resolution)
+    resolution = check_resolution(resolution)
     if channels not in MODES:
         raise ValueError(f"channels must be 1 (grayscale), 2 (with alpha), 3 (RGB) or 4 (RGBA), not {channels!r}")
     if streaming and cache_images:
         raise ValueError("a stream is not kept in memory: pass either streaming or cache_images")
     if shuffle_buffer_size < 1:
         raise ValueError(f"shuffle_buffer_size must be at least 1, not {shuffle_buffer_size}")
+    if streaming and buckets:
+        raise ValueError("the shapes of the images of a stream are not known before: pass either streaming or buckets")
+    if conditioning_label_maps and conditioning_image_column is None:
+        raise ValueError("conditioning_label_maps needs a column of label maps, conditioning_image_column")
+    sizes = tuple(check_resolution(tuple(bucket)) for bucket in buckets or ())
     source = open_source(
         dataset_name,
         dataset_config_name,
@@ -78,16 +95,17 @@ def load_image_dataset(
         image_column,
         conditioning_image_column,
         label_column,
+        caption_column,
         streaming,
         cache_dir,
     )
-    transform = ImageTransform(resolution, center_crop, random_flip)
+    transform = ImageTransform(resolution, center_crop, random_flip, sizes, conditioning_label_maps)
     if streaming:
         return StreamedImageDataset(source, transform, channels, skip_unreadable_images, shuffle_buffer_size)
     return IndexedImageDataset(source, transform, channels, skip_unreadable_images, cache_images)
 
 
-def _check_resolution(resolution: int | Sequence[int]) -> tuple[int, int]:
+def check_resolution(resolution: int | Sequence[int]) -> tuple[int, int]:
     size = tuple(resolution) if isinstance(resolution, (list, tuple)) else (resolution, resolution)
     if len(size) != 2 or not all(isinstance(pixels, int) and pixels >= 1 for pixels in size):
         raise ValueError(f"resolution must be a positive number of pixels or (height, width), not {resolution!r}")

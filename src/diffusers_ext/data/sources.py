@@ -24,6 +24,7 @@ from datasets import (
 from datasets.exceptions import DatasetsError
 from huggingface_hub import metadata_load
 
+from diffusers_ext.data.captions import Captions, check_caption_column, load_captions
 from diffusers_ext.data.folders import is_metadata, list_files, load_image_folder, select_images
 from diffusers_ext.data.labels import UNLABELLED, encode_labels, find_label_column
 
@@ -43,6 +44,8 @@ class Source:
         label_column: the column with the class ids of a stream, None if unlabelled.
         labels: int64 (N,), the class ids of a `Dataset`; None if unlabelled, or in a stream.
         id2label: the names of the classes by id, None if unlabelled.
+        caption_column: the column with the captions, None if there are none.
+        captions: those of a `Dataset`; None if there are none, or in a stream.
         folder: what relative paths in the image columns are relative to.
     """
 
@@ -51,6 +54,8 @@ class Source:
     label_column: str | None = None
     labels: torch.Tensor | None = None
     id2label: dict[int, str] | None = None
+    caption_column: str | None = None
+    captions: Captions | None = None
     folder: str = ""
 
     def locate(self, value: Any) -> Any:
@@ -68,6 +73,7 @@ def open_source(
     image_column: str = "image",
     conditioning_image_column: str | None = None,
     label_column: str | None = None,
+    caption_column: str | None = None,
     streaming: bool = False,
     cache_dir: str | None = None,
 ) -> Source:
@@ -90,13 +96,14 @@ def open_source(
 
         splits = load_digits_dataset()
     elif is_local:
-        splits = _load_folder(folder, dataset_config_name, label_column, streaming, cache_dir)
+        captioned = None if caption_column is None else image_column
+        splits = _load_folder(folder, dataset_config_name, label_column, captioned, streaming, cache_dir)
     else:
         splits = _load(name, dataset_config_name, streaming, cache_dir)
     if split not in splits:
         raise ValueError(f"{name!r} has no split {split!r}, its splits are {', '.join(map(str, splits))}")
     image_columns = [image_column] if conditioning_image_column is None else [image_column, conditioning_image_column]
-    source = _select_columns(splits, split, image_columns, label_column)
+    source = _select_columns(splits, split, image_columns, label_column, caption_column)
     if streaming and isinstance(source.rows, Dataset):
         source = _as_stream(source)
     return replace(source, folder=folder if is_local else "")
@@ -110,7 +117,12 @@ def _load(path: str, config_name: str | None, streaming: bool, cache_dir: str | 
 
 
 def _load_folder(
-    folder: str, config_name: str | None, label_column: str | None, streaming: bool, cache_dir: str | None
+    folder: str,
+    config_name: str | None,
+    label_column: str | None,
+    captioned: str | None,
+    streaming: bool,
+    cache_dir: str | None,
 ) -> dict:
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"there is no folder {folder!r}")
@@ -124,7 +136,7 @@ def _load_folder(
     shards = [file for file in files if file.endswith(_SHARD_EXTENSIONS) and not is_metadata(file)]
     # A preview or two beside the shards is no folder of images.
     if len(images) > len(shards) and config_name is None and not _declares_configs(folder):
-        return load_image_folder(folder, files, label_column)
+        return load_image_folder(folder, files, label_column, captioned)
     if not images and not any(file.endswith(_SHARD_EXTENSIONS + _TABLE_EXTENSIONS) for file in files):
         raise ValueError(f"{folder!r} holds neither images nor data files such as parquet")
     return _load(folder, config_name, streaming, cache_dir)
@@ -139,7 +151,9 @@ def _declares_configs(folder: str) -> bool:
         raise ValueError(f"the header of {card!r} is not YAML: {' '.join(str(error).split())}") from error
 
 
-def _select_columns(splits: dict, split: str, image_columns: list[str], label_column: str | None) -> Source:
+def _select_columns(
+    splits: dict, split: str, image_columns: list[str], label_column: str | None, caption_column: str | None
+) -> Source:
     rows = splits[split]
     if rows.features is None:
         raise ValueError(
@@ -153,7 +167,7 @@ def _select_columns(splits: dict, split: str, image_columns: list[str], label_co
     source = Source(rows, image_columns, label_column)
     if label_column is not None:
         feature = rows.features[label_column]
-        if isinstance(rows, Dataset):
+        if not _is_stream(rows):
             source.labels, source.id2label = encode_labels(rows, label_column, splits.values())
         elif isinstance(feature, ClassLabel):
             source.id2label = dict(enumerate(feature.names))
@@ -162,12 +176,22 @@ def _select_columns(splits: dict, split: str, image_columns: list[str], label_co
                 f"the label column {label_column!r} holds {feature}, whose classes are not known before all rows are "
                 f"read: pass streaming=False, make it a ClassLabel, or pass label_column={UNLABELLED!r}"
             )
-    with_labels = label_column is not None and not isinstance(rows, Dataset)
-    source.rows = rows.select_columns(image_columns + [label_column] * with_labels)
+    if caption_column is not None:
+        check_caption_column(rows.features, caption_column)
+        source.caption_column = caption_column
+    in_stream = [column for column in (label_column, caption_column) if column is not None]
+    source.rows = rows.select_columns(image_columns + list(dict.fromkeys(in_stream)) * _is_stream(rows))
     for column in image_columns:
         if isinstance(rows.features[column], Image):
             source.rows = source.rows.cast_column(column, Image(decode=False))
+    if caption_column is not None and not _is_stream(rows):
+        values, feature = rows[caption_column][:], rows.features[caption_column]
+        source.captions = load_captions(values, feature, caption_column, source.rows[image_columns[0]])
     return source
+
+
+def _is_stream(rows: Dataset | IterableDataset) -> bool:
+    return isinstance(rows, IterableDataset)
 
 
 def _check_image_column(features: Features, image_column: str) -> None:
@@ -184,9 +208,20 @@ def _check_image_column(features: Features, image_column: str) -> None:
 
 def _as_stream(source: Source) -> Source:
     """A set whose rows and classes are known, read as a stream all the same."""
-    rows, label_column = source.rows, None
+    rows, label_column, caption_column = source.rows, None, None
     if source.labels is not None:
         label_column = "label"
         feature = ClassLabel(names=list(source.id2label.values()))
         rows = rows.add_column(label_column, source.labels.tolist(), feature=feature)
-    return replace(source, rows=rows.to_iterable_dataset(), labels=None, label_column=label_column)
+    if source.captions is not None:
+        caption_column = "captions"
+        texts = [source.captions.of_row(row) for row in range(len(rows))]
+        rows = rows.add_column(caption_column, texts, feature=List(Value("string")))
+    return replace(
+        source,
+        rows=rows.to_iterable_dataset(),
+        labels=None,
+        label_column=label_column,
+        captions=None,
+        caption_column=caption_column,
+    )

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from datasets import IterableDataset
 
+from diffusers_ext.data.captions import MissingCaptionError, choose, read_captions
 from diffusers_ext.data.decoding import UnreadableImageError, UnreadableImagesError
 from diffusers_ext.data.image_dataset import ImageDataset, pixel_digest
 from diffusers_ext.data.labels import UNLABELLED, is_missing
@@ -35,7 +36,9 @@ class _Row(NamedTuple):
 class _Sample(NamedTuple):
     pixels: torch.Tensor  # (C or 2C, H, W) uint8, cropped
     label: int | None
-    draw: int
+    caption: str | None
+    time_ids: tuple[int, ...]
+    draw: int | None
 
 
 class StreamedImageDataset(ImageDataset):
@@ -59,6 +62,9 @@ class StreamedImageDataset(ImageDataset):
     ):
         super().__init__(source, transform, channels, skip_unreadable_images)
         self._shuffle_buffer_size = shuffle_buffer_size
+        self._caption_ids: dict[str, int] = {}
+        if source.caption_column is not None:
+            self.captions = []
 
     def fingerprint(self) -> str:
         content = hashlib.blake2b(repr(self.id2label).encode(), digest_size=16)
@@ -68,9 +74,11 @@ class StreamedImageDataset(ImageDataset):
             except UnreadableImageError:
                 continue
             content.update(repr(self._label(row)).encode())
+            if self.captions is not None:
+                content.update(repr(self._row_captions(row)).encode())
         return content.hexdigest()
 
-    def _batches(self, batch_size, seed, start, process_index, num_processes, num_workers):
+    def _batches(self, batch_size, seed, start, process_index, num_processes, num_workers, run_length):
         generate = functools.partial(
             self._generate, batch_size, seed, start, process_index, num_processes, num_workers
         )
@@ -79,7 +87,7 @@ class StreamedImageDataset(ImageDataset):
             if unreadable:
                 raise UnreadableImagesError(unreadable)
             self.num_skipped += num_skipped
-            yield batch
+            yield self._with_caption_ids(batch)
 
     def _generate(self, batch_size, seed, start, process_index, num_processes, num_threads, worker, num_workers):
         """Batches, each with the number of images replaced in it, and with the unreadable images that end the stream.
@@ -99,23 +107,34 @@ class StreamedImageDataset(ImageDataset):
             if lost:
                 yield {}, 0, lost
                 return
-            pixels, labels, draws = zip(*(sample for sample, _ in batch), strict=True)
-            images = self._transform.flip(torch.stack(pixels), draws)
+            samples_read = [sample for sample, _ in batch]
+            images = torch.stack([sample.pixels for sample in samples_read])
+            images = self._transform.flip(images, [sample.draw for sample in samples_read])
             num_skipped = sum(bool(failed) for _, failed in batch)
-            yield self._labelled(to_pixel_values(images), labels), num_skipped, {}
+            yield self._described(to_pixel_values(images), samples_read), num_skipped, {}
 
     def _sample(self, seed: int, window: tuple[_Row, ...]) -> tuple[_Sample | None, dict[str, str]]:
         """The first readable image of a window, None if there is none, and why those before it are not."""
         unreadable = {}
         for row in window:
             try:
-                image = self._transform.fit(*self._decode(self._values(row)))
+                return self._read(row, seed), unreadable
             except UnreadableImageError as error:
                 unreadable[error.path or f"image {row.index} of epoch {row.epoch}"] = str(error)
-                continue
-            draw = derive_seed(seed, "augmentation", row.epoch, row.index)
-            return _Sample(self._transform.crop(image, draw), self._label(row), draw), unreadable
         return None, unreadable
+
+    def _read(self, row: _Row, seed: int | None = None) -> _Sample:
+        """A row as it is seen in training, or without a seed its middle; raises UnreadableImageError."""
+        images = self._decode(self._values(row))
+        fitted, size = self._transform.fit(*images), tuple(images[0].shape[-2:])
+        if seed is None:
+            pixels, draw = self._transform.center(fitted), None
+        else:
+            draw = derive_seed(seed, "augmentation", row.epoch, row.index)
+            pixels = self._transform.crop(fitted, draw)
+        return _Sample(
+            pixels, self._label(row), self._caption(row, seed), self._transform.time_ids(size, draw), draw
+        )
 
     def _values(self, row: _Row) -> tuple[Any, ...]:
         return tuple(row.columns[name] for name in self._source.image_columns)
@@ -131,9 +150,40 @@ class StreamedImageDataset(ImageDataset):
             )
         return label
 
-    def _labelled(self, pixel_values: torch.Tensor, labels: Sequence[int | None]) -> dict[str, torch.Tensor]:
-        named = {} if self.id2label is None else {"class_labels": torch.tensor(labels, dtype=torch.int64)}
-        return self._named(pixel_values) | named
+    def _caption(self, row: _Row, seed: int | None = None) -> str | None:
+        """The caption of a row, drawn from those that it has; the first without a seed."""
+        if self.captions is None:
+            return None
+        texts = self._row_captions(row)
+        return texts[0 if seed is None else choose(len(texts), seed, row.epoch, row.index)]
+
+    def _row_captions(self, row: _Row) -> list[str]:
+        column = self._source.caption_column
+        texts = read_captions(row.columns[column], self._source.rows.features[column])
+        if not texts:
+            raise MissingCaptionError(f"image {row.index} of epoch {row.epoch} has no caption", column)
+        return texts
+
+    def _described(self, pixel_values: torch.Tensor, samples: Sequence[_Sample]) -> dict:
+        """A batch, with its captions as they are: a worker process does not know which were met before."""
+        batch = self._named(pixel_values)
+        if self.id2label is not None:
+            batch["class_labels"] = torch.tensor([sample.label for sample in samples], dtype=torch.int64)
+        if self.captions is not None:
+            batch["captions"] = [sample.caption for sample in samples]
+            batch["time_ids"] = torch.tensor([sample.time_ids for sample in samples])
+        return batch
+
+    def _with_caption_ids(self, batch: dict) -> dict[str, torch.Tensor]:
+        if self.captions is not None:
+            batch["caption_ids"] = torch.tensor([self._caption_id(text) for text in batch.pop("captions")])
+        return batch
+
+    def _caption_id(self, text: str) -> int:
+        if text not in self._caption_ids:
+            self._caption_ids[text] = len(self.captions)
+            self.captions.append(text)
+        return self._caption_ids[text]
 
     def _shuffled_rows(self, seed: int) -> Iterator[_Row]:
         """All epochs, one after the other."""
@@ -145,19 +195,18 @@ class StreamedImageDataset(ImageDataset):
         rows = itertools.islice(_rows(self._source.rows), process_index, limit, num_processes)
         samples = (sample for sample in map(self._reference_sample, rows) if sample is not None)
         while batch := list(itertools.islice(samples, batch_size)):
-            pixels, labels = zip(*batch, strict=True)
-            yield self._labelled(torch.stack(pixels), labels)
+            images = torch.stack([sample.pixels for sample in batch])
+            yield self._with_caption_ids(self._described(images, batch))
 
-    def _reference_sample(self, row: _Row) -> tuple[torch.Tensor, int | None] | None:
-        """The middle of an image, and its label; None for an unreadable one, which nothing stands in for here."""
+    def _reference_sample(self, row: _Row) -> _Sample | None:
+        """The middle of an image, and what is known of it; None for an unreadable one, which has no stand-in here."""
         try:
-            image = self._transform.fit(*self._decode(self._values(row)))
+            return self._read(row)
         except UnreadableImageError as error:
             if not self._skip_unreadable_images:
                 raise UnreadableImagesError({error.path or f"row {row.index}": str(error)}) from error
             self.num_skipped += 1
             return None
-        return self._transform.center(image), self._label(row)
 
 
 def _rows(rows: IterableDataset, epoch: int = 0) -> Iterator[_Row]:

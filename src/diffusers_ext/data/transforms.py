@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from diffusers_ext.data.buckets import Size, nearest_bucket
+
 
 @dataclass(frozen=True)
 class ImageTransform:
@@ -23,34 +25,70 @@ class ImageTransform:
         resolution: (height, width) of the result.
         center_crop: crop the middle rather than a random place.
         random_flip: mirror half of the images, at random.
+        buckets: other (height, width) of the result, of which an image gets the nearest to its own shape; its middle
+            is taken.
+        label_maps: whether all images but the first are label maps, whose values must not be mixed.
     """
 
-    resolution: tuple[int, int]
+    resolution: Size
     center_crop: bool = False
     random_flip: bool = False
+    buckets: tuple[Size, ...] = ()
+    label_maps: bool = False
+
+    def target(self, size: Size) -> Size:
+        """The (height, width) that an image of `size` ends with."""
+        return nearest_bucket(size, self.buckets) if self.buckets else self.resolution
 
     def fit(self, *images: torch.Tensor) -> torch.Tensor:
         """(C, h, w) uint8, any size -> (C, h', w') uint8 that the crop just fits in; cropped with `center_crop`.
 
         Several images of one scene become one of so many times the channels; the size is that of the first.
         """
-        size = cover_size(images[0].shape[-2:], self.resolution)
-        image = torch.cat([resize(image, size) for image in images])
-        return (self.center(image) if self.center_crop else image).contiguous()
+        target = self.target(images[0].shape[-2:])
+        size = cover_size(images[0].shape[-2:], target)
+        resize_other = resize_labels if self.label_maps else resize
+        image = torch.cat([resize(images[0], size), *(resize_other(image, size) for image in images[1:])])
+        return (center(image, target) if self.center_crop or self.buckets else image).contiguous()
 
     def crop(self, image: torch.Tensor, draw: int) -> torch.Tensor:
         """The crop of a fitted image that `draw` (a 63-bit integer, uniform) chooses: a (C, H, W) view."""
+        if self.buckets:
+            return image
         height, width = self.resolution
-        # Bits 1..31 and 32..62; bit 0 belongs to the flip. Taking the high part of a product keeps them uniform.
-        top = ((draw >> 1 & 0x7FFFFFFF) * (image.shape[-2] - height + 1)) >> 31
-        left = ((draw >> 32) * (image.shape[-1] - width + 1)) >> 31
+        top, left = self._corner(image.shape[-2:], draw)
         return image[..., top : top + height, left : left + width]
+
+    def _corner(self, size: Size, draw: int) -> tuple[int, int]:
+        # Bits 1..31 and 32..62; bit 0 belongs to the flip. Taking the high part of a product keeps them uniform.
+        top = ((draw >> 1 & 0x7FFFFFFF) * (size[0] - self.resolution[0] + 1)) >> 31
+        left = ((draw >> 32) * (size[1] - self.resolution[1] + 1)) >> 31
+        return top, left
 
     def center(self, image: torch.Tensor) -> torch.Tensor:
         """The middle of a fitted image: a (C, H, W) view."""
-        height, width = self.resolution
-        top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
-        return image[..., top : top + height, left : left + width]
+        return image if self.buckets else center(image, self.resolution)
+
+    def time_ids(self, size: Size, draw: int | None = None) -> tuple[int, ...]:
+        """What SDXL is told of an image of `size` (Podell et al. 2023, section 2.2), in pixels.
+
+        Args:
+            size: (height, width) before it was fitted.
+            draw: what chose crop and flip; None for the middle.
+
+        Returns:
+            The height and width before, top and left of the crop in the resized (and mirrored) image, and the height
+            and width now.
+        """
+        target = self.target(size)
+        fitted = cover_size(size, target)
+        if draw is None or self.center_crop or self.buckets:
+            top, left = middle(fitted, target)
+        else:
+            top, left = self._corner(fitted, draw)
+        if draw is not None and self.random_flip and draw & 1:
+            left = fitted[1] - target[1] - left
+        return (*size, top, left, *target)
 
     def flip(self, images: torch.Tensor, draws: list[int]) -> torch.Tensor:
         """(B, C, H, W), mirrored in place where `random_flip` is set and the draw is odd."""
@@ -60,7 +98,19 @@ class ImageTransform:
         return images.index_copy_(0, rows, images.index_select(0, rows).flip(-1))
 
 
-def cover_size(size: tuple[int, int], resolution: tuple[int, int]) -> tuple[int, int]:
+def middle(size: Size, part: Size) -> tuple[int, int]:
+    """Where the upper left corner of the middle of an image is."""
+    return (size[0] - part[0]) // 2, (size[1] - part[1]) // 2
+
+
+def center(image: torch.Tensor, size: Size) -> torch.Tensor:
+    """The middle (C, H, W) of an image that is at least of `size`, as a view."""
+    height, width = size
+    top, left = middle(image.shape[-2:], size)
+    return image[..., top : top + height, left : left + width]
+
+
+def cover_size(size: Size, resolution: Size) -> Size:
     """The smallest (height, width) of the aspect ratio of `size` that covers `resolution`, exact on the tight side."""
     height, width = size
     if height * resolution[1] <= width * resolution[0]:
@@ -68,7 +118,12 @@ def cover_size(size: tuple[int, int], resolution: tuple[int, int]) -> tuple[int,
     return max(resolution[0], round(height * resolution[1] / width)), resolution[1]
 
 
-def resize(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def resize_labels(image: torch.Tensor, size: Size) -> torch.Tensor:
+    """Resize a (C, h, w) uint8 label map to `size`: each pixel has the label of the nearest one."""
+    return F.interpolate(image[None], size=tuple(size), mode="nearest-exact")[0]
+
+
+def resize(image: torch.Tensor, size: Size) -> torch.Tensor:
     """Resize a (C, h, w) uint8 image to `size`; an image of that size is returned as it is.
 
     With an alpha channel (2 or 4 channels) colours are weighted by it, so that what transparent pixels hide does not
@@ -85,7 +140,7 @@ def resize(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return torch.cat([colour, alpha]).to(torch.uint8)
 
 
-def _interpolate(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def _interpolate(image: torch.Tensor, size: Size) -> torch.Tensor:
     return F.interpolate(image[None], size=size, mode="bicubic", antialias=True)[0]
 
 

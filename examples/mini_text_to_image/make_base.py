@@ -1,0 +1,119 @@
+"""A Stable Diffusion pipeline small enough for a laptop: an untrained text encoder and UNet around a trained VAE.
+
+    python examples/mini_text_to_image/make_base.py --vae outputs/mini/vae/autoencoder --output_dir outputs/mini/base
+
+Training it from nothing is what training/train_text_to_image.py does. The tokenizer knows all bytes, so it reads any
+text, and has learned to read the words of the captions as one token each.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from diffusers_ext.data import ImageDataset, load_image_dataset
+
+
+PROMPT_LENGTH = 24  # tokens
+WIDTH = 64  # of what the text encoder says of each token
+VOCABULARY_SIZE = 1000  # at most; a few captions have fewer pieces of words
+
+
+def make_tokenizer(captions: list[str]) -> CLIPTokenizer:
+    """A token for each byte, within a word and at its end, and one for each frequent piece of a word."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    letters = [chr(byte) for byte in printable]
+    letters += [chr(256 + index) for index in range(256 - len(printable))]  # as GPT-2's tokenizer writes other bytes
+    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    bytes_only = CLIPTokenizer(vocab={word: index for index, word in enumerate(words)}, merges=[])
+    learned = bytes_only.train_new_from_iterator(captions, VOCABULARY_SIZE, show_progress=False)
+    merges = [tuple(pair) for pair in json.loads(learned.backend_tokenizer.to_str())["model"]["merges"]]
+    words += ["".join(pair) for pair in merges]
+    vocabulary = {word: index for index, word in enumerate(words)}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=PROMPT_LENGTH)
+
+
+def make_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=WIDTH,
+            intermediate_size=2 * WIDTH,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=PROMPT_LENGTH,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def make_unet(latent_size: int, latent_channels: int) -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=latent_size,
+        in_channels=latent_channels,
+        out_channels=latent_channels,
+        block_out_channels=(32, 64),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        norm_num_groups=8,
+        attention_head_dim=4,
+        cross_attention_dim=WIDTH,
+    )
+
+
+def latent_std(vae: AutoencoderKL, dataset: ImageDataset) -> float:
+    """The standard deviation of all values of the latents of a data set."""
+    with torch.no_grad():
+        batches = dataset.reference_batches(100, limit=dataset.num_examples)
+        latents = [vae.encode(batch["pixel_values"].float() / 127.5 - 1).latent_dist.mean for batch in batches]
+    return torch.cat(latents).std().item()
+
+
+def make_base(vae_folder: str, data_folder: str, output_dir: str, seed: int) -> None:
+    """Write the pipeline."""
+    vae = AutoencoderKL.from_pretrained(vae_folder)
+    resolution = vae.config.sample_size
+    dataset = load_image_dataset(
+        train_data_dir=data_folder, resolution=resolution, label_column="none", caption_column="text"
+    )
+    # The denoiser expects latents of about unit variance (Rombach et al. 2022, appendix G).
+    vae.register_to_config(scaling_factor=1 / latent_std(vae, dataset))
+    torch.manual_seed(seed)
+    tokenizer = make_tokenizer(dataset.captions)
+    latent_size = resolution // 2 ** (len(vae.config.block_out_channels) - 1)
+    pipeline = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=make_text_encoder(tokenizer),
+        tokenizer=tokenizer,
+        unet=make_unet(latent_size, vae.config.latent_channels),
+        scheduler=DDIMScheduler(
+            beta_schedule="squaredcos_cap_v2",
+            prediction_type="v_prediction",
+            timestep_spacing="trailing",
+            clip_sample=False,
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(output_dir)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--vae", default="outputs/mini/vae/autoencoder", help="The folder of an AutoencoderKL.")
+    parser.add_argument("--data_dir", default="outputs/mini/data/captioned", help="Captioned images.")
+    parser.add_argument("--output_dir", default="outputs/mini/base", help="Where the pipeline goes.")
+    parser.add_argument("--seed", type=int, default=0, help="The seed of the random weights.")
+    options = parser.parse_args()
+    make_base(options.vae, options.data_dir, options.output_dir, options.seed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Pairs of images that lie side by side in one file, as those of the pix2pix data sets do."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from diffusers_ext.data.decoding import UnreadableImageError, image_path
+from diffusers_ext.data.image_dataset import ImageDataset
+from diffusers_ext.data.indexed import IndexedImageDataset
+from diffusers_ext.data.loading import check_resolution
+from diffusers_ext.data.sources import open_source
+from diffusers_ext.data.transforms import ImageTransform
+
+
+class SideBySideImageDataset(IndexedImageDataset):
+    """A paired set (see `ImageDataset`): the left halves are the conditioning images, the right halves the images."""
+
+    def _decode(self, values: tuple[Any, ...]) -> list[torch.Tensor]:
+        (image,) = super()._decode(values)
+        width = image.shape[-1]
+        if width % 2 != 0:
+            raise UnreadableImageError(
+                f"two images side by side have an even width, and this file {width} pixels", image_path(values[0])
+            )
+        left, right = image.chunk(2, dim=-1)
+        return [right, left]
+
+    def _named(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        right, left = (half.contiguous() for half in images.split(self.channels, dim=1))
+        return {"pixel_values": right, "conditioning_pixel_values": left}
+
+
+def load_side_by_side_dataset(
+    resolution: int | Sequence[int] = 256,
+    channels: int = 3,
+    center_crop: bool = False,
+    random_flip: bool = False,
+    skip_unreadable_images: bool = False,
+    cache_images: bool | None = None,
+    **source,
+) -> ImageDataset:
+    """Load pairs of images A and B, each pair one file that is twice as wide: A | B.
+
+    Args:
+        resolution: of one image.
+        channels, center_crop, random_flip, skip_unreadable_images, cache_images: see `load_image_dataset`.
+        source: what says where the files are: `dataset_name`, `train_data_dir`, `split`, `image_column` and so on, see
+            `load_image_dataset`.
+
+    Returns:
+        A paired `ImageDataset`, B made from A.
+
+    Raises:
+        UnreadableImagesError: naming the files that cannot be decoded, or have an odd width.
+        ValueError, FileNotFoundError: for arguments that are impossible or name what is not there.
+    """
+    transform = ImageTransform(check_resolution(resolution), center_crop, random_flip)
+    return SideBySideImageDataset(open_source(**source), transform, channels, skip_unreadable_images, cache_images)

@@ -1,0 +1,100 @@
+"""Images of one or several subjects as one captioned set: the few photographs that a model is personalised with."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from datasets import Dataset, concatenate_datasets
+
+from diffusers_ext.data.buckets import Size
+from diffusers_ext.data.captions import Captions
+from diffusers_ext.data.indexed import IndexedImageDataset
+from diffusers_ext.data.loading import check_resolution
+from diffusers_ext.data.sources import Source, open_source
+from diffusers_ext.data.transforms import ImageTransform
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One thing, and where its images are.
+
+    Attributes:
+        prompt: the caption of each of its images, if they have none of their own.
+        train_data_dir, dataset_name, dataset_config_name: where they are, as in `load_image_dataset`.
+    """
+
+    prompt: str | None
+    train_data_dir: str | None = None
+    dataset_name: str | None = None
+    dataset_config_name: str | None = None
+
+
+def load_subjects(
+    subjects: Sequence[Subject],
+    resolution: int | Sequence[int] = 64,
+    channels: int = 3,
+    center_crop: bool = False,
+    random_flip: bool = False,
+    skip_unreadable_images: bool = False,
+    cache_images: bool | None = None,
+    buckets: Sequence[Size] | None = None,
+    caption_column: str | None = None,
+    **where,
+) -> IndexedImageDataset:
+    """Load the images of all subjects as one set, whose `class_labels` tell the subjects apart, in their order.
+
+    Args:
+        subjects: at least one.
+        caption_column: the column of the images' own captions, see `load_image_dataset`; None takes the prompts of
+            the subjects.
+        where: `split`, `image_column` and `cache_dir` of `load_image_dataset`, for all subjects; so are the others.
+
+    Raises:
+        ValueError: if a subject has neither prompt nor captions, or if images are stored in different ways.
+        UnreadableImagesError, FileNotFoundError: see `load_image_dataset`.
+    """
+    sources = [_open(subject, caption_column, where) for subject in subjects]
+    counts = torch.tensor([len(source.rows) for source in sources])
+    names = [subject.prompt or subject.train_data_dir or subject.dataset_name for subject in subjects]
+    merged = replace(
+        sources[0],
+        rows=_rows(sources),
+        labels=torch.repeat_interleave(torch.arange(len(sources)), counts),
+        id2label=dict(enumerate(names)) if len(subjects) > 1 else None,
+        captions=Captions.of_rows(
+            texts for source in sources for texts in map(source.captions.of_row, range(len(source.rows)))
+        ),
+    )
+    sizes = tuple(check_resolution(tuple(bucket)) for bucket in buckets or ())
+    transform = ImageTransform(check_resolution(resolution), center_crop, random_flip, sizes)
+    return IndexedImageDataset(merged, transform, channels, skip_unreadable_images, cache_images)
+
+
+def _open(subject: Subject, caption_column: str | None, where: dict) -> Source:
+    source = open_source(
+        subject.dataset_name,
+        subject.dataset_config_name,
+        subject.train_data_dir,
+        label_column="none",
+        caption_column=caption_column,
+        **where,
+    )
+    if caption_column is not None:
+        return source
+    if not (subject.prompt or "").strip():
+        raise ValueError(
+            f"the images of {subject.train_data_dir or subject.dataset_name!r} need a prompt, or a column of captions"
+        )
+    return replace(source, captions=Captions.of_rows([subject.prompt] for _ in range(len(source.rows))))
+
+
+def _captions(source: Source) -> Iterable[list[str]]:
+    return map(source.captions.of_row, range(len(source.rows)))
+
+
+def _rows(sources: list[Source]) -> Dataset:
+    """The rows of all sources, one source after the other."""
+    features = [source.rows.features for source in sources]
+    if any(other != features[0] for other in features[1:]):
+        raise ValueError(f"the images of all subjects must be stored in one way, not as {features[0]} and otherwise")
+    return concatenate_datasets([source.rows for source in sources])

@@ -1,0 +1,251 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+from safetensors.torch import load_file, save_file
+
+from diffusers_ext.converters.kohya import convert_lora_file, from_kohya, is_kohya, to_kohya
+from diffusers_ext.training.base_models import load_base_model
+from diffusers_ext.training.lora import FILE, LoraConfig, adapted, add_adapters, save_adapters
+from diffusers_ext.training.saving import write_whole
+from tests.training.runs import environment
+from tests.training.text_to_image_models import FAMILIES, SIZE, tiny_base
+
+
+ADAPTERS = [
+    ("sd1", {}),
+    ("sd1", {"use_dora": True, "lora_targets": ["to_q", "conv1"]}),
+    ("sd2", {"lora_alpha": 1}),
+    ("sdxl", {"lora_targets": ["to_k", "conv1", "conv2", "conv", "conv_shortcut", "conv_in", "conv_out", "linear_2"]}),
+    ("sdxl", {"lora_targets": ["all-linear"], "lora_alpha": 3}),
+    ("sd3", {}),
+    ("sd3", {"lora_targets": ["attn.to_q", "attn.to_k", "attn.to_v", "ff.net.2", "proj_out"], "use_dora": True}),
+]
+
+
+def pipeline(family) -> DiffusionPipeline:
+    absent = {"text_encoder_3": None, "tokenizer_3": None} if family == "sd3" else {}
+    loaded = DiffusionPipeline.from_pretrained(tiny_base(family), **absent)
+    loaded.set_progress_bar_config(disable=True)
+    return loaded
+
+
+def image(pipe) -> np.ndarray:
+    options = {"num_inference_steps": 2, "height": SIZE, "width": SIZE, "output_type": "np"}
+    return pipe("picture 1", generator=torch.Generator().manual_seed(0), **options).images
+
+
+def random_adapters(folder, family, **options):
+    """A LoRA file of diffusers with random numbers, and the image that it makes."""
+    base = load_base_model(tiny_base(family))
+    base.freeze(torch.device("cpu"))
+    add_adapters(base, LoraConfig(lora_rank=2, **options), train_text_encoders=True)
+    numbers = torch.Generator().manual_seed(1)
+    for network in adapted(base).values():
+        for name, weight in network.named_parameters():
+            if "lora_A" in name or "lora_B" in name:
+                weight.data.normal_(0, 0.3, generator=numbers)
+    write_whole(lambda unfinished: save_adapters(base, unfinished), folder, last=FILE)
+    base.pipeline.set_progress_bar_config(disable=True)
+    return folder / FILE, image(base.pipeline)
+
+
+def assert_same_tensors(one, other):
+    one, other = load_file(one), load_file(other)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(value, other[name]) and value.dtype == other[name].dtype for name, value in one.items())
+
+
+@pytest.mark.parametrize(("family", "options"), ADAPTERS, ids=lambda value: value if isinstance(value, str) else "")
+def test_the_way_there_and_back_is_exact(tmp_path, family, options):
+    file, expected = random_adapters(tmp_path / "diffusers", family, **options)
+    pipe = pipeline(family)
+    there = convert_lora_file(file, tmp_path / "kohya.safetensors", pipe)
+    back = convert_lora_file(there, tmp_path / "back", pipe)
+    again = convert_lora_file(back, tmp_path / "again.safetensors", pipe)
+    assert is_kohya(load_file(there)) and not is_kohya(load_file(back))
+    assert_same_tensors(file, back)
+    assert_same_tensors(there, again)
+    before = image(pipe)
+    pipe.load_lora_weights(str(back.parent))
+    assert np.array_equal(image(pipe), expected) and not np.array_equal(before, expected)
+
+
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
+def test_diffusers_reads_kohya_s_layout_as_we_write_it(tmp_path, family):
+    file, expected = random_adapters(tmp_path, family, lora_alpha=3, lora_targets=["to_q", "to_v", "conv1"])
+    pipe = pipeline(family)
+    pipe.load_lora_weights(str(convert_lora_file(file, tmp_path / "kohya.safetensors", pipe)))
+    assert np.array_equal(image(pipe), expected)
+
+
+def kohya_adapter(name, outputs, inputs, rank=2, alpha=1.0):
+    numbers = torch.Generator().manual_seed(2)
+    return {
+        f"{name}.lora_down.weight": torch.randn(rank, inputs, generator=numbers),
+        f"{name}.lora_up.weight": torch.randn(outputs, rank, generator=numbers),
+        f"{name}.alpha": torch.tensor(alpha),
+    }
+
+
+def test_names_of_sd_scripts():
+    """Names of published files: SD by diffusers' names, SDXL by those of its authors, two text encoders numbered."""
+    cases = {
+        "sd1": {
+            "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_out_0": (16, 16),
+            "lora_te_text_model_encoder_layers_1_mlp_fc1": (32, 16),
+        },
+        "sdxl": {
+            "lora_unet_input_blocks_3_1_transformer_blocks_0_attn2_to_k": (16, 32),
+            "lora_unet_middle_block_1_proj_in": (16, 16),
+            "lora_unet_output_blocks_1_1_transformer_blocks_1_ff_net_2": (16, 64),
+            "lora_te1_text_model_encoder_layers_0_self_attn_q_proj": (16, 16),
+            "lora_te2_text_model_encoder_layers_0_self_attn_q_proj": (16, 16),
+        },
+    }
+    expected = {
+        "sd1": [
+            "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_out.0",
+            "text_encoder.text_model.encoder.la",
+        ],
+        "sdxl": [
+            "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k",
+            "unet.mid_block.attentions.0.proj_in",
+            "unet.up_blocks.0.attentions.1.transformer_blocks.1.ff.net.2",
+            "text_encoder.text_model.encoder.layers.0.self_attn.q_proj",
+            "text_encoder_2.text_model.encoder.layers.0.self_attn.q_proj",
+        ],
+    }
+    for family, layers in cases.items():
+        state = {}
+        for name, (outputs, inputs) in layers.items():
+            state |= kohya_adapter(name, outputs, inputs)
+        converted, metadata = from_kohya(state, pipeline(family))
+        starts = [key for key in converted if key.endswith("lora_A.weight")]
+        assert all(key.startswith(wanted) for key, wanted in zip(starts, expected[family], strict=True))
+        assert metadata["unet.lora_alpha"] == 1.0 and metadata["unet.r"] == 2
+
+
+def test_ranks_and_alphas_may_differ_from_layer_to_layer(tmp_path):
+    prefix = "lora_unet_mid_block_attentions_0_transformer_blocks_0"
+    state = {
+        **kohya_adapter(f"{prefix}_attn1_to_q", 16, 16, rank=4, alpha=4.0),
+        **kohya_adapter(f"{prefix}_attn1_to_k", 16, 16, rank=4, alpha=4.0),
+        **kohya_adapter(f"{prefix}_attn1_to_v", 16, 16, rank=1, alpha=8.0),
+    }
+    save_file(state, tmp_path / "kohya.safetensors")
+    back = convert_lora_file(tmp_path / "kohya.safetensors", tmp_path / "converted", pipeline("sd1"))
+    assert_same_tensors(
+        convert_lora_file(back, tmp_path / "again.safetensors", pipeline("sd1")), tmp_path / "kohya.safetensors"
+    )
+    # Not by the images of kohya's file itself: diffusers overlooks all alphas but the first there.
+    pipe = pipeline("sd1")
+    pipe.load_lora_weights(str(back), adapter_name="lora")
+    attention = pipe.unet.mid_block.attentions[0].transformer_blocks[0].attn1
+    for layer, scale in (("to_q", 1), ("to_k", 1), ("to_v", 8)):
+        down, up = (state[f"{prefix}_attn1_{layer}.lora_{side}.weight"] for side in ("down", "up"))
+        torch.testing.assert_close(getattr(attention, layer).get_delta_weight("lora"), scale * up @ down)
+
+
+def test_one_layer_of_sd3_in_kohya_s_network_is_three_in_diffusers():
+    state = kohya_adapter("lora_unet_joint_blocks_0_x_block_attn_qkv", 48, 16, rank=2, alpha=1.0)
+    pipe = pipeline("sd3")
+    converted, metadata = from_kohya(state, pipe)
+    whole = (
+        state["lora_unet_joint_blocks_0_x_block_attn_qkv.lora_up.weight"]
+        @ (state["lora_unet_joint_blocks_0_x_block_attn_qkv.lora_down.weight"])
+    )
+    prefix = "transformer.transformer_blocks.0.attn.to_"
+    parts = [converted[f"{prefix}{p}.lora_B.weight"] @ converted[f"{prefix}{p}.lora_A.weight"] for p in "qkv"]
+    torch.testing.assert_close(torch.cat(parts), whole)
+    assert (metadata["transformer.r"], metadata["transformer.lora_alpha"]) == (2, 1.0)
+    again = to_kohya(converted, metadata, pipe)
+    assert again.keys() == state.keys() and all(torch.equal(again[key], state[key]) for key in state)
+
+
+# What is refused
+
+
+def kohya_file(family="sd1"):
+    name = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"
+    return {"sd1": kohya_adapter(name, 16, 16), "sd3": kohya_adapter("lora_unet_final_layer_linear", 4, 16)}[family]
+
+
+@pytest.mark.parametrize("part", ["lora_down.weight", "lora_up.weight", "alpha"])
+def test_a_missing_tensor_is_refused(part):
+    state = kohya_file()
+    (key,) = [key for key in state if key.endswith(part)]
+    del state[key]
+    with pytest.raises(ValueError, match=f"^The LoRA is not complete: .*{part} is missing.$"):
+        from_kohya(state, pipeline("sd1"))
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "lora_unet_down_blocks_7_attentions_0_proj_in.alpha",
+        "lora_te2_text_model_encoder_layers_0_mlp_fc1.alpha",
+        "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q.hada_w1_a",
+        "something",
+    ],
+)
+def test_a_tensor_that_nothing_uses_is_refused(key):
+    with pytest.raises(ValueError, match=f"^The LoRA is for another base: {key} belongs to no layer"):
+        from_kohya({**kohya_file(), key: torch.ones(1)}, pipeline("sd1"))
+
+
+def test_another_shape_is_refused():
+    name = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k"
+    with pytest.raises(ValueError, match=r"is \(2, 768\) and \(16, 2\), but this one needs \(2, 16\) and \(16, 2\)"):
+        from_kohya(kohya_adapter(name, 16, 768), pipeline("sd1"))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_files_of_one_family_are_no_files_of_another(tmp_path, family):
+    file, _ = random_adapters(tmp_path, family)
+    kohya = load_file(convert_lora_file(file, tmp_path / "kohya.safetensors", pipeline(family)))
+    # SD 1.x and 2.x differ in this tiny form by the layers that have no adapters here.
+    for other in {"sd1", "sdxl", "sd3"} - {family, "sd1" if family == "sd2" else family}:
+        with pytest.raises(ValueError, match="The LoRA is for another base"):
+            from_kohya(kohya, pipeline(other))
+        with pytest.raises(ValueError, match="The LoRA is for another base"):
+            to_kohya(load_file(file), {}, pipeline(other))
+
+
+def test_the_other_way_refuses_as_much(tmp_path):
+    pipe = pipeline("sd1")
+    layer = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    whole = {f"{layer}.lora_A.weight": torch.ones(2, 16), f"{layer}.lora_B.weight": torch.ones(16, 2)}
+    assert to_kohya(whole, {}, pipe)["lora_unet_" + layer[5:].replace(".", "_") + ".alpha"] == 2  # no word: the rank
+    with pytest.raises(ValueError, match="not complete: .*lora_B.weight is missing"):
+        to_kohya({f"{layer}.lora_A.weight": torch.ones(2, 16)}, {}, pipe)
+    with pytest.raises(ValueError, match="unet.nothing.lora_A.weight belongs to no layer"):
+        to_kohya({**whole, "unet.nothing.lora_A.weight": torch.ones(1)}, {}, pipe)
+
+
+def test_what_kohya_s_files_can_not_hold_is_refused():
+    pipe, prefix = pipeline("sd3"), "transformer.transformer_blocks.0.attn.to_"
+    query = {f"{prefix}q.lora_A.weight": torch.ones(2, 16), f"{prefix}q.lora_B.weight": torch.ones(16, 2)}
+    with pytest.raises(ValueError, match="is one with .*, which has no adapter"):
+        to_kohya(query, {}, pipe)
+    others = {}
+    for part, rank in (("k", 2), ("v", 1)):
+        others[f"{prefix}{part}.lora_A.weight"] = torch.ones(rank, 16)
+        others[f"{prefix}{part}.lora_B.weight"] = torch.ones(16, rank)
+    with pytest.raises(ValueError, match="query, key and value need the same rank and alpha"):
+        to_kohya({**query, **others}, {}, pipe)
+    swapped = "transformer.norm_out.linear.lora_A.weight"
+    with pytest.raises(ValueError, match="kohya's files can't hold"):
+        to_kohya({swapped: torch.ones(2, 16)}, {}, pipe)
+
+
+def test_the_command(tmp_path):
+    file, _ = random_adapters(tmp_path / "lora", "sd1")
+    command = [sys.executable, "-m", "diffusers_ext.converters.kohya", str(file), str(tmp_path / "k.safetensors")]
+    subprocess.run([*command, "--base", tiny_base("sd1")], check=True, env=environment(), capture_output=True)
+    assert is_kohya(load_file(tmp_path / "k.safetensors"))
+    wrong = subprocess.run([*command, "--base", tiny_base("sd3")], env=environment(), capture_output=True, text=True)
+    assert wrong.returncode == 2 and "error: " in wrong.stderr and "Traceback" not in wrong.stderr

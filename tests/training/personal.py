@@ -1,0 +1,37 @@
+"""Shared by the tests of the recipes for a few images: options of tiny runs, and pipelines as users have them."""
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+
+from tests.training.text_to_image_models import SIZE
+
+
+OPTIONS = {
+    "resolution": [SIZE],
+    "max_train_steps": 2,
+    "train_batch_size": 2,
+    "learning_rate": 1e-2,
+    "num_validation_images": 1,
+    "num_inference_steps": 2,
+}
+
+
+def load(folder, family: str) -> DiffusionPipeline:
+    """As a user of diffusers alone does it."""
+    absent = {"text_encoder_3": None, "tokenizer_3": None} if family == "sd3" else {}
+    pipeline = DiffusionPipeline.from_pretrained(folder, **absent)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def image(pipeline, prompt: str) -> np.ndarray:
+    options = {"num_inference_steps": 2, "height": SIZE, "width": SIZE, "output_type": "np"}
+    return pipeline(prompt, generator=torch.Generator().manual_seed(0), **options).images
+
+
+def command_line(options: dict) -> list[str]:
+    parts = []
+    for name, value in options.items():
+        parts += [f"--{name}", *map(str, value)] if isinstance(value, list) else [f"--{name}={value}"]
+    return parts

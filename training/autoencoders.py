@@ -1,0 +1,168 @@
+"""The autoencoders that there are to train, and one way to run them all."""
+
+from dataclasses import dataclass, field
+
+import torch
+from diffusers import AutoencoderKL, VQModel
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+
+from diffusers_ext.models import AutoencoderBurgess, AutoencoderConv, AutoencoderMLP, VQVAE2Model, VQVAEModel
+
+
+CLASSES = {
+    "mlp": AutoencoderMLP,
+    "conv": AutoencoderConv,
+    "burgess": AutoencoderBurgess,
+    "vqvae": VQVAEModel,
+    "vqvae2": VQVAE2Model,
+    "kl": AutoencoderKL,
+    "vq": VQModel,
+}
+# Those with a vector of latents per image, which may be variational.
+VECTOR_ARCHITECTURES = ("mlp", "conv", "burgess")
+QUANTIZED_ARCHITECTURES = ("vqvae", "vqvae2", "vq")
+# Those of latent diffusion, from diffusers.
+LATENT_DIFFUSION_ARCHITECTURES = ("kl", "vq")
+
+
+def build_autoencoder(
+    architecture: str, arguments: dict, size: tuple[int, int], channels: int, variational: bool
+) -> torch.nn.Module:
+    """A new network.
+
+    Args:
+        architecture (`str`): a key of `CLASSES`.
+        arguments (`dict`): those of its class that are not to be the usual ones for images of this size.
+        size, channels: of the images.
+        variational (`bool`): whether vectors of latents have a distribution.
+
+    Raises:
+        ValueError, TypeError: if there is no such network, in one sentence.
+    """
+    arguments = {**_usual_arguments(architecture, size), **arguments, "in_channels": channels}
+    if architecture in VECTOR_ARCHITECTURES:
+        return CLASSES[architecture](**arguments, sample_size=size, variational=variational)
+    if architecture not in LATENT_DIFFUSION_ARCHITECTURES:
+        return CLASSES[architecture](**arguments, sample_size=size)
+
+    levels = len(arguments["block_out_channels"])
+    if any(side % 2 ** (levels - 1) for side in size):
+        raise ValueError(f"--resolution must be a multiple of {2 ** (levels - 1)} for this network, not {size}.")
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * levels, "up_block_types": ("UpDecoderBlock2D",) * levels}
+    network = CLASSES[architecture](**{**blocks, **arguments}, out_channels=channels, sample_size=min(size))
+    if architecture == "vq":
+        # Otherwise diffusers, as taming-transformers, would weigh the codebook's loss by beta, and not the commitment.
+        network.quantize.legacy = False
+    return network
+
+
+def _usual_arguments(architecture: str, size: tuple[int, int]) -> dict:
+    levels = max(1, min(size).bit_length() - 2)
+    if architecture == "conv":
+        return {"block_out_channels": (32, 64, 128, 256, 512)[:levels]}
+    if architecture in LATENT_DIFFUSION_ARCHITECTURES:
+        levels = max(1, min(levels - 1, 4))
+        while levels > 1 and any(side % 2 ** (levels - 1) for side in size):
+            levels -= 1
+        return {"block_out_channels": (64, 128, 256, 256)[:levels], "layers_per_block": 1}
+    return {}
+
+
+@dataclass
+class Pass:
+    """What one pass through an autoencoder gives; what a network does not have is `None`, or an empty list.
+
+    Attributes:
+        sample (`torch.Tensor` of shape (N, C, H, W)): the reconstruction, in the network's range of values.
+        latents (`torch.Tensor` of shape (N, D), *optional*): the vectors that were decoded.
+        mean, logvar (`torch.Tensor` of shape (N, ...), *optional*): of the posterior.
+        codes (`list[torch.Tensor]`): the indices of the codes, for each codebook.
+        continuous (`list[torch.Tensor]`): what they replace, of codebooks that are means of it.
+        quantization_loss (`torch.Tensor` of shape (N,) or (), *optional*): commitment, and the codebook's own loss.
+    """
+
+    sample: torch.Tensor
+    latents: torch.Tensor | None = None
+    mean: torch.Tensor | None = None
+    logvar: torch.Tensor | None = None
+    codes: list[torch.Tensor] = field(default_factory=list)
+    continuous: list[torch.Tensor] = field(default_factory=list)
+    quantization_loss: torch.Tensor | None = None
+
+
+class Runner:
+    """Runs an autoencoder of any kind, and tells all that its one pass knows.
+
+    Args:
+        network (`torch.nn.Module`): an instance of one of `CLASSES`.
+    """
+
+    def __init__(self, network: torch.nn.Module):
+        self.network = network
+        # diffusers' own tell the image alone: what is on the way to it is looked at there.
+        if isinstance(network, AutoencoderKL):
+            (network.quant_conv or network.encoder).register_forward_hook(self._keep)
+        elif isinstance(network, VQModel):
+            network.quantize.register_forward_hook(self._keep)
+        self._kept = None
+
+    def _keep(self, module, args, output):
+        self._kept = output
+
+    def _take(self):
+        kept, self._kept = self._kept, None
+        return kept
+
+    @property
+    def sample_range(self) -> tuple[float, float]:
+        """What the network takes for black and white."""
+        return tuple(self.network.config.get("sample_range", (-1.0, 1.0)))
+
+    @property
+    def num_codes(self) -> int:
+        """How many entries a codebook has."""
+        config = self.network.config
+        return config.num_vq_embeddings if isinstance(self.network, VQModel) else config.num_embeddings
+
+    def to_network(self, images: torch.Tensor) -> torch.Tensor:
+        """Images in [-1, 1], in the network's range."""
+        low, high = self.sample_range
+        return low + (high - low) * (images / 2 + 0.5)
+
+    def from_network(self, images: torch.Tensor) -> torch.Tensor:
+        """The reverse, in float32 and limited to [-1, 1]."""
+        low, high = self.sample_range
+        return ((images.float() - low) / (high - low) * 2 - 1).clamp(-1, 1)
+
+    def __call__(self, forward, images: torch.Tensor, generators: list[torch.Generator] | None) -> Pass:
+        """One pass.
+
+        Args:
+            forward: the network, or a wrapper around it.
+            images (`torch.Tensor` of shape (N, C, H, W)): in the network's range.
+            generators (`list[torch.Generator]`, *optional*): one for each image, to draw latents from a posterior; by
+                default its mean is decoded.
+        """
+        posterior = {"sample_posterior": generators is not None, "generator": generators}
+        if isinstance(self.network, AutoencoderKL):
+            sample = forward(images, **posterior).sample
+            distribution = DiagonalGaussianDistribution(self._take())
+            return Pass(sample, mean=distribution.mean, logvar=distribution.logvar)
+        if isinstance(self.network, VQModel):
+            output = forward(images)
+            _, loss, (_, _, codes) = self._take()
+            return Pass(output.sample, codes=[codes], quantization_loss=loss)
+        if isinstance(self.network, (VQVAEModel, VQVAE2Model)):
+            output = forward(images)
+            return Pass(
+                output.sample,
+                codes=_as_list(output.codes),
+                continuous=_as_list(output.latents) if self.network.config.use_ema else [],
+                quantization_loss=output.loss,
+            )
+        output = forward(images, **posterior)
+        return Pass(output.sample, latents=output.latents, mean=output.mean, logvar=output.logvar)
+
+
+def _as_list(levels) -> list[torch.Tensor]:
+    return [levels] if torch.is_tensor(levels) else list(levels)

@@ -1,0 +1,30 @@
+"""Files of diffusers' own kinds: written whole or not at all, without the paths of this machine, and aligned."""
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from diffusers import DiffusionPipeline
+
+from diffusers_ext.hub.alignment import align
+from diffusers_ext.hub.atomic import move_into
+
+
+def write_whole(write: Callable[[Path], None], folder: Path, last: str) -> None:
+    """Let `write` fill a folder beside, and move its files into `folder` one by one, the file `last` at the end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=folder, ignore_cleanup_errors=True) as unfinished:
+        write(Path(unfinished))
+        for file in Path(unfinished).rglob("*.safetensors"):
+            align(file)
+        move_into(unfinished, folder, last=last)
+
+
+def save_pipeline(pipeline: DiffusionPipeline, folder: Path) -> None:
+    """Save a pipeline of diffusers without the folders of this machine that its parts were loaded from."""
+    pipeline.save_pretrained(folder)
+    for file in (folder / "model_index.json", *folder.glob("*/config.json")):
+        content = json.loads(file.read_text())
+        content.pop("_name_or_path", None)
+        file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")

@@ -1,0 +1,434 @@
+"""Train an autoencoder: plain, denoising, variational or vector-quantised.
+
+    accelerate launch training/train_autoencoder.py --config examples/digits_vae.yaml
+
+`--architecture` is the network, `--objective` what it minimises beside the error of its reconstructions: the evidence
+lower bound (Kingma and Welling 2014), beta-VAE (Higgins et al. 2017; with --kl_capacity, Burgess et al. 2018),
+beta-TCVAE (Chen et al. 2018) or FactorVAE (Kim and Mnih 2018). The autoencoders of latent diffusion (`kl`, `vq`) are
+trained as there, with perceptual and patch-adversarial losses (Esser et al. 2021, Rombach et al. 2022). The result is
+an [`AutoencoderPipeline`].
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from accelerate import PartialState
+
+from diffusers_ext.data import ImageDataset, derive_seed
+from diffusers_ext.losses.adaptive_weight import adaptive_weight, last_layer_gradient
+from diffusers_ext.losses.adversarial import AdversarialLoss, discriminator_loss, generator_loss
+from diffusers_ext.losses.elbo import (
+    ReconstructionLoss,
+    TotalCorrelationEstimator,
+    decompose_kl,
+    latent_discriminator_loss,
+    reconstruction_error,
+    shuffle_dimensions,
+    standard_normal_kl,
+    weighted_kl,
+    weighted_kl_parts,
+)
+from diffusers_ext.losses.perceptual import load_perceptual_loss
+from diffusers_ext.models import LatentDiscriminator, PatchDiscriminator
+from diffusers_ext.pipelines import AutoencoderPipeline
+from diffusers_ext.training.autoencoder_evaluation import (
+    AutoencoderEvaluator,
+    active_units,
+    code_statistics,
+    corrupt,
+)
+from diffusers_ext.training.autoencoders import (
+    LATENT_DIFFUSION_ARCHITECTURES,
+    QUANTIZED_ARCHITECTURES,
+    VECTOR_ARCHITECTURES,
+    Pass,
+    Runner,
+    build_autoencoder,
+)
+from diffusers_ext.training.command import run
+from diffusers_ext.training.configuration import JSONObject, TrainingConfig, option
+from diffusers_ext.training.evaluate import Evaluator
+from diffusers_ext.training.generation import all_rows
+from diffusers_ext.training.recipe import Recipe
+
+
+# Of the divergence, by objective; of latent diffusion's it is that of its "slight KL penalty".
+BETAS = {"vae": 1.0, "beta_vae": 4.0, "beta_tc": 6.0, "factor": 10.0}
+LATENT_DIFFUSION_BETA = 1e-6
+
+
+@dataclass
+class AutoencoderConfig(TrainingConfig):
+    """The options of train_autoencoder.py."""
+
+    architecture: Literal["mlp", "conv", "burgess", "vqvae", "vqvae2", "kl", "vq"] = option(
+        "conv", help="The network; kl and vq are diffusers' AutoencoderKL and VQModel."
+    )
+    autoencoder: JSONObject = option(
+        JSONObject(), help="Arguments of its class, as JSON or a YAML mapping; by default some to suit the resolution."
+    )
+    objective: Literal["autoencoder", "vae", "beta_vae", "beta_tc", "factor"] | None = option(
+        help="What is minimised: the error of the reconstruction alone (and the commitment to codes), or with terms "
+        "of the divergence from a prior. By default vae, beta_vae for kl, and autoencoder where there are codes."
+    )
+    reconstruction_loss: ReconstructionLoss | None = option(
+        help="bernoulli (for networks whose output is a sigmoid), mse (half the squared error) or l1. By default "
+        "bernoulli after a sigmoid, l1 for kl and vq, and mse."
+    )
+    denoising: float = option(
+        0.0, help="The standard deviation of noise in the input, for images in [-1, 1]; the target stays clean."
+    )
+    beta: float | None = option(
+        help="The weight of the divergence (beta_vae: by default 4, for kl 1e-6) or of the total correlation "
+        "(beta_tc: 6; factor: 10, there called gamma)."
+    )
+    kl_warmup_steps: int = option(0, help="Updates in which the weight of the divergence rises from 0.")
+    kl_capacity: float | None = option(
+        help="beta_vae: draw the divergence to this many nats, instead of to 0 (Burgess et al. 2018)."
+    )
+    kl_capacity_steps: int = option(0, help="Updates in which that capacity rises from 0.")
+    total_correlation_estimator: TotalCorrelationEstimator = option(
+        "stratified", help="beta_tc: how the aggregate posterior is estimated from a batch."
+    )
+    latent_discriminator: JSONObject = option(JSONObject(), help="factor: arguments of LatentDiscriminator.")
+
+    perceptual_network: str | None = option(
+        help="kl, vq: lpips, or a local folder or Hub name of an image model whose features are compared too."
+    )
+    perceptual_weight: float = option(1.0, help="The weight of that distance, beside the mean error of a value.")
+    adversarial_weight: float = option(
+        0.0, help="kl, vq: the weight of a patch discriminator, on top of the adaptive one (latent diffusion: 0.5)."
+    )
+    adversarial_loss: AdversarialLoss = option("hinge", help="Its loss.")
+    adversarial_start: int = option(0, help="The update from which it counts.")
+    patch_discriminator: JSONObject = option(JSONObject(), help="Arguments of PatchDiscriminator.")
+    discriminator_learning_rate: float | None = option(
+        help="The learning rate of a discriminator. By default 1e-4 for factor, and --learning_rate."
+    )
+
+    validation_split: str | None = option(
+        help="The split whose reconstructions are measured and shown; by default the training images."
+    )
+
+    learning_rate: float = option(1e-3, help="The learning rate after the warm-up.")
+    adam_weight_decay: float = option(0.0, help="AdamW's weight decay.")
+    max_grad_norm: float = option(0.0, help="Gradients are scaled down to this norm; 0 never scales.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        name = self.architecture
+        if self.objective is None:
+            defaults = {"kl": "beta_vae", **dict.fromkeys(QUANTIZED_ARCHITECTURES, "autoencoder")}
+            self.objective = defaults.get(name, "vae")
+        objective = self.objective
+        self.require(
+            name not in QUANTIZED_ARCHITECTURES or objective == "autoencoder",
+            f"--architecture {name} has codes and no posterior: its --objective is autoencoder, not {objective}",
+        )
+        self.require(
+            name != "kl" or objective in ("vae", "beta_vae"),
+            f"--architecture kl has a map of posteriors: its --objective is vae or beta_vae, not {objective}",
+        )
+        self.require(
+            self.beta is None or objective in ("beta_vae", "beta_tc", "factor"),
+            f"--beta is for beta_vae, beta_tc and factor, not for --objective {objective}",
+        )
+        self.require_at_least(0, "beta", "denoising", "kl_warmup_steps", "kl_capacity", "kl_capacity_steps")
+        self.require_at_least(0, "perceptual_weight", "adversarial_weight", "adversarial_start")
+        self.require(
+            self.kl_warmup_steps == 0 or objective != "autoencoder",
+            "--kl_warmup_steps is for objectives with a divergence, not for --objective autoencoder",
+        )
+        self.require(
+            self.kl_capacity is None or objective == "beta_vae",
+            f"--kl_capacity is for --objective beta_vae, not {objective}",
+        )
+        self.require(
+            self.kl_capacity_steps == 0 or self.kl_capacity is not None,
+            "--kl_capacity_steps needs the --kl_capacity that is reached",
+        )
+        self.require(
+            self.kl_capacity is None or self.kl_warmup_steps == 0,
+            "--kl_capacity and --kl_warmup_steps exclude each other: both let the divergence in slowly",
+        )
+        self.require(
+            not self.latent_discriminator or objective == "factor",
+            f"--latent_discriminator is for --objective factor, not {objective}",
+        )
+        self.require(
+            objective not in ("beta_tc", "factor") or self.train_batch_size > 1,
+            f"--objective {objective} compares the images of a batch: --train_batch_size must be above 1",
+        )
+        is_latent_diffusion = name in LATENT_DIFFUSION_ARCHITECTURES
+        for flag, given in (
+            ("perceptual_network", self.perceptual_network is not None),
+            ("adversarial_weight", self.adversarial_weight > 0),
+            ("patch_discriminator", bool(self.patch_discriminator)),
+        ):
+            self.require(is_latent_diffusion or not given, f"--{flag} is for --architecture kl and vq, not {name}")
+        self.require(
+            self.adversarial_weight > 0 or not (self.patch_discriminator or self.adversarial_start),
+            "--patch_discriminator and --adversarial_start need an --adversarial_weight above 0",
+        )
+        self.require(
+            self.perceptual_network is None or self.channels in (1, 3),
+            f"--perceptual_network sees 1 or 3 --channels, not {self.channels}",
+        )
+        self.require(
+            self.discriminator_learning_rate is None or objective == "factor" or self.adversarial_weight > 0,
+            "--discriminator_learning_rate needs a discriminator: --objective factor or --adversarial_weight",
+        )
+        self.require(
+            self.discriminator_learning_rate is None or self.discriminator_learning_rate > 0,
+            f"--discriminator_learning_rate must be positive, not {self.discriminator_learning_rate}",
+        )
+
+    @property
+    def divergence_weight(self) -> float:
+        """`beta`, or what is usual."""
+        if self.beta is not None:
+            return self.beta
+        is_slight = (self.architecture, self.objective) == ("kl", "beta_vae")
+        return LATENT_DIFFUSION_BETA if is_slight else BETAS[self.objective]
+
+
+class AutoencoderRecipe(Recipe):
+    """The error of a reconstruction, and what keeps its latents in order."""
+
+    config_class = AutoencoderConfig
+
+    def __init__(self, config: AutoencoderConfig):
+        super().__init__(config)
+        self.evaluator = Evaluator(config, self.dataset)
+        self.validation_images = self._validation_images()
+        self.perceptual_loss = None
+        if config.perceptual_network is not None:
+            self.perceptual_loss = load_perceptual_loss(config.perceptual_network, PartialState().device)
+            # Here, and not in the first step, a network that can't do with such images is found out.
+            blank = torch.zeros(1, config.channels, *config.size, device=PartialState().device)
+            self.perceptual_loss(blank, blank)
+        self.num_values = config.channels * config.size[0] * config.size[1]
+
+    def _validation_images(self) -> ImageDataset:
+        config = self.config
+        if config.validation_split is None:
+            return self.dataset
+        return replace(config, dataset_split=config.validation_split).load_dataset(config.size, config.channels)
+
+    def identity(self) -> dict:
+        names = ["objective", "denoising", "beta", "kl_warmup_steps", "kl_capacity", "kl_capacity_steps"]
+        names += ["total_correlation_estimator", "perceptual_network", "perceptual_weight"]
+        names += ["adversarial_weight", "adversarial_loss", "adversarial_start"]
+        return {name: getattr(self.config, name) for name in names}
+
+    def networks(self) -> dict[str, torch.nn.Module]:
+        """The autoencoder, and a discriminator of its latents or its images where the objective has one."""
+        config, networks = self.config, {}
+        networks["autoencoder"] = autoencoder = build_autoencoder(
+            config.architecture, config.autoencoder, config.size, config.channels, config.objective != "autoencoder"
+        )
+        self.runner = Runner(autoencoder)
+        self.reconstruction_type = self._reconstruction_type()
+        self.autoencoder_evaluator = AutoencoderEvaluator(
+            config, self.validation_images, self.runner, self.reconstruction_type, self.evaluator.extractor
+        )
+        if config.objective == "factor":
+            latent_dim = autoencoder.config.latent_dim
+            networks["discriminator"] = LatentDiscriminator(
+                **{**config.latent_discriminator, "latent_dim": latent_dim}
+            )
+        elif config.adversarial_weight > 0:
+            networks["discriminator"] = PatchDiscriminator(
+                **{"normalization": "instance", **config.patch_discriminator, "in_channels": config.channels}
+            )
+        return networks
+
+    def _reconstruction_type(self) -> str:
+        chosen, has_levels = self.config.reconstruction_loss, self.runner.sample_range == (0.0, 1.0)
+        if chosen == "bernoulli" and not has_levels:
+            raise ValueError(
+                f"--reconstruction_loss bernoulli needs a network that gives probabilities, from 0 to 1, and not "
+                f"{self.runner.sample_range}."
+            )
+        if chosen is None and self.config.architecture in LATENT_DIFFUSION_ARCHITECTURES:
+            return "l1"
+        return chosen or ("bernoulli" if has_levels else "mse")
+
+    def optimizer_options(self, name: str) -> dict:
+        config = self.config
+        if name != "discriminator":
+            return {}
+        if config.objective == "factor":  # Kim and Mnih 2018, appendix A
+            return {
+                "learning_rate": config.discriminator_learning_rate or 1e-4,
+                "adam_beta1": 0.5,
+                "adam_beta2": 0.9,
+            }
+        return {"learning_rate": config.discriminator_learning_rate or config.learning_rate}
+
+    def averaged(self, names):
+        return ("autoencoder",)
+
+    def step(self, batch, draw):
+        images = batch["pixel_values"]
+        inputs = corrupt(images, self.config.denoising, draw)
+        generators = draw.generators if self.config.objective != "autoencoder" else None
+        output = self.runner(self.autoencoder, self.runner.to_network(inputs), generators)
+
+        errors = reconstruction_error(self.reconstruction_type, output.sample, self.runner.to_network(images))
+        self.log(reconstruction=errors)
+        reconstruction = errors + self.perceptual_error(output.sample, images)
+        if self.config.objective == "autoencoder":  # no bound to be had: the mean of all values, not their sum
+            reconstruction = reconstruction / self.num_values
+        loss = reconstruction + self.regularisation(output, errors, draw.step)
+        if self.config.adversarial_weight > 0 and draw.step >= self.config.adversarial_start:
+            loss = loss + self.adversarial_loss(output.sample, reconstruction)
+        self.minimise("autoencoder", loss)
+
+        if self.config.objective == "factor":
+            self.train_latent_discriminator(output.latents.detach(), draw)
+        elif self.config.adversarial_weight > 0 and draw.step >= self.config.adversarial_start:
+            self.train_patch_discriminator(images, output.sample.detach())
+        if output.continuous:
+            self._step = draw.step
+            for level, (codes, latents) in enumerate(zip(output.codes, output.continuous, strict=True)):
+                self.gather(**{f"codes_{level}": codes, f"continuous_{level}": latents.float()})
+
+    def perceptual_error(self, sample: torch.Tensor, images: torch.Tensor) -> torch.Tensor | float:
+        """The perceptual distance of each image (N,), for each of its values, as the error is a sum over these."""
+        if self.perceptual_loss is None:
+            return 0.0
+        distances = self.perceptual_loss(sample, images)
+        self.log(perceptual_distance=distances)
+        return self.num_values * self.config.perceptual_weight * distances
+
+    def regularisation(self, output: Pass, errors: torch.Tensor, step: int) -> torch.Tensor | float:
+        """What is minimised (N,) beside the error of each reconstruction."""
+        config, objective = self.config, self.config.objective
+        if output.quantization_loss is not None:
+            statistics = code_statistics(output.codes, self.runner.num_codes)
+            self.log(quantization_loss=output.quantization_loss, **statistics)
+            return self.quantization_weight(output) * output.quantization_loss.float()
+        if objective == "autoencoder":
+            return 0.0
+        kl = standard_normal_kl(output.mean, output.logvar).flatten(1).sum(dim=1)
+        self.log(kl=kl, elbo=-errors - kl, active_units=active_units(output.mean))
+        weight = rising(step, config.kl_warmup_steps)
+        if objective == "beta_tc":
+            parts = self.decomposed_kl(output)
+            self.log(**vars(parts))
+            return weight * weighted_kl_parts(parts, config.divergence_weight)
+        if objective == "factor":
+            # Its logits are log D(z) / (1 - D(z)), the estimate of the total correlation (Kim and Mnih 2018, eq. 3).
+            total_correlation = self.network("discriminator")(output.latents).logits.float()
+            self.log(total_correlation=total_correlation)
+            return weight * (kl + config.divergence_weight * total_correlation)
+        capacity = None
+        if config.kl_capacity is not None:
+            capacity = config.kl_capacity * rising(step, config.kl_capacity_steps)
+        return weight * weighted_kl(kl, config.divergence_weight, capacity)
+
+    def quantization_weight(self, output: Pass) -> float:
+        """Of the quantiser's loss, a mean over a codebook's latents, beside the mean error of a value.
+
+        The terms of van den Oord et al. (2017, eq. 3) are sums, over values and over latents; Esser et al. (2021) take
+        means of both.
+        """
+        if self.config.architecture in LATENT_DIFFUSION_ARCHITECTURES:
+            return 1.0
+        num_codes = sum(codes[0].numel() for codes in output.codes) / len(output.codes)
+        return num_codes * self.network("autoencoder").config.embedding_dim / self.num_values
+
+    def decomposed_kl(self, output: Pass):
+        """The parts of the divergence, estimated from the batches of all processes together."""
+        state = PartialState()
+        first = state.process_index * len(output.latents)
+        return decompose_kl(
+            output.latents,
+            all_rows(output.mean),
+            all_rows(output.logvar),
+            self.dataset.num_examples,
+            self.config.total_correlation_estimator,
+            rows=torch.arange(first, first + len(output.latents), device=output.latents.device),
+        )
+
+    def train_latent_discriminator(self, latents: torch.Tensor, draw) -> None:
+        """Kim and Mnih 2018, algorithm 2; what is shuffled is the same batch, where the paper takes another one."""
+        own = len(latents) * PartialState().process_index
+        shuffled = shuffle_dimensions(all_rows(latents), all_rows(draw.uniform(latents.shape[1])))
+        shuffled = shuffled[own : own + len(latents)]
+        logits, shuffled_logits = self.discriminator(torch.cat([latents, shuffled])).logits.chunk(2)
+        self.minimise("discriminator", latent_discriminator_loss(logits, shuffled_logits))
+        self.log(discriminator_accuracy=((logits > 0).float() + (shuffled_logits < 0).float()) / 2)
+
+    def adversarial_loss(self, sample: torch.Tensor, reconstruction: torch.Tensor) -> torch.Tensor:
+        """What the discriminator says of reconstructions (N,), as heavy as their error (Esser et al. 2021, eq. 7)."""
+        losses = generator_loss(self.config.adversarial_loss, self.network("discriminator")(sample).logits)
+        last_layer = self.network("autoencoder").decoder.conv_out.weight
+        gradients = [last_layer_gradient(loss.mean(), last_layer) for loss in (reconstruction, losses)]
+        # Of the global batch, and the same on all processes.
+        gradients = all_rows(torch.stack(gradients)[None]).mean(dim=0)
+        weight = adaptive_weight(*gradients)
+        self.log(adversarial=losses, adaptive_weight=weight)
+        return self.config.adversarial_weight * weight * losses
+
+    def train_patch_discriminator(self, real: torch.Tensor, fake: torch.Tensor) -> None:
+        if self.network("discriminator").config.normalization == "batch":  # statistics of real and fake stay apart
+            real_logits, fake_logits = self.discriminator(real).logits, self.discriminator(fake).logits
+        else:
+            real_logits, fake_logits = self.discriminator(torch.cat([real, fake.float()])).logits.chunk(2)
+        losses = discriminator_loss(self.config.adversarial_loss, real_logits, fake_logits)
+        self.minimise("discriminator", losses)
+        self.log(accuracy_on_real=(real_logits > 0).float(), accuracy_on_fake=(fake_logits < 0).float())
+
+    def after_update(self, **gathered):
+        """Move the codebooks to the means of what they stand for in the global batch (Razavi et al. 2019, app. A)."""
+        if not gathered:
+            return
+        codes, latents = (
+            [gathered[name] for name in sorted(gathered) if name.startswith(kind)] for kind in ("codes", "continuous")
+        )
+        if self.config.architecture == "vqvae":
+            codes, latents = codes[0], latents[0]
+        generator = torch.Generator().manual_seed(derive_seed(self.config.seed, "revived codes", self._step))
+        self.network("autoencoder").update_codebook(codes, latents, generator=generator)
+
+    def pipeline(self, autoencoder: torch.nn.Module, **discriminator: torch.nn.Module) -> AutoencoderPipeline:
+        """The autoencoder; a discriminator has done its work."""
+        return AutoencoderPipeline(autoencoder)
+
+    def sample_grid(self, generate):
+        """Images above their reconstructions, and samples of the prior."""
+        return self.autoencoder_evaluator.panel(generate)
+
+    def evaluate(self, generate):
+        """The measures of the reconstructions, and with a feature extractor those of samples."""
+        rows = [self.autoencoder_evaluator(generate)]
+        if generate.pipeline.has_prior and self.evaluator.extractor is not None:
+            measures = self.evaluator.measure(generate, self.config.num_evaluation_samples)
+            rows.append({"method": "samples", **measures})
+        return rows
+
+    def describe(self) -> dict:
+        config = self.config
+        kind = "denoising " if config.denoising > 0 else ""
+        has_prior = config.architecture in VECTOR_ARCHITECTURES and config.objective != "autoencoder"
+        return {
+            "task": f"Images to latents and back: a {kind}autoencoder ({config.architecture}), trained from random "
+            f"weights with the objective `{config.objective}` and the reconstruction loss "
+            f"`{self.reconstruction_type}`.",
+            "usage": ("images = pipe(batch_size=4).images\n" if has_prior else "")
+            + "latents = pipe.encode(image)\ncopy = pipe.decode(latents).images[0]",
+            "pipeline_tag": "unconditional-image-generation" if has_prior else "image-to-image",
+            "tags": ["autoencoder", config.architecture, *(["vae"] if config.objective != "autoencoder" else [])],
+        }
+
+
+def rising(step: int, num_steps: int) -> float:
+    """From 0 at step 0 to 1 after `num_steps`; always 1 for none."""
+    return 1.0 if step >= num_steps else step / num_steps
+
+
+if __name__ == "__main__":
+    run(AutoencoderRecipe)

@@ -1,0 +1,237 @@
+"""Train a ControlNet: a text-to-image model that also follows a control image, such as edges.
+
+    accelerate launch training/train_controlnet.py --pretrained_model_name_or_path <base> \
+        --train_data_dir ~/captioned --condition canny
+
+Zhang et al. 2023 ("Adding Conditional Control to Text-to-Image Diffusion Models"). Control images are made of the
+images while training, or come from a column. The result is what `ControlNetModel.from_pretrained` (for Stable
+Diffusion 3 `SD3ControlNetModel.from_pretrained`) and the ControlNet pipelines of diffusers read.
+"""
+
+import json
+import textwrap
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from diffusers import AutoPipelineForText2Image, DiffusionPipeline
+
+from diffusers_ext.data.conditions import LABEL_MAP_CONDITIONS, canny, describe_conditions, load_condition
+from diffusers_ext.data.decoding import UnreadableImageError, decode_image
+from diffusers_ext.data.transforms import ImageTransform, to_pixel_values
+from diffusers_ext.metrics.edges import edge_f1
+from diffusers_ext.metrics.perceptual import as_uint8
+from diffusers_ext.training.command import run
+from diffusers_ext.training.configuration import JSONObject, option
+from diffusers_ext.training.controlnets import control_of
+from diffusers_ext.training.grids import sample_grid
+from diffusers_ext.training.saving import write_whole
+from diffusers_ext.training.text_to_image import LONGEST_TITLE, TextToImageConfig, TextToImageRecipe
+
+
+GRID_ROWS = 4
+
+
+def _condition_help() -> str:
+    lines = [f"{name}: {line}" for name, line in describe_conditions().items()]
+    text = (
+        "What control images are made of the images by, or of the label maps in --conditioning_image_column: "
+        f"{' '.join(lines)} Or a function of yours, as module:function. By default the images of "
+        "--conditioning_image_column (depth, edges, poses ...) are taken as they are."
+    )
+    return text.replace("%", "%%")  # argparse formats help texts
+
+
+@dataclass
+class ControlNetConfig(TextToImageConfig):
+    """The options of train_controlnet.py."""
+
+    condition: str | None = option(help=_condition_help())
+    condition_options: JSONObject = option(
+        JSONObject(), help="What it is told, as JSON or a YAML mapping, such as '{\"sigma\": 2.0}'."
+    )
+    controlnet_model_name_or_path: str | None = option(
+        help="A ControlNet for this base to go on with, instead of a copy of the denoiser."
+    )
+    validation_images: list[str] | None = option(
+        help="Control images of the grids, files, one for each of --validation_prompts; by default those of the first "
+        "images of the data set."
+    )
+    control_is_edges: bool | None = option(
+        help="Whether control images show edges, bright on dark, which samples are compared with (edge_f1); if not, "
+        "it is the edges in them. By default, for canny and soft_edges."
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        of_labels, column = self.condition in LABEL_MAP_CONDITIONS, self.conditioning_image_column is not None
+        self.require(
+            self.condition is not None or column,
+            "--condition or --conditioning_image_column is required: how control images are made, or where they are",
+        )
+        self.require(
+            not of_labels or column, f"--condition {self.condition} needs label maps: name --conditioning_image_column"
+        )
+        self.require(
+            self.condition is None or of_labels or not column,
+            f"--condition {self.condition} makes control images, and --conditioning_image_column has some: leave out "
+            "one of them",
+        )
+        self.require(
+            not self.prior_prompts, "--prior_prompts are for what changes the base, and a ControlNet does not"
+        )
+        self.require(
+            self.condition is not None or not self.condition_options, "--condition_options need a --condition"
+        )
+        self.require(
+            self.validation_images is None or len(self.validation_images) == len(self.validation_prompts or ()),
+            "--validation_images are as many as --validation_prompts, one for each",
+        )
+
+    def load_dataset(self, size, channels, center_crop=False, random_flip=False, **options):
+        of_labels = self.condition in LABEL_MAP_CONDITIONS
+        return super().load_dataset(
+            size, channels, center_crop, random_flip, conditioning_label_maps=of_labels, **options
+        )
+
+
+class ControlNetRecipe(TextToImageRecipe):
+    """Zhang et al. 2023: the base stays as it is, and a network beside it learns to steer it."""
+
+    config_class = ControlNetConfig
+
+    def __init__(self, config: ControlNetConfig):
+        super().__init__(config)
+        self.control = control_of(self.base)
+        self.make_control = load_condition(config.condition, config.condition_options) if config.condition else None
+        if self.make_control is not None:  # options are checked by use
+            self.make_control(torch.full((1, 3, *config.size), -1.0))
+        self.shown_prompts, self.shown_controls = self._shown_pairs()
+        self._uncontrolled = None
+
+    def identity(self) -> dict:
+        options = {"condition": self.config.condition, "condition_options": dict(self.config.condition_options)}
+        return {**super().identity(), **options}
+
+    def networks(self):
+        name = self.config.controlnet_model_name_or_path
+        # Before the base is brought to a lower precision: this copy is trained.
+        self._start = self.control.new() if name is None else self.control.load(name, self.config.cache_dir)
+        self.control.freeze_unread(self._start)
+        return super().networks()
+
+    def trained_networks(self):
+        if self.config.gradient_checkpointing:
+            self.base.denoiser.enable_gradient_checkpointing()  # gradients pass through it
+        return {"controlnet": self._start}
+
+    def residuals(self, noisy_latents, timesteps, text, batch, draw):
+        condition = self.control.condition(self.control_images(batch), draw, self.moments)
+        inputs = self.base.denoiser_inputs(text, batch["time_ids"])
+        told = self.objective.told(timesteps)
+        return self.control.residuals(self.controlnet, noisy_latents, told, condition, inputs)
+
+    def control_images(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The control images of a batch of images, (N, 3, H, W) in [-1, 1]."""
+        if self.make_control is None:
+            return batch["conditioning_pixel_values"]
+        of_labels = self.config.condition in LABEL_MAP_CONDITIONS
+        return self.make_control(batch["conditioning_pixel_values" if of_labels else "pixel_values"])
+
+    # Samples
+
+    def pipeline(self, controlnet) -> DiffusionPipeline:
+        """The base's pipeline with the ControlNet."""
+        self.base.pipeline.set_progress_bar_config(disable=True)
+        return AutoPipelineForText2Image.from_pipe(self.base.pipeline, controlnet=controlnet)
+
+    def _shown_pairs(self) -> tuple[list[str], torch.Tensor]:
+        """What the grid shows: prompts, and their control images (K, 3, H, W) in [-1, 1]."""
+        config = self.config
+        transform = ImageTransform(config.size, center_crop=True, label_maps=config.condition in LABEL_MAP_CONDITIONS)
+        if config.validation_images is not None:
+            files = [transform.fit(_read_image(path)) for path in config.validation_images]
+            return config.validation_prompts, to_pixel_values(torch.stack(files))
+        count = GRID_ROWS if config.validation_prompts is None else len(config.validation_prompts)
+        captions, controls = [], []
+        for batch in self.dataset.reference_batches(1, limit=count):
+            names = [name for name in batch if name.endswith("pixel_values")]
+            fitted = transform.fit(*(batch[name][0] for name in names))[None].split(3, dim=1)
+            batch |= {name: to_pixel_values(image) for name, image in zip(names, fitted, strict=True)}
+            captions.append(self.dataset.captions[batch["caption_ids"].item()])
+            controls.append(self.control_images(batch))
+        prompts = config.validation_prompts or captions
+        return prompts, torch.cat([controls[row % len(controls)] for row in range(len(prompts))])
+
+    def validation_inputs(self):
+        repeats = self.config.num_validation_images
+        images = [image / 2 + 0.5 for image in self.shown_controls for _ in range(repeats)]
+        prompts = [prompt for prompt in self.shown_prompts for _ in range(repeats)]
+        return {"prompt": prompts, self.control.image_argument: images}
+
+    def sample_grid(self, generate):
+        """A row for each prompt: the control image, and images that should follow it."""
+        count = self.config.num_validation_images
+        controls = as_uint8(self.shown_controls)[:, None]
+        rows = torch.cat([controls, self._shown_images(generate).unflatten(0, (-1, count))], dim=1)
+        titles = ["control", *["sample"] * count]
+        names = [textwrap.shorten(prompt, LONGEST_TITLE, placeholder="…") for prompt in self.shown_prompts]
+        return sample_grid(rows.flatten(0, 1), count + 1, titles, names)
+
+    def evaluate(self, generate):
+        """The measures of all recipes, and how well the edges of samples are those of the controls: edge_f1."""
+        rows = super().evaluate(generate) or [{"provenance": self._call_arguments()}]
+        if self._uncontrolled is None:  # what the base makes of the same prompts and noise never changes
+            prompts = {"prompt": self.validation_inputs()["prompt"]}
+            self._uncontrolled = self.generate(replace(generate, pipeline=self.base.pipeline), prompts)
+        rows[0]["edge_f1"] = self._edge_f1(self._shown_images(generate))
+        rows[0]["edge_f1_without_control"] = self._edge_f1(self._uncontrolled)
+        return rows
+
+    def _edge_f1(self, images: torch.Tensor) -> float:
+        config = self.config
+        options = config.condition_options if config.condition == "canny" else {}
+        is_edges = config.control_is_edges
+        if is_edges is None:
+            is_edges = config.condition in ("canny", "soft_edges")
+        shown = self.shown_controls.mean(dim=1) if is_edges else canny(self.shown_controls, **options)[:, 0]
+        expected = (shown > 0).repeat_interleave(config.num_validation_images, dim=0)
+        found = canny(to_pixel_values(images), **options)[:, 0] > 0
+        return edge_f1(found, expected).mean().item()
+
+    def save(self, pipeline, folder: Path):
+        write_whole(partial(_save, pipeline.controlnet), folder, last="config.json")
+
+    def describe(self) -> dict:
+        config, name = self.config, self.control.controlnet_class.__name__
+        source = config.condition or config.conditioning_image_column
+        return {
+            "task": f"Text to image with control: a ControlNet for a {self.base.class_name}, controlled by {source}.",
+            "loading": f"from diffusers import AutoPipelineForText2Image, {name}\n{self.base.loading()}"
+            f'controlnet = {name}.from_pretrained("{{address}}")\n'
+            "pipe = AutoPipelineForText2Image.from_pipe(pipe, controlnet=controlnet)\n"
+            f"image = pipe({self.shown_prompts[0]!r}, {self.control.image_argument}=control_image).images[0]",
+            "base_model": self.base_model(),
+            "tags": ["text-to-image", "controlnet"],
+            "pipeline_tag": "text-to-image",
+        }
+
+
+def _save(controlnet, folder: Path) -> None:
+    """Save a ControlNet without the folder of this machine that it was loaded from."""
+    controlnet.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("_name_or_path", None)
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def _read_image(path: str) -> torch.Tensor:
+    try:
+        return decode_image(path, channels=3)
+    except UnreadableImageError as error:
+        raise ValueError(f"--validation_images: {path}: {error}.") from error
+
+
+if __name__ == "__main__":
+    run(ControlNetRecipe)

@@ -1,0 +1,431 @@
+"""Train a generative adversarial network: a generator of images from noise, against a discriminator.
+
+    accelerate launch training/train_gan.py --config examples/digits_dcgan.yaml
+
+The GAN of Goodfellow et al. (2014) and DCGAN (Radford et al. 2016), with the losses, penalties, normalisations and
+conditionings that came after them: WGAN (`--loss wasserstein --clip_weights 0.01`) and WGAN-GP (`--gradient_penalty
+10`), SNGAN (`--spectral_norm`), R1, conditional GANs, AC-GAN and InfoGAN. The result is a [`GANPipeline`].
+"""
+
+import logging
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from diffusers_ext.losses import (
+    clip_weights,
+    diff_augment,
+    discriminator_loss,
+    generator_loss,
+    gradient_penalty,
+    mode_seeking_loss,
+    mutual_information_loss,
+    r1_penalty,
+    r2_penalty,
+)
+from diffusers_ext.losses.adversarial import LABELLED_LOSSES, AdversarialLoss
+from diffusers_ext.losses.diffaugment import check_policy
+from diffusers_ext.models import DCGANDiscriminator, DCGANGenerator, MLPDiscriminator, MLPGenerator
+from diffusers_ext.pipelines import GANPipeline
+from diffusers_ext.training.command import run
+from diffusers_ext.training.configuration import JSONObject, TrainingConfig, option
+from diffusers_ext.training.evaluate import Evaluator, balanced_labels
+from diffusers_ext.training.grids import sample_grid
+from diffusers_ext.training.recipe import Recipe
+
+
+logger = logging.getLogger(__name__)
+
+ARCHITECTURES = {
+    "dcgan": (DCGANGenerator, DCGANDiscriminator),
+    "mlp": (MLPGenerator, MLPDiscriminator),
+}
+GRID_ROWS = 8
+
+
+@dataclass
+class GANConfig(TrainingConfig):
+    """The options of train_gan.py."""
+
+    architecture: Literal["dcgan", "mlp"] = option(
+        "dcgan", help="Convolutions (Radford et al. 2016) or dense layers (Goodfellow et al. 2014)."
+    )
+    generator: JSONObject = option(
+        JSONObject(), help="Arguments of DCGANGenerator or MLPGenerator, as JSON or a YAML mapping."
+    )
+    discriminator: JSONObject = option(
+        JSONObject(),
+        help="Arguments of DCGANDiscriminator or MLPDiscriminator. A DCGAN's normalization is batch by default, layer "
+        "with a penalty, and none with --spectral_norm.",
+    )
+    pretrained_model_name_or_path: str | None = option(
+        help="A GANPipeline to start from, instead of random weights: its generator, and its discriminator if it has "
+        "one."
+    )
+
+    # Conditions
+    class_conditional: bool = option(False, help="Tell the networks the class of the image.")
+    conditioning: Literal["concat", "embedding", "projection", "auxiliary"] = option(
+        "projection",
+        help="How classes enter the discriminator: one-hot, as a learned vector, by projection (Miyato and Koyama "
+        "2018), or not at all: a head of it tells them (auxiliary: AC-GAN). The generator gets a learned vector, or "
+        "one-hot with concat.",
+    )
+    auxiliary_weight: float = option(1.0, help="The weight of AC-GAN's classification.")
+    num_categories: int = option(0, help="InfoGAN: categories of the code at the end of the latents.")
+    num_continuous_codes: int = option(0, help="InfoGAN: numbers in [-1, 1] behind them.")
+    mutual_information: float = option(1.0, help="The weight of InfoGAN's mutual information.")
+
+    # The game
+    loss: AdversarialLoss = option("nonsaturating", help="The adversarial loss.")
+    real_label: float = option(
+        1.0, help="What the discriminator shall say of real images: 0.9 is one-sided label smoothing."
+    )
+    discriminator_steps: int = option(
+        1, help="Steps of the discriminator for each of the generator (n_critic). --max_train_steps counts the former."
+    )
+    discriminator_learning_rate: float | None = option(
+        help="The discriminator's learning rate, if it is another (TTUR, Heusel et al. 2017)."
+    )
+
+    # What keeps the discriminator smooth, and the generator manifold
+    spectral_norm: bool = option(False, help="Divide the discriminator's weights by their largest singular values.")
+    clip_weights: float | None = option(help="Clamp the discriminator's weights to this size after each step.")
+    gradient_penalty: float = option(
+        0.0, help="The weight of WGAN-GP's penalty, of gradients between real and generated images; 10 in the paper."
+    )
+    r1: float = option(0.0, help="The weight gamma of the penalty of gradients at real images, gamma/2 |gradient|^2.")
+    r2: float = option(0.0, help="The same at generated images.")
+    regularization_interval: int = option(
+        1, help="Compute penalties only every so many steps, and weigh them so many times as much."
+    )
+    diffaugment: str | None = option(
+        help="Augmentations of what the discriminator sees, any of color,translation,cutout."
+    )
+    mode_seeking: float = option(
+        0.0, help="The weight of MSGAN's loss, which drives apart images of different latents; 1 in the paper."
+    )
+
+    # Usual for GANs
+    learning_rate: float = option(2e-4, help="The learning rate after the warm-up.")
+    lr_warmup_steps: int = option(0, help="Updates until the learning rate is reached.")
+    adam_beta1: float = option(0.5, help="AdamW's decay of the gradient's mean.")
+    adam_weight_decay: float = option(0.0, help="AdamW's weight decay.")
+    max_grad_norm: float = option(0.0, help="Gradients are scaled down to this norm; 0 never scales.")
+    ema_decay: float = option(0.999, help="The decay of the generator's average.")
+    train_batch_size: int = option(64, help="Images per process and step.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require_at_least(1, "discriminator_steps", "regularization_interval")
+        self.require_at_least(0, "gradient_penalty", "r1", "r2", "mode_seeking", "num_categories")
+        self.require_at_least(0, "num_continuous_codes", "mutual_information", "auxiliary_weight")
+        rate, bound = self.discriminator_learning_rate, self.clip_weights
+        self.require(rate is None or rate > 0, f"--discriminator_learning_rate must be positive, not {rate}")
+        self.require(bound is None or bound > 0, f"--clip_weights must be positive, not {bound}")
+        self.require(
+            self.real_label == 1 or self.loss in LABELLED_LOSSES,
+            f"--real_label is for {', '.join(LABELLED_LOSSES)}, not for --loss {self.loss}",
+        )
+        self.require(
+            self.class_conditional or self.conditioning == "projection",
+            f"--conditioning {self.conditioning} needs --class_conditional",
+        )
+        check_policy(self.augmentations)
+        self.require(
+            not (self.compile and self.has_penalty),
+            "--compile can't differentiate twice, as --gradient_penalty, --r1 and --r2 need it",
+        )
+        self.require(
+            self.has_penalty or self.regularization_interval == 1,
+            "--regularization_interval is for --gradient_penalty, --r1 and --r2, and none of them is set",
+        )
+        self.require(
+            not ((self.generator or self.discriminator) and self.pretrained_model_name_or_path),
+            "--generator and --discriminator exclude --pretrained_model_name_or_path: pretrained networks have their "
+            "shape",
+        )
+
+    @property
+    def has_penalty(self) -> bool:
+        """Whether the discriminator's gradients are penalised."""
+        return max(self.gradient_penalty, self.r1, self.r2) > 0
+
+    @property
+    def augmentations(self) -> list[str]:
+        """The names in `diffaugment`."""
+        return [name.strip() for name in (self.diffaugment or "").split(",") if name.strip()]
+
+
+class GANRecipe(Recipe):
+    """Goodfellow et al. 2014, algorithm 1: the discriminator is improved on each batch, the generator every k-th."""
+
+    config_class = GANConfig
+
+    def __init__(self, config: GANConfig):
+        super().__init__(config)
+        if config.class_conditional and self.dataset.id2label is None:
+            raise ValueError("--class_conditional needs labels: name the column with --label_column.")
+        self.id2label = self.dataset.id2label if config.class_conditional else None
+        self.evaluator = Evaluator(config, self.dataset)
+
+    def identity(self) -> dict:
+        names = ("loss", "discriminator_steps", "diffaugment")
+        return {name: getattr(self.config, name) for name in names}
+
+    def networks(self) -> dict[str, nn.Module]:
+        """The generator, from latents to images, and the discriminator, from images to logits."""
+        if self.config.pretrained_model_name_or_path is None:
+            generator, discriminator = self._new_generator(), self._new_discriminator()
+        else:
+            generator, discriminator = self._pretrained_networks()
+        self._check_batch_norm(generator, discriminator)
+        return {"generator": generator, "discriminator": discriminator}
+
+    def optimizer_options(self, name):
+        rate = self.config.discriminator_learning_rate
+        return {"learning_rate": rate} if name == "discriminator" and rate is not None else {}
+
+    def averaged(self, names):
+        return ("generator",)
+
+    def step(self, batch, draw):
+        config, real = self.config, batch["pixel_values"]
+        labels = None if self.id2label is None else batch["class_labels"]
+        is_generators_turn = (draw.step + 1) % config.discriminator_steps == 0
+
+        latents = self.draw_latents(draw)
+        with torch.set_grad_enabled(is_generators_turn):
+            fake = self.generator(latents, labels).sample
+        self.minimise("discriminator", self.discriminator_losses(real, fake.detach(), latents, labels, draw))
+        if config.clip_weights is not None:
+            clip_weights(self.network("discriminator"), config.clip_weights)
+
+        if is_generators_turn:
+            self.minimise("generator", self.generator_losses(fake, latents, labels, draw))
+
+    def draw_latents(self, draw) -> torch.Tensor:
+        """Noise as the generator's config says, and InfoGAN's code at its end: (N, latent_dim)."""
+        generator = self.network("generator").config
+        num_codes = generator.num_categories + generator.num_continuous_codes
+        shape = generator.latent_dim - num_codes
+        latents = [draw.normal(shape) if generator.latent_distribution == "normal" else 2 * draw.uniform(shape) - 1]
+        if generator.num_categories > 0:
+            category = draw.integers(generator.num_categories)
+            latents.append(F.one_hot(category, generator.num_categories).float())
+        if generator.num_continuous_codes > 0:
+            latents.append(2 * draw.uniform(generator.num_continuous_codes) - 1)
+        return torch.cat(latents, dim=1)
+
+    def discriminator_losses(self, real, fake, latents, labels, draw) -> torch.Tensor:
+        """What the discriminator minimises, of shape (N,)."""
+        config, interval = self.config, self.config.regularization_interval
+        is_penalised = config.has_penalty and draw.step % interval == 0
+        real = self.augment(real, draw).requires_grad_(is_penalised)
+        fake = self.augment(fake, draw).requires_grad_(is_penalised)
+        on_real, on_fake = self.judge_both(real, fake, labels)
+
+        self.log_scores(on_real.logits, on_fake.logits)
+        losses = discriminator_loss(config.loss, on_real.logits, on_fake.logits, real_label=config.real_label)
+        losses = losses + self.auxiliary_losses(on_real, labels) + self.auxiliary_losses(on_fake, labels, latents)
+        if is_penalised:
+            losses = losses + interval * self.penalties((real, on_real), (fake, on_fake), labels, draw)
+        return losses
+
+    def penalties(self, real, fake, labels, draw) -> torch.Tensor:
+        """The weighted penalties of its gradients at images, each with what it says of them: of shape (N,)."""
+        config, penalties = self.config, []
+        (real, on_real), (fake, on_fake) = real, fake
+        if config.gradient_penalty > 0:
+            penalty = gradient_penalty(
+                lambda mixed: self.judge(self.discriminator, mixed, labels).logits, real, fake, draw.uniform()
+            )
+            penalties.append(config.gradient_penalty * penalty)
+        if config.r1 > 0:
+            penalties.append(config.r1 * r1_penalty(on_real.logits, real))
+        if config.r2 > 0:
+            penalties.append(config.r2 * r2_penalty(on_fake.logits, fake))
+        penalty = torch.stack(penalties).sum(dim=0)
+        self.log(penalty=penalty)
+        return penalty
+
+    def generator_losses(self, fake, latents, labels, draw) -> torch.Tensor:
+        """What the generator minimises, of shape (N,)."""
+        config = self.config
+        on_fake = self.judge(self.network("discriminator"), self.augment(fake, draw), labels)
+        losses = generator_loss(config.loss, on_fake.logits) + self.auxiliary_losses(on_fake, labels, latents)
+        if config.mode_seeking > 0:
+            other_latents = self.draw_latents(draw)
+            other = self.generator(other_latents, labels).sample
+            seeking = mode_seeking_loss((fake, other), (latents, other_latents))
+            self.log(mode_seeking=seeking)
+            losses = losses + config.mode_seeking * seeking
+        return losses
+
+    def auxiliary_losses(self, judged, labels, latents=None) -> torch.Tensor | float:
+        """AC-GAN's classification (Odena et al. 2017, L_C) and, of generated images, InfoGAN's mutual information."""
+        losses, generator = 0.0, self.network("generator").config
+        if judged.class_logits is not None:
+            cross_entropy = F.cross_entropy(judged.class_logits.float(), labels, reduction="none")
+            self.log(**{f"{'real' if latents is None else 'fake'}_classification": cross_entropy})
+            losses = losses + self.config.auxiliary_weight * cross_entropy
+        if judged.code is not None and latents is not None:
+            code = latents[:, -judged.code.shape[1] :]
+            information = mutual_information_loss(judged.code, code, generator.num_categories)
+            self.log(mutual_information_loss=information)
+            losses = losses + self.config.mutual_information * information
+        return losses
+
+    def augment(self, images, draw) -> torch.Tensor:
+        """Images as the discriminator sees them."""
+        return diff_augment(images, self.config.augmentations, draw)
+
+    def judge(self, discriminator, images, labels):
+        """What the discriminator says of images, with the labels if it takes them."""
+        is_conditional = self.network("discriminator").config.conditioning is not None
+        return discriminator(images, labels if is_conditional else None)
+
+    def judge_both(self, real, fake, labels) -> tuple:
+        """What it says of real and generated images: in one pass, unless each has a batch norm of its own."""
+        if has_batch_norm(self.network("discriminator")):
+            return self.judge(self.discriminator, real, labels), self.judge(self.discriminator, fake, labels)
+        twice = None if labels is None else labels.repeat(2)
+        judged = self.judge(self.discriminator, torch.cat([real, fake]), twice)
+        parts = (slice(len(real)), slice(len(real), None))
+        return tuple(type(judged)(**{name: values[part] for name, values in judged.items()}) for part in parts)
+
+    def log_scores(self, real_logits, fake_logits) -> None:
+        """The mean logits and, for losses that have a boundary between real and generated, the accuracy on each."""
+        self.log(real_logits=real_logits, fake_logits=fake_logits)
+        if self.config.loss != "wasserstein":
+            boundary = 0.5 if self.config.loss == "least_squares" else 0.0
+            self.log(real_accuracy=real_logits > boundary, fake_accuracy=fake_logits < boundary)
+
+    def _new_generator(self) -> nn.Module:
+        config, num_classes = self.config, None if self.id2label is None else len(self.id2label)
+        conditioning = None
+        if num_classes is not None:
+            conditioning = "concat" if config.conditioning == "concat" else "embedding"
+        return ARCHITECTURES[config.architecture][0](
+            **{
+                "conditioning": conditioning,
+                "num_categories": config.num_categories,
+                "num_continuous_codes": config.num_continuous_codes,
+                **config.generator,
+                "sample_size": config.size,
+                "out_channels": config.channels,
+                "num_classes": num_classes,
+            }
+        )
+
+    def _new_discriminator(self) -> nn.Module:
+        config, conditions = self.config, {}
+        if self.id2label is not None:
+            is_auxiliary = config.conditioning == "auxiliary"
+            conditions["conditioning"] = None if is_auxiliary else config.conditioning
+            conditions["auxiliary_classifier"] = is_auxiliary
+        if config.architecture == "dcgan":
+            conditions["normalization"] = self._default_normalization()
+        return ARCHITECTURES[config.architecture][1](
+            **{
+                **conditions,
+                "num_categories": config.num_categories,
+                "num_continuous_codes": config.num_continuous_codes,
+                "spectral_norm": config.spectral_norm,
+                **config.discriminator,
+                "sample_size": config.size,
+                "in_channels": config.channels,
+                "num_classes": None if self.id2label is None else len(self.id2label),
+            }
+        )
+
+    def _default_normalization(self) -> str:
+        config = self.config
+        if config.gradient_penalty > 0:
+            return "layer"  # Gulrajani et al. 2017, section 4
+        return "none" if config.spectral_norm or config.has_penalty else "batch"
+
+    def _pretrained_networks(self) -> tuple[nn.Module, nn.Module]:
+        name = self.config.pretrained_model_name_or_path
+        pipeline = GANPipeline.from_pretrained(name, cache_dir=self.config.cache_dir)
+        generator, discriminator = pipeline.generator, pipeline.discriminator
+        size = generator.config.sample_size
+        size = (size, size) if isinstance(size, int) else tuple(size)
+        if generator.config.out_channels != self.config.channels:
+            raise ValueError(
+                f"{name} makes images of {generator.config.out_channels} channels, but this run has --channels "
+                f"{self.config.channels}."
+            )
+        if size != self.config.size:
+            raise ValueError(f"{name} makes images of the size {size}, but --resolution is {self.config.size}.")
+        found, wanted = generator.config.num_classes or 0, len(self.id2label or ())
+        if found != wanted:
+            raise ValueError(f"{name} has {found} classes, but this run has {wanted}: see --class_conditional.")
+        if pipeline.config.id2label not in (None, self.id2label):
+            raise ValueError(f"{name} and the data set have different classes.")
+        if discriminator is None:
+            logger.warning(f"{name} has no discriminator: a new one is trained with its generator.")
+            discriminator = self._new_discriminator()
+        if self.config.spectral_norm and not discriminator.config.spectral_norm:
+            raise ValueError(f"The discriminator of {name} has no spectral norm: leave out --spectral_norm.")
+        return generator, discriminator
+
+    def _check_batch_norm(self, generator: nn.Module, discriminator: nn.Module) -> None:
+        for name, network in (("generator", generator), ("discriminator", discriminator)):
+            if has_batch_norm(network) and self.config.train_batch_size == 1:
+                raise ValueError(f"The {name} has batch normalization, which needs --train_batch_size 2 or more.")
+        if has_batch_norm(discriminator) and self.config.has_penalty:
+            raise ValueError(
+                "--gradient_penalty, --r1 and --r2 are of single images, which batch normalization mixes: give the "
+                'discriminator "normalization": "layer", "instance" or "none".'
+            )
+
+    def pipeline(self, generator: nn.Module, discriminator: nn.Module) -> GANPipeline:
+        """The pipeline that samples from the generator, with the discriminator for further training."""
+        return GANPipeline(generator=generator, discriminator=discriminator, id2label=self.id2label)
+
+    def sample_grid(self, generate):
+        """A column per class (the first ten) or category of InfoGAN's code, or a square of samples of neither."""
+        names, num_categories = self.id2label, self.network("generator").config.num_categories
+        if names is None and num_categories > 0:
+            shown = range(min(10, num_categories))
+            by_category = torch.stack([generate.images(GRID_ROWS, categories=category) for category in shown], dim=1)
+            return sample_grid(by_category.flatten(0, 1), columns=len(shown), titles=[str(i) for i in shown])
+        if names is None:
+            return sample_grid(generate.images(64), columns=8)
+        shown = list(names)[:10]
+        labels = shown * GRID_ROWS
+        images = generate.images(len(labels), labels)
+        return sample_grid(images, columns=len(shown), titles=[names[label] for label in shown])
+
+    def evaluate(self, generate):
+        """The measures of samples, the classes covered among them; nothing without `--feature_extractor`."""
+        if self.evaluator.extractor is None:
+            return []
+        count = self.config.num_evaluation_samples
+        return [self.evaluator.measure(generate, count, balanced_labels(self.id2label, count))]
+
+    def describe(self) -> dict:
+        config, names = self.config, self.id2label
+        kind = "unconditional" if names is None else "class-conditional"
+        call = "batch_size=4" if names is None else f"class_labels={list(names.values())[:2]}, num_images_per_label=4"
+        return {
+            "task": f"{kind.capitalize()} image generation: a generative adversarial network ({config.loss} loss), "
+            "trained from random weights or those of its base model.",
+            "usage": f"images = pipe({call}).images",
+            "base_model": config.pretrained_model_name_or_path,
+            "tags": [f"{kind}-image-generation", "gan"],
+        }
+
+
+def has_batch_norm(network: nn.Module) -> bool:
+    """Whether what a network says of an image depends on the others of its batch."""
+    return any(isinstance(module, _BatchNorm) for module in network.modules())
+
+
+if __name__ == "__main__":
+    run(GANRecipe)
