@@ -27,7 +27,7 @@ from diffusers_ext.training.trainer import Trainer
 # Options of train_gan.py: what a method adds to the plain GAN, on the points and on the digits.
 METHODS = {
     "plain": ({}, {}),
-    "MSGAN": ({"mode_seeking": 0.1}, {"mode_seeking": 0.5}),
+    "MSGAN": ({"mode_seeking": 0.01}, {"mode_seeking": 0.1}),
     "WGAN-GP": (
         {"loss": "wasserstein", "gradient_penalty": 1.0, "discriminator_steps": 3},
         {"loss": "wasserstein", "gradient_penalty": 10.0, "discriminator_steps": 3},

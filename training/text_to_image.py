@@ -54,8 +54,8 @@ class TextToImageConfig(TrainingConfig):
     # The diffusion step
     prompt_dropout: float = option(0.0, help="How often a prompt is hidden in training, so that guidance works.")
     timestep_sampling: Literal["uniform", "logit_normal"] | None = option(
-        help="How noise levels are drawn: logit_normal (Esser et al. 2024) prefers the middle ones, and is the default "
-        "of flows; that of the others is uniform."
+        help="How noise levels are drawn: logit_normal (Esser et al. 2024) prefers the middle ones, and is the "
+        "default of flows; that of the others is uniform."
     )
     loss_weighting: Literal["none", "min_snr"] = option(
         "none", help="How squared errors are weighted by noise level: min_snr is that of Hang et al. (2023)."
@@ -306,7 +306,11 @@ class TextToImageRecipe(Recipe):
         height, width = self.config.size
         sampler = PromptSampler(self.base, self.accelerator, generate.pipeline)
         arguments = {"height": height, "width": width, **self._call_arguments()}
-        return replace(generate, pipeline=sampler).images(len(inputs["prompt"]), per_image=inputs, **arguments)
+        count = len(inputs["prompt"])
+        # Each process has to make one at least: the last ones are made twice if need be, and left out.
+        made = max(count, self.accelerator.num_processes)
+        inputs = {name: [*values, *[values[-1]] * (made - count)] for name, values in inputs.items()}
+        return replace(generate, pipeline=sampler).images(made, per_image=inputs, **arguments)[:count]
 
     def _generation(self, pipeline: DiffusionPipeline) -> Generation:
         pipeline.set_progress_bar_config(disable=True)

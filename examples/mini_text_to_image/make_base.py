@@ -8,7 +8,6 @@ text, and has learned to read the words of the captions as one token each.
 
 import argparse
 import json
-from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel

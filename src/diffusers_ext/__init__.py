@@ -32,13 +32,16 @@ _PUBLIC_NAMES = {
         "convert_vqgan",
     ],
     "data": [
+        "CONDITIONS",
         "CORRUPTIONS",
         "Corruption",
         "ImageDataset",
         "UnreadableImagesError",
         "decode_image",
         "derive_seed",
+        "describe_conditions",
         "describe_corruptions",
+        "load_condition",
         "load_corruptions",
         "load_image_dataset",
     ],
@@ -46,14 +49,14 @@ _PUBLIC_NAMES = {
     "hub": ["PublishableMixin", "publish_folder", "write_model_card"],
     "losses": [
         "ADVERSARIAL_LOSSES",
-        "GaussianDiffusionLoss",
-        "KLDecomposition",
         "LEARNED_VARIANCES",
         "LOSS_TYPES",
         "LOSS_WEIGHTINGS",
         "PREDICTION_TYPES",
         "RECONSTRUCTION_LOSSES",
         "TOTAL_CORRELATION_ESTIMATORS",
+        "GaussianDiffusionLoss",
+        "KLDecomposition",
         "VariationalBoundTerm",
         "adaptive_weight",
         "clip_weights",
@@ -91,18 +94,19 @@ _PUBLIC_NAMES = {
         "weighted_kl_parts",
     ],
     "metrics": [
+        "LPIPS",
+        "METRICS",
+        "RESTORATION_METRICS",
         "DeepFeatureDistance",
         "FeatureExtractor",
         "FeatureOutput",
         "FeatureStatistics",
         "ImageDistance",
-        "LPIPS",
-        "METRICS",
         "NetworkExtractor",
-        "RESTORATION_METRICS",
         "class_accuracy",
         "class_coverage",
         "compute_metrics",
+        "edge_f1",
         "extract_features",
         "fid",
         "frechet_distance",
@@ -163,6 +167,7 @@ _PUBLIC_NAMES = {
         "ExactDDPMScheduler",
         "space_timesteps",
     ],
+    "training.base_models": ["load_base_model"],
     "training.configuration": ["TrainingConfig"],
     "training.draws": ["Draw"],
     "training.ema": ["EMA"],
@@ -170,11 +175,16 @@ _PUBLIC_NAMES = {
     "training.posthoc_ema": ["PowerEMA", "Snapshots"],
     "training.recipe": ["Recipe"],
     "training.reconstruct_ema": ["reconstruct_ema"],
+    "training.text_to_image": ["TextToImageConfig", "TextToImageRecipe"],
     "training.train_autoencoder": ["AutoencoderConfig", "AutoencoderRecipe"],
     "training.train_classifier": ["ClassifierConfig", "ClassifierRecipe"],
+    "training.train_controlnet": ["ControlNetConfig", "ControlNetRecipe"],
     "training.train_diffusion": ["DiffusionConfig", "DiffusionRecipe"],
+    "training.train_dreambooth": ["DreamBoothConfig", "DreamBoothRecipe"],
     "training.train_gan": ["GANConfig", "GANRecipe"],
     "training.train_palette": ["PaletteConfig", "PaletteRecipe"],
+    "training.train_text_to_image": ["FineTuningConfig", "FineTuningRecipe"],
+    "training.train_textual_inversion": ["TextualInversionConfig", "TextualInversionRecipe"],
     "training.train_translation": ["TranslationConfig", "TranslationRecipe"],
     "training.trainer": ["NonFiniteLossError", "Trainer"],
 }
@@ -207,13 +217,16 @@ if TYPE_CHECKING:
         convert_vqgan as convert_vqgan,
     )
     from diffusers_ext.data import (
+        CONDITIONS as CONDITIONS,
         CORRUPTIONS as CORRUPTIONS,
         Corruption as Corruption,
         ImageDataset as ImageDataset,
         UnreadableImagesError as UnreadableImagesError,
         decode_image as decode_image,
         derive_seed as derive_seed,
+        describe_conditions as describe_conditions,
         describe_corruptions as describe_corruptions,
+        load_condition as load_condition,
         load_corruptions as load_corruptions,
         load_image_dataset as load_image_dataset,
     )
@@ -284,6 +297,7 @@ if TYPE_CHECKING:
         class_accuracy as class_accuracy,
         class_coverage as class_coverage,
         compute_metrics as compute_metrics,
+        edge_f1 as edge_f1,
         extract_features as extract_features,
         fid as fid,
         frechet_distance as frechet_distance,
@@ -344,6 +358,9 @@ if TYPE_CHECKING:
         ExactDDPMScheduler as ExactDDPMScheduler,
         space_timesteps as space_timesteps,
     )
+    from diffusers_ext.training.base_models import (
+        load_base_model as load_base_model,
+    )
     from diffusers_ext.training.configuration import (
         TrainingConfig as TrainingConfig,
     )
@@ -366,6 +383,10 @@ if TYPE_CHECKING:
     from diffusers_ext.training.reconstruct_ema import (
         reconstruct_ema as reconstruct_ema,
     )
+    from diffusers_ext.training.text_to_image import (
+        TextToImageConfig as TextToImageConfig,
+        TextToImageRecipe as TextToImageRecipe,
+    )
     from diffusers_ext.training.train_autoencoder import (
         AutoencoderConfig as AutoencoderConfig,
         AutoencoderRecipe as AutoencoderRecipe,
@@ -374,9 +395,17 @@ if TYPE_CHECKING:
         ClassifierConfig as ClassifierConfig,
         ClassifierRecipe as ClassifierRecipe,
     )
+    from diffusers_ext.training.train_controlnet import (
+        ControlNetConfig as ControlNetConfig,
+        ControlNetRecipe as ControlNetRecipe,
+    )
     from diffusers_ext.training.train_diffusion import (
         DiffusionConfig as DiffusionConfig,
         DiffusionRecipe as DiffusionRecipe,
+    )
+    from diffusers_ext.training.train_dreambooth import (
+        DreamBoothConfig as DreamBoothConfig,
+        DreamBoothRecipe as DreamBoothRecipe,
     )
     from diffusers_ext.training.train_gan import (
         GANConfig as GANConfig,
@@ -385,6 +414,14 @@ if TYPE_CHECKING:
     from diffusers_ext.training.train_palette import (
         PaletteConfig as PaletteConfig,
         PaletteRecipe as PaletteRecipe,
+    )
+    from diffusers_ext.training.train_text_to_image import (
+        FineTuningConfig as FineTuningConfig,
+        FineTuningRecipe as FineTuningRecipe,
+    )
+    from diffusers_ext.training.train_textual_inversion import (
+        TextualInversionConfig as TextualInversionConfig,
+        TextualInversionRecipe as TextualInversionRecipe,
     )
     from diffusers_ext.training.train_translation import (
         TranslationConfig as TranslationConfig,

@@ -142,7 +142,8 @@ def test_two_processes_follow_one(name, tmp_path):
             assert other[key] == pytest.approx(line[key], rel=1e-3, abs=1e-4), key
     one, two = (tensors(folder, 12) for folder in found)
     for key, tensor in one.items():
-        torch.testing.assert_close(two[key], tensor, rtol=1e-2, atol=1e-3, msg=key)
+        if "to_k.bias" not in key:  # attention does not depend on it: its gradient is rounding errors
+            torch.testing.assert_close(two[key], tensor, rtol=1e-2, atol=1e-3, msg=key)
 
 
 def test_the_evidence_lower_bound_is_what_it_says(tmp_path):

@@ -305,6 +305,7 @@ def test_resuming_on_another_base_or_with_other_adapters_is_refused(tmp_path):
         trainer(tmp_path / "run", **again, lora_alpha=7)
 
 
+@pytest.mark.slow
 def test_two_processes_follow_one(tmp_path, pictures):
     options = {
         **OPTIONS,

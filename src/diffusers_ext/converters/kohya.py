@@ -4,8 +4,8 @@
 
 The direction follows from the file. kohya's names are those of the original networks with `_` for `.`, so that only
 the networks themselves tell which layer is meant: SD 1.x and 2.x go by diffusers' names, SDXL and SD3 by their
-authors'. SD3 has one layer for query, key and value there. Three adapters of the same input become one of the same rank, others
-one of three times the rank whose three parts don't touch; reading takes either apart again.
+authors'. SD3 has one layer for query, key and value there. Three adapters of the same input become one of the same
+rank, others one of three times the rank whose three parts don't touch; reading takes either apart again.
 """
 
 import argparse

@@ -137,9 +137,7 @@ def _labels(image: Image.Image) -> np.ndarray:
     if labels.ndim != 2 or labels.dtype.kind not in "biu":
         raise UnreadableImageError(f"a label map has one channel of whole numbers, this image is {image.mode}")
     if labels.min() < 0 or labels.max() > 255:
-        raise UnreadableImageError(
-            f"labels are whole numbers from 0 to 255, not {labels.min()} to {labels.max()}"
-        )
+        raise UnreadableImageError(f"labels are whole numbers from 0 to 255, not {labels.min()} to {labels.max()}")
     return labels.astype(np.uint8)
 
 

@@ -132,9 +132,7 @@ class StreamedImageDataset(ImageDataset):
         else:
             draw = derive_seed(seed, "augmentation", row.epoch, row.index)
             pixels = self._transform.crop(fitted, draw)
-        return _Sample(
-            pixels, self._label(row), self._caption(row, seed), self._transform.time_ids(size, draw), draw
-        )
+        return _Sample(pixels, self._label(row), self._caption(row, seed), self._transform.time_ids(size, draw), draw)
 
     def _values(self, row: _Row) -> tuple[Any, ...]:
         return tuple(row.columns[name] for name in self._source.image_columns)

@@ -6,6 +6,7 @@ one metric's function). Likelihoods, which need a model in place of images, are 
 
 from diffusers_ext.metrics.accuracy import class_accuracy, match_class_ids
 from diffusers_ext.metrics.compute import METRICS, compute_metrics
+from diffusers_ext.metrics.edges import edge_f1
 from diffusers_ext.metrics.extractors import (
     FeatureExtractor,
     FeatureOutput,
@@ -42,6 +43,7 @@ __all__ = [
     "class_accuracy",
     "class_coverage",
     "compute_metrics",
+    "edge_f1",
     "extract_features",
     "fid",
     "frechet_distance",
