@@ -32,7 +32,7 @@ METHODS = {
         {"loss": "wasserstein", "gradient_penalty": 1.0, "discriminator_steps": 3},
         {"loss": "wasserstein", "gradient_penalty": 10.0, "discriminator_steps": 3},
     ),
-    "R1": ({"r1": 1.0}, {"r1": 1.0}),
+    "R1": ({"r1": 0.1}, {"r1": 1.0}),
 }
 RADIUS, STD = 0.8, 0.02
 CELL = 256  # pixels of a picture of the points

@@ -4,6 +4,9 @@ import hashlib
 import operator
 
 
+PLAIN = {int, str}
+
+
 def derive_seed(*parts: int | str) -> int:
     """A seed that is a function of its parts only, e.g. `derive_seed(seed, "order", epoch)`.
 
@@ -20,5 +23,9 @@ def derive_seed(*parts: int | str) -> int:
         TypeError: for a part that is neither an integer nor a string.
     """
     # repr of a tuple of plain integers and strings is unambiguous: (1, 23) and (12, 3), or 1 and "1", never collide.
-    key = repr(tuple(str(part) if isinstance(part, str) else int(operator.index(part)) for part in parts))
+    key = repr(parts if PLAIN.issuperset(map(type, parts)) else tuple(map(_plain, parts)))
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def _plain(part) -> int | str:
+    return str(part) if isinstance(part, str) else int(operator.index(part))
