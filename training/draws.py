@@ -7,6 +7,14 @@ import torch
 from diffusers_ext.data.randomness import derive_seed
 
 
+def seed_default_generator(seed: int) -> None:
+    """Seed what dropout inside of networks draws from."""
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:  # without a device torch.manual_seed would queue each seed for one, with a stack trace
+        torch.default_generator.manual_seed(seed)
+
+
 class Draw:
     """What a recipe draws at random in one step, sample by sample.
 

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from diffusers_ext.data.randomness import derive_seed
 from diffusers_ext.training.checkpoints import Checkpoints
 from diffusers_ext.training.configuration import TrainingConfig
-from diffusers_ext.training.draws import Draw
+from diffusers_ext.training.draws import Draw, seed_default_generator
 from diffusers_ext.training.ema import EMA
 from diffusers_ext.training.flat import FlatAdamW
 from diffusers_ext.training.interruption import StopRequest
@@ -231,7 +231,7 @@ class Trainer:
             batch = {name: self._to_device(values) for name, values in next(self.batches).items()}
             first_row = (micro_step * accelerator.num_processes + accelerator.process_index) * size
             # Dropout inside of networks draws from the global generator, which thus has no history either.
-            torch.manual_seed(derive_seed(self.config.seed, "network", self.step, first_row))
+            seed_default_generator(derive_seed(self.config.seed, "network", self.step, first_row))
             with accelerator.accumulate(*self.prepared.values()):
                 self.recipe.step(batch, self.draw.begin(self.step, range(first_row, first_row + size)))
         self.step += 1
@@ -284,13 +284,21 @@ class Trainer:
     def _take_step(self, name: str) -> None:
         accelerator, optimizer = self.accelerator, self.optimizers[name]
         if accelerator.sync_gradients:
-            norm = accelerator.clip_grad_norm_(self.clipped[name], self.config.max_grad_norm or math.inf)
+            norm = self._clip(name)
             self._updated.add(name)
         optimizer.step()
         # Under fp16 a step with an overflow is skipped and the scale lowered: no error, and nothing to record.
         if accelerator.sync_gradients and not optimizer.step_was_skipped:
             self.record({f"{self._prefix(name)}grad_norm": norm})
         optimizer.zero_grad()
+
+    def _clip(self, name: str) -> torch.Tensor:
+        """Scale the gradients of a network down to the largest norm, where there is one, and return their norm."""
+        if self.config.max_grad_norm:
+            return self.accelerator.clip_grad_norm_(self.clipped[name], self.config.max_grad_norm)
+        # Clipping to an infinite norm would multiply all gradients by 1.
+        self.accelerator.unscale_gradients(self.optimizers[name])
+        return torch.nn.utils.get_total_norm([weight.grad for weight in self.clipped[name] if weight.grad is not None])
 
     def record(self, values: dict[str, torch.Tensor]) -> None:
         """Take in values of this step to report; see [`Recipe.log`]."""

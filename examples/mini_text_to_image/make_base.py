@@ -16,7 +16,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from diffusers_ext.data import ImageDataset, load_image_dataset
 
 
-PROMPT_LENGTH = 24  # tokens
+PROMPT_LENGTH = 12  # tokens
 WIDTH = 64  # of what the text encoder says of each token
 VOCABULARY_SIZE = 1000  # at most; a few captions have fewer pieces of words
 
