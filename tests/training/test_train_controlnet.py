@@ -316,7 +316,8 @@ def test_bfloat16(tmp_path, family):
     assert job.base.denoiser.dtype == torch.bfloat16 and job.network("controlnet").dtype == torch.float32
 
 
-@pytest.mark.parametrize("family", [pytest.param("sd1", marks=pytest.mark.slow), "sd3"])
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["sd1", "sd3"])
 def test_two_processes_follow_one(tmp_path, family):
     for processes, batch in ((1, 4), (2, 2)):
         values = {

@@ -266,6 +266,7 @@ def test_a_resumed_run_ends_with_the_same_bits(trainer, tmp_path, family, kind):
     assert records(tmp_path / "parts") == records(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_two_processes_follow_one(options, tmp_path):
     options = {**options, **PRIOR, **LORA, "train_text_encoder": True, "num_validation_images": 2}
     options["pretrained_model_name_or_path"] = tiny_base("sdxl")

@@ -177,6 +177,7 @@ def test_training_in_bfloat16(trainer, tmp_path, other_precision):
     assert load_file(tmp_path / "run" / FILES["text_encoder_2"])[WORD].dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_two_processes_follow_one(pictures, tmp_path):
     options = {**OPTIONS, "pretrained_model_name_or_path": tiny_base("sdxl"), "train_data_dir": pictures}
     options |= {"placeholder_token": WORD, "num_vectors": 2, "prompt_dropout": 0.3, "num_validation_images": 2}
