@@ -1,11 +1,11 @@
 """How often the mini text-to-image models draw the digit that they are asked for, and whether they follow edges.
 
-    python examples/mini_text_to_image/judge.py outputs/mini/model outputs/mini/textual_inversion outputs/mini/controlnet
+    python examples/mini_text_to_image/judge.py outputs/mini/model outputs/mini/controlnet
 
-A support vector machine, fitted on real digits, says what is drawn. Of each folder it prints one row: a pipeline stands
-for itself; learned embeddings, LoRA weights and a ControlNet are loaded into the pipeline in `--model`. A ControlNet is
-shown edges of digits that nothing was trained on, and `edge F1` says how well the edges of its images are those; beside
-it stands the F1 of the model without control, for the same prompts and noise.
+A support vector machine, fitted on real digits, says what is drawn. Of each folder it prints one row: a pipeline
+stands for itself; learned embeddings, LoRA weights and a ControlNet are loaded into the pipeline in `--model`. A
+ControlNet is shown edges of digits that nothing was trained on, and `edge F1` says how well the edges of its images
+are those; beside it stands the F1 of the model without control, for the same prompts and noise.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import ControlNetModel, DiffusionPipeline, StableDiffusionControlNetPipeline, StableDiffusionPipeline
+from make_data import CANNY
 from PIL import Image
 from safetensors import safe_open
 
@@ -74,7 +75,7 @@ def share_drawn(images: torch.Tensor, classes: list[int], judge: DigitsExtractor
 
 def edges(images: torch.Tensor) -> torch.Tensor:
     """Whether each pixel of uint8 images (N, 3, H, W) is an edge: (N, H, W)."""
-    return load_condition("canny")(to_pixel_values(images))[:, 0] > 0
+    return load_condition("canny", CANNY)(to_pixel_values(images))[:, 0] > 0
 
 
 def judge_prompts(pipeline, word: str | None, held_out: int, count: int, seed: int, judge: DigitsExtractor) -> dict:

@@ -18,6 +18,7 @@ from diffusers_ext.data import ImageDataset, load_image_dataset
 
 PROMPT_LENGTH = 12  # tokens
 WIDTH = 64  # of what the text encoder says of each token
+LOUDNESS = 3.0  # of the text: how much larger than usual the weights that pass it on start
 VOCABULARY_SIZE = 1000  # at most; a few captions have fewer pieces of words
 
 
@@ -36,7 +37,8 @@ def make_tokenizer(captions: list[str]) -> CLIPTokenizer:
 
 
 def make_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    return CLIPTextModel(
+    """An encoder whose output depends on the words from the start: what frames and fills a prompt says nothing yet."""
+    encoder = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
             hidden_size=WIDTH,
@@ -49,21 +51,31 @@ def make_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
             pad_token_id=tokenizer.pad_token_id,
         )
     )
+    with torch.no_grad():
+        embeddings = encoder.embeddings.token_embedding.weight.normal_()
+        embeddings[[tokenizer.bos_token_id, tokenizer.eos_token_id]] = 0.0
+    return encoder
 
 
 def make_unet(latent_size: int, latent_channels: int) -> UNet2DConditionModel:
-    return UNet2DConditionModel(
+    """A network that listens to the text from the start; otherwise it learns to draw long before it learns to read."""
+    unet = UNet2DConditionModel(
         sample_size=latent_size,
         in_channels=latent_channels,
         out_channels=latent_channels,
         block_out_channels=(32, 64),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
         layers_per_block=1,
         norm_num_groups=8,
         attention_head_dim=4,
         cross_attention_dim=WIDTH,
     )
+    with torch.no_grad():
+        for name, weight in unet.named_parameters():
+            if name.endswith(("attn2.to_v.weight", "attn2.to_out.0.weight")):
+                weight.mul_(LOUDNESS)
+    return unet
 
 
 def latent_std(vae: AutoencoderKL, dataset: ImageDataset) -> float:

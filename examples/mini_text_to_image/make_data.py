@@ -2,9 +2,8 @@
 
     python examples/mini_text_to_image/make_data.py --output_dir outputs/mini/data
 
-Of digits enlarged to 16x16 pixels it makes four folders: `captioned`, nine classes with captions to train on; `subject`,
-five images of the held-out class; `edges`, the nine classes beside their edges, to train a ControlNet on; and
-`controls`, edges of digits that nothing was trained on.
+Of digits enlarged to 32x32 pixels it makes three folders: `captioned`, nine classes with captions, to train on;
+`subject`, five images of the held-out class; and `controls`, edges of digits that nothing was trained on.
 """
 
 import argparse
@@ -20,7 +19,8 @@ from diffusers_ext.data.conditions import load_condition
 from diffusers_ext.data.digits import DIGIT_NAMES, load_digits_dataset
 
 
-SIZE = 16
+SIZE = 32
+CANNY = {"sigma": 2.0}  # the edges that a ControlNet is shown
 # What an image is called: one of these is drawn at each visit. The last one does not say which digit it is.
 TEMPLATES = ("{}", "a {}", "a handwritten {}", "the digit {}", "a handwritten digit")
 NUM_SUBJECT_IMAGES = 5
@@ -32,9 +32,9 @@ def enlarge(image: Image.Image) -> Image.Image:
 
 
 def edges_of(image: Image.Image) -> Image.Image:
-    """Canny's edges as train_controlnet.py and judge.py make them: white on black."""
+    """White on black, as training/train_controlnet.py makes them."""
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
-    edges = load_condition("canny")(pixels)[0]
+    edges = load_condition("canny", CANNY)(pixels)[0]
     return Image.fromarray(((edges + 1) * 127.5).byte().permute(1, 2, 0).numpy())
 
 
@@ -61,7 +61,6 @@ def make_data(output_dir: Path, held_out: str) -> None:
     labels = np.array(train["label"])
     known = np.flatnonzero(labels != left_out).tolist()
     write_folder(output_dir / "captioned", train, known, with_edges=False)
-    write_folder(output_dir / "edges", train, known, with_edges=True)
     subject = output_dir / "subject"
     subject.mkdir()
     for row in np.flatnonzero(labels == left_out)[:NUM_SUBJECT_IMAGES].tolist():
@@ -73,7 +72,9 @@ def make_data(output_dir: Path, held_out: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output_dir", type=Path, default=Path("outputs/mini/data"), help="A folder that is not there.")
+    parser.add_argument(
+        "--output_dir", type=Path, default=Path("outputs/mini/data"), help="A folder that is not there."
+    )
     parser.add_argument("--held_out", choices=DIGIT_NAMES, default="nine", help="The class that is left out.")
     options = parser.parse_args()
     if options.output_dir.exists():
