@@ -17,9 +17,11 @@ import torch
 from PIL import Image, ImageDraw
 
 from diffusers_ext import GANPipeline, MLPDiscriminator, MLPGenerator, losses
+from diffusers_ext.hub.atomic import write_text_atomically
 from diffusers_ext.metrics import class_coverage, load_feature_extractor
 from diffusers_ext.training.grids import sample_grid
 from diffusers_ext.training.processes import build_accelerator
+from diffusers_ext.training.results import save_image
 from diffusers_ext.training.train_gan import GANConfig, GANRecipe
 from diffusers_ext.training.trainer import Trainer
 
@@ -121,24 +123,23 @@ def draw_picture(points: torch.Tensor) -> Image.Image:
 
 def train_digits(output_dir: Path, steps: int, **options) -> torch.Tensor:
     """Digits (1000, 1, 8, 8), uint8, of a GAN of dense layers that knows no classes."""
-    if not (output_dir / "model_index.json").exists():
-        config = GANConfig(
-            dataset_name="digits",
-            resolution=[8],
-            channels=1,
-            architecture="mlp",
-            generator={"latent_dim": 16, "hidden_dims": [128, 128]},
-            discriminator={"hidden_dims": [128, 128]},
-            learning_rate=1e-3,
-            adam_beta2=0.9,
-            ema_decay=0.99,
-            max_train_steps=steps * options.get("discriminator_steps", 1),
-            checkpointing_steps=10**6,
-            logging_steps=50,
-            output_dir=str(output_dir),
-            **options,
-        )
-        Trainer(GANRecipe(config), build_accelerator()).train()
+    config = GANConfig(
+        dataset_name="digits",
+        resolution=[8],
+        channels=1,
+        architecture="mlp",
+        generator={"latent_dim": 16, "hidden_dims": [128, 128]},
+        discriminator={"hidden_dims": [128, 128]},
+        learning_rate=1e-3,
+        adam_beta2=0.9,
+        ema_decay=0.99,
+        max_train_steps=steps * options.get("discriminator_steps", 1),
+        checkpointing_steps=10**6,
+        logging_steps=50,
+        output_dir=str(output_dir),
+        **options,
+    )
+    Trainer(GANRecipe(config), build_accelerator()).train()
     pipe = GANPipeline.from_pretrained(output_dir)
     images = pipe(batch_size=1000, generator=torch.Generator().manual_seed(0), output_type="pt").images
     return images.mul(255).round().byte()
@@ -165,10 +166,9 @@ def main(arguments: list[str] | None = None) -> None:
         clouds.append(draw_picture(points))
         grids.append(sample_grid(digits[:64], columns=8).resize((CELL, CELL), Image.Resampling.BICUBIC))
 
-    args.output_dir.mkdir(parents=True, exist_ok=True)
-    (args.output_dir / "coverage.json").write_text(json.dumps(rows, indent=2) + "\n")
+    write_text_atomically(args.output_dir / "coverage.json", json.dumps(rows, indent=2) + "\n")
     pictures = torch.from_numpy(np.stack([np.asarray(picture) for picture in clouds + grids])).permute(0, 3, 1, 2)
-    sample_grid(pictures, len(METHODS), list(METHODS)).save(args.output_dir / "mode_collapse.png")
+    save_image(sample_grid(pictures, len(METHODS), list(METHODS)), args.output_dir / "mode_collapse.png")
     print("| method | modes of 8 | points near a mode | classes of 10 | digits recognised |\n|---|---|---|---|---|")
     for method, row in rows.items():
         cells = [f"{row[kind]['covered']} | {row[kind]['recognised']:.1%}" for kind in ("points", "digits")]

@@ -41,6 +41,7 @@ def picture_to_array(image: Image.Image) -> np.ndarray:
     return np.array(image.convert("RGBA" if "transparency" in image.info or image.mode == "PA" else "RGB"))
 
 
+# Copied from diffusers_ext.pipelines.pipeline_palette.to_tensor
 def to_tensor(name: str, image: ImageInput) -> torch.Tensor:
     """One picture, array `(H, W)` or `(H, W, C)`, or tensor `(H, W)` or `(C, H, W)`, as float32 `(C, H, W)`."""
     if isinstance(image, Image.Image):

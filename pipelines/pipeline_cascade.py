@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,7 @@ def check_positive_int(name: str, value: Any):
         raise ValueError(f"`{name}` must be a positive integer, but is {value!r}.")
 
 
+# Copied from diffusers_ext.pipelines.pipeline_class_conditional.quiet_guiders
 @contextmanager
 def quiet_guiders() -> Iterator[None]:
     """Every guider built warns that guiders are experimental; who passed a mere number did not choose one."""
@@ -93,6 +95,33 @@ def enlarge(images: torch.Tensor, size: tuple[int, int], are_images: bool) -> to
     for step in ((images.shape[2], size[1]), size):
         levels = (F.interpolate(levels, step, mode="bicubic", antialias=True) + 0.5).floor().clamp(0, 255)
     return levels / 255 * 2 - 1
+
+
+@dataclass
+class Stage:
+    """One model of a cascade, with what its components and options are in the pipeline's `__init__`."""
+
+    suffix: str  # of their names: "" of the base model
+    unet: ModelMixin
+    scheduler: SchedulerMixin
+    guider: BaseGuidance | None
+    options: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return f"unet{self.suffix}"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return image_size(self.unet)
+
+    @property
+    def takes_classes(self) -> bool:
+        return any(self.unet.config.get(key) is not None for key in ("num_class_embeds", "class_embed_type"))
+
+    @property
+    def null_class_label(self) -> int | None:
+        return self.options["null_class_label"]
 
 
 @dataclass
@@ -224,7 +253,8 @@ class CascadePipeline(DiffusionPipeline):
                 f"A cascade has a base and 1 to {len(SUFFIXES) - 1} super-resolvers, but got {len(super_resolvers)}."
             )
         components, stages, names = {}, {}, {}
-        for i, (suffix, pipeline) in enumerate(zip(SUFFIXES, pipelines, strict=False)):
+        for i, pipeline in enumerate(pipelines):
+            suffix = SUFFIXES[i]
             for name in ("unet", "scheduler"):
                 if getattr(pipeline, name, None) is None:
                     raise ValueError(f"Stage {i + 1} is a {type(pipeline).__name__}, which has no `{name}`.")
@@ -262,14 +292,18 @@ class CascadePipeline(DiffusionPipeline):
     # What the stages are
 
     @property
-    def _suffixes(self) -> tuple[str, ...]:
-        """What the names of the components of each stage end in."""
-        return tuple(suffix for suffix in SUFFIXES if getattr(self, f"unet{suffix}") is not None)
+    def _stages(self) -> list[Stage]:
+        options, stages = self.config.get("stages", {}), []
+        for suffix in SUFFIXES:
+            unet, scheduler, guider = (getattr(self, name + suffix) for name in ("unet", "scheduler", "guider"))
+            if unet is not None:
+                stages.append(Stage(suffix, unet, scheduler, guider, options.get(f"unet{suffix}", {})))
+        return stages
 
     @property
     def num_stages(self) -> int:
         """The number of stages, that of the base model included."""
-        return len(self._suffixes)
+        return len(self._stages)
 
     @property
     def stage(self) -> int:
@@ -291,15 +325,8 @@ class CascadePipeline(DiffusionPipeline):
         """C, the channels of an image."""
         return self.unet.config.in_channels
 
-    def _takes_classes(self, suffix: str) -> bool:
-        config = getattr(self, f"unet{suffix}").config
-        return any(config.get(key) is not None for key in ("num_class_embeds", "class_embed_type"))
-
-    def _is_told_noise_level(self, suffix: str) -> bool:
-        return getattr(self, f"unet{suffix}").config.in_channels == 2 * self._channels + 1
-
-    def _option(self, suffix: str, name: str) -> Any:
-        return self.config.stages[f"unet{suffix}"][name]
+    def _is_told_noise_level(self, stage: Stage) -> bool:
+        return stage.unet.config.in_channels == 2 * self._channels + 1
 
     def _check_components(self):
         if self.unet is None or self.unet_2 is None:
@@ -310,25 +337,26 @@ class CascadePipeline(DiffusionPipeline):
                 raise ValueError(f"A stage needs a network and a scheduler, but there is only `{given[0]}{suffix}`.")
             if given and i > 0 and getattr(self, f"unet{SUFFIXES[i - 1]}") is None:
                 raise ValueError(f"There is `unet{suffix}`, but no `unet{SUFFIXES[i - 1]}` before it.")
-        channels, size = self._channels, None
-        for suffix in self._suffixes:
-            unet, previous, size = getattr(self, f"unet{suffix}"), size, image_size(getattr(self, f"unet{suffix}"))
-            fitting = (2 * channels, 2 * channels + 1) if suffix else (channels,)
-            if unet.config.in_channels not in fitting or unet.config.out_channels not in (channels, 2 * channels):
+        channels, previous = self._channels, None
+        for stage in self._stages:
+            config, size = stage.unet.config, stage.size
+            fitting = (2 * channels, 2 * channels + 1) if stage.suffix else (channels,)
+            if config.in_channels not in fitting or config.out_channels not in (channels, 2 * channels):
                 raise ValueError(
-                    f"`unet{suffix}` must have {' or '.join(map(str, fitting))} input and {channels} or "
+                    f"`{stage.name}` must have {' or '.join(map(str, fitting))} input and {channels} or "
                     f"{2 * channels} output channels, as the base model's images have {channels}, but has "
-                    f"{unet.config.in_channels} and {unet.config.out_channels}."
+                    f"{config.in_channels} and {config.out_channels}."
                 )
             if previous and (size[0] < previous[0] or size[1] < previous[1] or size == previous):
                 raise ValueError(
-                    f"`unet{suffix}` must make larger images than the stage before, but it makes {size[0]} x "
+                    f"`{stage.name}` must make larger images than the stage before, but it makes {size[0]} x "
                     f"{size[1]} pixels of {previous[0]} x {previous[1]}."
                 )
+            previous = size
 
     def _complete_options(self, stages: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         """All options of all stages, checked."""
-        names = [f"unet{suffix}" for suffix in self._suffixes]
+        names = [stage.name for stage in self._stages]
         unknown = set(stages) - set(names)
         if unknown:
             raise ValueError(f"`stages` must name networks of the cascade, {names}, but has {sorted(unknown)}.")
@@ -353,24 +381,25 @@ class CascadePipeline(DiffusionPipeline):
         return options
 
     def _check_labels_of_stages(self):
-        for suffix in self._suffixes:
-            num_labels = getattr(self, f"unet{suffix}").config.get("num_class_embeds")
-            null_label = self._option(suffix, "null_class_label")
+        for stage in self._stages:
+            num_labels, null_label = stage.unet.config.get("num_class_embeds"), stage.null_class_label
             labels = [*(self.config.id2label or ()), *([] if null_label is None else [null_label])]
             for label in labels if num_labels else ():
                 if not 0 <= label < num_labels:
-                    raise ValueError(f"There is a label {label}, but `unet{suffix}` has {num_labels}, from 0 on.")
+                    raise ValueError(f"There is a label {label}, but `{stage.name}` has {num_labels}, from 0 on.")
 
     # What the user passes
 
     @staticmethod
-    def _for_stages(name: str, value: Any, suffixes: tuple[str, ...]) -> list:
-        """One value for each of the stages, of a list or of one for all."""
-        if not isinstance(value, (list, tuple)):
-            return [value] * len(suffixes)
-        if len(value) != len(suffixes):
-            raise ValueError(f"`{name}` must be one or a list of {len(suffixes)}, but is a list of {len(value)}.")
-        return list(value)
+    def _for_stages(name: str, value: Any, stages: list[Stage], default: str | None = None) -> list:
+        """One value for each of the stages, of a list or of one for all; for `None` the stage's option `default`."""
+        values = list(value) if isinstance(value, (list, tuple)) else [value] * len(stages)
+        if len(values) != len(stages):
+            raise ValueError(f"`{name}` must be one or a list of {len(stages)}, but is a list of {len(values)}.")
+        return [
+            stage.options[default] if value is None and default else value
+            for stage, value in zip(stages, values, strict=True)
+        ]
 
     def get_label_ids(self, class_labels: int | str | list[int | str] | torch.Tensor | np.ndarray) -> list[int]:
         r"""
@@ -399,10 +428,10 @@ class CascadePipeline(DiffusionPipeline):
             return ids[0]
         if not is_integer(label):
             raise ValueError(f"`class_labels` must hold class ids (integers) or class names, but holds {label!r}.")
-        for suffix in self._suffixes:
-            num_labels = getattr(self, f"unet{suffix}").config.get("num_class_embeds") or math.inf
-            if not 0 <= label < num_labels or label == self._option(suffix, "null_class_label"):
-                raise ValueError(f"There is no class {label} among the {num_labels} labels of `unet{suffix}`.")
+        for stage in self._stages:
+            num_labels = stage.unet.config.get("num_class_embeds") or math.inf
+            if not 0 <= label < num_labels or label == stage.null_class_label:
+                raise ValueError(f"There is no class {label} among the {num_labels} labels of `{stage.name}`.")
         return label
 
     def check_inputs(
@@ -424,12 +453,13 @@ class CascadePipeline(DiffusionPipeline):
         for value in num_inference_steps:
             check_positive_int("num_inference_steps", value)
         self._check_guidance(class_labels, guidance_scales)
-        if class_labels is not None and self._takes_classes("") and self._option("", "null_class_label") is None:
-            self._check_null_label(self._prepare_guider("", guidance_scales[0]), num_inference_steps[0])
+        base = self._stages[0]
+        if class_labels is not None and base.takes_classes and base.null_class_label is None:
+            self._check_null_label(self._prepare_guider(base, guidance_scales[0]), num_inference_steps[0])
         self._check_noise(noise_levels, truncated)
 
         channels = self._channels
-        shape = (num_images, channels, *image_size(self.unet))
+        shape = (num_images, channels, *base.size)
         if latents is not None and tuple(latents.shape) != shape:
             raise ValueError(f"`latents` must have the shape {shape}, but has {tuple(latents.shape)}.")
         if isinstance(generator, list) and len(generator) != num_images:
@@ -448,17 +478,17 @@ class CascadePipeline(DiffusionPipeline):
     def _check_labels(self, class_labels, num_images_per_label, batch_size) -> int:
         """Returns the number of images."""
         check_positive_int("num_images_per_label", num_images_per_label)
-        needy = [suffix for suffix in self._suffixes if self._takes_classes(suffix)]
+        needy = [stage for stage in self._stages if stage.takes_classes]
         if class_labels is not None:
             if not needy:
                 raise ValueError("`class_labels` must be left out, for no stage has classes.")
             if batch_size is not None:
                 raise ValueError("`batch_size` is for unconditional images: pass `num_images_per_label` instead.")
             return len(self.get_label_ids(class_labels)) * num_images_per_label
-        for suffix in needy:
-            if self._option(suffix, "null_class_label") is None:
+        for stage in needy:
+            if stage.null_class_label is None:
                 raise ValueError(
-                    f"`class_labels` must be given, for `unet{suffix}` has classes and no `null_class_label` for none."
+                    f"`class_labels` must be given, for `{stage.name}` has classes and no `null_class_label` for none."
                 )
         if num_images_per_label != 1:
             raise ValueError(
@@ -469,8 +499,8 @@ class CascadePipeline(DiffusionPipeline):
         return batch_size or 1
 
     def _check_guidance(self, class_labels, guidance_scales):
-        for suffix, scale in zip(self._suffixes, guidance_scales, strict=True):
-            guider = getattr(self, f"guider{suffix}")
+        for stage, scale in zip(self._stages, guidance_scales, strict=True):
+            guider = stage.guider
             if hasattr(guider, "guide"):
                 raise ValueError(f"{type(guider).__name__} needs a classifier, which a cascade does not have.")
             if scale is None:
@@ -478,8 +508,11 @@ class CascadePipeline(DiffusionPipeline):
             if not is_number(scale):
                 raise ValueError(f"`guidance_scale` must be a finite number, but is {scale!r}.")
             if guider is not None and "guidance_scale" not in guider.config:
-                raise ValueError(f"`guidance_scale` is no parameter of `guider{suffix}`, a {type(guider).__name__}.")
-            if not suffix and guider is None and scale != 1 and (class_labels is None or not self._takes_classes("")):
+                raise ValueError(
+                    f"`guidance_scale` is no parameter of `guider{stage.suffix}`, a {type(guider).__name__}."
+                )
+            is_base = not stage.suffix
+            if is_base and guider is None and scale != 1 and (class_labels is None or not stage.takes_classes):
                 raise ValueError(f"`guidance_scale={scale}` needs `class_labels` to guide the base model to.")
 
     def _check_null_label(self, guider: BaseGuidance, num_inference_steps: int):
@@ -491,74 +524,72 @@ class CascadePipeline(DiffusionPipeline):
                 raise ValueError("Guidance needs a `null_class_label` of the base model, which it does not have.")
 
     def _check_noise(self, noise_levels, truncated):
-        suffixes = self._suffixes
-        for suffix, level in zip(suffixes[1:], noise_levels, strict=True):
+        stages = self._stages
+        for stage, level in zip(stages[1:], noise_levels, strict=True):
             if not is_number(level) or not 0 <= level < 1:
                 raise ValueError(f"`conditioning_noise_level` must be from 0 to less than 1, but is {level!r}.")
-            highest = self._option(suffix, "conditioning_augmentation")
-            if self._is_told_noise_level(suffix) and level > highest:
+            highest = stage.options["conditioning_augmentation"]
+            if self._is_told_noise_level(stage) and level > highest:
                 raise ValueError(
-                    f"`conditioning_noise_level` must be at most {highest}, what `unet{suffix}` was trained for, but "
+                    f"`conditioning_noise_level` must be at most {highest}, what `{stage.name}` was trained for, but "
                     f"is {level}."
                 )
         if truncated and max(noise_levels) == 0:
             raise ValueError(
                 "`truncated` needs a `conditioning_noise_level` above 0: without noise nothing is left out."
             )
-        for suffix in suffixes[:-1] if truncated else ():
-            scheduler = getattr(self, f"scheduler{suffix}")
-            if not hasattr(scheduler, "add_noise") and not hasattr(scheduler, "scale_noise"):
+        for stage in stages[:-1] if truncated else ():
+            if not hasattr(stage.scheduler, "add_noise") and not hasattr(stage.scheduler, "scale_noise"):
                 raise ValueError(
-                    f"`truncated` must be false, for `scheduler{suffix}`, a {type(scheduler).__name__}, does not tell "
-                    "its noise levels."
+                    f"`truncated` must be false, for `scheduler{stage.suffix}`, a {type(stage.scheduler).__name__}, "
+                    "does not tell its noise levels."
                 )
-        for suffix in suffixes[1:]:
-            scheduler, told = getattr(self, f"scheduler{suffix}"), self._option(suffix, "noise_conditioning")
+        for stage in stages[1:]:
+            scheduler, told = stage.scheduler, stage.options["noise_conditioning"]
             # A solver can integrate flows, and keeps a table of alphas then that means nothing.
             is_flow = not hasattr(scheduler, "alphas_cumprod") or scheduler.config.get("use_flow_sigmas", False)
             if told != "timestep" and is_flow:
                 raise ValueError(
-                    f"`unet{suffix}` is told {told!r}, the noise level of a diffusion process, which "
+                    f"`{stage.name}` is told {told!r}, the noise level of a diffusion process, which "
                     f"{type(scheduler).__name__} does not have."
                 )
 
     # Sampling
 
-    def _prepare_guider(self, suffix: str, guidance_scale: float | None) -> BaseGuidance:
-        guider = getattr(self, f"guider{suffix}")
-        if guider is not None and guidance_scale is None:
-            return guider
+    @staticmethod
+    def _prepare_guider(stage: Stage, guidance_scale: float | None) -> BaseGuidance:
+        if stage.guider is not None and guidance_scale is None:
+            return stage.guider
         with quiet_guiders():
-            if guider is not None:
-                return guider.new(guidance_scale=guidance_scale)
+            if stage.guider is not None:
+                return stage.guider.new(guidance_scale=guidance_scale)
             return ClassifierFreeGuidance(guidance_scale=1.0 if guidance_scale is None else guidance_scale)
 
-    def _get_noise_levels(self, suffix: str, timesteps: torch.Tensor) -> torch.Tensor:
+    @staticmethod
+    def _get_noise_levels(stage: Stage, timesteps: torch.Tensor) -> torch.Tensor:
         """What the network is told at each of the timesteps; alpha_bar is interpolated where they are no integers."""
-        told = self._option(suffix, "noise_conditioning")
+        told = stage.options["noise_conditioning"]
         if told == "timestep":
             return timesteps
-        gammas = getattr(self, f"scheduler{suffix}").alphas_cumprod.to(timesteps.device, torch.float32)
+        gammas = stage.scheduler.alphas_cumprod.to(timesteps.device, torch.float32)
         timesteps = timesteps.float().clamp(0, len(gammas) - 1)
         gamma = torch.lerp(gammas[timesteps.floor().long()], gammas[timesteps.ceil().long()], timesteps.frac())
         return gamma if told == "gamma" else gamma.sqrt()
 
     def _prepare_conditioning(
         self,
-        suffix: str,
+        stage: Stage,
         images: torch.Tensor,
         level: float,
         wanted_level: float,
         generator: torch.Generator | list[torch.Generator] | None,
     ) -> torch.Tensor:
         """What a super-resolver is shown of `sqrt(1 - level**2) * image + level * noise`, at `wanted_level`."""
-        unet = getattr(self, f"unet{suffix}")
-        size = image_size(unet)
 
         def resize(tensor, are_images):
-            if unet.config.get("low_res_channels"):
-                return F.interpolate(tensor, size, mode="bilinear")
-            return enlarge(tensor, size, are_images)
+            if stage.unet.config.get("low_res_channels"):
+                return F.interpolate(tensor, stage.size, mode="bilinear")
+            return enlarge(tensor, stage.size, are_images)
 
         # q(z_s | z_level): the process goes on from where it is. Enlarging is linear, so noise can be added after it.
         kept = math.sqrt((1 - wanted_level**2) / (1 - level**2))
@@ -567,20 +598,20 @@ class CascadePipeline(DiffusionPipeline):
         if added > 0:
             noise = randn_tensor(images.shape, generator=generator, device=images.device, dtype=torch.float32)
             conditioning = conditioning + added * resize(noise, are_images=False)
-        if self._is_told_noise_level(suffix):
+        if self._is_told_noise_level(stage):
             conditioning = torch.cat([conditioning, torch.full_like(conditioning[:, :1], wanted_level)], dim=1)
         return conditioning
 
     def _predict(
         self,
-        suffix: str,
+        stage: Stage,
         guider: BaseGuidance,
         inputs: dict[str, torch.Tensor | tuple],
         noise_level: torch.Tensor,
         dtype: torch.dtype,
     ) -> torch.Tensor:
         """The guided prediction, `(N, C, H, W)`, or `(N, 2C, H, W)` with the variance where the scheduler reads it."""
-        unet = getattr(self, f"unet{suffix}")
+        unet = stage.unet
 
         def run(batches):
             sample = torch.cat([batch.sample for batch in batches])
@@ -612,13 +643,13 @@ class CascadePipeline(DiffusionPipeline):
             batch.noise_pred = output[:, : self._channels]
         noise_pred = guider(batches)[0]
         # Guidance is for the mean; the variance is that of the conditional prediction, the first one of every guider.
-        if reads_variance(getattr(self, f"scheduler{suffix}")):
+        if reads_variance(stage.scheduler):
             noise_pred = torch.cat([noise_pred, outputs[0][:, self._channels :]], dim=1)
         return noise_pred
 
     def _run_stage(
         self,
-        suffix: str,
+        stage: Stage,
         latents: torch.Tensor,
         inputs: dict[str, tuple],
         guider: BaseGuidance,
@@ -634,18 +665,18 @@ class CascadePipeline(DiffusionPipeline):
             `tuple`: images in `[-1, 1]` and 0, or what is left, `sqrt(1 - level**2) * image + level * noise`, of the
             first step that ends with a level of `stop_level` or less, and this level.
         """
-        scheduler = getattr(self, f"scheduler{suffix}")
+        scheduler = stage.scheduler
         scheduler.set_timesteps(num_inference_steps, device=latents.device)
         timesteps = scheduler.timesteps
         self._num_timesteps = len(timesteps)
         if hasattr(scheduler, "set_begin_index"):
             # Otherwise the scheduler looks up its first timestep, which waits for the device.
             scheduler.set_begin_index(0)
-        noise_levels = self._get_noise_levels(suffix, timesteps)
+        noise_levels = self._get_noise_levels(stage, timesteps)
         latents = latents * getattr(scheduler, "init_noise_sigma", 1.0)
         step_kwargs = {"generator": generator} if accepts(scheduler.step, "generator") else {}
         # This property walks through all the modules: too slow to ask in each step.
-        dtype = getattr(self, f"unet{suffix}").dtype
+        dtype = stage.unet.dtype
         order = getattr(scheduler, "order", 1)
 
         with self.progress_bar(total=len(timesteps)) as progress_bar:
@@ -662,11 +693,21 @@ class CascadePipeline(DiffusionPipeline):
                 sample = latents
                 if hasattr(scheduler, "scale_model_input"):
                     sample = scheduler.scale_model_input(latents, t)
-                noise_pred = self._predict(suffix, guider, {"sample": sample, **inputs}, noise_levels[i], dtype)
+                noise_pred = self._predict(stage, guider, {"sample": sample, **inputs}, noise_levels[i], dtype)
                 latents = scheduler.step(noise_pred, t, latents, **step_kwargs, return_dict=False)[0]
                 latents = on_step_end(i, t, {"latents": latents, "noise_pred": noise_pred})
                 progress_bar.update()
         return latents, 0.0
+
+    # Copied from diffusers_ext.pipelines.pipeline_class_conditional.ClassConditionalPipeline._call_back
+    def _call_back(
+        self, callback: Callable | None, names: list[str], step: int, timestep: torch.Tensor, tensors: dict
+    ) -> torch.Tensor:
+        """The latents after a step: those of `tensors`, unless a callback, which sees `names`, returns others."""
+        if callback is None:
+            return tensors["latents"]
+        outputs = callback(self, step, timestep, {name: tensors[name] for name in names})
+        return tensors["latents"] if outputs is None else outputs.pop("latents", tensors["latents"])
 
     def _to_output(self, images: torch.Tensor, output_type: str) -> list[PIL.Image.Image] | np.ndarray | torch.Tensor:
         images = (images / 2 + 0.5).clamp(0, 1)
@@ -761,24 +802,16 @@ class CascadePipeline(DiffusionPipeline):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
 
         # 1. Defaults and checks
-        suffixes = self._suffixes
+        stages = self._stages
         if guidance_scale is not None and not isinstance(guidance_scale, (list, tuple)):
-            guidance_scale = [guidance_scale] + [None] * (len(suffixes) - 1)
-        scales = self._for_stages("guidance_scale", guidance_scale, suffixes)
-        steps = [
-            self._option(suffix, "default_num_inference_steps") if value is None else value
-            for suffix, value in zip(
-                suffixes, self._for_stages("num_inference_steps", num_inference_steps, suffixes), strict=True
-            )
-        ]
-        levels = [
-            self._option(suffix, "conditioning_noise_level") if value is None else value
-            for suffix, value in zip(
-                suffixes[1:],
-                self._for_stages("conditioning_noise_level", conditioning_noise_level, suffixes[1:]),
-                strict=True,
-            )
-        ]
+            guidance_scale = [guidance_scale] + [None] * (len(stages) - 1)
+        scales = self._for_stages("guidance_scale", guidance_scale, stages)
+        steps = self._for_stages(
+            "num_inference_steps", num_inference_steps, stages, default="default_num_inference_steps"
+        )
+        levels = self._for_stages(
+            "conditioning_noise_level", conditioning_noise_level, stages[1:], default="conditioning_noise_level"
+        )
         self.check_inputs(
             class_labels,
             num_images_per_label,
@@ -802,34 +835,28 @@ class CascadePipeline(DiffusionPipeline):
             labels = labels.repeat_interleave(num_images_per_label)
             num_images = len(labels)
 
-        def on_step_end(step, timestep, tensors):
-            if callback_on_step_end is None:
-                return tensors["latents"]
-            callback_kwargs = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
-            outputs = callback_on_step_end(self, step, timestep, callback_kwargs)
-            return tensors["latents"] if outputs is None else outputs.pop("latents", tensors["latents"])
-
         # 3. The stages
+        on_step_end = partial(self._call_back, callback_on_step_end, callback_on_step_end_tensor_inputs)
         images, level, stage_images = None, 0.0, []
-        for i, suffix in enumerate(suffixes):
+        for i, stage in enumerate(stages):
             self._stage = i
             conditioning, null_conditioning = None, None
             if i > 0:
-                conditioning = self._prepare_conditioning(suffix, images, level, levels[i - 1], generator)
+                conditioning = self._prepare_conditioning(stage, images, level, levels[i - 1], generator)
                 null_conditioning = torch.zeros_like(conditioning)
-            shape = (num_images, self._channels, *image_size(getattr(self, f"unet{suffix}")))
+            shape = (num_images, self._channels, *stage.size)
             if i > 0 or latents is None:
                 latents = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
             inputs = {
-                "class_labels": self._labels_of_stage(suffix, labels, num_images, device),
+                "class_labels": self._labels_of_stage(stage, labels, num_images, device),
                 "conditioning": (conditioning, null_conditioning),
             }
-            is_truncated = truncated and i + 1 < len(suffixes)
+            is_truncated = truncated and i + 1 < len(stages)
             images, level = self._run_stage(
-                suffix,
+                stage,
                 latents.to(device, torch.float32),
                 inputs,
-                self._prepare_guider(suffix, scales[i]),
+                self._prepare_guider(stage, scales[i]),
                 steps[i],
                 levels[i] if is_truncated else 0.0,
                 generator,
@@ -849,17 +876,17 @@ class CascadePipeline(DiffusionPipeline):
         )
 
     def _labels_of_stage(
-        self, suffix: str, labels: torch.Tensor | None, num_images: int, device: torch.device
+        self, stage: Stage, labels: torch.Tensor | None, num_images: int, device: torch.device
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """The labels of the conditional and of the unconditional prediction of a stage, `(N,)` each."""
-        if not self._takes_classes(suffix):
+        if not stage.takes_classes:
             return None, None
-        null_label, null_labels = self._option(suffix, "null_class_label"), None
-        if null_label is not None:
-            null_labels = torch.full((num_images,), null_label, device=device)
+        null_labels = None
+        if stage.null_class_label is not None:
+            null_labels = torch.full((num_images,), stage.null_class_label, device=device)
         labels = null_labels if labels is None else labels
         # The unconditional prediction of a super-resolver is that for no image, as in training.
-        return labels, labels if suffix else null_labels
+        return labels, labels if stage.suffix else null_labels
 
 
 def image_size(unet: ModelMixin) -> tuple[int, int]:

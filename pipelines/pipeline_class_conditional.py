@@ -397,6 +397,15 @@ class ClassConditionalPipeline(DiffusionPipeline):
             noise_pred = torch.cat([noise_pred, outputs[0][:, channels:]], dim=1)
         return noise_pred
 
+    def _call_back(
+        self, callback: Callable | None, names: list[str], step: int, timestep: torch.Tensor, tensors: dict
+    ) -> torch.Tensor:
+        """The latents after a step: those of `tensors`, unless a callback, which sees `names`, returns others."""
+        if callback is None:
+            return tensors["latents"]
+        outputs = callback(self, step, timestep, {name: tensors[name] for name in names})
+        return tensors["latents"] if outputs is None else outputs.pop("latents", tensors["latents"])
+
     @torch.no_grad()
     def __call__(
         self,
@@ -556,15 +565,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
                 if takes_gradient:
                     step_kwargs["condition_gradient"] = getattr(guider, "condition_gradient", None)
                 latents = self.scheduler.step(noise_pred, t, latents, **step_kwargs, return_dict=False)[0]
-
-                if callback_on_step_end is not None:
-                    tensors = {"latents": latents, "noise_pred": noise_pred}
-                    callback_kwargs = {}
-                    for name in callback_on_step_end_tensor_inputs:
-                        callback_kwargs[name] = tensors[name]
-                    callback_outputs = callback_on_step_end(self, i, t, callback_kwargs)
-                    if callback_outputs is not None:
-                        latents = callback_outputs.pop("latents", latents)
+                tensors = {"latents": latents, "noise_pred": noise_pred}
+                latents = self._call_back(callback_on_step_end, callback_on_step_end_tensor_inputs, i, t, tensors)
                 progress_bar.update()
 
         # 7. Images

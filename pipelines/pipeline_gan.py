@@ -165,7 +165,7 @@ class GANPipeline(DiffusionPipeline):
             The name of each class id.
 
     Raises:
-        ValueError: if `id2label` does not fit the generator.
+        ValueError: if the generator makes images of something else, or `id2label` does not fit it.
     """
 
     model_cpu_offload_seq = "generator"
@@ -180,6 +180,11 @@ class GANPipeline(DiffusionPipeline):
         id2label: dict[int, str] | dict[str, str] | None = None,
     ):
         super().__init__()
+        if not {"latent_dim", "out_channels"} <= set(generator.config):
+            raise ValueError(
+                "`generator` must make images of latents, with `latent_dim` and `out_channels` in its configuration, "
+                f"but is a {type(generator).__name__}."
+            )
         if id2label is not None:
             if not all(str(label).isdigit() for label in id2label):
                 raise ValueError(f"`id2label` must map class ids to names, but has the keys {list(id2label)[:5]}.")
@@ -230,6 +235,7 @@ class GANPipeline(DiffusionPipeline):
             raise ValueError(f"There is no class {label}: the class ids are 0 to {self.num_classes - 1}.")
         return label
 
+    # Copied from diffusers_ext.pipelines.pipeline_class_conditional.ClassConditionalPipeline._get_id_of_name
     def _get_id_of_name(self, name: str) -> int:
         id2label = self.config.id2label or {}
         ids = [label for label, known_name in id2label.items() if known_name == name]

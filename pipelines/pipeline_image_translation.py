@@ -18,6 +18,7 @@ LUMA = (19595, 38470, 7471)
 ImageInput = Image.Image | np.ndarray | torch.Tensor
 
 
+# Copied from diffusers_ext.pipelines.pipeline_palette.picture_to_array
 def picture_to_array(image: Image.Image) -> np.ndarray:
     """Upright, `(H, W)` or `(H, W, C)` with one channel, three, or one more for transparency; uint8 or in `[0, 1]`."""
     image = ImageOps.exif_transpose(image)
@@ -30,48 +31,57 @@ def picture_to_array(image: Image.Image) -> np.ndarray:
     return np.array(image.convert("L" if image.mode in ("1", "L") else "RGB"))
 
 
-def to_tensor(image: ImageInput) -> torch.Tensor:
+# Copied from diffusers_ext.pipelines.pipeline_palette.to_tensor
+def to_tensor(name: str, image: ImageInput) -> torch.Tensor:
     """One picture, array `(H, W)` or `(H, W, C)`, or tensor `(H, W)` or `(C, H, W)`, as float32 `(C, H, W)`."""
     if isinstance(image, Image.Image):
         image = picture_to_array(image)
     if not isinstance(image, (np.ndarray, torch.Tensor)):
-        raise ValueError(f"`image` must be a PIL image, an array or a tensor, but is a {type(image).__name__}.")
+        raise ValueError(f"`{name}` must be a PIL image, an array or a tensor, but is a {type(image).__name__}.")
     shape = tuple(image.shape)
     if isinstance(image, np.ndarray):
         image = torch.from_numpy(np.array(image.transpose(2, 0, 1) if image.ndim == 3 else image))
     if image.ndim == 2:
         image = image[None]
     if image.ndim != 3 or 0 in shape:
-        raise ValueError(f"`image` must have the shape (H, W, C) or, of a tensor, (C, H, W), but has {shape}.")
+        raise ValueError(f"`{name}` must have the shape (H, W, C) or, of a tensor, (C, H, W), but has {shape}.")
+
     if image.dtype == torch.uint8:
         return image.float() / 255
     if not image.is_floating_point() and image.dtype != torch.bool:
-        raise ValueError(f"`image` must hold floats from 0 to 1 or bytes, but holds {image.dtype}.")
+        raise ValueError(f"`{name}` must hold floats from 0 to 1 or bytes, but holds {image.dtype}.")
     image = image.float()
     low, high = image.aminmax()
     if not (low >= 0 and high <= 1):  # so that NaN is refused too
-        raise ValueError(f"`image` must hold values from 0 to 1, but they go from {low:.3g} to {high:.3g}.")
+        raise ValueError(f"`{name}` must hold values from 0 to 1, but they go from {low:.3g} to {high:.3g}.")
     return image
 
 
-def fit_channels(image: torch.Tensor, channels: int) -> torch.Tensor:
-    """`(C, H, W)` to `(channels, H, W)`, between grayscale and colour, with transparency (on white) and without."""
+# Copied from diffusers_ext.pipelines.pipeline_palette.fit_channels
+def fit_channels(name: str, image: torch.Tensor, channels: int, background: float = 1.0) -> torch.Tensor:
+    """`(C, H, W)` to `(channels, H, W)`, between grayscale and colour, with transparency and without."""
     if len(image) == channels:
         return image
     if len(image) not in (1, 2, 3, 4) or channels not in (1, 2, 3, 4):
-        raise ValueError(f"`image` must have {channels} channels, but has {len(image)}.")
+        raise ValueError(f"`{name}` must have {channels} channels, but has {len(image)}.")
     alpha = torch.ones_like(image[:1])
     if len(image) in (2, 4):
         image, alpha = image[:-1], image[-1:]
     if channels in (1, 3):
-        image = image * alpha + 1 - alpha
+        image = image * alpha + background * (1 - alpha)
     if channels in (1, 2) and len(image) == 3:
-        luma = torch.tensor(LUMA, dtype=image.dtype, device=image.device)[:, None, None]
-        levels = ((image * 255).round() * luma).sum(0, keepdim=True)
-        image = ((levels + 32768) / 65536).floor() / 255
+        image = to_gray(image)
     if channels in (3, 4):
         image = image.expand(3, -1, -1)
     return image if channels in (1, 3) else torch.cat([image, alpha])
+
+
+# Copied from diffusers_ext.pipelines.pipeline_palette.to_gray
+def to_gray(image: torch.Tensor) -> torch.Tensor:
+    """`(..., 3, H, W)` to `(..., 1, H, W)`, as bytes are by Pillow, to the bit."""
+    luma = torch.tensor(LUMA, dtype=image.dtype, device=image.device)[:, None, None]
+    levels = ((image * 255).round() * luma).sum(-3, keepdim=True)
+    return ((levels + 32768) / 65536).floor() / 255
 
 
 def drop(
@@ -129,7 +139,7 @@ class ImageTranslationPipeline(DiffusionPipeline):
             From the second domain to the first.
 
     Raises:
-        ValueError: if the two generators do not fit each other.
+        ValueError: if a generator is for something else, or the two do not fit each other.
     """
 
     model_cpu_offload_seq = "generator->reverse_generator"
@@ -137,6 +147,12 @@ class ImageTranslationPipeline(DiffusionPipeline):
 
     def __init__(self, generator: ModelMixin, reverse_generator: ModelMixin | None = None):
         super().__init__()
+        for name, network in (("generator", generator), ("reverse_generator", reverse_generator)):
+            if network is not None and not hasattr(network, "stride"):
+                raise ValueError(
+                    f"`{name}` must make images of images, as a UNetGenerator or a ResnetGenerator does, but is a "
+                    f"{type(network).__name__}."
+                )
         if reverse_generator is not None:
             there, back = generator.config, reverse_generator.config
             if (there.in_channels, there.out_channels) != (back.out_channels, back.in_channels):
@@ -194,7 +210,7 @@ class ImageTranslationPipeline(DiffusionPipeline):
         images = image if isinstance(image, (list, tuple)) else [image]
         if not images:
             raise ValueError("`image` is empty: pass one image or more.")
-        return [fit_channels(to_tensor(entry), channels) * 2 - 1 for entry in images]
+        return [fit_channels("image", to_tensor("image", entry), channels) * 2 - 1 for entry in images]
 
     def _translate(self, network: ModelMixin, images: torch.Tensor) -> torch.Tensor:
         """`(N, C, H, W)` of any size, in `[-1, 1]`: padded at the right and below, and cropped again."""

@@ -70,6 +70,7 @@ def check_positive_int(name: str, value: Any):
         raise ValueError(f"`{name}` must be a positive integer, but is {value!r}.")
 
 
+# Copied from diffusers_ext.pipelines.pipeline_class_conditional.quiet_guiders
 @contextmanager
 def quiet_guiders() -> Iterator[None]:
     """Every guider built warns that guiders are experimental; who passed a mere number did not choose one."""
@@ -291,6 +292,7 @@ class PalettePipeline(DiffusionPipeline):
     def _has_classes(self) -> bool:
         return any(self.unet.config.get(key) is not None for key in ("num_class_embeds", "class_embed_type"))
 
+    # Copied from diffusers_ext.pipelines.pipeline_class_conditional.ClassConditionalPipeline._reads_variance
     @property
     def _reads_variance(self) -> bool:
         """Whether the scheduler's step wants the learned variance behind the prediction, as ancestral ones do."""
@@ -686,6 +688,31 @@ class PalettePipeline(DiffusionPipeline):
             self.scheduler.set_begin_index(begin)
         return timesteps[begin:]
 
+    def _prepare_labels(
+        self, class_labels, num_inputs: int, num_images_per_input: int, device: torch.device
+    ) -> torch.Tensor | None:
+        """The label of each result, `(N,)`; none for a network without classes."""
+        if not self._has_classes:
+            return None
+        ids = [self.config.null_class_label] * num_inputs
+        if class_labels is not None:
+            ids = self.get_label_ids(class_labels, num_inputs)
+        return torch.tensor(ids, device=device).repeat_interleave(num_images_per_input)
+
+    def _prepare_conditioning(
+        self,
+        images: torch.Tensor,
+        unknown: torch.Tensor | None,
+        generator: torch.Generator | list[torch.Generator] | None,
+    ) -> torch.Tensor:
+        """What the network is shown: images `(N, C, H, W)` in `[-1, 1]`, but noise where their pixels are unknown."""
+        if unknown is not None:
+            noise = randn_tensor(images.shape, generator=generator, device=images.device, dtype=torch.float32)
+            images = torch.where(unknown, noise, images)
+        if self.config.conditioning_augmentation > 0:
+            images = F.pad(images, (0, 0, 0, 0, 0, 1))  # one more channel, of the noise level 0
+        return images
+
     def prepare_latents(
         self,
         shape: tuple[int, int, int, int],
@@ -706,6 +733,7 @@ class PalettePipeline(DiffusionPipeline):
             return self.scheduler.scale_noise(start_image, timesteps, noise)
         return self.scheduler.add_noise(start_image, noise, timesteps)
 
+    # Copied from diffusers_ext.pipelines.pipeline_class_conditional.ClassConditionalPipeline._prepare_guider
     def _prepare_guider(self, guidance_scale: float | None) -> BaseGuidance:
         if self.guider is not None and guidance_scale is None:
             return self.guider
@@ -777,6 +805,16 @@ class PalettePipeline(DiffusionPipeline):
         if with_variance:
             noise_pred = torch.cat([noise_pred, outputs[0][:, channels:]], dim=1)
         return noise_pred
+
+    # Copied from diffusers_ext.pipelines.pipeline_class_conditional.ClassConditionalPipeline._call_back
+    def _call_back(
+        self, callback: Callable | None, names: list[str], step: int, timestep: torch.Tensor, tensors: dict
+    ) -> torch.Tensor:
+        """The latents after a step: those of `tensors`, unless a callback, which sees `names`, returns others."""
+        if callback is None:
+            return tensors["latents"]
+        outputs = callback(self, step, timestep, {name: tensors[name] for name in names})
+        return tensors["latents"] if outputs is None else outputs.pop("latents", tensors["latents"])
 
     def _to_output(self, images: torch.Tensor, output_type: str, return_dict: bool) -> ImagePipelineOutput | tuple:
         if output_type != "pt":
@@ -928,23 +966,16 @@ class PalettePipeline(DiffusionPipeline):
         )
         device = self._execution_device
         self._interrupt = False
-        labels = None
-        if self._has_classes:
-            ids = [self.config.null_class_label] * num_inputs
-            if class_labels is not None:
-                ids = self.get_label_ids(class_labels, num_inputs)
-            labels = torch.tensor(ids, device=device).repeat_interleave(num_images_per_input)
+        labels = self._prepare_labels(class_labels, num_inputs, num_images_per_input, device)
 
         # 2. The conditioning image
         images = images.to(device).repeat_interleave(num_images_per_input, dim=0)
-        known = conditioning = images * 2 - 1
         if unknown is not None:
             unknown = unknown.to(device).repeat_interleave(num_images_per_input, dim=0)
-            noise = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
-            conditioning = torch.where(unknown, noise, known)
-            unknown = unknown if self._keeps_pixels(task) else None
-        if self.config.conditioning_augmentation > 0:
-            conditioning = F.pad(conditioning, (0, 0, 0, 0, 0, 1))  # one more channel, of the noise level 0
+        known = images * 2 - 1
+        conditioning = self._prepare_conditioning(known, unknown, generator)
+        if not self._keeps_pixels(task):
+            unknown = None
         inputs = {"conditioning": (conditioning, torch.zeros_like(conditioning)), "class_labels": (labels, labels)}
 
         # 3. Timesteps
@@ -985,13 +1016,8 @@ class PalettePipeline(DiffusionPipeline):
                 latents = self.scheduler.step(noise_pred, t, latents, **step_kwargs, return_dict=False)[0]
                 if unknown is not None:
                     latents = torch.where(unknown, latents, known)
-
-                if callback_on_step_end is not None:
-                    tensors = {"latents": latents, "noise_pred": noise_pred}
-                    callback_kwargs = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
-                    callback_outputs = callback_on_step_end(self, i, t, callback_kwargs)
-                    if callback_outputs is not None:
-                        latents = callback_outputs.pop("latents", latents)
+                tensors = {"latents": latents, "noise_pred": noise_pred}
+                latents = self._call_back(callback_on_step_end, callback_on_step_end_tensor_inputs, i, t, tensors)
                 progress_bar.update()
 
         # 6. Images

@@ -14,11 +14,11 @@ from diffusers_ext.losses.elbo import reconstruction_error, standard_normal_kl
 from diffusers_ext.metrics.extractors import FeatureExtractor
 from diffusers_ext.metrics.perceptual import as_uint8
 from diffusers_ext.metrics.restoration import restoration_metrics
-from diffusers_ext.metrics.similarity import SSIM_WINDOW_SIZE
 from diffusers_ext.training.autoencoders import Runner
 from diffusers_ext.training.draws import Draw
 from diffusers_ext.training.generation import Generation, gather_rows
 from diffusers_ext.training.grids import sample_grid
+from diffusers_ext.training.paired_measures import ssim_window
 
 
 PANEL_COLUMNS = 8
@@ -110,14 +110,17 @@ class AutoencoderEvaluator:
         return {"reconstruction": reconstruction, "kl": kl, "elbo": -reconstruction - kl}
 
     def _likeness(self, truth: list[torch.Tensor], restored: list[torch.Tensor], gather) -> dict:
-        side = min(self.dataset.resolution)
-        metrics = ["psnr"] + (["ssim"] if side >= 3 else []) + (["fid"] if self.extractor is not None else [])
+        metrics = (
+            ["psnr"]
+            + (["ssim"] if min(self.dataset.resolution) >= 3 else [])
+            + (["fid"] if self.extractor is not None else [])
+        )
         row = restoration_metrics(
             truth,
             restored,
             metrics,
             extractor=self.extractor,
-            ssim_window_size=max(3, min(SSIM_WINDOW_SIZE, side - 1 + side % 2)),
+            ssim_window_size=ssim_window(self.dataset.resolution),
             gather=gather,
             provenance={
                 "split": self.config.validation_split or self.config.dataset_split,

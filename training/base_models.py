@@ -6,6 +6,8 @@ Stable Diffusion 1.x and 2.x (Rombach et al. 2022), Stable Diffusion XL (Podell 
 
 import hashlib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,36 +16,9 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, DiffusionPipeline
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
-from diffusers_ext.schedulers import ExactDDPMScheduler
+from diffusers_ext.training.controlnets import TransformerControl, UNetControl
+from diffusers_ext.training.latent_objectives import LatentDiffusion, LatentFlow
 from diffusers_ext.training.objectives import Objective
-
-
-class LatentDiffusion(Objective):
-    """The process of a base with discrete noise levels, predicting epsilon, v or the sample."""
-
-    def __init__(self, config, scheduler):
-        super().__init__(config, ExactDDPMScheduler.from_config(scheduler.config, variance_type="fixed_small"))
-
-    def identity(self) -> dict:
-        return {"prediction_type": self.config.prediction_type}
-
-    def draw_timesteps(self, draw) -> torch.Tensor:
-        # A sigmoid can round up to 1.
-        return super().draw_timesteps(draw).long().clamp(max=self.config.num_train_timesteps - 1)
-
-
-class LatentFlow(Objective):
-    """A rectified flow whose noise levels are shifted towards noise, by as much as its sampler's (SD3, eq. 23)."""
-
-    def identity(self) -> dict:
-        return {"prediction_type": self.config.prediction_type}
-
-    def draw_timesteps(self, draw) -> torch.Tensor:
-        sigmas = super().draw_timesteps(draw) / self.config.num_train_timesteps
-        if not self.scheduler.config.use_dynamic_shifting:
-            shift = self.scheduler.config.shift
-            sigmas = shift * sigmas / (1 + (shift - 1) * sigmas)
-        return sigmas * self.config.num_train_timesteps
 
 
 class BaseModel:
@@ -62,6 +37,8 @@ class BaseModel:
     denoiser_name = "unet"
     text_encoder_names: tuple[str, ...] = ("text_encoder",)
     optional_parts: tuple[str, ...] = ()
+    # Text encoders that never learn.
+    frozen_text_encoders: tuple[str, ...] = ()
     # Text encoders of which the hidden states before the last layer are read, and no pooled output.
     penultimate_only: tuple[str, ...] = ()
     default_timestep_sampling = "uniform"
@@ -122,6 +99,24 @@ class BaseModel:
                 network.to(dtype)
         self.vae.requires_grad_(False).eval().to(device)
 
+    @contextmanager
+    def as_loaded(self) -> Iterator[None]:
+        """In this context, weights ask for gradients wherever those of a pipeline do that was just loaded.
+
+        PyTorch multiplies by weights that could learn in another order (aten's `should_fold`), even where no gradient
+        is recorded: only so is an image that a frozen base makes, in its last bit, that of the published model.
+        """
+        networks = (self.denoiser, self.vae, *self.text_encoders.values())
+        before = [(weight, weight.requires_grad) for network in networks for weight in network.parameters()]
+        for network in networks:
+            if not getattr(network, "peft_config", None):  # beside adapters, loaded weights are frozen as well
+                network.requires_grad_(True)
+        try:
+            yield
+        finally:
+            for weight, asked in before:
+                weight.requires_grad_(asked)
+
     def fingerprint(self) -> str:
         """32 hexadecimal digits that identify the weights of all networks."""
         return weights_fingerprint(self.denoiser, self.vae, *self.text_encoders.values())
@@ -157,6 +152,11 @@ class BaseModel:
         """
         text_encoders = text_encoders or self.text_encoders
         return {"prompt_embeds": text_encoders["text_encoder"](token_ids["text_encoder"])[0]}
+
+    @property
+    def learning_text_encoders(self) -> list[str]:
+        """The names of the text encoders that can be trained."""
+        return [name for name in self.text_encoders if name not in self.frozen_text_encoders]
 
     def unread_layers(self, name: str) -> str | None:
         """A regular expression of the layers of a text encoder whose output nothing reads; `None` for none."""
@@ -201,6 +201,10 @@ class BaseModel:
         return latents / self.vae.config.scaling_factor
 
     # Denoising
+
+    def control(self) -> UNetControl:
+        """How a ControlNet controls the denoiser."""
+        return UNetControl(self)
 
     def objective(self, config) -> Objective:
         """The process that the base was trained in, with the weighting and the noise levels that `config` says.
@@ -322,6 +326,7 @@ class StableDiffusion3(BaseModel):
     denoiser_name = "transformer"
     text_encoder_names = ("text_encoder", "text_encoder_2", "text_encoder_3")
     optional_parts = ("text_encoder_3", "tokenizer_3")
+    frozen_text_encoders = ("text_encoder_3",)
     default_timestep_sampling = "logit_normal"
     lora_targets = (
         *("attn.to_k", "attn.to_q", "attn.to_v", "attn.to_out.0"),
@@ -360,47 +365,14 @@ class StableDiffusion3(BaseModel):
     def _unscale(self, latents):
         return latents / self.vae.config.scaling_factor + self.vae.config.shift_factor
 
+    def control(self):
+        return TransformerControl(self)
+
     def _objective(self, config, scheduler):
         return LatentFlow(config, scheduler)
 
     def denoiser_inputs(self, text, time_ids=None):
         return {**super().denoiser_inputs(text), "pooled_projections": text["pooled_prompt_embeds"]}
-
-
-class TextEncoders(torch.nn.Module):
-    """The text encoders of a base as one network that can be trained: token ids in, what the denoiser reads out.
-
-    Args:
-        base (`BaseModel`): where they come from; they stay its own.
-    """
-
-    def __init__(self, base: BaseModel):
-        super().__init__()
-        self._base = base
-        self.encoders = torch.nn.ModuleDict(base.text_encoders)
-
-    def forward(self, token_ids: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return self._base.encode_text(token_ids, dict(self.encoders))
-
-    @property
-    def config(self) -> dict:
-        """The architectures, as JSON values."""
-        volatile = ("transformers_version", "dtype", "torch_dtype", "_name_or_path")
-        return {
-            name: {key: value for key, value in encoder.config.to_dict().items() if key not in volatile}
-            for name, encoder in self.encoders.items()
-        }
-
-    def train(self, mode: bool = True) -> "TextEncoders":
-        """Those that learn; dropout would only disturb the others."""
-        for encoder in self.encoders.values():
-            encoder.train(mode and any(parameter.requires_grad for parameter in encoder.parameters()))
-        self.training = mode
-        return self
-
-    def enable_gradient_checkpointing(self) -> None:
-        for encoder in self.encoders.values():
-            encoder.gradient_checkpointing_enable()
 
 
 FAMILIES = {

@@ -8,8 +8,6 @@ import torch
 from diffusers import ControlNetModel, SD3ControlNetModel
 from diffusers.models.modeling_utils import ModelMixin
 
-from diffusers_ext.training.base_models import BaseModel
-
 
 # What a denoiser adds inside, by the keywords of its call.
 RESIDUALS = ("down_block_additional_residuals", "mid_block_additional_residual", "block_controlnet_hidden_states")
@@ -19,7 +17,7 @@ class UNetControl:
     """A ControlNet for a UNet, which sees the pixels of control images, from 0 to 1.
 
     Args:
-        base (`BaseModel`): whose denoiser is controlled.
+        base ([`~diffusers_ext.training.base_models.BaseModel`]): whose denoiser is controlled.
     """
 
     controlnet_class = ControlNetModel
@@ -30,7 +28,7 @@ class UNetControl:
     # What a ControlNet has in common with its denoiser.
     _shared = ("in_channels", "block_out_channels", "layers_per_block", "cross_attention_dim", "addition_embed_type")
 
-    def __init__(self, base: BaseModel):
+    def __init__(self, base):
         self.base = base
         # A ControlNet that learns is in float32, and the frozen denoiser may be not.
         base.denoiser.register_forward_pre_hook(_residuals_in_its_dtype, with_kwargs=True)
@@ -147,8 +145,3 @@ def _residuals_in_its_dtype(denoiser: ModelMixin, arguments: tuple, keywords: di
         elif added is not None:
             keywords[name] = [residual.to(denoiser.dtype) for residual in added]
     return arguments, keywords
-
-
-def control_of(base: BaseModel) -> UNetControl | TransformerControl:
-    """How the denoiser of a base is controlled."""
-    return {"unet": UNetControl, "transformer": TransformerControl}[base.denoiser_name](base)

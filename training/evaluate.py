@@ -13,25 +13,24 @@ import itertools
 import json
 import math
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
 import diffusers
-import torch
 from accelerate import Accelerator, PartialState
 from diffusers import ConfigMixin, DiffusionPipeline, SchedulerMixin
 from tqdm.auto import tqdm
 
 import diffusers_ext
 from diffusers_ext.data import ImageDataset
+from diffusers_ext.data.loading import check_resolution
 from diffusers_ext.hub.atomic import write_text_atomically
 from diffusers_ext.metrics import FeatureOutput, compute_metrics, load_feature_extractor
 from diffusers_ext.metrics.likelihood import LIKELIHOODS, likelihood_rows
 from diffusers_ext.pipelines import ClassConditionalPipeline, GANPipeline, PalettePipeline
 from diffusers_ext.training.command import one_sentence, set_up_logging
 from diffusers_ext.training.configuration import Config, option, parse_config
-from diffusers_ext.training.generation import Generation, gather_rows
+from diffusers_ext.training.generation import Generation, gather_features, gather_rows
 from diffusers_ext.training.processes import build_accelerator
 from diffusers_ext.training.restoration import RestorationConfig, RestorationEvaluator, Tasks, write_report
 
@@ -126,7 +125,7 @@ class Evaluator:
         )
         return compute_metrics(
             real,
-            self._features(progress, generate.accelerator),
+            gather_features(self.extractor, progress, generate.accelerator),
             self.config.metrics,
             extractor=self.extractor,
             requested_labels=class_labels,
@@ -146,17 +145,9 @@ class Evaluator:
                 process_index=accelerator.process_index,
                 num_processes=accelerator.num_processes,
             )
-            self._real = self._features((batch["pixel_values"] for batch in own), accelerator)
+            batches = (batch["pixel_values"] for batch in own)
+            self._real = gather_features(self.extractor, batches, accelerator)
         return self._real
-
-    def _features(self, batches: Iterable[torch.Tensor], accelerator: Accelerator) -> FeatureOutput:
-        """The features of all processes' images, on each of them."""
-        outputs = [self.extractor(images.to(accelerator.device)) for images in batches]
-        features = gather_rows([output.features for output in outputs], accelerator)
-        logits = None
-        if outputs[0].logits is not None:
-            logits = gather_rows([output.logits for output in outputs], accelerator)
-        return FeatureOutput(features=features, logits=logits)
 
 
 def balanced_labels(id2label: dict[int, str] | None, count: int) -> list[int] | None:
@@ -286,8 +277,7 @@ def main(arguments: list[str] | None = None) -> None:
         with accelerator.local_main_process_first():
             pipeline = load_pipeline(config)
             network = pipeline.generator.config if isinstance(pipeline, GANPipeline) else pipeline.unet.config
-            size = network.sample_size
-            size = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
+            size = check_resolution(network.sample_size)
             channels = network.out_channels if isinstance(pipeline, GANPipeline) else network.in_channels
             dataset = config.load_dataset(size, pipeline.config.image_channels if config.tasks else channels)
         pipeline.to(accelerator.device)

@@ -1,6 +1,6 @@
 """Sampling on all processes: image i is the same whatever the batch size and the number of processes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +9,7 @@ from diffusers import DiffusionPipeline
 from torch.distributed.nn.functional import all_gather
 
 from diffusers_ext.data.randomness import derive_seed
+from diffusers_ext.metrics.extractors import FeatureExtractor, FeatureOutput
 
 
 @dataclass
@@ -89,6 +90,18 @@ def gather_rows(own: list[torch.Tensor], accelerator: Accelerator) -> torch.Tens
     gathered = accelerator.gather(torch.cat([rows, padding]).to(accelerator.device)).cpu()
     by_process = gathered.view(accelerator.num_processes, max(counts), *rows.shape[1:])
     return by_process.transpose(0, 1).flatten(0, 1)[: sum(counts)]
+
+
+def gather_features(
+    extractor: FeatureExtractor, batches: Iterable[torch.Tensor], accelerator: Accelerator
+) -> FeatureOutput:
+    """The features of all processes' images, on each of them; `batches` are this process's own."""
+    outputs = [extractor(images.to(accelerator.device)) for images in batches]
+    features = gather_rows([output.features for output in outputs], accelerator)
+    logits = None
+    if outputs[0].logits is not None:
+        logits = gather_rows([output.logits for output in outputs], accelerator)
+    return FeatureOutput(features=features, logits=logits)
 
 
 def all_rows(own: torch.Tensor) -> torch.Tensor:

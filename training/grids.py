@@ -8,6 +8,8 @@ CELL = 64  # small images are enlarged to about this many pixels
 GAP = 6
 MARGIN = 16
 HEADER = 28
+CLASS_COLUMNS = 10
+CLASS_ROWS = 8
 
 
 def sample_grid(
@@ -42,6 +44,22 @@ def sample_grid(
         middle = top + row * (height + GAP) + height // 2
         draw.text((MARGIN, middle), title, "#333333", font, anchor="lm")
     return grid
+
+
+def class_grid(generate, id2label: dict[int, str] | None, **arguments) -> Image.Image:
+    """A column per class (the first ten), or a square of samples without.
+
+    Args:
+        generate ([`~diffusers_ext.training.generation.Generation`]): samples the pipeline.
+        id2label (`dict[int, str]` or `None`): the classes.
+        arguments: further arguments of the pipeline's call.
+    """
+    if id2label is None:
+        return sample_grid(generate.images(CLASS_ROWS**2, **arguments), columns=CLASS_ROWS)
+    shown = list(id2label)[:CLASS_COLUMNS]
+    labels = shown * CLASS_ROWS
+    images = generate.images(len(labels), labels, **arguments)
+    return sample_grid(images, columns=len(shown), titles=[id2label[label] for label in shown])
 
 
 def _to_pil(images: torch.Tensor) -> list[Image.Image]:

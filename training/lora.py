@@ -10,7 +10,7 @@ from peft import LoraConfig as PeftConfig, get_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from diffusers_ext.converters.kohya import from_kohya, is_kohya, lora_metadata
+from diffusers_ext.converters.kohya import from_kohya, is_kohya, lora_metadata, text_encoder_key
 from diffusers_ext.training.base_models import BaseModel
 from diffusers_ext.training.configuration import Config, option
 
@@ -58,7 +58,7 @@ def add_adapters(base: BaseModel, config: LoraConfig, train_text_encoders: bool)
         ValueError: if no layer has one of the names in `--lora_targets`, or `--lora_weights` is for another base.
     """
     _add(base.denoiser, config, list(config.lora_targets or base.lora_targets), base)
-    for name in clip_encoders(base) if train_text_encoders else ():
+    for name in base.learning_text_encoders if train_text_encoders else ():
         # What the denoiser does not read gets no gradients.
         _add(base.text_encoders[name], config, list(TEXT_TARGETS), base, exclude=base.unread_layers(name))
     for network in adapted(base).values():
@@ -90,11 +90,6 @@ def _add(network: torch.nn.Module, config: LoraConfig, targets: list[str], base:
     )
 
 
-def clip_encoders(base: BaseModel) -> list[str]:
-    """The text encoders that can learn; a T5 stays as it is."""
-    return [name for name in base.text_encoders if name != "text_encoder_3"]
-
-
 def adapted(base: BaseModel) -> dict[str, torch.nn.Module]:
     """The networks of a base that have adapters, by name."""
     networks = {base.denoiser_name: base.denoiser, **base.text_encoders}
@@ -105,18 +100,14 @@ def adapter_state(name: str, network: torch.nn.Module) -> dict[str, torch.Tensor
     """The adapters of a network as files have them: `<layer>.lora_A.weight` and so on."""
     state = get_peft_model_state_dict(network)
     if name.startswith("text_encoder"):
-        # Every version of transformers reads these names.
-        state = {f"text_model.{key.removeprefix('text_model.')}": value for key, value in state.items()}
+        state = {text_encoder_key(key): value for key, value in state.items()}
     return {key: value.detach().contiguous() for key, value in state.items()}
 
 
 def save_adapters(base: BaseModel, folder: Path) -> None:
     """Write the adapters of a base to `pytorch_lora_weights.safetensors`, with what diffusers must know of them."""
     networks = adapted(base)
-    layers = {
-        "unet_lora_layers" if name == "unet" else f"{name}_lora_layers": adapter_state(name, network)
-        for name, network in networks.items()
-    }
+    layers = {f"{name}_lora_layers": adapter_state(name, network) for name, network in networks.items()}
     metadata = _collate_lora_metadata(networks)
     for values in metadata.values():
         # Loaded adapters are in training mode: their dropout would disturb every image.

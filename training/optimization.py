@@ -7,6 +7,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from diffusers.optimization import get_scheduler
 from torch.optim.lr_scheduler import LambdaLR
+from transformers import get_wsd_schedule
 
 from diffusers_ext.training.configuration import TrainingConfig
 from diffusers_ext.training.flat import FlatAdamW
@@ -59,9 +60,14 @@ def build_lr_scheduler(optimizer: torch.optim.Optimizer, config: TrainingConfig,
 
     It is stepped once per step, and not prepared by Accelerate: so warm-up and decay last as many steps as the options
     say, under any number of processes and accumulation steps, and whether or not each step updates the network.
+
+    Raises:
+        ValueError: if there are fewer steps than those that warm-up and decay take.
     """
     # PyTorch would take a network that the first step leaves alone for a mistake.
     warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler\.step\(\)` before `optimizer\.step")
+    if config.lr_scheduler == "warmup_stable_decay":  # diffusers has none
+        return _build_warmup_stable_decay(optimizer, config, max_train_steps)
     return get_scheduler(
         config.lr_scheduler,
         optimizer,
@@ -69,4 +75,18 @@ def build_lr_scheduler(optimizer: torch.optim.Optimizer, config: TrainingConfig,
         num_training_steps=max_train_steps,
         num_cycles=config.lr_num_cycles,
         power=config.lr_power,
+    )
+
+
+def _build_warmup_stable_decay(
+    optimizer: torch.optim.Optimizer, config: TrainingConfig, max_train_steps: int
+) -> LambdaLR:
+    decay_steps = max_train_steps // 2 if config.lr_decay_steps is None else config.lr_decay_steps
+    if config.lr_warmup_steps + decay_steps > max_train_steps:
+        raise ValueError(
+            f"--lr_warmup_steps {config.lr_warmup_steps} and --lr_decay_steps {decay_steps} must be at most the "
+            f"{max_train_steps} steps of the training together."
+        )
+    return get_wsd_schedule(
+        optimizer, config.lr_warmup_steps, decay_steps, num_training_steps=max_train_steps, decay_type="linear"
     )

@@ -6,7 +6,6 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.loaders import TextualInversionLoaderMixin
 
 from diffusers_ext.training.base_models import BaseModel
-from diffusers_ext.training.lora import clip_encoders
 
 
 class PlaceholderVectors(ModelMixin, ConfigMixin):
@@ -80,7 +79,7 @@ class Placeholder:
     def __init__(self, base: BaseModel, word: str, num_vectors: int):
         self.base, self.word = base, word
         self.tokens = [word, *(f"{word}_{index}" for index in range(1, num_vectors))]
-        self.names = clip_encoders(base)
+        self.names = base.learning_text_encoders
         self._lengths = {name: ids.shape[1] for name, ids in base.tokenize([""]).items()}
         if word.split() != [word]:
             raise ValueError(f"--placeholder_token must be one word without spaces, not {word!r}.")

@@ -5,10 +5,9 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
-import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
 from PIL import Image
@@ -20,13 +19,14 @@ from diffusers_ext.data.transforms import to_pixel_values
 from diffusers_ext.hub.atomic import write_text_atomically
 from diffusers_ext.hub.card import markdown_table
 from diffusers_ext.metrics import METRICS, load_feature_extractor
-from diffusers_ext.metrics.perceptual import LPIPS, DeepFeatureDistance, as_uint8
-from diffusers_ext.metrics.restoration import RESTORATION_METRICS, restoration_metrics
-from diffusers_ext.metrics.similarity import SSIM_WINDOW_SIZE
+from diffusers_ext.metrics.perceptual import as_uint8
+from diffusers_ext.metrics.restoration import RESTORATION_METRICS
 from diffusers_ext.training.configuration import DataConfig, EvaluationConfig, JSONObject, option
 from diffusers_ext.training.draws import Draw
-from diffusers_ext.training.generation import Generation, gather_rows
+from diffusers_ext.training.fills import load_fill, usable_fills, visible
+from diffusers_ext.training.generation import Generation
 from diffusers_ext.training.grids import sample_grid
+from diffusers_ext.training.paired_measures import PairedMeasures
 from diffusers_ext.training.results import card_row, save_image
 
 
@@ -56,6 +56,9 @@ class RestorationConfig(DataConfig, EvaluationConfig):
     call_options: JSONObject = option(
         JSONObject(),
         help="Arguments of the pipeline's call, by task too: {strength: 0.5} starts from the degraded image.",
+    )
+    first_guess: Literal["grey", "mean", "telea", "biharmonic"] = option(
+        "grey", help="What a restoration with a strength below 1 starts from where pixels are hidden."
     )
     num_restorations: int = option(1, help="How many restorations of each image are measured; 2 show diversity.")
 
@@ -154,18 +157,13 @@ class RestorationEvaluator:
 
     def __init__(self, config, tasks: Tasks, dataset: ImageDataset, split: str):
         self.config, self.tasks, self.dataset, self.split = config, tasks, dataset, split
-        state, named = PartialState(), config.metrics or ()
-        self._share, device = (state.process_index, state.num_processes), state.device
+        state = PartialState()
+        self._share = (state.process_index, state.num_processes)
         self.extractor = None
         if config.feature_extractor is not None:
-            self.extractor = load_feature_extractor(config.feature_extractor, device=device)
-        self.distances = [LPIPS(device=device)] if "lpips" in named else []
-        if "deep_feature_distance" in named:
-            self.distances.append(DeepFeatureDistance(self.extractor))
-        # Here, and not after the training, measures that these images are too small for are found out.
-        blank = torch.zeros(2, dataset.channels, *dataset.resolution, dtype=torch.uint8)
-        of_one_image = [name for name in named if name not in (*METRICS, "diversity")]
-        self._measure([blank], [blank], of_one_image or ["psnr"])
+            self.extractor = load_feature_extractor(config.feature_extractor, device=state.device)
+        self._measure = PairedMeasures(config.metrics, dataset, self.extractor)
+        self.guess = load_fill(config.first_guess)
 
     def __call__(self, generate: Generation, num_inference_steps: int | None = None) -> list[dict]:
         """Measure a pipeline: a row per task, and per guidance scale where the pipeline was trained for guidance.
@@ -240,32 +238,18 @@ class RestorationEvaluator:
         values = self._measure(
             (batch["pixel_values"] for _, batch in self._batches(*self._share)),
             restored,
-            self.config.metrics,
+            accelerator,
             class_labels=self._class_labels,
-            gather=partial(gather_rows, accelerator=accelerator),
             provenance={
                 **settings,
                 "split": self.split,
                 "corruption_seed": self.config.seed,
                 "task_options": dict(self.config.task_options),
                 "call_options": self.config.call_options.get(task, {}),
+                "first_guess": self.config.first_guess,
             },
         )
-        values.pop("per_image")
         return {"task": task, "method": method, "guidance_scale": settings.get("guidance_scale"), **values}
-
-    def _measure(self, truth, restored, metrics, **options) -> dict:
-        side = min(self.dataset.resolution)
-        return restoration_metrics(
-            truth,
-            restored,
-            metrics,
-            extractor=self.extractor,
-            distances=self.distances,
-            id2label=self.dataset.id2label,
-            ssim_window_size=max(3, min(SSIM_WINDOW_SIZE, side - 1 + side % 2)),
-            **options,
-        )
 
     @cached_property
     def _class_labels(self) -> torch.Tensor | None:
@@ -287,7 +271,7 @@ class RestorationEvaluator:
             for repetition in range(count)
         ]
         images = pipeline(
-            **pipeline_inputs(task, corruption),
+            **pipeline_inputs(task, corruption, self.guess),
             **arguments,
             **self.config.call_options.get(task, {}),
             num_images_per_input=count,
@@ -309,15 +293,10 @@ class RestorationEvaluator:
         return sample_grid(rows.flatten(0, 2), len(titles), titles, self.tasks.names)
 
 
-def visible(corruption: Corruption, fill: torch.Tensor | float = 0.0) -> torch.Tensor:
-    """What there is to see of degraded images, in [-1, 1], with `fill` for pixels that are hidden."""
-    image = corruption.conditioning_image
-    return image if corruption.hidden is None else torch.where(corruption.hidden > 0, fill, image)
-
-
-def pipeline_inputs(task: str, corruption: Corruption) -> dict:
-    """The arguments of [`PalettePipeline`] that have it undo a corruption."""
-    inputs = {"task": task, "image": visible(corruption) / 2 + 0.5}
+def pipeline_inputs(task: str, corruption: Corruption, guess: Callable[[Corruption], torch.Tensor] = visible) -> dict:
+    """The arguments of [`PalettePipeline`] that have it undo a corruption, with a guess of what is hidden."""
+    image = visible(corruption) if corruption.hidden is None else guess(corruption)
+    inputs = {"task": task, "image": image / 2 + 0.5}
     if corruption.hidden is not None:
         inputs["mask_image"] = corruption.hidden > 0
     if "super_resolution" in task.split("+"):  # brought to size already
@@ -329,41 +308,7 @@ def untrained_methods(task: str, example: Corruption) -> dict[str, Callable[[Cor
     """What needs no training, by name: the input as it is, or fillings of what is hidden. Images are in [-1, 1]."""
     if example.hidden is None:
         return {{"colorization": "grey", "super_resolution": "bicubic"}.get(task, "input"): visible}
-    methods = {"grey fill": visible, "mean fill": mean_fill}
-    if example.conditioning_image.shape[1] in (1, 3):
-        methods |= {"Telea (OpenCV)": telea_fill} if find_spec("cv2") else {}
-    methods |= {"biharmonic (scikit-image)": biharmonic_fill} if find_spec("skimage") else {}
-    return methods
-
-
-def mean_fill(corruption: Corruption) -> torch.Tensor:
-    """The mean colour of what is visible."""
-    seen = 1 - corruption.hidden
-    mean = (corruption.conditioning_image * seen).sum((2, 3), keepdim=True) / seen.sum((2, 3), keepdim=True)
-    return visible(corruption, mean)
-
-
-def telea_fill(corruption: Corruption) -> torch.Tensor:
-    """OpenCV's fast marching (Telea 2004), with a radius of 3 pixels."""
-    import cv2
-
-    images = as_uint8(visible(corruption)).permute(0, 2, 3, 1).contiguous().numpy()
-    masks = corruption.hidden[:, 0].to(torch.uint8).numpy()
-    filled = [cv2.inpaint(image, mask, 3, cv2.INPAINT_TELEA) for image, mask in zip(images, masks, strict=True)]
-    filled = torch.from_numpy(np.stack(filled)).view(images.shape).permute(0, 3, 1, 2)
-    return visible(corruption, to_pixel_values(filled))
-
-
-def biharmonic_fill(corruption: Corruption) -> torch.Tensor:
-    """scikit-image's solution of the biharmonic equation."""
-    from skimage.restoration import inpaint_biharmonic
-
-    images, masks = visible(corruption).permute(0, 2, 3, 1).numpy(), corruption.hidden[:, 0].bool().numpy()
-    filled = [
-        inpaint_biharmonic(image.astype(np.float64), mask, channel_axis=-1)
-        for image, mask in zip(images, masks, strict=True)
-    ]
-    return visible(corruption, torch.from_numpy(np.stack(filled)).float().permute(0, 3, 1, 2).clamp(-1, 1))
+    return usable_fills(example.conditioning_image.shape[1])
 
 
 def write_report(path: str, rows: list[dict], panel: Image.Image) -> str:

@@ -111,19 +111,22 @@ class Results:
         count = "streamed" if dataset.num_examples is None else f"{dataset.num_examples} images"
         count += f" ({dataset.num_skipped} unreadable ones left out)" if dataset.num_skipped else ""
         height, width = config.size
+        # A recipe that reads more than this tells its data itself.
+        data = {
+            "dataset": f"`{name}`, split `{config.dataset_split}`: {count}, {height}x{width}x{config.channels}.",
+            "dataset_id": None if is_local else source,
+        }
         write_model_card(
             self.output_dir,
             title=(config.hub_model_id or self.output_dir.name).split("/")[-1],
             pipeline_class=pipeline_class,
-            dataset=f"`{name}`, split `{config.dataset_split}`: {count}, {height}x{width}x{config.channels}.",
-            dataset_id=None if is_local else source,
             license=config.license,
             command=shown_command(sys.argv),
             config=config.to_dict(),
             metrics=[card_row(row) for row in rows],
             measures=sorted({name for row in rows for name, value in row.items() if _is_measure(name, value)}),
             id2label=dataset.id2label,
-            **self.recipe.describe(),
+            **{**data, **self.recipe.describe()},
         )
 
 

@@ -21,28 +21,20 @@ from diffusers_ext.losses.adversarial import AdversarialLoss, discriminator_loss
 from diffusers_ext.losses.elbo import (
     ReconstructionLoss,
     TotalCorrelationEstimator,
-    decompose_kl,
     latent_discriminator_loss,
     reconstruction_error,
     shuffle_dimensions,
-    standard_normal_kl,
-    weighted_kl,
-    weighted_kl_parts,
 )
 from diffusers_ext.losses.perceptual import load_perceptual_loss
 from diffusers_ext.models import LatentDiscriminator, PatchDiscriminator
 from diffusers_ext.pipelines import AutoencoderPipeline
-from diffusers_ext.training.autoencoder_evaluation import (
-    AutoencoderEvaluator,
-    active_units,
-    code_statistics,
-    corrupt,
-)
+from diffusers_ext.training.adversarial import accuracies, judge_both
+from diffusers_ext.training.autoencoder_evaluation import AutoencoderEvaluator, corrupt
+from diffusers_ext.training.autoencoder_objectives import Regularisation
 from diffusers_ext.training.autoencoders import (
     LATENT_DIFFUSION_ARCHITECTURES,
     QUANTIZED_ARCHITECTURES,
     VECTOR_ARCHITECTURES,
-    Pass,
     Runner,
     build_autoencoder,
 )
@@ -131,11 +123,18 @@ class AutoencoderConfig(TrainingConfig):
             f"--architecture kl has a map of posteriors: its --objective is vae or beta_vae, not {objective}",
         )
         self.require(
+            objective not in ("beta_tc", "factor") or self.train_batch_size > 1,
+            f"--objective {objective} compares the images of a batch: --train_batch_size must be above 1",
+        )
+        self._check_divergence(objective)
+        self._check_discriminator(objective)
+
+    def _check_divergence(self, objective: str) -> None:
+        self.require(
             self.beta is None or objective in ("beta_vae", "beta_tc", "factor"),
             f"--beta is for beta_vae, beta_tc and factor, not for --objective {objective}",
         )
         self.require_at_least(0, "beta", "denoising", "kl_warmup_steps", "kl_capacity", "kl_capacity_steps")
-        self.require_at_least(0, "perceptual_weight", "adversarial_weight", "adversarial_start")
         self.require(
             self.kl_warmup_steps == 0 or objective != "autoencoder",
             "--kl_warmup_steps is for objectives with a divergence, not for --objective autoencoder",
@@ -152,15 +151,15 @@ class AutoencoderConfig(TrainingConfig):
             self.kl_capacity is None or self.kl_warmup_steps == 0,
             "--kl_capacity and --kl_warmup_steps exclude each other: both let the divergence in slowly",
         )
+
+    def _check_discriminator(self, objective: str) -> None:
+        name, rate = self.architecture, self.discriminator_learning_rate
+        is_latent_diffusion = name in LATENT_DIFFUSION_ARCHITECTURES
+        self.require_at_least(0, "perceptual_weight", "adversarial_weight", "adversarial_start")
         self.require(
             not self.latent_discriminator or objective == "factor",
             f"--latent_discriminator is for --objective factor, not {objective}",
         )
-        self.require(
-            objective not in ("beta_tc", "factor") or self.train_batch_size > 1,
-            f"--objective {objective} compares the images of a batch: --train_batch_size must be above 1",
-        )
-        is_latent_diffusion = name in LATENT_DIFFUSION_ARCHITECTURES
         for flag, given in (
             ("perceptual_network", self.perceptual_network is not None),
             ("adversarial_weight", self.adversarial_weight > 0),
@@ -176,13 +175,10 @@ class AutoencoderConfig(TrainingConfig):
             f"--perceptual_network sees 1 or 3 --channels, not {self.channels}",
         )
         self.require(
-            self.discriminator_learning_rate is None or objective == "factor" or self.adversarial_weight > 0,
+            rate is None or objective == "factor" or self.adversarial_weight > 0,
             "--discriminator_learning_rate needs a discriminator: --objective factor or --adversarial_weight",
         )
-        self.require(
-            self.discriminator_learning_rate is None or self.discriminator_learning_rate > 0,
-            f"--discriminator_learning_rate must be positive, not {self.discriminator_learning_rate}",
-        )
+        self.require(rate is None or rate > 0, f"--discriminator_learning_rate must be positive, not {rate}")
 
     @property
     def divergence_weight(self) -> float:
@@ -229,6 +225,7 @@ class AutoencoderRecipe(Recipe):
             config.architecture, config.autoencoder, config.size, config.channels, config.objective != "autoencoder"
         )
         self.runner = Runner(autoencoder)
+        self.regularisation = Regularisation(config, self.runner, self.dataset.num_examples)
         self.reconstruction_type = self._reconstruction_type()
         self.autoencoder_evaluator = AutoencoderEvaluator(
             config, self.validation_images, self.runner, self.reconstruction_type, self.evaluator.extractor
@@ -281,7 +278,10 @@ class AutoencoderRecipe(Recipe):
         reconstruction = errors + self.perceptual_error(output.sample, images)
         if self.config.objective == "autoencoder":  # no bound to be had: the mean of all values, not their sum
             reconstruction = reconstruction / self.num_values
-        loss = reconstruction + self.regularisation(output, errors, draw.step)
+        latent_discriminator = self.network("discriminator") if self.config.objective == "factor" else None
+        regularisation, values = self.regularisation(output, errors, draw.step, latent_discriminator)
+        self.log(**values)
+        loss = reconstruction + regularisation
         if self.config.adversarial_weight > 0 and draw.step >= self.config.adversarial_start:
             loss = loss + self.adversarial_loss(output.sample, reconstruction)
         self.minimise("autoencoder", loss)
@@ -302,56 +302,6 @@ class AutoencoderRecipe(Recipe):
         distances = self.perceptual_loss(sample, images)
         self.log(perceptual_distance=distances)
         return self.num_values * self.config.perceptual_weight * distances
-
-    def regularisation(self, output: Pass, errors: torch.Tensor, step: int) -> torch.Tensor | float:
-        """What is minimised (N,) beside the error of each reconstruction."""
-        config, objective = self.config, self.config.objective
-        if output.quantization_loss is not None:
-            statistics = code_statistics(output.codes, self.runner.num_codes)
-            self.log(quantization_loss=output.quantization_loss, **statistics)
-            return self.quantization_weight(output) * output.quantization_loss.float()
-        if objective == "autoencoder":
-            return 0.0
-        kl = standard_normal_kl(output.mean, output.logvar).flatten(1).sum(dim=1)
-        self.log(kl=kl, elbo=-errors - kl, active_units=active_units(output.mean))
-        weight = rising(step, config.kl_warmup_steps)
-        if objective == "beta_tc":
-            parts = self.decomposed_kl(output)
-            self.log(**vars(parts))
-            return weight * weighted_kl_parts(parts, config.divergence_weight)
-        if objective == "factor":
-            # Its logits are log D(z) / (1 - D(z)), the estimate of the total correlation (Kim and Mnih 2018, eq. 3).
-            total_correlation = self.network("discriminator")(output.latents).logits.float()
-            self.log(total_correlation=total_correlation)
-            return weight * (kl + config.divergence_weight * total_correlation)
-        capacity = None
-        if config.kl_capacity is not None:
-            capacity = config.kl_capacity * rising(step, config.kl_capacity_steps)
-        return weight * weighted_kl(kl, config.divergence_weight, capacity)
-
-    def quantization_weight(self, output: Pass) -> float:
-        """Of the quantiser's loss, a mean over a codebook's latents, beside the mean error of a value.
-
-        The terms of van den Oord et al. (2017, eq. 3) are sums, over values and over latents; Esser et al. (2021) take
-        means of both.
-        """
-        if self.config.architecture in LATENT_DIFFUSION_ARCHITECTURES:
-            return 1.0
-        num_codes = sum(codes[0].numel() for codes in output.codes) / len(output.codes)
-        return num_codes * self.network("autoencoder").config.embedding_dim / self.num_values
-
-    def decomposed_kl(self, output: Pass):
-        """The parts of the divergence, estimated from the batches of all processes together."""
-        state = PartialState()
-        first = state.process_index * len(output.latents)
-        return decompose_kl(
-            output.latents,
-            all_rows(output.mean),
-            all_rows(output.logvar),
-            self.dataset.num_examples,
-            self.config.total_correlation_estimator,
-            rows=torch.arange(first, first + len(output.latents), device=output.latents.device),
-        )
 
     def train_latent_discriminator(self, latents: torch.Tensor, draw) -> None:
         """Kim and Mnih 2018, algorithm 2; what is shuffled is the same batch, where the paper takes another one."""
@@ -374,13 +324,9 @@ class AutoencoderRecipe(Recipe):
         return self.config.adversarial_weight * weight * losses
 
     def train_patch_discriminator(self, real: torch.Tensor, fake: torch.Tensor) -> None:
-        if self.network("discriminator").config.normalization == "batch":  # statistics of real and fake stay apart
-            real_logits, fake_logits = self.discriminator(real).logits, self.discriminator(fake).logits
-        else:
-            real_logits, fake_logits = self.discriminator(torch.cat([real, fake.float()])).logits.chunk(2)
-        losses = discriminator_loss(self.config.adversarial_loss, real_logits, fake_logits)
-        self.minimise("discriminator", losses)
-        self.log(accuracy_on_real=(real_logits > 0).float(), accuracy_on_fake=(fake_logits < 0).float())
+        real_logits, fake_logits = judge_both(self.discriminator, real, fake)
+        self.minimise("discriminator", discriminator_loss(self.config.adversarial_loss, real_logits, fake_logits))
+        self.log(**accuracies(self.config.adversarial_loss, real_logits, fake_logits))
 
     def after_update(self, **gathered):
         """Move the codebooks to the means of what they stand for in the global batch (Razavi et al. 2019, app. A)."""
@@ -423,11 +369,6 @@ class AutoencoderRecipe(Recipe):
             "pipeline_tag": "unconditional-image-generation" if has_prior else "image-to-image",
             "tags": ["autoencoder", config.architecture, *(["vae"] if config.objective != "autoencoder" else [])],
         }
-
-
-def rising(step: int, num_steps: int) -> float:
-    """From 0 at step 0 to 1 after `num_steps`; always 1 for none."""
-    return 1.0 if step >= num_steps else step / num_steps
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from diffusers_ext.data import ImageDataset
+from diffusers_ext.data.loading import check_resolution
 from diffusers_ext.guiders import ClassifierGuidance
 from diffusers_ext.losses import noise_levels
 from diffusers_ext.models import NoisyClassifier
@@ -79,8 +80,7 @@ class ClassifierRecipe(Recipe):
         channels, names = pipeline.unet.config.in_channels, pipeline.config.id2label
         if channels != self.config.channels:
             raise ValueError(f"{name} makes images of {channels} channels, but this run has {self.config.channels}.")
-        size = pipeline.unet.config.sample_size
-        size = (size, size) if isinstance(size, int) else tuple(size)
+        size = check_resolution(pipeline.unet.config.sample_size)
         if size != self.config.size:
             raise ValueError(f"{name} makes images of the size {size}, but --resolution is {self.config.size}.")
         if names is not None and names != self.dataset.id2label:

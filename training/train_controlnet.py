@@ -9,7 +9,6 @@ Diffusion 3 `SD3ControlNetModel.from_pretrained`) and the ControlNet pipelines o
 """
 
 import json
-import textwrap
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,10 +23,10 @@ from diffusers_ext.metrics.edges import edge_f1
 from diffusers_ext.metrics.perceptual import as_uint8
 from diffusers_ext.training.command import run
 from diffusers_ext.training.configuration import JSONObject, option
-from diffusers_ext.training.controlnets import control_of
 from diffusers_ext.training.grids import sample_grid
 from diffusers_ext.training.saving import write_whole
-from diffusers_ext.training.text_to_image import LONGEST_TITLE, TextToImageConfig, TextToImageRecipe
+from diffusers_ext.training.text_to_image import TextToImageRecipe, row_title
+from diffusers_ext.training.text_to_image_config import TextToImageConfig
 
 
 GRID_ROWS = 4
@@ -103,7 +102,7 @@ class ControlNetRecipe(TextToImageRecipe):
 
     def __init__(self, config: ControlNetConfig):
         super().__init__(config)
-        self.control = control_of(self.base)
+        self.control = self.base.control()
         self.make_control = load_condition(config.condition, config.condition_options) if config.condition else None
         if self.make_control is not None:  # options are checked by use
             self.make_control(torch.full((1, 3, *config.size), -1.0))
@@ -144,7 +143,7 @@ class ControlNetRecipe(TextToImageRecipe):
     def pipeline(self, controlnet) -> DiffusionPipeline:
         """The base's pipeline with the ControlNet."""
         self.base.pipeline.set_progress_bar_config(disable=True)
-        return AutoPipelineForText2Image.from_pipe(self.base.pipeline, controlnet=controlnet)
+        return AutoPipelineForText2Image.from_pipe(super().pipeline(), controlnet=controlnet)
 
     def _shown_pairs(self) -> tuple[list[str], torch.Tensor]:
         """What the grid shows: prompts, and their control images (K, 3, H, W) in [-1, 1]."""
@@ -176,7 +175,7 @@ class ControlNetRecipe(TextToImageRecipe):
         controls = as_uint8(self.shown_controls)[:, None]
         rows = torch.cat([controls, self._shown_images(generate).unflatten(0, (-1, count))], dim=1)
         titles = ["control", *["sample"] * count]
-        names = [textwrap.shorten(prompt, LONGEST_TITLE, placeholder="…") for prompt in self.shown_prompts]
+        names = [row_title(prompt) for prompt in self.shown_prompts]
         return sample_grid(rows.flatten(0, 1), count + 1, titles, names)
 
     def evaluate(self, generate):

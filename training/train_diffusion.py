@@ -17,13 +17,11 @@ from diffusers_ext.pipelines import ClassConditionalPipeline
 from diffusers_ext.training.command import run
 from diffusers_ext.training.configuration import JSONObject, TrainingConfig, option
 from diffusers_ext.training.evaluate import Evaluator, SamplingConfig
-from diffusers_ext.training.grids import sample_grid
+from diffusers_ext.training.grids import class_grid
 from diffusers_ext.training.importance_sampling import LossSecondMoment
 from diffusers_ext.training.objectives import build_objective, process
 from diffusers_ext.training.recipe import Recipe
-
-
-GRID_ROWS = 8
+from diffusers_ext.training.unets import build_unet
 
 
 @dataclass
@@ -129,39 +127,17 @@ class DiffusionRecipe(Recipe):
 
     def networks(self) -> dict[str, torch.nn.Module]:
         """The denoiser: a UNet2DModel, with an embedding for each class and for none."""
-        unet = self._new_unet() if self.config.pretrained_model_name_or_path is None else self._pretrained_unet()
-        multiple = 2 ** (len(unet.config.block_out_channels) - 1)
-        if any(side % multiple for side in self.config.size):
-            raise ValueError(
-                f"--resolution must be a multiple of {multiple} for this network, not {self.config.size}."
-            )
-        return {"unet": unet}
-
-    def _shape(self) -> dict:
-        num_class_embeds = None
-        if self.dataset.id2label is not None:
-            num_class_embeds = len(self.dataset.id2label) + (self.null_class_label is not None)
         channels = self.config.channels
-        out_channels = channels * self.objective.outputs_per_channel
-        return {"in_channels": channels, "out_channels": out_channels, "num_class_embeds": num_class_embeds}
-
-    def _new_unet(self) -> UNet2DModel:
-        config = self.config
-        return UNet2DModel(
-            **{**(config.unet or default_unet(config.size)), **self._shape(), "sample_size": config.size}
+        unet = build_unet(
+            self.config,
+            ClassConditionalPipeline,
+            channels,
+            channels * self.objective.outputs_per_channel,
+            self.dataset.id2label,
+            self.null_class_label,
+            **process(self.objective.sampling_scheduler()),
         )
-
-    def _pretrained_unet(self) -> UNet2DModel:
-        name = self.config.pretrained_model_name_or_path
-        pipeline = ClassConditionalPipeline.from_pretrained(name, cache_dir=self.config.cache_dir)
-        needed = {**self._shape(), "null_class_label": self.null_class_label, "id2label": self.dataset.id2label}
-        needed |= process(self.objective.sampling_scheduler())
-        found = {**pipeline.unet.config, **pipeline.config, **process(pipeline.scheduler)}
-        for key, value in needed.items():
-            if found.get(key) != value:
-                raise ValueError(f"{name} has {key}={found.get(key)}, but this run needs {value}.")
-        pipeline.unet.register_to_config(sample_size=self.config.size)
-        return pipeline.unet
+        return {"unet": unet}
 
     def step(self, batch, draw):
         clean, labels = batch["pixel_values"], batch.get("class_labels")
@@ -207,14 +183,10 @@ class DiffusionRecipe(Recipe):
 
     def sample_grid(self, generate):
         """A column per class (the first ten), or a square of unlabelled samples; with guidance where there is some."""
-        names = self.dataset.id2label
-        if names is None:
-            return sample_grid(generate.images(64), columns=8)
-        shown = list(names)[:10]
-        labels = shown * GRID_ROWS
-        scale = max(self.config.guidance_scales) if self.null_class_label is not None else None
-        images = generate.images(len(labels), labels, guidance_scale=scale)
-        return sample_grid(images, columns=len(shown), titles=[names[label] for label in shown])
+        names, scale = self.dataset.id2label, None
+        if self.null_class_label is not None:
+            scale = max(self.config.guidance_scales)
+        return class_grid(generate, names, guidance_scale=scale)
 
     def evaluate(self, generate):
         return self.evaluator(generate)
@@ -230,23 +202,6 @@ class DiffusionRecipe(Recipe):
             "base_model": config.pretrained_model_name_or_path,
             "tags": [f"{kind}-image-generation", "diffusion"],
         }
-
-
-def default_unet(size: tuple[int, int]) -> dict:
-    """A UNet2DModel of the usual width for a size in pixels: down to 4 to 8 pixels, attention from 16 pixels down."""
-    smallest = min(size)
-    levels = max(2, smallest.bit_length() - 3)
-    while levels > 1 and any(side % 2 ** (levels - 1) for side in size):
-        levels -= 1
-    widths = [128, 256, 256, 256, 512, 512, 512][:levels]
-    has_attention = [smallest >> level <= 16 for level in range(levels)]
-    return {
-        "block_out_channels": tuple(widths),
-        "down_block_types": tuple("AttnDownBlock2D" if has else "DownBlock2D" for has in has_attention),
-        "up_block_types": tuple("AttnUpBlock2D" if has else "UpBlock2D" for has in reversed(has_attention)),
-        "layers_per_block": 2,
-        "attention_head_dim": 64,
-    }
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ that it does not forget what other members of the class look like.
 import json
 import logging
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,8 +22,8 @@ from diffusers_ext.data.subjects import Subject
 from diffusers_ext.training.class_images import ClassImages
 from diffusers_ext.training.command import run
 from diffusers_ext.training.configuration import JSONObject, option
+from diffusers_ext.training.prompt_sampler import PromptSampler
 from diffusers_ext.training.subjects import SubjectsConfig
-from diffusers_ext.training.text_to_image import PromptSampler
 from diffusers_ext.training.train_text_to_image import FineTuningConfig, FineTuningRecipe
 
 
@@ -161,7 +162,8 @@ class DreamBoothRecipe(FineTuningRecipe):
             folder = Path(instance.class_data_dir or Path(config.output_dir) / "class_images").expanduser()
             images = ClassImages(folder, instance.class_prompt, config.num_class_images, self._origin(instance))
             share = (config.sample_batch_size, accelerator.process_index, accelerator.num_processes)
-            images.make(lambda numbers, prompt=instance.class_prompt: self._generate_class(prompt, numbers), *share)
+            with self.base.as_loaded():
+                images.make(partial(self._generate_class, instance.class_prompt), *share)
             found.append(images)
         accelerator.wait_for_everyone()
         return found
@@ -223,8 +225,14 @@ class DreamBoothRecipe(FineTuningRecipe):
     def describe(self) -> dict:
         described = super().describe()
         prior = ", with prior preservation" if self.config.with_prior_preservation else ""
-        task = f"DreamBooth{prior}. {described['task']}"
-        return {**described, "task": task, "tags": [*described["tags"], "dreambooth"]}
+        described |= {"task": f"DreamBooth{prior}. {described['task']}", "tags": [*described["tags"], "dreambooth"]}
+        return {**described, "dataset": self._data()} if len(self.instances) > 1 else described
+
+    def _data(self) -> str:
+        """What a model card says of the images of several subjects."""
+        folders = dict.fromkeys(Path(instance.instance_data_dir).name for instance in self.instances)
+        names, (height, width) = ", ".join(f"`{name}`" for name in folders), self.config.size
+        return f"{names}: {self.dataset.num_examples} images, {height}x{width}x{self.config.channels}."
 
 
 if __name__ == "__main__":

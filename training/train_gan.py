@@ -7,14 +7,12 @@ conditionings that came after them: WGAN (`--loss wasserstein --clip_weights 0.0
 10`), SNGAN (`--spectral_norm`), R1, conditional GANs, AC-GAN and InfoGAN. The result is a [`GANPipeline`].
 """
 
-import logging
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from diffusers_ext.losses import (
     clip_weights,
@@ -29,22 +27,14 @@ from diffusers_ext.losses import (
 )
 from diffusers_ext.losses.adversarial import LABELLED_LOSSES, AdversarialLoss
 from diffusers_ext.losses.diffaugment import check_policy
-from diffusers_ext.models import DCGANDiscriminator, DCGANGenerator, MLPDiscriminator, MLPGenerator
 from diffusers_ext.pipelines import GANPipeline
+from diffusers_ext.training.adversarial import accuracies, has_batch_norm
 from diffusers_ext.training.command import run
 from diffusers_ext.training.configuration import JSONObject, TrainingConfig, option
 from diffusers_ext.training.evaluate import Evaluator, balanced_labels
-from diffusers_ext.training.grids import sample_grid
+from diffusers_ext.training.gans import build_gan
+from diffusers_ext.training.grids import CLASS_COLUMNS, CLASS_ROWS, class_grid, sample_grid
 from diffusers_ext.training.recipe import Recipe
-
-
-logger = logging.getLogger(__name__)
-
-ARCHITECTURES = {
-    "dcgan": (DCGANGenerator, DCGANDiscriminator),
-    "mlp": (MLPGenerator, MLPDiscriminator),
-}
-GRID_ROWS = 8
 
 
 @dataclass
@@ -179,11 +169,7 @@ class GANRecipe(Recipe):
 
     def networks(self) -> dict[str, nn.Module]:
         """The generator, from latents to images, and the discriminator, from images to logits."""
-        if self.config.pretrained_model_name_or_path is None:
-            generator, discriminator = self._new_generator(), self._new_discriminator()
-        else:
-            generator, discriminator = self._pretrained_networks()
-        self._check_batch_norm(generator, discriminator)
+        generator, discriminator = build_gan(self.config, self.id2label)
         return {"generator": generator, "discriminator": discriminator}
 
     def optimizer_options(self, name):
@@ -229,7 +215,8 @@ class GANRecipe(Recipe):
         fake = self.augment(fake, draw).requires_grad_(is_penalised)
         on_real, on_fake = self.judge_both(real, fake, labels)
 
-        self.log_scores(on_real.logits, on_fake.logits)
+        self.log(real_logits=on_real.logits, fake_logits=on_fake.logits)
+        self.log(**accuracies(config.loss, on_real.logits, on_fake.logits))
         losses = discriminator_loss(config.loss, on_real.logits, on_fake.logits, real_label=config.real_label)
         losses = losses + self.auxiliary_losses(on_real, labels) + self.auxiliary_losses(on_fake, labels, latents)
         if is_penalised:
@@ -298,92 +285,6 @@ class GANRecipe(Recipe):
         parts = (slice(len(real)), slice(len(real), None))
         return tuple(type(judged)(**{name: values[part] for name, values in judged.items()}) for part in parts)
 
-    def log_scores(self, real_logits, fake_logits) -> None:
-        """The mean logits and, for losses that have a boundary between real and generated, the accuracy on each."""
-        self.log(real_logits=real_logits, fake_logits=fake_logits)
-        if self.config.loss != "wasserstein":
-            boundary = 0.5 if self.config.loss == "least_squares" else 0.0
-            self.log(real_accuracy=real_logits > boundary, fake_accuracy=fake_logits < boundary)
-
-    def _new_generator(self) -> nn.Module:
-        config, num_classes = self.config, None if self.id2label is None else len(self.id2label)
-        conditioning = None
-        if num_classes is not None:
-            conditioning = "concat" if config.conditioning == "concat" else "embedding"
-        return ARCHITECTURES[config.architecture][0](
-            **{
-                "conditioning": conditioning,
-                "num_categories": config.num_categories,
-                "num_continuous_codes": config.num_continuous_codes,
-                **config.generator,
-                "sample_size": config.size,
-                "out_channels": config.channels,
-                "num_classes": num_classes,
-            }
-        )
-
-    def _new_discriminator(self) -> nn.Module:
-        config, conditions = self.config, {}
-        if self.id2label is not None:
-            is_auxiliary = config.conditioning == "auxiliary"
-            conditions["conditioning"] = None if is_auxiliary else config.conditioning
-            conditions["auxiliary_classifier"] = is_auxiliary
-        if config.architecture == "dcgan":
-            conditions["normalization"] = self._default_normalization()
-        return ARCHITECTURES[config.architecture][1](
-            **{
-                **conditions,
-                "num_categories": config.num_categories,
-                "num_continuous_codes": config.num_continuous_codes,
-                "spectral_norm": config.spectral_norm,
-                **config.discriminator,
-                "sample_size": config.size,
-                "in_channels": config.channels,
-                "num_classes": None if self.id2label is None else len(self.id2label),
-            }
-        )
-
-    def _default_normalization(self) -> str:
-        config = self.config
-        if config.gradient_penalty > 0:
-            return "layer"  # Gulrajani et al. 2017, section 4
-        return "none" if config.spectral_norm or config.has_penalty else "batch"
-
-    def _pretrained_networks(self) -> tuple[nn.Module, nn.Module]:
-        name = self.config.pretrained_model_name_or_path
-        pipeline = GANPipeline.from_pretrained(name, cache_dir=self.config.cache_dir)
-        generator, discriminator = pipeline.generator, pipeline.discriminator
-        size = generator.config.sample_size
-        size = (size, size) if isinstance(size, int) else tuple(size)
-        if generator.config.out_channels != self.config.channels:
-            raise ValueError(
-                f"{name} makes images of {generator.config.out_channels} channels, but this run has --channels "
-                f"{self.config.channels}."
-            )
-        if size != self.config.size:
-            raise ValueError(f"{name} makes images of the size {size}, but --resolution is {self.config.size}.")
-        found, wanted = generator.config.num_classes or 0, len(self.id2label or ())
-        if found != wanted:
-            raise ValueError(f"{name} has {found} classes, but this run has {wanted}: see --class_conditional.")
-        if pipeline.config.id2label not in (None, self.id2label):
-            raise ValueError(f"{name} and the data set have different classes.")
-        if discriminator is None:
-            logger.warning(f"{name} has no discriminator: a new one is trained with its generator.")
-            discriminator = self._new_discriminator()
-        if self.config.spectral_norm and not discriminator.config.spectral_norm:
-            raise ValueError(f"The discriminator of {name} has no spectral norm: leave out --spectral_norm.")
-        return generator, discriminator
-
-    def _check_batch_norm(self, generator: nn.Module, discriminator: nn.Module) -> None:
-        for name, network in (("generator", generator), ("discriminator", discriminator)):
-            if has_batch_norm(network) and self.config.train_batch_size == 1:
-                raise ValueError(f"The {name} has batch normalization, which needs --train_batch_size 2 or more.")
-        if has_batch_norm(discriminator) and self.config.has_penalty:
-            raise ValueError(
-                "--gradient_penalty, --r1 and --r2 are of single images, which batch normalization mixes: give the "
-                'discriminator "normalization": "layer", "instance" or "none".'
-            )
-
     def pipeline(self, generator: nn.Module, discriminator: nn.Module) -> GANPipeline:
         """The pipeline that samples from the generator, with the discriminator for further training."""
         return GANPipeline(generator=generator, discriminator=discriminator, id2label=self.id2label)
@@ -392,15 +293,10 @@ class GANRecipe(Recipe):
         """A column per class (the first ten) or category of InfoGAN's code, or a square of samples of neither."""
         names, num_categories = self.id2label, self.network("generator").config.num_categories
         if names is None and num_categories > 0:
-            shown = range(min(10, num_categories))
-            by_category = torch.stack([generate.images(GRID_ROWS, categories=category) for category in shown], dim=1)
+            shown = range(min(CLASS_COLUMNS, num_categories))
+            by_category = torch.stack([generate.images(CLASS_ROWS, categories=category) for category in shown], dim=1)
             return sample_grid(by_category.flatten(0, 1), columns=len(shown), titles=[str(i) for i in shown])
-        if names is None:
-            return sample_grid(generate.images(64), columns=8)
-        shown = list(names)[:10]
-        labels = shown * GRID_ROWS
-        images = generate.images(len(labels), labels)
-        return sample_grid(images, columns=len(shown), titles=[names[label] for label in shown])
+        return class_grid(generate, names)
 
     def evaluate(self, generate):
         """The measures of samples, the classes covered among them; nothing without `--feature_extractor`."""
@@ -420,11 +316,6 @@ class GANRecipe(Recipe):
             "base_model": config.pretrained_model_name_or_path,
             "tags": [f"{kind}-image-generation", "gan"],
         }
-
-
-def has_batch_norm(network: nn.Module) -> bool:
-    """Whether what a network says of an image depends on the others of its batch."""
-    return any(isinstance(module, _BatchNorm) for module in network.modules())
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from diffusers_ext.training.evaluate import SamplingConfig
 from diffusers_ext.training.objectives import ContinuousDiffusion, Objective, build_objective, process
 from diffusers_ext.training.recipe import Recipe
 from diffusers_ext.training.restoration import RestorationConfig, RestorationEvaluator, Tasks
-from diffusers_ext.training.train_diffusion import default_unet
+from diffusers_ext.training.unets import build_unet
 
 
 @dataclass
@@ -151,48 +151,19 @@ class PaletteRecipe(Recipe):
 
     def networks(self) -> dict[str, torch.nn.Module]:
         """The denoiser: a UNet2DModel that sees the conditioning image, and behind it the noisy one."""
-        unet = self._new_unet() if self.config.pretrained_model_name_or_path is None else self._pretrained_unet()
-        multiple = 2 ** (len(unet.config.block_out_channels) - 1)
-        if any(side % multiple for side in self.config.size):
-            raise ValueError(
-                f"--resolution must be a multiple of {multiple} for this network, not {self.config.size}."
-            )
-        return {"unet": unet}
-
-    def _shape(self) -> dict:
-        num_class_embeds = None
-        if self.id2label is not None:
-            num_class_embeds = len(self.id2label) + (self.null_class_label is not None)
-        channels, is_augmented = self.config.channels, self.config.conditioning_augmentation > 0
-        return {
-            "in_channels": 2 * channels + is_augmented,
-            "out_channels": channels,
-            "num_class_embeds": num_class_embeds,
-        }
-
-    def _new_unet(self) -> UNet2DModel:
         config = self.config
-        return UNet2DModel(
-            **{**(config.unet or default_unet(config.size)), **self._shape(), "sample_size": config.size}
-        )
-
-    def _pretrained_unet(self) -> UNet2DModel:
-        name = self.config.pretrained_model_name_or_path
-        pipeline = PalettePipeline.from_pretrained(name, cache_dir=self.config.cache_dir)
-        needed = {
-            **self._shape(),
-            "null_class_label": self.null_class_label,
-            "id2label": self.id2label,
-            "noise_conditioning": self.config.noise_conditioning,
-            "conditioning_augmentation": self.config.conditioning_augmentation,
+        unet = build_unet(
+            config,
+            PalettePipeline,
+            2 * config.channels + (config.conditioning_augmentation > 0),
+            config.channels,
+            self.id2label,
+            self.null_class_label,
+            noise_conditioning=config.noise_conditioning,
+            conditioning_augmentation=config.conditioning_augmentation,
             **process(self.scheduler),
-        }
-        found = {**pipeline.unet.config, **pipeline.config, **process(pipeline.scheduler)}
-        for key, value in needed.items():
-            if found.get(key) != value:
-                raise ValueError(f"{name} has {key}={found.get(key)}, but this run needs {value}.")
-        pipeline.unet.register_to_config(sample_size=self.config.size)
-        return pipeline.unet
+        )
+        return {"unet": unet}
 
     def step(self, batch, draw):
         config, clean, labels = self.config, batch["pixel_values"], None

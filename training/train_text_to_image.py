@@ -10,12 +10,13 @@ The result of full training is the whole pipeline; that of LoRA is `pytorch_lora
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffusers_ext.training.base_models import TextEncoders
 from diffusers_ext.training.command import run
 from diffusers_ext.training.configuration import option
-from diffusers_ext.training.lora import FILE, LoraConfig, add_adapters, clip_encoders, save_adapters
+from diffusers_ext.training.lora import FILE, LoraConfig, add_adapters, save_adapters
 from diffusers_ext.training.saving import save_pipeline, write_whole
-from diffusers_ext.training.text_to_image import TextToImageConfig, TextToImageRecipe
+from diffusers_ext.training.text_encoders import TextEncoders
+from diffusers_ext.training.text_to_image import TextToImageRecipe
+from diffusers_ext.training.text_to_image_config import TextToImageConfig
 
 
 @dataclass
@@ -56,7 +57,7 @@ class FineTuningRecipe(TextToImageRecipe):
             add_adapters(base, config, config.train_text_encoder)
         else:
             base.denoiser.requires_grad_(True)
-            for name in clip_encoders(base) if config.train_text_encoder else ():
+            for name in base.learning_text_encoders if config.train_text_encoder else ():
                 base.train_text_encoder(name)
         networks = {base.denoiser_name: base.denoiser}
         return {**networks, "text_encoders": TextEncoders(base)} if config.train_text_encoder else networks

@@ -23,7 +23,8 @@ from diffusers_ext.training.configuration import option
 from diffusers_ext.training.placeholders import Placeholder
 from diffusers_ext.training.saving import write_whole
 from diffusers_ext.training.subjects import SubjectsConfig
-from diffusers_ext.training.text_to_image import TextToImageConfig, TextToImageRecipe
+from diffusers_ext.training.text_to_image import TextToImageRecipe
+from diffusers_ext.training.text_to_image_config import TextToImageConfig
 
 
 logger = logging.getLogger(__name__)

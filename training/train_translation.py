@@ -9,16 +9,13 @@ zebra`), the folders `trainA` and `trainB` of one folder, or two sets (`--target
 `--target_split`). The result is an [`ImageTranslationPipeline`].
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from accelerate import PartialState
 from torch import nn
 
-from diffusers_ext.data import ImageDataset
-from diffusers_ext.data.side_by_side import load_side_by_side_dataset
-from diffusers_ext.data.unpaired import UnpairedImageDataset, load_unpaired_dataset
 from diffusers_ext.losses import (
     clip_weights,
     cycle_loss,
@@ -30,20 +27,23 @@ from diffusers_ext.losses import (
 )
 from diffusers_ext.losses.adversarial import AdversarialLoss
 from diffusers_ext.losses.perceptual import load_perceptual_loss
-from diffusers_ext.metrics import METRICS
-from diffusers_ext.metrics.restoration import RESTORATION_METRICS
-from diffusers_ext.models import MultiScalePatchDiscriminator, PatchDiscriminator, ResnetGenerator, UNetGenerator
 from diffusers_ext.pipelines import ImageTranslationPipeline
+from diffusers_ext.training.adversarial import accuracies, judge_both
 from diffusers_ext.training.command import run
 from diffusers_ext.training.configuration import JSONObject, TrainingConfig, option
 from diffusers_ext.training.image_pool import ImagePool
 from diffusers_ext.training.recipe import Recipe
+from diffusers_ext.training.translation_data import TranslationDataConfig
 from diffusers_ext.training.translation_evaluation import TranslationEvaluator
 from diffusers_ext.training.translation_inputs import MadeInputs
+from diffusers_ext.training.translators import (
+    PATCH_LAYERS,
+    build_discriminator,
+    build_generator,
+    pretrained_generators,
+)
 
 
-# By the side of a patch in pixels, the layers of a discriminator that halve.
-PATCH_LAYERS = {1: 0, 16: 1, 34: 2, 70: 3, 142: 4, 286: 5}
 # What the papers have, for options that are not set.
 METHODS = {
     "pix2pix": {"generator": "unet", "adversarial_loss": "nonsaturating", "cycle_weight": 0.0, "pool_size": 0},
@@ -60,33 +60,12 @@ METHODS = {
 
 
 @dataclass
-class TranslationConfig(TrainingConfig):
+class TranslationConfig(TranslationDataConfig, TrainingConfig):
     """The options of train_translation.py."""
 
     method: Literal["pix2pix", "cyclegan", "dualgan"] = option(
         "pix2pix", help="From pairs (pix2pix), or without: CycleGAN, or DualGAN, its Wasserstein relative."
     )
-
-    # Images
-    side_by_side: bool = option(False, help="Each file holds a pair, A at the left and B at the right.")
-    inputs: str | None = option(
-        help="Make A of the images, which are B: edges, a restoration task of train_palette.py such as colorization, "
-        "or a function of yours, as module:function."
-    )
-    input_options: JSONObject = option(
-        JSONObject(), help="What --inputs is told, as JSON or a YAML mapping: '{\"threshold\": 0.5}' for edges."
-    )
-    domains: list[str] | None = option(
-        help="The two classes of the data set that are domain A and domain B; by default its classes, if it has two."
-    )
-    target_dataset_name: str | None = option(help="The data set of domain B, if it is another.")
-    target_data_dir: str | None = option(help="The folder of domain B, if it is another.")
-    target_split: str | None = option(help="The split of domain B, if it is another.")
-    direction: Literal["AtoB", "BtoA"] = option("AtoB", help="BtoA has A and B change places.")
-    validation_split: str | None = option(
-        help="The split of the images that are measured and shown; by default those of the training."
-    )
-    validation_target_split: str | None = option(help="That of domain B, where there is a --target_split.")
 
     # Networks
     generator: Literal["unet", "resnet"] | None = option(
@@ -142,8 +121,19 @@ class TranslationConfig(TrainingConfig):
     train_batch_size: int = option(1, help="Images per process and step.")
     learning_rate: float = option(2e-4, help="The learning rate after the warm-up.")
     lr_scheduler: Literal[
-        "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"
-    ] = option("linear", help="How the learning rate changes, after a linear warm-up.")
+        "linear",
+        "cosine",
+        "cosine_with_restarts",
+        "polynomial",
+        "constant",
+        "constant_with_warmup",
+        "warmup_stable_decay",
+    ] = option(
+        "linear",
+        help="How the learning rate changes, after a linear warm-up; with warmup_stable_decay, as in the papers, it "
+        "stays what it is and then falls linearly to 0.",
+    )
+    lr_decay_steps: int | None = option(help="warmup_stable_decay: updates in which it falls; by default half of all.")
     lr_warmup_steps: int = option(0, help="Updates until the learning rate is reached.")
     adam_beta1: float = option(0.5, help="AdamW's decay of the gradient's mean.")
     adam_weight_decay: float = option(0.0, help="AdamW's weight decay.")
@@ -162,7 +152,7 @@ class TranslationConfig(TrainingConfig):
             self.normalization = "batch" if with_batch else "instance"
         self.require_at_least(1, "num_scales", "discriminator_steps", "generator_channels", "discriminator_channels")
         self.require_at_least(0, "adversarial_weight", "l1_weight", "perceptual_weight", "cycle_weight")
-        self.require_at_least(0, "identity_weight", "pool_size", "gradient_penalty")
+        self.require_at_least(0, "identity_weight", "pool_size", "gradient_penalty", "lr_decay_steps")
         rate, bound = self.discriminator_learning_rate, self.clip_weights
         self.require(rate is None or rate > 0, f"--discriminator_learning_rate must be positive, not {rate}")
         self.require(bound is None or bound > 0, f"--clip_weights must be positive, not {bound}")
@@ -170,35 +160,16 @@ class TranslationConfig(TrainingConfig):
             self.patch_size in (None, *PATCH_LAYERS),
             f"--patch_size must be one of {', '.join(map(str, PATCH_LAYERS))}, not {self.patch_size}",
         )
-        self._check_data()
-        self._check_losses()
-
-    def _check_data(self) -> None:
-        pairs = {"side_by_side": self.side_by_side, "conditioning_image_column": self.conditioning_image_column}
-        pairs = [f"--{name}" for name, value in {**pairs, "inputs": self.inputs}.items() if value]
-        is_paired = len(pairs) > 0
-        is_split = self.domains or self.target_dataset_name or self.target_data_dir or self.target_split
         self.require(
-            is_paired or self.method != "pix2pix",
+            self.is_paired or self.method != "pix2pix",
             "--method pix2pix learns from pairs: name the column of the inputs as --conditioning_image_column, say "
             "--side_by_side, or make inputs with --inputs; without pairs there is --method cyclegan",
         )
         self.require(
-            not (is_paired and is_split),
-            f"--domains and --target_... are for images without pairs: leave them out, or {' and '.join(pairs)}",
+            self.lr_decay_steps is None or self.lr_scheduler == "warmup_stable_decay",
+            f"--lr_decay_steps is for --lr_scheduler warmup_stable_decay, not {self.lr_scheduler}",
         )
-        self.require(len(pairs) < 2, f"{' and '.join(pairs)} are two ways to have pairs: give one of them")
-        self.require(not self.input_options or self.inputs, "--input_options is for --inputs")
-        self.require(
-            not (self.target_split and self.validation_split) or self.validation_target_split is not None,
-            "--validation_split with --target_split needs --validation_target_split",
-        )
-        self.require(not (self.side_by_side and self.streaming), "--side_by_side can't be streamed")
-        measures, known = self.metrics or (), ", ".join(METRICS)
-        alone = [name for name in measures if name not in METRICS]
-        self.require(is_paired or not alone, f"--metrics without pairs must be among {known}, not {', '.join(alone)}")
-        needy = [name for name in measures if name in (*METRICS, "perceptual_distance", "deep_feature_distance")]
-        self.require(not needy or self.feature_extractor, f"--metrics {' '.join(needy)} needs --feature_extractor")
+        self._check_losses()
 
     def _check_losses(self) -> None:
         weights = ("l1_weight", "perceptual_weight") if self.method == "pix2pix" else ("cycle_weight",)
@@ -219,33 +190,6 @@ class TranslationConfig(TrainingConfig):
             "--gradient_penalty is of single images, which --normalization batch mixes",
         )
 
-    @property
-    def known_metrics(self) -> Sequence[str]:
-        return [name for name in RESTORATION_METRICS if name != "diversity"]
-
-    def load_dataset(
-        self, size: tuple[int, int], channels: int, center_crop: bool = False, random_flip: bool = False
-    ) -> ImageDataset | UnpairedImageDataset:
-        """Pairs, or the images of two domains; of this height and width."""
-        if self.conditioning_image_column is not None or self.inputs is not None:
-            return super().load_dataset(size, channels, center_crop, random_flip)
-        names = ("dataset_name", "dataset_config_name", "train_data_dir", "image_column", "label_column", "cache_dir")
-        names += ("cache_images", "skip_unreadable_images")
-        options = {name: getattr(self, name) for name in names}
-        options |= {"split": self.dataset_split, "resolution": size, "channels": channels}
-        options |= {"center_crop": center_crop, "random_flip": random_flip}
-        if self.side_by_side:
-            return load_side_by_side_dataset(**options)
-        return load_unpaired_dataset(
-            self.domains,
-            self.target_dataset_name,
-            self.target_data_dir,
-            self.target_split,
-            streaming=self.streaming,
-            shuffle_buffer_size=self.shuffle_buffer_size,
-            **options,
-        )
-
 
 class TranslationRecipe(Recipe):
     """Generators between two domains, and a discriminator of each domain that is generated."""
@@ -257,17 +201,24 @@ class TranslationRecipe(Recipe):
         self.is_cyclic = config.method != "pix2pix"
         self.is_swapped = config.direction == "BtoA"
         self.is_adversarial = config.adversarial_weight > 0
-        self.perceptual_loss, split = None, config.validation_split or config.dataset_split
-        validation = self.dataset
-        if config.validation_split is not None:
-            other = replace(config, dataset_split=split, target_split=config.validation_target_split)
-            validation = other.load_dataset(config.size, config.channels)
         self.make_inputs = None
         if config.inputs is not None:
             self.make_inputs = MadeInputs(
                 config.inputs, config.input_options, config.seed, config.channels, config.size
             )
-        self.evaluator = TranslationEvaluator(config, validation, self.make_inputs, self.is_swapped, split)
+        self.evaluator = TranslationEvaluator(
+            config,
+            config.load_validation_dataset(self.dataset),
+            self.make_inputs,
+            self.is_swapped,
+            config.validation_split or config.dataset_split,
+        )
+        if config.perceptual_weight > 0:
+            device = PartialState().device
+            self.perceptual_loss = load_perceptual_loss(config.perceptual_network, device)
+            # Here, and not in the first step, a network that can't do with such images is found out.
+            blank = torch.zeros(1, config.channels, *config.size, device=device)
+            self.perceptual_loss(blank, blank)
         self.pools = {
             "discriminator": ImagePool(config.pool_size),
             "reverse_discriminator": ImagePool(config.pool_size),
@@ -281,20 +232,17 @@ class TranslationRecipe(Recipe):
 
     def networks(self) -> dict[str, nn.Module]:
         """The generator from A to B and the discriminator of B; with cycles, those of the other direction too."""
-        config = self.config
-        if config.perceptual_weight > 0:
-            self.perceptual_loss = load_perceptual_loss(config.perceptual_network, self._trainer.accelerator.device)
+        config, count = self.config, 1 + self.is_cyclic
         if config.pretrained_model_name_or_path is None:
-            generators = [self._new_generator() for _ in range(1 + self.is_cyclic)]
+            generators = [build_generator(config) for _ in range(count)]
         else:
-            generators = self._pretrained_generators()
-        discriminators = [self._new_discriminator() for _ in generators] if self.is_adversarial else []
-        names = (("generator", "reverse_generator"), ("discriminator", "reverse_discriminator"))
-        return {
-            name: network
-            for group, networks in zip(names, (generators, discriminators), strict=True)
-            for name, network in zip(group, networks, strict=False)
-        }
+            generators = pretrained_generators(config, count)
+        networks = dict(zip(("generator", "reverse_generator")[:count], generators, strict=True))
+        if self.is_adversarial:
+            sees_inputs = config.conditional_discriminator and not self.is_cyclic
+            for name in ("discriminator", "reverse_discriminator")[:count]:
+                networks[name] = build_discriminator(config, config.channels * (2 if sees_inputs else 1))
+        return networks
 
     def optimizer_options(self, name):
         rate = self.config.discriminator_learning_rate
@@ -387,9 +335,10 @@ class TranslationRecipe(Recipe):
             new = fake
             fake, places = pool.query(new, draw)
             self.gather(**{f"{name}_images": new, f"{name}_places": places})
-        real_logits, fake_logits = self.judge_both(getattr(self, name), real, fake)
+        real_logits, fake_logits = judge_both(getattr(self, name), real, fake)
         losses = discriminator_loss(config.adversarial_loss, real_logits, fake_logits)
-        self.log_accuracy(name, real_logits, fake_logits)
+        rates = accuracies(config.adversarial_loss, real_logits, fake_logits)
+        self.log(**{f"{name}_{kind}": rate for kind, rate in rates.items()})
         if config.gradient_penalty > 0:
             penalty = gradient_penalty(lambda mixed: getattr(self, name)(mixed).logits, real, fake, draw.uniform())
             self.log(**{f"{name}_penalty": penalty})
@@ -398,26 +347,6 @@ class TranslationRecipe(Recipe):
         self.minimise(name, losses / 2)
         if config.clip_weights is not None:
             clip_weights(self.network(name), config.clip_weights)
-
-    def judge_both(self, discriminator, real, fake) -> tuple:
-        """The maps of logits of real and generated images: in one pass, unless each has a batch norm of its own."""
-        if self.config.normalization == "batch":
-            return discriminator(real).logits, discriminator(fake).logits
-        logits = discriminator(torch.cat([real, fake])).logits
-        if torch.is_tensor(logits):
-            return logits.chunk(2)
-        return tuple(zip(*(scores.chunk(2) for scores in logits), strict=True))
-
-    def log_accuracy(self, name: str, real_logits, fake_logits) -> None:
-        """How many patches the discriminator takes for what they are; a Wasserstein critic has no boundary."""
-        if self.config.adversarial_loss == "wasserstein":
-            return
-        boundary = 0.5 if self.config.adversarial_loss == "least_squares" else 0.0
-        real, fake = (
-            torch.cat([scores.flatten() for scores in ([logits] if torch.is_tensor(logits) else logits)])
-            for logits in (real_logits, fake_logits)
-        )
-        self.log(**{f"{name}_real_accuracy": real > boundary, f"{name}_fake_accuracy": fake < boundary})
 
     def after_update(self, **gathered):
         for name, pool in self.pools.items():
@@ -434,77 +363,6 @@ class TranslationRecipe(Recipe):
             pool.load_state_dict(
                 {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
             )
-
-    def _new_generator(self) -> UNetGenerator | ResnetGenerator:
-        config = self.config
-        common = {
-            "sample_size": config.size,
-            "in_channels": config.channels,
-            "out_channels": config.channels,
-            "normalization": config.normalization,
-        }
-        if config.generator == "unet":
-            network = UNetGenerator(
-                **{**default_unet(config.size, config.generator_channels), **config.generator_options, **common}
-            )
-        else:
-            blocks = {"num_blocks": 9 if min(config.size) >= 256 else 6, "base_channels": config.generator_channels}
-            network = ResnetGenerator(**{**blocks, **config.generator_options, **common})
-        self._check_size(network)
-        return network
-
-    def _check_size(self, network: UNetGenerator | ResnetGenerator) -> None:
-        if any(side % network.stride for side in self.config.size):
-            raise ValueError(
-                f"--resolution must be a multiple of {network.stride} for this generator, not {self.config.size}."
-            )
-
-    def _new_discriminator(self) -> PatchDiscriminator | MultiScalePatchDiscriminator:
-        config = self.config
-        is_conditional = config.conditional_discriminator and not self.is_cyclic
-        options = {
-            "in_channels": config.channels * (2 if is_conditional else 1),
-            "base_channels": config.discriminator_channels,
-            "num_layers": self._patch_layers(),
-            "normalization": config.normalization,
-            "spectral_norm": config.spectral_norm,
-        }
-        if config.num_scales > 1:
-            return MultiScalePatchDiscriminator(config.num_scales, **options)
-        return PatchDiscriminator(**options)
-
-    def _patch_layers(self) -> int:
-        """The layers of the patch size asked for, if the images of the coarsest scale are large enough for it."""
-        side = min(self.config.size)
-        for _ in range(self.config.num_scales - 1):
-            side = (side + 1) // 2
-        possible = {size: layers for size, layers in PATCH_LAYERS.items() if layers == 0 or side >= 3 * 2**layers}
-        wanted = self.config.patch_size
-        if wanted is None:
-            return max(layers for size, layers in possible.items() if size <= 70)
-        if wanted not in possible:
-            raise ValueError(
-                f"--patch_size must be at most {max(possible)} for images of the size {self.config.size} at "
-                f"--num_scales {self.config.num_scales}, not {wanted}."
-            )
-        return possible[wanted]
-
-    def _pretrained_generators(self) -> list[nn.Module]:
-        config, name = self.config, self.config.pretrained_model_name_or_path
-        pipeline = ImageTranslationPipeline.from_pretrained(name, cache_dir=config.cache_dir)
-        generators = [pipeline.generator, pipeline.reverse_generator][: 1 + self.is_cyclic]
-        if None in generators:
-            raise ValueError(f"{name} has no reverse_generator, which --method {config.method} needs.")
-        for generator in generators:
-            for key in ("in_channels", "out_channels"):
-                if generator.config[key] != config.channels:
-                    raise ValueError(
-                        f"{name} has a generator of {key}={generator.config[key]}, but this run has --channels "
-                        f"{config.channels}."
-                    )
-            self._check_size(generator)
-            generator.register_to_config(sample_size=config.size)
-        return generators
 
     def pipeline(self, generator, reverse_generator=None, **discriminators) -> ImageTranslationPipeline:
         """The pipeline of the generators; discriminators stay in the checkpoints."""
@@ -532,20 +390,6 @@ class TranslationRecipe(Recipe):
             "tags": ["image-to-image", "gan", config.method],
             "pipeline_tag": "image-to-image",
         }
-
-
-def default_unet(size: tuple[int, int], channels: int) -> dict:
-    """Arguments of a [`UNetGenerator`] that halves images as often as they can be, up to eight times.
-
-    The channels and the layers with dropout are those of https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix.
-    """
-    levels = 1
-    while levels < 8 and all(side % 2 ** (levels + 1) == 0 for side in size):
-        levels += 1
-    return {
-        "block_out_channels": tuple(channels * min(2**level, 8) for level in range(levels)),
-        "num_dropout_layers": max(levels - 5, 0),
-    }
 
 
 if __name__ == "__main__":

@@ -2,22 +2,20 @@
 
 import itertools
 from collections.abc import Iterator
-from functools import partial
 
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import PartialState
 from PIL import Image
 from tqdm.auto import tqdm
 
 from diffusers_ext.data import ImageDataset
 from diffusers_ext.data.transforms import to_pixel_values
 from diffusers_ext.data.unpaired import UnpairedImageDataset
-from diffusers_ext.metrics import METRICS, FeatureOutput, compute_metrics, load_feature_extractor
-from diffusers_ext.metrics.perceptual import LPIPS, DeepFeatureDistance, as_uint8
-from diffusers_ext.metrics.restoration import restoration_metrics
-from diffusers_ext.metrics.similarity import SSIM_WINDOW_SIZE
-from diffusers_ext.training.generation import Generation, gather_rows
+from diffusers_ext.metrics import compute_metrics, load_feature_extractor
+from diffusers_ext.metrics.perceptual import as_uint8
+from diffusers_ext.training.generation import Generation, gather_features
 from diffusers_ext.training.grids import sample_grid
+from diffusers_ext.training.paired_measures import PairedMeasures
 from diffusers_ext.training.translation_inputs import MadeInputs
 
 
@@ -54,18 +52,10 @@ class TranslationEvaluator:
         self.config, self.dataset, self.make_inputs = config, dataset, make_inputs
         self.is_swapped, self.split = is_swapped, split
         self.is_paired = not isinstance(dataset, UnpairedImageDataset)
-        state, named = PartialState(), config.metrics or ()
         self.extractor = None
         if config.feature_extractor is not None:
-            self.extractor = load_feature_extractor(config.feature_extractor, device=state.device)
-        self.distances = [LPIPS(device=state.device)] if "lpips" in named else []
-        if "deep_feature_distance" in named:
-            self.distances.append(DeepFeatureDistance(self.extractor))
-        if self.is_paired:
-            # Here, and not after the training, measures that these images are too small for are found out.
-            blank = torch.zeros(2, dataset.channels, *dataset.resolution, dtype=torch.uint8)
-            of_one_image = [name for name in named if name not in METRICS]
-            self._compare([blank], [blank], of_one_image or ["psnr"])
+            self.extractor = load_feature_extractor(config.feature_extractor, device=PartialState().device)
+        self.measure = PairedMeasures(config.metrics, dataset, self.extractor) if self.is_paired else None
 
     def __call__(self, generate: Generation) -> list[dict]:
         """Measure a pipeline: a row per direction; none where nothing is asked for."""
@@ -85,38 +75,15 @@ class TranslationEvaluator:
         outputs = (translate(generate.pipeline, images, reverse) for images in inputs)
         wanted = self.images("A" if reverse else "B", **share)
         if self.is_paired:
-            gather = partial(gather_rows, accelerator=accelerator)
-            values = self._compare(wanted, outputs, self.config.metrics, gather=gather)
-            values.pop("per_image")
+            values = self.measure(wanted, outputs, accelerator)
         else:
             values = compute_metrics(
-                self._features(wanted, accelerator),
-                self._features(outputs, accelerator),
+                gather_features(self.extractor, wanted, accelerator),
+                gather_features(self.extractor, outputs, accelerator),
                 self.config.metrics,
                 extractor=self.extractor,
             )
         return {"task": task, **values, "provenance": {**values["provenance"], "split": self.split}}
-
-    def _compare(self, truth, outputs, metrics, **options) -> dict:
-        side = min(self.dataset.resolution)
-        return restoration_metrics(
-            truth,
-            outputs,
-            metrics,
-            extractor=self.extractor,
-            distances=self.distances,
-            ssim_window_size=max(3, min(SSIM_WINDOW_SIZE, side - 1 + side % 2)),
-            **options,
-        )
-
-    def _features(self, batches: Iterator[torch.Tensor], accelerator: Accelerator) -> FeatureOutput:
-        """The features of all processes' images, on each of them."""
-        outputs = [self.extractor(images.to(accelerator.device)) for images in batches]
-        features = gather_rows([output.features for output in outputs], accelerator)
-        logits = None
-        if outputs[0].logits is not None:
-            logits = gather_rows([output.logits for output in outputs], accelerator)
-        return FeatureOutput(features=features, logits=logits)
 
     def images(self, domain: str, process_index: int = 0, num_processes: int = 1) -> Iterator[torch.Tensor]:
         """The images of domain "A" or "B", uint8 (B, C, H, W), this process's share of the first that are measured."""

@@ -7,7 +7,7 @@ import torch
 from diffusers_ext.data import derive_seed
 from diffusers_ext.data.corruptions import load_corruptions
 from diffusers_ext.training.draws import Draw
-from diffusers_ext.training.restoration import visible
+from diffusers_ext.training.fills import visible
 
 
 # Beside the restoration tasks.

@@ -11,16 +11,17 @@ are those; beside it stands the F1 of the model without control, for the same pr
 import argparse
 import json
 import time
+from collections import defaultdict
+from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import ControlNetModel, DiffusionPipeline, StableDiffusionControlNetPipeline, StableDiffusionPipeline
-from make_data import CANNY
+from make_data import edges
 from PIL import Image
 from safetensors import safe_open
 
-from diffusers_ext.data.conditions import load_condition
 from diffusers_ext.data.digits import DIGIT_NAMES
 from diffusers_ext.data.transforms import to_pixel_values
 from diffusers_ext.metrics.edges import edge_f1
@@ -73,11 +74,6 @@ def share_drawn(images: torch.Tensor, classes: list[int], judge: DigitsExtractor
     return {DIGIT_NAMES[label]: (drawn[asked == label] == label).float().mean().item() for label in sorted({*classes})}
 
 
-def edges(images: torch.Tensor) -> torch.Tensor:
-    """Whether each pixel of uint8 images (N, 3, H, W) is an edge: (N, H, W)."""
-    return load_condition("canny", CANNY)(to_pixel_values(images))[:, 0] > 0
-
-
 def judge_prompts(pipeline, word: str | None, held_out: int, count: int, seed: int, judge: DigitsExtractor) -> dict:
     """The row of a pipeline that is only given prompts."""
     names = {label: word if word is not None and label == held_out else name for label, name in enumerate(DIGIT_NAMES)}
@@ -88,14 +84,19 @@ def judge_prompts(pipeline, word: str | None, held_out: int, count: int, seed: i
 
 def judge_control(pipeline, model: str, controls_dir: Path, count: int, seed: int, judge: DigitsExtractor) -> dict:
     """The row of a ControlNet: `count` images of each digit in the folder of controls, with and without control."""
-    lines = [json.loads(line) for line in (controls_dir / "metadata.jsonl").read_text().splitlines()] * count
-    controls = [Image.open(controls_dir / line["edges_file_name"]).convert("RGB") for line in lines]
-    names = [line["file_name"].partition("_")[0] for line in lines]
+    files = defaultdict(list)
+    for line in (controls_dir / "metadata.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        files[row["file_name"].partition("_")[0]].append(controls_dir / row["edges_file_name"])
+    names = [name for name in files for _ in range(count)]
+    shown = [file for name in files for file in islice(cycle(files[name]), count)]
+    controls = [Image.open(file).convert("RGB") for file in shown]
     prompts, classes = [PROMPT.format(name) for name in names], [DIGIT_NAMES.index(name) for name in names]
     given = torch.from_numpy(np.stack(controls)[..., 0] > 127)
     controlled = draw(pipeline, prompts, controls, seed)
     free = draw(StableDiffusionPipeline.from_pretrained(model), prompts, None, seed)
-    f1 = {"with": edge_f1(edges(controlled), given), "without": edge_f1(edges(free), given)}
+    found = {"with": controlled, "without": free}
+    f1 = {name: edge_f1(edges(to_pixel_values(images))[:, 0] > 0, given) for name, images in found.items()}
     return {
         "drawn": share_drawn(controlled, classes, judge),
         "edge_f1": {name: values.mean().item() for name, values in f1.items()},
@@ -106,8 +107,7 @@ def judge_folder(folder: Path, options: argparse.Namespace, judge: DigitsExtract
     """What is said of the model in a folder."""
     pipeline, word = load(folder, options.model)
     if isinstance(pipeline, StableDiffusionControlNetPipeline):
-        count = max(1, options.count // 10)
-        return judge_control(pipeline, options.model, options.controls, count, options.seed, judge)
+        return judge_control(pipeline, options.model, options.controls, options.count, options.seed, judge)
     held_out = DIGIT_NAMES.index(options.held_out)
     return judge_prompts(pipeline, word, held_out, options.count, options.seed, judge)
 

@@ -107,6 +107,7 @@ def make_base(vae_folder: str, data_folder: str, output_dir: str, seed: int) -> 
             beta_schedule="squaredcos_cap_v2",
             prediction_type="v_prediction",
             timestep_spacing="trailing",
+            steps_offset=1,  # which the pipeline insists on, and trailing steps don't read
             clip_sample=False,
         ),
         safety_checker=None,

@@ -20,7 +20,6 @@ from diffusers_ext.data.digits import DIGIT_NAMES, load_digits_dataset
 
 
 SIZE = 32
-CANNY = {"sigma": 2.0}  # the edges that a ControlNet is shown
 # What an image is called: one of these is drawn at each visit. The last one does not say which digit it is.
 TEMPLATES = ("{}", "a {}", "a handwritten {}", "the digit {}", "a handwritten digit")
 NUM_SUBJECT_IMAGES = 5
@@ -31,11 +30,15 @@ def enlarge(image: Image.Image) -> Image.Image:
     return image.resize((SIZE, SIZE), Image.Resampling.BICUBIC).convert("RGB")
 
 
+def edges(images: torch.Tensor) -> torch.Tensor:
+    """Edges of images (N, 3, H, W) in [-1, 1], in that form, as training/train_controlnet.py makes them."""
+    return load_condition("canny", {"sigma": 2.0})(images)
+
+
 def edges_of(image: Image.Image) -> Image.Image:
-    """White on black, as training/train_controlnet.py makes them."""
+    """White on black."""
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
-    edges = load_condition("canny", CANNY)(pixels)[0]
-    return Image.fromarray(((edges + 1) * 127.5).byte().permute(1, 2, 0).numpy())
+    return Image.fromarray(((edges(pixels)[0] + 1) * 127.5).byte().permute(1, 2, 0).numpy())
 
 
 def write_folder(folder: Path, split: Dataset, rows: list[int], with_edges: bool) -> None:

@@ -48,9 +48,12 @@ def random_adapters(folder, family, **options):
         for name, weight in network.named_parameters():
             if "lora_A" in name or "lora_B" in name:
                 weight.data.normal_(0, 0.3, generator=numbers)
+            elif "lora_magnitude" in name:
+                weight.data *= 1 + 0.3 * torch.rand(weight.shape, generator=numbers)
     write_whole(lambda unfinished: save_adapters(base, unfinished), folder, last=FILE)
     base.pipeline.set_progress_bar_config(disable=True)
-    return folder / FILE, image(base.pipeline)
+    with base.as_loaded():
+        return folder / FILE, image(base.pipeline)
 
 
 def assert_same_tensors(one, other):

@@ -62,6 +62,29 @@ def test_a_pair_is_cropped_resized_and_flipped_together(tmp_path, way, channels)
 
 
 @pytest.mark.parametrize("way", WAYS)
+def test_jitter_moves_both_images_of_a_pair(tmp_path, way):
+    dataset = load(write_pairs(tmp_path, count=1), way, load_size=(11, 13), random_flip=False)
+    batch = take(dataset)
+    assert batch[KEYS[0]].shape == (20, 3, 8, 8)
+    assert (batch[KEYS[0]] + batch[KEYS[1]]).abs().max() <= 2.1 / 127.5
+    assert len({image.numpy().tobytes() for image in batch[KEYS[0]]}) > 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"load_size": 7}, r"load_size must be the resolution, \(8, 8\), or more, not \(7, 7\)"),
+        ({"load_size": 9, "center_crop": True}, "load_size makes room for random crops"),
+        ({"load_size": 9, "buckets": [(8, 8)]}, "pass either load_size or buckets"),
+        ({"load_size": 0}, "load_size must be a positive number of pixels"),
+    ],
+)
+def test_jitter_without_room_is_refused(tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path, **arguments)
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_the_images_are_those_of_an_unpaired_set(tmp_path, way):
     write_pairs(tmp_path, labelled=True)
     paired = take(load(tmp_path, way, label_column="none"))

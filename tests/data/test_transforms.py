@@ -69,6 +69,16 @@ def test_center_crop():
     assert torch.equal(ImageTransform((4, 4), center_crop=True).fit(image), image[:, :, 1:5])
 
 
+def test_a_load_size_leaves_room_for_crops():
+    transform = ImageTransform((4, 4), load_size=(6, 5))
+    fitted = transform.fit(photo(20, 16))
+    assert fitted.shape[-2:] == (6, 5)
+    crops = {transform.crop(fitted, derive_seed(row)).numpy().tobytes() for row in range(60)}
+    assert len(crops) == 6  # three places from top to bottom, two from left to right
+    assert torch.equal(transform.center(fitted), fitted[:, 1:5, 0:4])
+    assert transform.time_ids((20, 16)) == (20, 16, 1, 0, 4, 4)
+
+
 def test_flip():
     images = photo(4, 4)[None].repeat(6, 1, 1, 1)
     draws = [0, 1, 2, 3, 5, 8]

@@ -170,6 +170,27 @@ def test_halves_are_a_pair(tmp_path):
     assert np.abs(reference[TARGET][0].permute(1, 2, 0).numpy().astype(int) - first).max() <= 3
 
 
+def test_jitter_moves_both_halves_and_each_domain(tmp_path):
+    write_side_by_side(tmp_path / "pairs", count=1)
+    dataset = load_side_by_side_dataset(8, load_size=12, train_data_dir=str(tmp_path / "pairs"))
+    batch = next(dataset.batches(20, seed=0))
+    assert (batch[SOURCE] + batch[TARGET]).abs().max() <= 2.1 / 127.5
+    assert len({image.numpy().tobytes() for image in batch[TARGET]}) > 5
+    for name in ("horse", "zebra"):
+        (tmp_path / "domains" / name).mkdir(parents=True)
+        draw(3, 20, 20).save(tmp_path / "domains" / name / "0.png")
+    for options in (
+        {},
+        {
+            "target_data_dir": str(tmp_path / "domains" / "zebra"),
+            "train_data_dir": str(tmp_path / "domains" / "horse"),
+        },
+    ):
+        batch = next(load(tmp_path / "domains", load_size=12, **options).batches(20, seed=0))
+        for key in (SOURCE, TARGET):
+            assert len({image.numpy().tobytes() for image in batch[key]}) > 5
+
+
 def test_files_of_an_odd_width_are_no_pairs(tmp_path):
     write_side_by_side(tmp_path)
     draw(9, 10, 13).save(tmp_path / "odd.png")

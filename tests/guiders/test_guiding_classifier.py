@@ -115,7 +115,8 @@ def test_combines_with_classifier_free_guidance():
         guider.set_state(0, 10, torch.tensor(500))
         batches = guider.prepare_inputs({"sample": sample, "class_labels": (labels, torch.tensor([2, 2]))})
         assert [batch.class_labels.tolist() for batch in batches] == [[0, 1], [2, 2]][: guider.num_conditions]
-        for batch, prediction in zip(batches, (conditional, unconditional), strict=False):
+        predictions = (conditional, unconditional)[: guider.num_conditions]
+        for batch, prediction in zip(batches, predictions, strict=True):
             batch.noise_pred = prediction
         return guider(batches).pred
 

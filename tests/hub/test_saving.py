@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard
 from diffusers_ext import ClassConditionalPipeline
 from diffusers_ext.hub import publishing
 from diffusers_ext.hub.repository import files_to_load, files_to_publish, superseded_weights
+from tests.tiny_unet import tiny_unet
 
 
 def toy_pipeline(package, **overrides):
@@ -283,17 +284,7 @@ def test_files_to_load():
 
 
 def test_a_guider_that_is_set_later_is_saved(tmp_path):
-    unet = UNet2DModel(
-        sample_size=8,
-        in_channels=1,
-        out_channels=1,
-        block_out_channels=(8, 8),
-        down_block_types=("DownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "UpBlock2D"),
-        layers_per_block=1,
-        norm_num_groups=4,
-        num_class_embeds=3,
-    )
+    unet = tiny_unet(num_class_embeds=3)
     pipe = ClassConditionalPipeline(unet, DDIMScheduler(), null_class_label=2)
     pipe.guider = ClassifierFreeGuidance(guidance_scale=3.0)
     pipe.save_pretrained(tmp_path)

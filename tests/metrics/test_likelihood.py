@@ -14,7 +14,6 @@ from diffusers import (
     EDMDPMSolverMultistepScheduler,
     EDMEulerScheduler,
     FlowMatchEulerDiscreteScheduler,
-    UNet2DModel,
     UniPCMultistepScheduler,
 )
 from safetensors.torch import load_file
@@ -30,6 +29,7 @@ from diffusers_ext.metrics.probability_flow import (
 )
 from diffusers_ext.pipelines import ClassConditionalPipeline
 from diffusers_ext.schedulers.scheduling_gaussian_diffusion import ExactDDIMScheduler, ExactDDPMScheduler
+from tests.tiny_unet import tiny_unet
 
 
 # One family of golden cases for the losses and the bound that they are the terms of.
@@ -218,18 +218,7 @@ def test_the_solver_agrees_with_scipys():
 
 @pytest.fixture
 def unet():
-    torch.manual_seed(0)
-    return UNet2DModel(
-        sample_size=8,
-        in_channels=1,
-        out_channels=1,
-        block_out_channels=(8, 16),
-        down_block_types=("DownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "UpBlock2D"),
-        layers_per_block=1,
-        norm_num_groups=4,
-        num_class_embeds=4,
-    ).eval()
+    return tiny_unet(in_channels=1, out_channels=1, num_class_embeds=4)
 
 
 @pytest.fixture

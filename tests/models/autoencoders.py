@@ -4,9 +4,18 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
+from tests.models.testing import (
+    ModelCompileTesterMixin,
+    ModelDtypeTesterMixin,
+    ModelOutputTesterMixin,
+    ModelSaveLoadTesterMixin,
+)
 
-class AutoencoderTesterMixin:
-    """`get_inputs` has two images as `sample`."""
+
+class AutoencoderTesterMixin(
+    ModelOutputTesterMixin, ModelSaveLoadTesterMixin, ModelDtypeTesterMixin, ModelCompileTesterMixin
+):
+    """With those but the training, which takes a draw of latents. `get_inputs` has two images as `sample`."""
 
     def get_pair(self):
         """The variational model and the plain one."""

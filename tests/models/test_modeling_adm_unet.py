@@ -4,14 +4,7 @@ from diffusers import UNet2DModel
 from diffusers.models.attention_processor import Attention, AttnProcessor
 
 from diffusers_ext.models.modeling_adm_unet import ADMUNet2DModel
-from tests.models.testing import (
-    ModelCompileTesterMixin,
-    ModelDtypeTesterMixin,
-    ModelOutputTesterMixin,
-    ModelSaveLoadTesterMixin,
-    ModelTesterConfig,
-    ModelTrainingTesterMixin,
-)
+from tests.models.testing import ModelTesterConfig, ModelTesterMixin
 
 
 STOCK = {
@@ -53,27 +46,11 @@ class ADMUNetConfig(ModelTesterConfig):
         }
 
 
-class TestADMUNetOutput(ADMUNetConfig, ModelOutputTesterMixin):
-    pass
-
-
-class TestADMUNetSaveLoad(ADMUNetConfig, ModelSaveLoadTesterMixin):
+class TestADMUNet(ADMUNetConfig, ModelTesterMixin):
     def test_no_warning_of_unexpected_arguments(self, tmp_path, caplog):
         self.get_model().save_pretrained(tmp_path)
         self.model_class.from_pretrained(tmp_path)
         assert "not expected" not in caplog.text
-
-
-class TestADMUNetDtype(ADMUNetConfig, ModelDtypeTesterMixin):
-    pass
-
-
-class TestADMUNetTraining(ADMUNetConfig, ModelTrainingTesterMixin):
-    pass
-
-
-class TestADMUNetCompile(ADMUNetConfig, ModelCompileTesterMixin):
-    pass
 
 
 def both(stock: dict, special: dict) -> tuple[UNet2DModel, ADMUNet2DModel]:

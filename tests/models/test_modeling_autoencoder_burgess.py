@@ -3,14 +3,7 @@ import torch
 
 from diffusers_ext.models.modeling_autoencoder_burgess import AutoencoderBurgess
 from tests.models.autoencoders import AutoencoderTesterMixin
-from tests.models.testing import (
-    ModelCompileTesterMixin,
-    ModelDtypeTesterMixin,
-    ModelOutputTesterMixin,
-    ModelSaveLoadTesterMixin,
-    ModelTesterConfig,
-    ModelTrainingTesterMixin,
-)
+from tests.models.testing import ModelTesterConfig, ModelTrainingTesterMixin
 
 
 class BurgessConfig(ModelTesterConfig):
@@ -31,27 +24,11 @@ class SampledBurgessConfig(BurgessConfig):
         return super().get_inputs() | {"sample_posterior": True, "generator": torch.Generator().manual_seed(0)}
 
 
-class TestBurgessOutput(BurgessConfig, ModelOutputTesterMixin):
+class TestBurgess(BurgessConfig, AutoencoderTesterMixin):
     pass
 
 
-class TestBurgessSaveLoad(BurgessConfig, ModelSaveLoadTesterMixin):
-    pass
-
-
-class TestBurgessDtype(BurgessConfig, ModelDtypeTesterMixin):
-    pass
-
-
-class TestBurgessTraining(SampledBurgessConfig, ModelTrainingTesterMixin):
-    pass
-
-
-class TestBurgessCompile(BurgessConfig, ModelCompileTesterMixin):
-    pass
-
-
-class TestBurgessAutoencoder(BurgessConfig, AutoencoderTesterMixin):
+class TestSampledBurgess(SampledBurgessConfig, ModelTrainingTesterMixin):
     pass
 
 

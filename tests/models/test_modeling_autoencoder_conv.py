@@ -3,14 +3,7 @@ import torch
 
 from diffusers_ext.models.modeling_autoencoder_conv import AutoencoderConv
 from tests.models.autoencoders import AutoencoderTesterMixin
-from tests.models.testing import (
-    ModelCompileTesterMixin,
-    ModelDtypeTesterMixin,
-    ModelOutputTesterMixin,
-    ModelSaveLoadTesterMixin,
-    ModelTesterConfig,
-    ModelTrainingTesterMixin,
-)
+from tests.models.testing import ModelTesterConfig, ModelTrainingTesterMixin
 
 
 class ConvConfig(ModelTesterConfig):
@@ -35,27 +28,11 @@ class SampledConvConfig(ConvConfig):
         return super().get_inputs() | {"sample_posterior": True, "generator": torch.Generator().manual_seed(0)}
 
 
-class TestConvOutput(ConvConfig, ModelOutputTesterMixin):
+class TestConv(ConvConfig, AutoencoderTesterMixin):
     pass
 
 
-class TestConvSaveLoad(ConvConfig, ModelSaveLoadTesterMixin):
-    pass
-
-
-class TestConvDtype(ConvConfig, ModelDtypeTesterMixin):
-    pass
-
-
-class TestConvTraining(SampledConvConfig, ModelTrainingTesterMixin):
-    pass
-
-
-class TestConvCompile(ConvConfig, ModelCompileTesterMixin):
-    pass
-
-
-class TestConvAutoencoder(ConvConfig, AutoencoderTesterMixin):
+class TestSampledConv(SampledConvConfig, ModelTrainingTesterMixin):
     pass
 
 

@@ -3,14 +3,7 @@ import torch
 
 from diffusers_ext.models.modeling_autoencoder_mlp import ACTIVATIONS, AutoencoderMLP
 from tests.models.autoencoders import AutoencoderTesterMixin
-from tests.models.testing import (
-    ModelCompileTesterMixin,
-    ModelDtypeTesterMixin,
-    ModelOutputTesterMixin,
-    ModelSaveLoadTesterMixin,
-    ModelTesterConfig,
-    ModelTrainingTesterMixin,
-)
+from tests.models.testing import ModelTesterConfig, ModelTrainingTesterMixin
 
 
 class MLPConfig(ModelTesterConfig):
@@ -31,27 +24,11 @@ class SampledMLPConfig(MLPConfig):
         return super().get_inputs() | {"sample_posterior": True, "generator": torch.Generator().manual_seed(0)}
 
 
-class TestMLPOutput(MLPConfig, ModelOutputTesterMixin):
+class TestMLP(MLPConfig, AutoencoderTesterMixin):
     pass
 
 
-class TestMLPSaveLoad(MLPConfig, ModelSaveLoadTesterMixin):
-    pass
-
-
-class TestMLPDtype(MLPConfig, ModelDtypeTesterMixin):
-    pass
-
-
-class TestMLPTraining(SampledMLPConfig, ModelTrainingTesterMixin):
-    pass
-
-
-class TestMLPCompile(MLPConfig, ModelCompileTesterMixin):
-    pass
-
-
-class TestMLPAutoencoder(MLPConfig, AutoencoderTesterMixin):
+class TestSampledMLP(SampledMLPConfig, ModelTrainingTesterMixin):
     pass
 
 

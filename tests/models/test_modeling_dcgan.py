@@ -2,12 +2,13 @@ import pytest
 import torch
 
 from diffusers_ext.models.modeling_dcgan import NORMALIZATIONS, DCGANDiscriminator, DCGANGenerator
+from tests.models.gans import GANTesterMixin
 from tests.models.testing import (
     ModelCompileTesterMixin,
-    ModelDtypeTesterMixin,
     ModelOutputTesterMixin,
     ModelSaveLoadTesterMixin,
     ModelTesterConfig,
+    ModelTesterMixin,
     ModelTrainingTesterMixin,
 )
 
@@ -74,72 +75,42 @@ class HeadedDiscriminatorConfig(DiscriminatorConfig):
         return super().get_init_dict() | changes
 
 
-class TestGeneratorOutput(GeneratorConfig, ModelOutputTesterMixin):
+class TestGenerator(GeneratorConfig, ModelTesterMixin):
     pass
 
 
-class TestGeneratorSaveLoad(GeneratorConfig, ModelSaveLoadTesterMixin):
+class TestResizeGenerator(
+    ResizeGeneratorConfig, ModelSaveLoadTesterMixin, ModelTrainingTesterMixin, ModelCompileTesterMixin
+):
     pass
 
 
-class TestGeneratorDtype(GeneratorConfig, ModelDtypeTesterMixin):
-    pass
-
-
-class TestGeneratorTraining(GeneratorConfig, ModelTrainingTesterMixin):
-    pass
-
-
-class TestGeneratorCompile(GeneratorConfig, ModelCompileTesterMixin):
-    pass
-
-
-class TestResizeGeneratorSaveLoad(ResizeGeneratorConfig, ModelSaveLoadTesterMixin):
-    pass
-
-
-class TestResizeGeneratorTraining(ResizeGeneratorConfig, ModelTrainingTesterMixin):
-    pass
-
-
-class TestResizeGeneratorCompile(ResizeGeneratorConfig, ModelCompileTesterMixin):
-    pass
-
-
-class TestDiscriminatorOutput(DiscriminatorConfig, ModelOutputTesterMixin):
-    pass
-
-
-class TestDiscriminatorSaveLoad(DiscriminatorConfig, ModelSaveLoadTesterMixin):
+class TestDiscriminator(DiscriminatorConfig, ModelTesterMixin):
     loaded_tolerance = 1e-6  # spectral norm is a dot product
 
 
-class TestDiscriminatorDtype(DiscriminatorConfig, ModelDtypeTesterMixin):
+class TestBatchNormDiscriminator(BatchNormDiscriminatorConfig, ModelTrainingTesterMixin):
     pass
 
 
-class TestDiscriminatorTraining(DiscriminatorConfig, ModelTrainingTesterMixin):
-    pass
-
-
-class TestDiscriminatorCompile(DiscriminatorConfig, ModelCompileTesterMixin):
-    pass
-
-
-class TestBatchNormDiscriminatorTraining(BatchNormDiscriminatorConfig, ModelTrainingTesterMixin):
-    pass
-
-
-class TestHeadedDiscriminatorOutput(HeadedDiscriminatorConfig, ModelOutputTesterMixin):
-    pass
-
-
-class TestHeadedDiscriminatorSaveLoad(HeadedDiscriminatorConfig, ModelSaveLoadTesterMixin):
+class TestHeadedDiscriminator(
+    HeadedDiscriminatorConfig, ModelOutputTesterMixin, ModelSaveLoadTesterMixin, ModelCompileTesterMixin
+):
     loaded_tolerance = 1e-6  # spectral norm is a dot product
 
 
-class TestHeadedDiscriminatorCompile(HeadedDiscriminatorConfig, ModelCompileTesterMixin):
-    pass
+class TestPair(GANTesterMixin):
+    image_shape = (3, 8, 8)
+    body = "blocks"
+
+    def make_generator(self, **options):
+        return DCGANGenerator(8, latent_dim=6, channels=4, **options)
+
+    def make_discriminator(self, **options):
+        return DCGANDiscriminator(8, channels=4, **options)
+
+    def scoring_weights(self, discriminator):
+        return [*(block[0].weight for block in discriminator.blocks), discriminator.conv_out.weight]
 
 
 def make_pair(size, **changes) -> tuple[DCGANGenerator, DCGANDiscriminator]:
@@ -213,20 +184,6 @@ def test_images_see_each_other_through_batch_normalization_only(normalization):
     assert torch.allclose(together, fewer, atol=1e-5) == (normalization != "batch")
 
 
-@pytest.mark.parametrize("conditioning", ["concat", "embedding", "projection"])
-@torch.no_grad()
-def test_the_class_counts(conditioning):
-    torch.manual_seed(0)
-    discriminator = DCGANDiscriminator(8, channels=4, num_classes=3, conditioning=conditioning).eval()
-    sample = torch.randn(1, 3, 8, 8).expand(3, -1, -1, -1)
-    logits = discriminator(sample, torch.tensor([0, 1, 2])).logits
-    assert logits.unique().numel() == 3
-    if conditioning != "projection":
-        generator = DCGANGenerator(8, latent_dim=5, channels=4, num_classes=3, conditioning=conditioning).eval()
-        images = generator(torch.randn(1, 5).expand(3, -1), torch.tensor([0, 1, 2])).sample
-        assert not torch.allclose(images[0], images[1]) and not torch.allclose(images[1], images[2])
-
-
 @torch.no_grad()
 def test_projection_is_the_inner_product_of_miyato_and_koyama():
     torch.manual_seed(0)
@@ -240,98 +197,12 @@ def test_projection_is_the_inner_product_of_miyato_and_koyama():
     torch.testing.assert_close(discriminator(sample, labels).logits, expected)
 
 
-@torch.no_grad()
-def test_spectral_norm_bounds_the_weights_of_the_score_only():
-    torch.manual_seed(0)
-    discriminator = DCGANDiscriminator(
-        16,
-        channels=8,
-        normalization="none",
-        spectral_norm=True,
-        num_classes=3,
-        conditioning="projection",
-        auxiliary_classifier=True,
-    ).train()
-    for _ in range(100):  # each pass in training makes one step of the power iteration
-        discriminator(torch.randn(2, 3, 16, 16), torch.tensor([0, 1]))
-    discriminator.eval()
-    scoring = [block[0].weight for block in discriminator.blocks]
-    scoring += [discriminator.conv_out.weight, discriminator.class_embedding.weight]
-    for weight in scoring:
-        assert abs(torch.linalg.matrix_norm(weight.flatten(1), ord=2) - 1) < 1e-3
-    assert not hasattr(discriminator.class_head, "parametrizations")
-
-
 def test_spectral_norm_is_differentiated_twice():
     discriminator = DCGANDiscriminator(8, channels=4, normalization="layer", spectral_norm=True).train()
     sample = torch.randn(2, 3, 8, 8, requires_grad=True)
     (gradient,) = torch.autograd.grad(discriminator(sample).logits.sum(), sample, create_graph=True)
     gradient.square().sum().backward()
     assert discriminator.blocks[0][0].parametrizations.weight.original.grad.any()
-
-
-def test_heads_learn_and_are_of_their_sizes():
-    config = HeadedDiscriminatorConfig()
-    discriminator = config.get_model().train()
-    output = discriminator(**config.get_inputs())
-    assert output.class_logits.shape == (3, 5) and output.code.shape == (3, 4)
-    (output.class_logits.square().sum() + output.code.square().sum()).backward()
-    for name, parameter in discriminator.named_parameters():
-        if "head" in name or "blocks" in name:
-            assert parameter.grad is not None and parameter.grad.any(), name
-    plain = DCGANDiscriminator(8, channels=4)(torch.randn(2, 3, 8, 8))
-    assert plain.class_logits is None and plain.code is None
-
-
-def test_a_batch_of_one_under_batch_normalization_is_refused_in_training():
-    generator, discriminator = make_pair(8)
-    for model, inputs in ((generator, torch.randn(1, 6)), (discriminator, torch.randn(1, 1, 8, 8))):
-        with pytest.raises(ValueError, match="batch of one"):
-            model.train()(inputs)
-        model.eval()(inputs)
-    DCGANGenerator(8, latent_dim=6, normalization="layer").train()(torch.randn(1, 6))
-
-
-@pytest.mark.parametrize(
-    "labels, message",
-    [
-        (None, "must be given"),
-        (torch.tensor([0, 5]), "from 0 to 4, but hold 5"),
-        (torch.tensor([-1, 0]), "from 0 to 4, but hold -1"),
-        (torch.tensor([0]), r"of the shape \(2,\)"),
-        (torch.tensor([[0, 1]]), r"of the shape \(2,\)"),
-        (torch.tensor([0.0, 1.0]), "must be integers"),
-    ],
-)
-def test_bad_labels_are_refused(labels, message):
-    generator = DCGANGenerator(8, latent_dim=6, num_classes=5, conditioning="concat")
-    discriminator = DCGANDiscriminator(8, num_classes=5, conditioning="projection")
-    for model, inputs in ((generator, torch.randn(2, 6)), (discriminator, torch.randn(2, 3, 8, 8))):
-        with pytest.raises(ValueError, match=message) as error:
-            model(inputs, labels)
-        assert "\n" not in str(error.value)
-
-
-def test_labels_of_a_network_without_classes_are_refused():
-    generator, discriminator = make_pair(8)
-    acgan = DCGANDiscriminator(8, in_channels=1, num_classes=5, auxiliary_classifier=True)
-    images = torch.randn(2, 1, 8, 8)
-    for model, inputs in ((generator, torch.randn(2, 6)), (discriminator, images), (acgan, images)):
-        with pytest.raises(ValueError, match="takes none"):
-            model(inputs, torch.tensor([0, 1]))
-    assert acgan(images).class_logits.shape == (2, 5)
-
-
-@pytest.mark.parametrize("shape", [(2, 6), (2, 7, 1, 1), (7,)])
-def test_latents_of_another_shape_are_refused(shape):
-    with pytest.raises(ValueError, match=r"`latents` must be \(N, 7\)"):
-        DCGANGenerator(8, latent_dim=7)(torch.randn(shape))
-
-
-@pytest.mark.parametrize("shape", [(2, 1, 8, 8), (2, 3, 16, 16), (3, 8, 8)])
-def test_images_of_another_shape_are_refused(shape):
-    with pytest.raises(ValueError, match=r"`sample` must be \(N, 3, 8, 8\)"):
-        DCGANDiscriminator(8)(torch.randn(shape))
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from diffusers_ext.models.modeling_latent_discriminator import LatentDiscriminator
-from tests.models.testing import (
-    ModelCompileTesterMixin,
-    ModelDtypeTesterMixin,
-    ModelOutputTesterMixin,
-    ModelSaveLoadTesterMixin,
-    ModelTesterConfig,
-    ModelTrainingTesterMixin,
-)
+from tests.models.testing import ModelTesterConfig, ModelTesterMixin
 
 
 class LatentDiscriminatorConfig(ModelTesterConfig):
@@ -26,23 +19,7 @@ class LatentDiscriminatorConfig(ModelTesterConfig):
         return {"latents": torch.randn((3, 4), generator=torch.Generator().manual_seed(0))}
 
 
-class TestLatentDiscriminatorOutput(LatentDiscriminatorConfig, ModelOutputTesterMixin):
-    pass
-
-
-class TestLatentDiscriminatorSaveLoad(LatentDiscriminatorConfig, ModelSaveLoadTesterMixin):
-    pass
-
-
-class TestLatentDiscriminatorDtype(LatentDiscriminatorConfig, ModelDtypeTesterMixin):
-    pass
-
-
-class TestLatentDiscriminatorTraining(LatentDiscriminatorConfig, ModelTrainingTesterMixin):
-    pass
-
-
-class TestLatentDiscriminatorCompile(LatentDiscriminatorConfig, ModelCompileTesterMixin):
+class TestLatentDiscriminator(LatentDiscriminatorConfig, ModelTesterMixin):
     pass
 
 

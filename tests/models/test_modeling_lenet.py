@@ -2,14 +2,7 @@ import pytest
 import torch
 
 from diffusers_ext.models.modeling_lenet import LeNet
-from tests.models.testing import (
-    ModelCompileTesterMixin,
-    ModelDtypeTesterMixin,
-    ModelOutputTesterMixin,
-    ModelSaveLoadTesterMixin,
-    ModelTesterConfig,
-    ModelTrainingTesterMixin,
-)
+from tests.models.testing import ModelTesterConfig, ModelTesterMixin
 
 
 class LeNetConfig(ModelTesterConfig):
@@ -23,7 +16,7 @@ class LeNetConfig(ModelTesterConfig):
         return {"sample": torch.rand((2, 3, 36, 36), generator=torch.Generator().manual_seed(0))}
 
 
-class TestLeNet(LeNetConfig, ModelOutputTesterMixin):
+class TestLeNet(LeNetConfig, ModelTesterMixin):
     def test_too_small_images_are_refused(self):
         with pytest.raises(ValueError, match="`sample_size` must be at least 32, but is 28"):
             LeNet(sample_size=28)
@@ -34,19 +27,3 @@ class TestLeNet(LeNetConfig, ModelOutputTesterMixin):
 
     def test_the_usual_one_has_the_usual_size(self):
         assert sum(parameter.numel() for parameter in LeNet().parameters()) == 61_706
-
-
-class TestLeNetSaving(LeNetConfig, ModelSaveLoadTesterMixin):
-    pass
-
-
-class TestLeNetDtype(LeNetConfig, ModelDtypeTesterMixin):
-    pass
-
-
-class TestLeNetTraining(LeNetConfig, ModelTrainingTesterMixin):
-    pass
-
-
-class TestLeNetCompile(LeNetConfig, ModelCompileTesterMixin):
-    pass

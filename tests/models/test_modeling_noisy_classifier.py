@@ -5,10 +5,10 @@ from safetensors import safe_open
 from diffusers_ext.models.modeling_noisy_classifier import POOLS, NoisyClassifier
 from tests.models.testing import (
     ModelCompileTesterMixin,
-    ModelDtypeTesterMixin,
     ModelOutputTesterMixin,
     ModelSaveLoadTesterMixin,
     ModelTesterConfig,
+    ModelTesterMixin,
     ModelTrainingTesterMixin,
 )
 
@@ -50,39 +50,17 @@ class SpatialPoolConfig(AttentionPoolConfig):
         }
 
 
-class TestAttentionPoolOutput(AttentionPoolConfig, ModelOutputTesterMixin):
+class TestAttentionPool(AttentionPoolConfig, ModelTesterMixin):
     pass
 
 
-class TestAttentionPoolSaveLoad(AttentionPoolConfig, ModelSaveLoadTesterMixin):
-    pass
-
-
-class TestAttentionPoolDtype(AttentionPoolConfig, ModelDtypeTesterMixin):
-    pass
-
-
-class TestAttentionPoolTraining(AttentionPoolConfig, ModelTrainingTesterMixin):
-    pass
-
-
-class TestAttentionPoolCompile(AttentionPoolConfig, ModelCompileTesterMixin):
-    pass
-
-
-class TestSpatialPoolOutput(SpatialPoolConfig, ModelOutputTesterMixin):
-    pass
-
-
-class TestSpatialPoolSaveLoad(SpatialPoolConfig, ModelSaveLoadTesterMixin):
-    pass
-
-
-class TestSpatialPoolTraining(SpatialPoolConfig, ModelTrainingTesterMixin):
-    pass
-
-
-class TestSpatialPoolCompile(SpatialPoolConfig, ModelCompileTesterMixin):
+class TestSpatialPool(
+    SpatialPoolConfig,
+    ModelOutputTesterMixin,
+    ModelSaveLoadTesterMixin,
+    ModelTrainingTesterMixin,
+    ModelCompileTesterMixin,
+):
     pass
 
 

@@ -4,10 +4,10 @@ import torch
 from diffusers_ext.models.modeling_patch_discriminator import MultiScalePatchDiscriminator, PatchDiscriminator
 from tests.models.testing import (
     ModelCompileTesterMixin,
-    ModelDtypeTesterMixin,
     ModelOutputTesterMixin,
     ModelSaveLoadTesterMixin,
     ModelTesterConfig,
+    ModelTesterMixin,
     ModelTrainingTesterMixin,
 )
 
@@ -35,47 +35,15 @@ class PixelConfig(PatchConfig):
         return {**super().get_init_dict(), "num_layers": 0, "normalization": "batch"}
 
 
-class TestPatchOutput(PatchConfig, ModelOutputTesterMixin):
+class TestPatch(PatchConfig, ModelTesterMixin):
     pass
 
 
-class TestPatchSaveLoad(PatchConfig, ModelSaveLoadTesterMixin):
+class TestSpectral(SpectralConfig, ModelOutputTesterMixin, ModelSaveLoadTesterMixin, ModelCompileTesterMixin):
     pass
 
 
-class TestPatchDtype(PatchConfig, ModelDtypeTesterMixin):
-    pass
-
-
-class TestPatchTraining(PatchConfig, ModelTrainingTesterMixin):
-    pass
-
-
-class TestPatchCompile(PatchConfig, ModelCompileTesterMixin):
-    pass
-
-
-class TestSpectralOutput(SpectralConfig, ModelOutputTesterMixin):
-    pass
-
-
-class TestSpectralSaveLoad(SpectralConfig, ModelSaveLoadTesterMixin):
-    pass
-
-
-class TestSpectralCompile(SpectralConfig, ModelCompileTesterMixin):
-    pass
-
-
-class TestPixelOutput(PixelConfig, ModelOutputTesterMixin):
-    pass
-
-
-class TestPixelSaveLoad(PixelConfig, ModelSaveLoadTesterMixin):
-    pass
-
-
-class TestPixelTraining(PixelConfig, ModelTrainingTesterMixin):
+class TestPixel(PixelConfig, ModelOutputTesterMixin, ModelSaveLoadTesterMixin, ModelTrainingTesterMixin):
     pass
 
 
@@ -133,6 +101,14 @@ def test_each_scale_sees_half_the_size(tmp_path):
         torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="too small"):
         model(torch.randn(1, 2, 16, 16))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 32, 32), (3, 32, 32)])
+def test_images_of_other_channels_are_refused(shape):
+    options = {"in_channels": 3, "base_channels": 4, "num_layers": 1}
+    for model in (PatchDiscriminator(**options), MultiScalePatchDiscriminator(2, **options)):
+        with pytest.raises(ValueError, match=r"`sample` must be of the shape \(N, 3, H, W\), but is of"):
+            model(torch.zeros(shape))
 
 
 @pytest.mark.parametrize(

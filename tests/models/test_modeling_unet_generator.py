@@ -3,11 +3,9 @@ import torch
 
 from diffusers_ext.models.modeling_unet_generator import UNetGenerator
 from tests.models.testing import (
-    ModelCompileTesterMixin,
-    ModelDtypeTesterMixin,
-    ModelOutputTesterMixin,
     ModelSaveLoadTesterMixin,
     ModelTesterConfig,
+    ModelTesterMixin,
     ModelTrainingTesterMixin,
 )
 
@@ -35,31 +33,11 @@ class BatchNormConfig(UNetGeneratorConfig):
         return {**super().get_init_dict(), "normalization": "batch"}
 
 
-class TestUNetGeneratorOutput(UNetGeneratorConfig, ModelOutputTesterMixin):
+class TestUNetGenerator(UNetGeneratorConfig, ModelTesterMixin):
     pass
 
 
-class TestUNetGeneratorSaveLoad(UNetGeneratorConfig, ModelSaveLoadTesterMixin):
-    pass
-
-
-class TestUNetGeneratorDtype(UNetGeneratorConfig, ModelDtypeTesterMixin):
-    pass
-
-
-class TestUNetGeneratorTraining(UNetGeneratorConfig, ModelTrainingTesterMixin):
-    pass
-
-
-class TestUNetGeneratorCompile(UNetGeneratorConfig, ModelCompileTesterMixin):
-    pass
-
-
-class TestBatchNormSaveLoad(BatchNormConfig, ModelSaveLoadTesterMixin):
-    pass
-
-
-class TestBatchNormTraining(BatchNormConfig, ModelTrainingTesterMixin):
+class TestBatchNorm(BatchNormConfig, ModelSaveLoadTesterMixin, ModelTrainingTesterMixin):
     pass
 
 
@@ -81,6 +59,12 @@ def test_other_sizes_are_refused():
         ValueError, match=r"multiples of 8, for the network halves it 3 times, but is of the size \(16, 20\)"
     ):
         model(torch.zeros(1, 3, 16, 20))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 16, 16), (3, 16, 16)])
+def test_images_of_other_channels_are_refused(shape):
+    with pytest.raises(ValueError, match=r"`sample` must be of the shape \(N, 3, H, W\), but is of"):
+        UNetGenerator(block_out_channels=(4, 4, 4))(torch.zeros(shape))
 
 
 def test_the_published_network():

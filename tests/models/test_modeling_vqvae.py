@@ -6,11 +6,10 @@ from sklearn.datasets import load_digits
 from diffusers_ext.models.modeling_vqvae import VQVAEModel
 from tests.models.testing import (
     ModelCompileTesterMixin,
-    ModelDtypeTesterMixin,
     ModelOutputTesterMixin,
     ModelSaveLoadTesterMixin,
     ModelTesterConfig,
-    ModelTrainingTesterMixin,
+    ModelTesterMixin,
 )
 
 
@@ -59,35 +58,11 @@ class MLPConfig(ConvConfig):
         return {"sample": torch.rand((2, 1, 4, 4), generator=torch.Generator().manual_seed(0))}
 
 
-class TestConvOutput(ConvConfig, ModelOutputTesterMixin):
+class TestConv(ConvConfig, ModelTesterMixin):
     pass
 
 
-class TestConvSaveLoad(ConvConfig, ModelSaveLoadTesterMixin):
-    pass
-
-
-class TestConvDtype(ConvConfig, ModelDtypeTesterMixin):
-    pass
-
-
-class TestConvTraining(ConvConfig, ModelTrainingTesterMixin):
-    pass
-
-
-class TestConvCompile(ConvConfig, ModelCompileTesterMixin):
-    pass
-
-
-class TestMLPOutput(MLPConfig, ModelOutputTesterMixin):
-    pass
-
-
-class TestMLPSaveLoad(MLPConfig, ModelSaveLoadTesterMixin):
-    pass
-
-
-class TestMLPCompile(MLPConfig, ModelCompileTesterMixin):
+class TestMLP(MLPConfig, ModelOutputTesterMixin, ModelSaveLoadTesterMixin, ModelCompileTesterMixin):
     pass
 
 

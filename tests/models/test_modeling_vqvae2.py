@@ -3,14 +3,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from diffusers_ext.models.modeling_vqvae2 import VQVAE2Model
-from tests.models.testing import (
-    ModelCompileTesterMixin,
-    ModelDtypeTesterMixin,
-    ModelOutputTesterMixin,
-    ModelSaveLoadTesterMixin,
-    ModelTesterConfig,
-    ModelTrainingTesterMixin,
-)
+from tests.models.testing import ModelTesterConfig, ModelTesterMixin
 
 
 class VQVAE2Config(ModelTesterConfig):
@@ -38,23 +31,7 @@ class VQVAE2Config(ModelTesterConfig):
         return model
 
 
-class TestVQVAE2Output(VQVAE2Config, ModelOutputTesterMixin):
-    pass
-
-
-class TestVQVAE2SaveLoad(VQVAE2Config, ModelSaveLoadTesterMixin):
-    pass
-
-
-class TestVQVAE2Dtype(VQVAE2Config, ModelDtypeTesterMixin):
-    pass
-
-
-class TestVQVAE2Training(VQVAE2Config, ModelTrainingTesterMixin):
-    pass
-
-
-class TestVQVAE2Compile(VQVAE2Config, ModelCompileTesterMixin):
+class TestVQVAE2(VQVAE2Config, ModelTesterMixin):
     pass
 
 

@@ -3,14 +3,7 @@
 import torch
 from diffusers import UNet2DModel
 
-from tests.models.testing import (
-    ModelCompileTesterMixin,
-    ModelDtypeTesterMixin,
-    ModelOutputTesterMixin,
-    ModelSaveLoadTesterMixin,
-    ModelTesterConfig,
-    ModelTrainingTesterMixin,
-)
+from tests.models.testing import ModelTesterConfig, ModelTesterMixin
 
 
 class DigitsUNetConfig(ModelTesterConfig):
@@ -35,21 +28,5 @@ class DigitsUNetConfig(ModelTesterConfig):
         return {"sample": sample, "timestep": torch.tensor([700, 20]), "class_labels": torch.tensor([3, 10])}
 
 
-class TestDigitsUNetOutput(DigitsUNetConfig, ModelOutputTesterMixin):
-    pass
-
-
-class TestDigitsUNetSaveLoad(DigitsUNetConfig, ModelSaveLoadTesterMixin):
-    pass
-
-
-class TestDigitsUNetDtype(DigitsUNetConfig, ModelDtypeTesterMixin):
-    pass
-
-
-class TestDigitsUNetTraining(DigitsUNetConfig, ModelTrainingTesterMixin):
-    pass
-
-
-class TestDigitsUNetCompile(DigitsUNetConfig, ModelCompileTesterMixin):
+class TestDigitsUNet(DigitsUNetConfig, ModelTesterMixin):
     pass

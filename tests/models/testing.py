@@ -160,3 +160,13 @@ class ModelCompileTesterMixin:
     @pytest.mark.slow
     def test_inductor_computes_the_same(self):
         self.compare_compiled("inductor")
+
+
+class ModelTesterMixin(
+    ModelOutputTesterMixin,
+    ModelSaveLoadTesterMixin,
+    ModelDtypeTesterMixin,
+    ModelTrainingTesterMixin,
+    ModelCompileTesterMixin,
+):
+    """All of these promises."""

@@ -33,24 +33,14 @@ from tests.pipelines.testing import (
     assert_equal,
     generators,
 )
+from tests.tiny_unet import tiny_unet
 
 
 NAMES = {0: "zero", 1: "one", 2: "two"}
 
 
 def make_unet(size=4, in_channels=3, unet_class=UNet2DModel, **changes) -> UNet2DModel:
-    config = {
-        "sample_size": size,
-        "in_channels": in_channels,
-        "out_channels": 3,
-        "layers_per_block": 1,
-        "block_out_channels": (8, 16),
-        "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
-        "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
-        "norm_num_groups": 4,
-    }
-    torch.manual_seed(size)
-    return unet_class(**{**config, **changes}).eval()
+    return tiny_unet(size, unet_class, **{"sample_size": size, "in_channels": in_channels, **changes})
 
 
 def make_base(**changes) -> ClassConditionalPipeline:
@@ -268,11 +258,12 @@ def test_truncated_conditioning_is_the_image_and_what_is_left_of_the_noise(sched
     network = Recorder(4, 3, is_flow=hasattr(scheduler, "scale_noise"))
     pipe = quiet(CascadePipeline(network, scheduler, Recorder(), DDIMScheduler()))
     noise = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    base = pipe._stages[0]
     latents, level = pipe._run_stage(
-        "",
+        base,
         noise,
         {"class_labels": (None, None), "conditioning": (None, None)},
-        pipe._prepare_guider("", None),
+        pipe._prepare_guider(base, None),
         num_inference_steps=20,
         stop_level=0.5,
         generator=None,

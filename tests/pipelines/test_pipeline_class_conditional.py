@@ -44,25 +44,14 @@ from tests.pipelines.testing import (
     assert_equal,
     generators,
 )
+from tests.tiny_unet import tiny_unet
 
 
 NAMES = {0: "zero", 1: "one", 2: "two", 3: "three"}
 
 
 def make_unet(num_class_embeds: int | None = 5, seed: int = 0, **changes) -> UNet2DModel:
-    config = {
-        "sample_size": 8,
-        "in_channels": 3,
-        "out_channels": 3,
-        "layers_per_block": 1,
-        "block_out_channels": (8, 16),
-        "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
-        "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
-        "norm_num_groups": 4,
-        "num_class_embeds": num_class_embeds,
-    }
-    torch.manual_seed(seed)
-    return UNet2DModel(**{**config, **changes}).eval()
+    return tiny_unet(seed, num_class_embeds=num_class_embeds, **changes)
 
 
 class ClassConditionalConfig(PipelineTesterConfig):

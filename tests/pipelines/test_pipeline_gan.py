@@ -471,6 +471,10 @@ class TestRefusals:
         with pytest.raises(ValueError, match="batch of one"):
             pipe()
 
+    def test_a_generator_of_something_else(self):
+        with pytest.raises(ValueError, match="`generator` must make images of latents, .* but is a UNetGenerator"):
+            GANPipeline(diffusers_ext.UNetGenerator(block_out_channels=(4, 4)))
+
     @pytest.mark.parametrize("id2label", [{4: "four"}, {"x": "ten"}])
     def test_names_of_other_classes(self, id2label):
         with pytest.raises(ValueError, match="`id2label`"):

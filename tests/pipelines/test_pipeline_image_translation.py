@@ -4,7 +4,7 @@ import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
 
-from diffusers_ext.models import ResnetGenerator, UNetGenerator
+from diffusers_ext.models import DCGANGenerator, PatchDiscriminator, ResnetGenerator, UNetGenerator
 from diffusers_ext.pipelines import ImageTranslationPipeline
 from diffusers_ext.pipelines.pipeline_image_translation import drop
 from tests.pipelines.testing import (
@@ -212,3 +212,10 @@ def test_bad_input_is_refused(pipe, arguments, message):
 def test_generators_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="makes 3 channels of 1, so `reverse_generator` must make 1 of 3"):
         ImageTranslationPipeline(unet(), unet())
+
+
+def test_generators_of_something_else_are_refused():
+    with pytest.raises(ValueError, match="`generator` must make images of images, .* but is a DCGANGenerator"):
+        ImageTranslationPipeline(DCGANGenerator(8, channels=4))
+    with pytest.raises(ValueError, match="`reverse_generator` must make images of images, .* but is a PatchDiscrim"):
+        ImageTranslationPipeline(unet(), PatchDiscriminator(base_channels=4, num_layers=1))

@@ -1,9 +1,14 @@
-"""Shared by the tests of the recipes for a few images: options of tiny runs, and pipelines as users have them."""
+"""Shared by the tests of the text-to-image recipes: options of tiny runs, and pipelines as users have them."""
+
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 
+from tests.training.runs import environment
 from tests.training.text_to_image_models import SIZE
 
 
@@ -35,3 +40,14 @@ def command_line(options: dict) -> list[str]:
     for name, value in options.items():
         parts += [f"--{name}", *map(str, value)] if isinstance(value, list) else [f"--{name}={value}"]
     return parts
+
+
+def run_on_one_and_two_processes(job: str, options: dict, folder: Path) -> tuple[Path, Path]:
+    """The same run, `diffusers_ext.training.<job>` with batches of four images, twice: its two output folders."""
+    for processes in (1, 2):
+        own = {**options, "train_batch_size": 4 // processes, "output_dir": str(folder / str(processes))}
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        command += ["-m", f"diffusers_ext.training.{job}", *command_line(own)]
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr[-2000:]
+    return folder / "1", folder / "2"

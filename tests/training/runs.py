@@ -5,7 +5,10 @@ import multiprocessing
 import os
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file
+
+from diffusers_ext.training.interruption import StopRequest
 
 
 TINY_UNET = {
@@ -76,6 +79,17 @@ def tensors(output_dir: Path, step: int) -> dict:
     folder = output_dir / f"checkpoint-{step}"
     files = sorted(folder.glob("*.safetensors"))
     return {f"{file.stem}.{name}": tensor for file in files for name, tensor in load_file(file).items()}
+
+
+def steps(trainer, count: int) -> list[dict]:
+    """The values to report of the next steps of a `Trainer`, which starts with them."""
+    trainer.start()
+    return [trainer.update(StopRequest())[0] for _ in range(count)]
+
+
+def weights(network: torch.nn.Module) -> torch.Tensor:
+    """A copy of all parameters, in one row."""
+    return torch.cat([parameter.detach().flatten() for parameter in network.parameters()]).clone()
 
 
 def environment() -> dict[str, str]:

@@ -7,8 +7,9 @@ import torch
 from diffusers import DDIMScheduler, DiffusionPipeline
 from diffusers.training_utils import compute_snr
 
-from diffusers_ext.training.base_models import TextEncoders, load_base_model, take_apart, weights_fingerprint
+from diffusers_ext.training.base_models import load_base_model, take_apart, weights_fingerprint
 from diffusers_ext.training.draws import Draw
+from diffusers_ext.training.text_encoders import TextEncoders
 from tests.training.text_to_image_models import FAMILIES, SIZE, tiny_base
 
 
@@ -249,6 +250,20 @@ def test_a_frozen_base_learns_nothing_and_keeps_its_autoencoder_exact():
     assert not any(weight.requires_grad for network in networks for weight in network.parameters())
     assert base.vae.dtype == torch.float32
     assert {network.dtype for network in (base.denoiser, *base.text_encoders.values())} == {torch.bfloat16}
+
+
+def test_a_frozen_base_samples_with_the_bits_of_a_loaded_one(base):
+    loaded = load_base_model(base.name).pipeline
+    loaded.set_progress_bar_config(disable=True)
+    call = {"num_inference_steps": 2, "height": SIZE, "width": SIZE, "output_type": "pt"}
+    with base.as_loaded():
+        ours, theirs = (
+            pipeline(PROMPTS[:1], **call, generator=torch.Generator().manual_seed(0)).images
+            for pipeline in (base.pipeline, loaded)
+        )
+    assert torch.equal(ours, theirs)
+    networks = (base.denoiser, base.vae, *base.text_encoders.values())
+    assert not any(weight.requires_grad for network in networks for weight in network.parameters())
 
 
 # What is no base

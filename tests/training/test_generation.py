@@ -5,31 +5,21 @@ import sys
 import pytest
 import torch
 from accelerate import Accelerator
-from diffusers import DDIMScheduler, UNet2DModel
+from diffusers import DDIMScheduler
 
 from diffusers_ext import ClassConditionalPipeline
 from diffusers_ext.training.evaluate import build_scheduler, main
 from diffusers_ext.training.generation import Generation
 from diffusers_ext.training.grids import sample_grid
+from tests.tiny_unet import tiny_unet
 from tests.training.runs import environment
 
 
 @pytest.fixture(scope="module")
 def pipeline():
-    torch.manual_seed(0)
-    unet = UNet2DModel(
-        sample_size=8,
-        in_channels=1,
-        out_channels=1,
-        block_out_channels=(8, 16),
-        down_block_types=("DownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "UpBlock2D"),
-        layers_per_block=1,
-        norm_num_groups=4,
-        num_class_embeds=11,
-    )
+    unet = tiny_unet(in_channels=1, out_channels=1, num_class_embeds=11)
     names = dict(enumerate("zero one two three four five six seven eight nine".split()))
-    pipe = ClassConditionalPipeline(unet.eval(), DDIMScheduler(), id2label=names, null_class_label=10)
+    pipe = ClassConditionalPipeline(unet, DDIMScheduler(), id2label=names, null_class_label=10)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

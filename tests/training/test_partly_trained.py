@@ -7,7 +7,8 @@ from diffusers_ext.training.configuration import parse_config
 from diffusers_ext.training.processes import build_accelerator
 from diffusers_ext.training.trainer import Trainer
 from tests.training.pair_recipe import Convolutions, PairConfig, PairRecipe
-from tests.training.test_several_networks import NoStop, arguments
+from tests.training.runs import steps
+from tests.training.test_several_networks import arguments
 
 
 class PartlyTrained(PairRecipe):
@@ -30,8 +31,7 @@ def test_frozen_weights_are_neither_trained_nor_kept(tmp_path):
     trainer = build(tmp_path)
     frozen = trainer.networks["critic"].first.weight.detach().clone()
     trained = trainer.networks["critic"].second.weight.detach().clone()
-    trainer.start()
-    trainer.update(NoStop)
+    steps(trainer, 1)
     trainer._started = 0.0
     trainer._save()
     assert torch.equal(trainer.networks["critic"].first.weight, frozen)

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from diffusers_ext.training.configuration import parse_config
+from diffusers_ext.training.interruption import StopRequest
 from diffusers_ext.training.processes import build_accelerator
 from diffusers_ext.training.trainer import Trainer
 from tests.training.pair_recipe import PairConfig, PairRecipe
-from tests.training.runs import environment, records, tensors
+from tests.training.runs import environment, records, tensors, weights
 
 
 STEPS = 6
@@ -27,19 +28,11 @@ def trainer(output_dir, **changes):
     return Trainer(PairRecipe(parse_config(PairConfig, arguments(output_dir, **changes))), build_accelerator())
 
 
-def weights(network):
-    return torch.cat([parameter.detach().flatten() for parameter in network.parameters()]).clone()
-
-
-class NoStop:
-    requested = False
-
-
-def steps(trainer, count):
+def followed_steps(trainer, count):
     """The values and the weights of both networks after each of the first steps."""
     trainer.start()
     for _ in range(count):
-        values, _ = trainer.update(NoStop)
+        values, _ = trainer.update(StopRequest())
         yield values, {name: weights(network) for name, network in trainer.networks.items()}
 
 
@@ -47,7 +40,7 @@ def test_each_loss_trains_its_network_alone(tmp_path):
     both = trainer(tmp_path)
     start = {name: weights(network) for name, network in both.networks.items()}
     average = both.averages["player"].averages["first.weight"].clone()
-    (first, after_first), (second, after_second) = steps(both, 2)
+    (first, after_first), (second, after_second) = followed_steps(both, 2)
     assert torch.equal(after_first["player"], start["player"])
     assert not torch.equal(after_first["critic"], start["critic"])
     assert not torch.equal(after_second["player"], start["player"])
@@ -57,12 +50,12 @@ def test_each_loss_trains_its_network_alone(tmp_path):
 
 def test_a_loss_of_one_network_leaves_the_gradients_of_others_at_zero(tmp_path):
     both = trainer(tmp_path)
-    _ = list(steps(both, 2))  # the second step ends with a loss of the player, through the critic
+    _ = list(followed_steps(both, 2))  # the second step ends with a loss of the player, through the critic
     assert all(not parameter.grad.any() for parameter in both.networks["critic"].parameters())
 
 
 def test_networks_have_learning_rates_of_their_own_which_follow_the_steps(tmp_path):
-    rates = [(values["player_lr"], values["critic_lr"]) for values, _ in steps(trainer(tmp_path), 3)]
+    rates = [(values["player_lr"], values["critic_lr"]) for values, _ in followed_steps(trainer(tmp_path), 3)]
     for step, (player, critic) in enumerate(rates):
         assert player == pytest.approx(1e-2 * (1 - step / STEPS))
         assert critic == pytest.approx(2 * player)
@@ -75,7 +68,7 @@ def test_only_what_the_recipe_names_is_averaged(tmp_path):
 def test_an_average_rests_while_its_network_does(tmp_path):
     both = trainer(tmp_path, steps_per_player=100)
     average = both.averages["player"].averages["first.weight"].clone()
-    _ = list(steps(both, 3))
+    _ = list(followed_steps(both, 3))
     assert torch.equal(both.averages["player"].averages["first.weight"], average)
 
 
@@ -105,13 +98,13 @@ def test_two_processes_follow_one(tmp_path):
 
 def test_a_resumed_run_is_the_same_bit_for_bit(tmp_path):
     whole = trainer(tmp_path / "whole")
-    *_, (_, expected) = steps(whole, STEPS)
+    *_, (_, expected) = followed_steps(whole, STEPS)
     stopped = trainer(tmp_path / "stopped")
-    _ = list(steps(stopped, 3))
+    _ = list(followed_steps(stopped, 3))
     stopped._started = 0.0
     stopped._save()
     resumed = trainer(tmp_path / "stopped", resume_from_checkpoint="latest")
-    *_, (_, found) = steps(resumed, STEPS - 3)
+    *_, (_, found) = followed_steps(resumed, STEPS - 3)
     assert resumed.step == STEPS
     for name in expected:
         assert torch.equal(found[name], expected[name])
@@ -131,7 +124,7 @@ class Together(PairRecipe):
 def test_one_loss_can_train_several(tmp_path):
     both = Trainer(Together(parse_config(PairConfig, arguments(tmp_path))), build_accelerator())
     start = {name: weights(network) for name, network in both.networks.items()}
-    ((values, after),) = steps(both, 1)
+    ((values, after),) = followed_steps(both, 1)
     assert all(not torch.equal(after[name], start[name]) for name in start)
     assert values["player_grad_norm"] > 0 and values["critic_grad_norm"] > 0
     assert "player_loss" in values and "critic_loss" not in values

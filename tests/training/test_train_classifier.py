@@ -8,7 +8,6 @@ from diffusers import (
     EDMDPMSolverMultistepScheduler,
     EDMEulerScheduler,
     FlowMatchEulerDiscreteScheduler,
-    UNet2DModel,
     UniPCMultistepScheduler,
 )
 from PIL import Image
@@ -17,6 +16,7 @@ from diffusers_ext import ClassConditionalPipeline, ExactDDPMScheduler
 from diffusers_ext.training.processes import build_accelerator
 from diffusers_ext.training.train_classifier import ClassifierConfig, ClassifierRecipe
 from diffusers_ext.training.trainer import Trainer
+from tests.tiny_unet import tiny_unet
 
 
 CLASSIFIER = {"block_out_channels": [8, 16], "down_block_types": ["DownBlock2D"] * 2, "norm_num_groups": 4}
@@ -24,17 +24,7 @@ CLASSIFIER = {"block_out_channels": [8, 16], "down_block_types": ["DownBlock2D"]
 
 def save_diffusion_model(folder, scheduler, **config):
     """An unconditional diffusion model with random weights."""
-    torch.manual_seed(0)
-    unet = UNet2DModel(
-        sample_size=8,
-        in_channels=1,
-        out_channels=1,
-        block_out_channels=(8, 16),
-        down_block_types=("DownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "UpBlock2D"),
-        layers_per_block=1,
-        norm_num_groups=4,
-    )
+    unet = tiny_unet(in_channels=1, out_channels=1)
     ClassConditionalPipeline(unet, scheduler, **config).save_pretrained(folder)
     return folder
 

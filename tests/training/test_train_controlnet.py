@@ -1,8 +1,6 @@
 """ControlNets: they change nothing at first, learn alone, and are read by diffusers' own pipelines."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -23,7 +21,8 @@ from diffusers_ext.training.draws import Draw
 from diffusers_ext.training.processes import build_accelerator
 from diffusers_ext.training.train_controlnet import ControlNetConfig, ControlNetRecipe
 from diffusers_ext.training.trainer import Trainer
-from tests.training.runs import environment, records, tensors
+from tests.training.personal import run_on_one_and_two_processes
+from tests.training.runs import records, tensors
 from tests.training.text_to_image_models import FAMILIES, SIZE, captioned_images, tiny_base
 
 
@@ -317,21 +316,11 @@ def test_bfloat16(tmp_path, family):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["sd1", "sd3"])
+@pytest.mark.parametrize("family", ["sd1", "sdxl", "sd3"])
 def test_two_processes_follow_one(tmp_path, family):
-    for processes, batch in ((1, 4), (2, 2)):
-        values = {
-            **OPTIONS,
-            "pretrained_model_name_or_path": tiny_base(family),
-            "train_batch_size": batch,
-            "evaluation_batch_size": 8 // processes,
-            "output_dir": str(tmp_path / str(processes)),
-        }
-        options = [f"--{name}={value[0] if isinstance(value, list) else value}" for name, value in values.items()]
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        command += ["-m", "diffusers_ext.training.train_controlnet", *options]
-        subprocess.run(command, check=True, env=environment(), capture_output=True, text=True, timeout=300)
-    lines = [records(tmp_path / name) for name in ("1", "2")]
+    options = {**OPTIONS, "pretrained_model_name_or_path": tiny_base(family), "evaluation_batch_size": 4}
+    folders = run_on_one_and_two_processes("train_controlnet", options, tmp_path)
+    lines = list(map(records, folders))
     assert len(lines[0]) == 3
     for one, two in zip(*lines, strict=True):
         assert one == pytest.approx(two, rel=1e-3, abs=1e-5)

@@ -9,7 +9,7 @@ from PIL import Image
 from diffusers_ext import ClassConditionalPipeline
 from diffusers_ext.schedulers.scheduling_gaussian_diffusion import ExactDDPMScheduler
 from diffusers_ext.training.results import shown_command
-from diffusers_ext.training.train_diffusion import default_unet
+from diffusers_ext.training.unets import default_unet
 from tests.training.runs import arguments, finish, records
 
 

@@ -1,7 +1,5 @@
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +17,8 @@ from diffusers_ext.training.lora import FILE
 from diffusers_ext.training.processes import build_accelerator
 from diffusers_ext.training.train_dreambooth import DreamBoothConfig, DreamBoothRecipe
 from diffusers_ext.training.trainer import Trainer
-from tests.training.personal import OPTIONS, command_line, image, load
-from tests.training.runs import environment, records, tensors
+from tests.training.personal import OPTIONS, command_line, image, load, run_on_one_and_two_processes
+from tests.training.runs import records, tensors
 from tests.training.text_to_image_models import SIZE, captioned_images, tiny_base
 
 
@@ -215,6 +213,7 @@ def test_several_subjects_share_a_run(trainer, two_subjects, tmp_path):
     assert made.recipe.validation_inputs()["prompt"] == ["a sks dog", "my tux cat"]
     assert len(generated(tmp_path / "run" / "class_images")) == 10
     assert made.train()
+    assert f"`pictures`, `cats`: 5 images, {SIZE}x{SIZE}x3." in (tmp_path / "run" / "README.md").read_text()
 
 
 def test_subjects_are_listed_in_yaml(options, two_subjects, tmp_path):
@@ -249,7 +248,14 @@ def test_batches_of_several_aspect_ratios(trainer, tmp_path):
     assert len(made.recipe.dataset.buckets) > 1 and made.train()
 
 
-# Resuming and several processes
+# Caches, resuming and several processes
+
+
+def test_caches_change_nothing(trainer, tmp_path):
+    assert trainer("sdxl", "plain", **LORA, **PRIOR, center_crop=True).train()
+    caches = {"cache_latents": True, "cache_text_embeddings": True, "center_crop": True}
+    assert trainer("sdxl", "cached", **LORA, **PRIOR, **caches).train()
+    assert records(tmp_path / "cached") == records(tmp_path / "plain")
 
 
 @pytest.mark.parametrize(
@@ -267,20 +273,17 @@ def test_a_resumed_run_ends_with_the_same_bits(trainer, tmp_path, family, kind):
 
 
 @pytest.mark.slow
-def test_two_processes_follow_one(options, tmp_path):
+@pytest.mark.parametrize("family", ["sd1", "sdxl", "sd3"])
+def test_two_processes_follow_one(options, tmp_path, family):
     options = {**options, **PRIOR, **LORA, "train_text_encoder": True, "num_validation_images": 2}
-    options["pretrained_model_name_or_path"] = tiny_base("sdxl")
-    for processes, batch in ((1, 4), (2, 2)):
-        own = {**options, "train_batch_size": batch, "output_dir": str(tmp_path / str(processes))}
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        command += ["-m", "diffusers_ext.training.train_dreambooth", *command_line(own)]
-        subprocess.run(command, check=True, env=environment(), capture_output=True, text=True, timeout=300)
-    made = [generated(tmp_path / name / "class_images") for name in "12"]
+    options["pretrained_model_name_or_path"] = tiny_base(family)
+    folders = run_on_one_and_two_processes("train_dreambooth", options, tmp_path)
+    made = [generated(folder / "class_images") for folder in folders]
     assert len(made[0]) == 5 and made[0].keys() == made[1].keys()
     assert all(made[1][name][0] == content for name, (content, _) in made[0].items())
-    for line, other in zip(*(records(tmp_path / name) for name in "12"), strict=True):
+    for line, other in zip(*map(records, folders), strict=True):
         assert line == pytest.approx(other, rel=1e-4, abs=1e-6)
-    one, two = (load_file(tmp_path / name / FILE) for name in "12")
+    one, two = (load_file(folder / FILE) for folder in folders)
     for name, value in one.items():
         torch.testing.assert_close(value, two[name], rtol=1e-2, atol=1e-4)
 

@@ -15,10 +15,11 @@ from diffusers_ext.data.digits import DIGIT_NAMES, load_digits_dataset
 from diffusers_ext.training import evaluate
 from diffusers_ext.training.configuration import parse_config
 from diffusers_ext.training.draws import Draw
+from diffusers_ext.training.interruption import StopRequest
 from diffusers_ext.training.processes import build_accelerator
 from diffusers_ext.training.train_gan import GANConfig, GANRecipe
 from diffusers_ext.training.trainer import Trainer
-from tests.training.runs import environment, records, tensors
+from tests.training.runs import environment, records, steps, tensors, weights
 
 
 SMALL = {"latent_dim": 8, "channels": 4}
@@ -54,20 +55,6 @@ def recipe(output_dir, **options) -> GANRecipe:
 
 def trainer(output_dir, **options) -> Trainer:
     return Trainer(recipe(output_dir, **options), build_accelerator())
-
-
-class NoStop:
-    requested = False
-
-
-def steps(trainer: Trainer, count: int) -> list[dict]:
-    """The values of the first steps."""
-    trainer.start()
-    return [trainer.update(NoStop)[0] for _ in range(count)]
-
-
-def weights(network) -> torch.Tensor:
-    return torch.cat([parameter.detach().flatten() for parameter in network.parameters()]).clone()
 
 
 VARIANTS = {
@@ -106,7 +93,7 @@ def test_the_generator_rests_while_the_discriminator_takes_its_steps(tmp_path):
     first, second = steps(run, 2)
     assert torch.equal(weights(run.networks["generator"]), start)
     assert "generator_loss" not in first and "generator_loss" not in second
-    _ = run.update(NoStop)
+    _ = run.update(StopRequest())
     assert not torch.equal(weights(run.networks["generator"]), start)
 
 

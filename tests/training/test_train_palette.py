@@ -13,8 +13,9 @@ from diffusers_ext.data.corruptions import Corruption, inpainting, uncropping
 from diffusers_ext.training import evaluate
 from diffusers_ext.training.configuration import parse_config
 from diffusers_ext.training.draws import Draw
+from diffusers_ext.training.fills import mean_fill
 from diffusers_ext.training.processes import build_accelerator
-from diffusers_ext.training.restoration import RestorationConfig, Tasks, mean_fill, pipeline_inputs, untrained_methods
+from diffusers_ext.training.restoration import RestorationConfig, Tasks, pipeline_inputs, untrained_methods
 from diffusers_ext.training.train_palette import (
     PaletteConfig,
     PaletteRecipe,
@@ -476,6 +477,17 @@ def test_methods_without_training_fill_what_is_hidden():
         restored = method(corruption)
         assert torch.equal(restored[~hidden], clean[~hidden]), name
         assert restored.shape == clean.shape and restored.abs().max() <= 1, name
+
+
+def test_a_restoration_starts_from_the_first_guess(tmp_path):
+    """At a strength of one step of a thousand, hidden pixels stay next to what they were guessed to be."""
+    pipe = recipe(tmp_path, tasks=["inpainting"])
+    pipe = pipe.pipeline(**pipe.networks())
+    corruption = inpainting(images(3) / 2 + 0.5, draw(range(3)))  # bright ones, whose mean is not grey
+    inputs = pipeline_inputs("inpainting", corruption, mean_fill)
+    restored = pipe(**inputs, strength=0.01, num_inference_steps=100, output_type="pt").images
+    assert (restored - inputs["image"]).abs().max() < 0.05
+    assert (restored - pipeline_inputs("inpainting", corruption)["image"]).abs().max() > 0.2
 
 
 # Refusals

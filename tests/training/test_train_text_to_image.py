@@ -1,14 +1,11 @@
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from diffusers import DiffusionPipeline
 from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, ViTConfig, ViTImageProcessorPil, ViTModel
 
@@ -19,7 +16,8 @@ from diffusers_ext.training.lora import FILE
 from diffusers_ext.training.processes import build_accelerator
 from diffusers_ext.training.train_text_to_image import FineTuningConfig, FineTuningRecipe
 from diffusers_ext.training.trainer import Trainer
-from tests.training.runs import environment, records, tensors
+from tests.training.personal import command_line, image as image_of_prompt, load, run_on_one_and_two_processes
+from tests.training.runs import records, tensors
 from tests.training.text_to_image_models import (
     FAMILIES,
     PROMPT_LENGTH,
@@ -68,16 +66,8 @@ def trained(output_dir, family="sd1", **options) -> Trainer:
     return made
 
 
-def load(folder, family) -> DiffusionPipeline:
-    """As a user of diffusers alone does it."""
-    absent = {"text_encoder_3": None, "tokenizer_3": None} if family == "sd3" else {}
-    return DiffusionPipeline.from_pretrained(folder, **absent)
-
-
 def image(pipeline) -> np.ndarray:
-    pipeline.set_progress_bar_config(disable=True)
-    options = {"num_inference_steps": 2, "height": SIZE, "width": SIZE, "output_type": "np"}
-    return pipeline("picture 1", generator=torch.Generator().manual_seed(0), **options).images
+    return image_of_prompt(pipeline, "picture 1")
 
 
 def image_of(made: Trainer) -> np.ndarray:
@@ -132,7 +122,7 @@ def test_adapters_give_the_same_images_in_diffusers(tmp_path, family):
 @pytest.mark.parametrize(
     ("family", "options"),
     [
-        ("sd1", {"use_dora": True, "lora_targets": ["all-linear"]}),
+        ("sd1", {"use_dora": True, "lora_targets": ["all-linear"], "train_text_encoder": True}),
         ("sdxl", {"lora_init": "gaussian", "lora_targets": ["to_k", "conv1", "conv_in"], "lora_dropout": 0.5}),
         ("sd3", {"lora_init": "orthogonal", "lora_targets": ["ff.net.2", "proj_out"]}),
     ],
@@ -146,7 +136,8 @@ def test_adapters_of_other_kinds_and_places(tmp_path, family, options):
     keys = load_file(tmp_path / FILE)
     for target in options["lora_targets"]:
         assert target == "all-linear" or any(f".{target}.lora_A" in key for key in keys)
-    assert any("magnitude" in key for key in keys) == options.get("use_dora", False)
+    for network in ("unet", "text_encoder") if "train_text_encoder" in options else ():
+        assert any(key.startswith(f"{network}.") and "magnitude" in key for key in keys)
 
 
 @pytest.mark.parametrize("init", ["kaiming", "gaussian", "orthogonal"])
@@ -306,35 +297,25 @@ def test_resuming_on_another_base_or_with_other_adapters_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_follow_one(tmp_path, pictures):
+@pytest.mark.parametrize("family", ["sd1", "sdxl", "sd3"])
+def test_two_processes_follow_one(tmp_path, family):
     options = {
         **OPTIONS,
-        "pretrained_model_name_or_path": tiny_base("sdxl"),
+        "pretrained_model_name_or_path": tiny_base(family),
         "lora_rank": 2,
         "train_text_encoder": True,
         "prompt_dropout": 0.3,
         "cache_latents": True,
         "max_train_steps": 4,
     }
-    for processes, batch in ((1, 4), (2, 2)):
-        own = {**options, "train_batch_size": batch, "output_dir": str(tmp_path / str(processes))}
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        command += ["-m", "diffusers_ext.training.train_text_to_image", *command_line(own)]
-        subprocess.run(command, check=True, env=environment(), capture_output=True, text=True, timeout=300)
-    one, two = (records(tmp_path / name) for name in "12")
+    folders = run_on_one_and_two_processes("train_text_to_image", options, tmp_path)
+    one, two = map(records, folders)
     assert len(one) == len(two) == 4
     for line, other in zip(one, two, strict=True):
         assert line == pytest.approx(other, rel=1e-4, abs=1e-6)
-    adapters = [load_file(tmp_path / name / FILE) for name in "12"]
+    adapters = [load_file(folder / FILE) for folder in folders]
     for name, value in adapters[0].items():
         torch.testing.assert_close(value, adapters[1][name], rtol=1e-2, atol=1e-4)
-
-
-def command_line(options) -> list[str]:
-    parts = []
-    for name, value in options.items():
-        parts += [f"--{name}", *map(str, value)] if isinstance(value, list) else [f"--{name}={value}"]
-    return parts
 
 
 # Starting from adapters

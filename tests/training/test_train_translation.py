@@ -8,17 +8,20 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
+from transformers import ConvNextImageProcessor, ResNetConfig, ResNetModel
 
 from diffusers_ext import ImageTranslationPipeline
 from diffusers_ext.data.edges import edges
+from diffusers_ext.training.adversarial import accuracies, judge_both
 from diffusers_ext.training.configuration import parse_config
 from diffusers_ext.training.draws import Draw
 from diffusers_ext.training.image_pool import ImagePool
 from diffusers_ext.training.processes import build_accelerator
-from diffusers_ext.training.train_translation import TranslationConfig, TranslationRecipe, default_unet
+from diffusers_ext.training.train_translation import TranslationConfig, TranslationRecipe
 from diffusers_ext.training.trainer import Trainer
+from diffusers_ext.training.translators import default_unet
 from tests.data.drawing import draw
-from tests.training.runs import environment, records, tensors
+from tests.training.runs import environment, records, steps, tensors, weights
 
 
 OPTIONS = {
@@ -48,20 +51,6 @@ def trained(output_dir, **options) -> ImageTranslationPipeline:
     """A short run, and its pipeline as it is published."""
     assert trainer(output_dir, **options).train()
     return ImageTranslationPipeline.from_pretrained(output_dir)
-
-
-class NoStop:
-    requested = False
-
-
-def steps(trainer: Trainer, count: int) -> list[dict]:
-    """The values of the first steps."""
-    trainer.start()
-    return [trainer.update(NoStop)[0] for _ in range(count)]
-
-
-def weights(network) -> torch.Tensor:
-    return torch.cat([parameter.detach().flatten() for parameter in network.parameters()]).clone()
 
 
 VARIANTS = {
@@ -126,10 +115,53 @@ def test_one_pass_says_what_two_would(tmp_path):
     job = recipe(tmp_path, **PAIRS, normalization="instance", num_scales=2)
     discriminator = job.networks()["discriminator"]
     real, fake = torch.randn(2, 3, 2, 16, 16)
-    together = job.judge_both(discriminator, real, fake)
+    together = judge_both(discriminator, real, fake)
     for maps, images in zip(together, (real, fake), strict=True):
         for scores, expected in zip(maps, discriminator(images).logits, strict=True):
             torch.testing.assert_close(scores, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_accuracy_is_of_all_scales_and_has_the_boundary_of_the_loss():
+    real, fake = [torch.tensor([[0.2]]), torch.tensor([[0.7, -1.0]])], torch.tensor([0.3, -0.1])
+    (real_rate, fake_rate) = accuracies("hinge", real, fake).values()
+    assert real_rate.tolist() == [True, True, False] and fake_rate.tolist() == [False, True]
+    (real_rate, fake_rate) = accuracies("least_squares", real, fake).values()
+    assert real_rate.tolist() == [False, True, False] and fake_rate.tolist() == [True, True]
+    assert accuracies("wasserstein", real, fake) == {}
+
+
+def test_a_perceptual_distance_counts(tmp_path):
+    network = str(tmp_path / "network")
+    ResNetModel(ResNetConfig(num_channels=1, embedding_size=8, hidden_sizes=[8], depths=[1])).save_pretrained(network)
+    ConvNextImageProcessor(size={"shortest_edge": 16}, image_mean=[0.5], image_std=[0.5]).save_pretrained(network)
+    options = {**PAIRS, "adversarial_weight": 0.0, "perceptual_weight": 3.0, "perceptual_network": network}
+    run = trainer(tmp_path / "run", **options)
+    (values,) = steps(run, 1)
+    assert values["perceptual"] > 0
+    assert values["loss"] == pytest.approx(100 * values["l1"] + 3 * values["perceptual"], rel=1e-5)
+    with pytest.raises(ValueError, match="shows no layers to compare"):
+        recipe(tmp_path / "other", **{**options, "perceptual_network": "digits"})
+
+
+def test_the_learning_rate_stays_and_then_falls_to_zero(tmp_path):
+    options = {**PAIRS, "adversarial_weight": 0.0, "lr_scheduler": "warmup_stable_decay", "max_train_steps": 4}
+    rate = TranslationConfig(**OPTIONS, **PAIRS).learning_rate
+    run = trainer(tmp_path, **options)
+    rates = [values["lr"] / rate for values in steps(run, 4)]
+    assert rates == pytest.approx([1, 1, 1, 0.5]) and run.lr_schedulers["generator"].get_last_lr() == [0.0]
+    rates = [values["lr"] / rate for values in steps(trainer(tmp_path, **options, lr_decay_steps=4), 4)]
+    assert rates == pytest.approx([1, 0.75, 0.5, 0.25])
+    with pytest.raises(ValueError, match="--lr_warmup_steps 3 and --lr_decay_steps 2 must be at most the 4 steps"):
+        trainer(tmp_path, **options, lr_warmup_steps=3)
+
+
+def test_jitter_is_for_the_training_alone(tmp_path):
+    job = recipe(tmp_path, **PAIRS, load_size=[20], random_flip=True)
+    batch = next(job.dataset.batches(4, seed=0))
+    assert batch["pixel_values"].shape == (4, 1, 16, 16)
+    whole = recipe(tmp_path, **PAIRS)
+    (shown,), (expected,) = (next(iter(run.evaluator.images("B")))[:1] for run in (job, whole))
+    assert torch.equal(shown, expected) and job.evaluator.dataset.fingerprint() == job.dataset.fingerprint()
 
 
 # The history of images
@@ -171,7 +203,7 @@ def test_an_empty_pool_shows_what_is_new():
 
 def assert_resumes(tmp_path, **options):
     """A run in two parts ends with the very tensors of an uninterrupted one."""
-    options = {**options, "lr_scheduler": "constant"}
+    options = {"lr_scheduler": "constant", **options}
     trained(tmp_path / "whole", **options)
     trained(tmp_path / "parts", **{**options, "max_train_steps": 2})
     trained(tmp_path / "parts", **options, resume_from_checkpoint="latest")
@@ -306,6 +338,9 @@ def test_two_processes_follow_one(tmp_path, options):
         ({**PAIRS, "gradient_penalty": 1.0, "normalization": "batch"}, "which --normalization batch mixes"),
         ({**PAIRS, "metrics": ["fid"]}, "--metrics fid needs --feature_extractor"),
         ({**CYCLE, "perceptual_weight": 1.0}, "which only --method pix2pix has"),
+        ({**PAIRS, "lr_decay_steps": 2}, "--lr_decay_steps is for --lr_scheduler warmup_stable_decay, not linear"),
+        ({**PAIRS, "load_size": [12]}, r"load_size must be the resolution, \(16, 16\), or more, not \(12, 12\)"),
+        ({**PAIRS, "load_size": [20, 20, 20]}, "--load_size takes one number, or height and width"),
         ({**CYCLE, "metrics": ["psnr"]}, "--metrics without pairs must be among"),
         ({**CYCLE, "domains": ["three", "thirteen"]}, "there is no class 'thirteen'"),
         ({"method": "cyclegan"}, "the data set has 10 classes"),

@@ -103,7 +103,7 @@ def from_kohya(state: State, pipeline: DiffusionPipeline) -> tuple[State, dict]:
                 # peft keeps the magnitudes of convolutions in the shape of their outputs.
                 magnitude = magnitude if down.ndim == 2 else magnitude.view(1, -1, 1, 1)
                 converted[f"{prefix}.lora_magnitude_vector"] = magnitude
-    return _with_text_model(converted), _metadata(converted, ranks, alphas)
+    return _with_text_names(converted), _metadata(converted, ranks, alphas)
 
 
 def to_kohya(state: State, metadata: dict, pipeline: DiffusionPipeline) -> State:
@@ -182,18 +182,21 @@ def _layer(network: str, name: str, modules: dict) -> Layer:
     return bare if bare in modules else (network, name)
 
 
+def text_encoder_key(key: str) -> str:
+    """What a layer of a CLIP text encoder, or a tensor of its adapter, is called in files, for every transformers."""
+    key = key if key.startswith(("text_model.", "text_projection")) else f"text_model.{key}"
+    return f"{key}.weight" if key.endswith(".lora_magnitude_vector") else key
+
+
 def _text_name(network: str, name: str) -> str:
-    if network == "text_encoder_3":  # T5
-        return name
-    return name if name.startswith(("text_model.", "text_projection")) else f"text_model.{name}"
+    return name if network == "text_encoder_3" else text_encoder_key(name)  # that is T5
 
 
-def _with_text_model(state: State) -> State:
+def _with_text_names(state: State) -> State:
     names = {}
     for key, value in state.items():
         network, _, rest = key.partition(".")
-        is_clip = network.startswith("text_encoder") and network != "text_encoder_3"
-        names[f"{network}.{_text_name(network, rest)}" if is_clip else key] = value
+        names[f"{network}.{_text_name(network, rest)}" if network.startswith("text_encoder") else key] = value
     return names
 
 

@@ -142,14 +142,26 @@ class IndexedImageDataset(ImageDataset):
 
     def _batch(self, seed: int, indices: torch.Tensor, epochs: list[int]) -> dict[str, torch.Tensor]:
         """Visits to the images `indices`, each in an epoch."""
-        visits = zip(epochs, indices.tolist(), strict=True)
-        draws = [derive_seed(seed, "augmentation", epoch, index) for epoch, index in visits]
+        draws = self._draws(seed, indices, epochs)
         images = self._transform.flip(self._crops(indices, draws), draws)
         batch = self._labelled(indices, to_pixel_values(images))
         if self._captions is not None:
             batch["caption_ids"] = self._captions.draw(indices, epochs, seed)
             batch["time_ids"] = self._time_ids(indices, draws)
         return batch
+
+    def _draws(self, seed: int, indices: torch.Tensor, epochs: list[int]) -> list[int]:
+        """What chooses the crop and the flip of each visit."""
+        if self._is_fitted and not self._transform.random_flip:
+            return [0] * len(indices)  # nothing is left to choose, and hashing would take a while
+        visits = zip(epochs, indices.tolist(), strict=True)
+        return [derive_seed(seed, "augmentation", epoch, index) for epoch, index in visits]
+
+    @property
+    def _is_fitted(self) -> bool:
+        """Whether all images are in memory in the size that is asked for."""
+        images = self._cache.images
+        return isinstance(images, torch.Tensor) and tuple(images.shape[-2:]) == self.resolution
 
     def _time_ids(self, indices: torch.Tensor, draws: list[int | None]) -> torch.Tensor:
         sizes = map(tuple, self._sizes[indices].tolist())
@@ -174,7 +186,7 @@ class IndexedImageDataset(ImageDataset):
     def _crops(self, indices: torch.Tensor, draws: list[int] | None = None) -> torch.Tensor:
         """(B, C or 2C, H, W) uint8; cropped where the draws say, in the middle without."""
         images = self._cache.images
-        if isinstance(images, torch.Tensor) and tuple(images.shape[-2:]) == self.resolution:
+        if self._is_fitted:
             return images.index_select(0, indices)  # many times faster than indexing
         if self.cached:
             fitted = [images[index] for index in indices.tolist()]

@@ -1,6 +1,7 @@
 """The one way to a data set, for recipes and measures."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from diffusers_ext.data.buckets import Size
 from diffusers_ext.data.decoding import MODES
@@ -31,6 +32,7 @@ def load_image_dataset(
     cache_dir: str | None = None,
     cache_images: bool | None = None,
     buckets: Sequence[Size] | None = None,
+    load_size: int | Sequence[int] | None = None,
 ) -> ImageDataset:
     """Load images, with class labels if there are any, and captions if they are wanted, ready to be drawn in batches.
 
@@ -67,6 +69,8 @@ def load_image_dataset(
             shared by the processes of this machine.
         buckets: sizes (H, W) in the place of `resolution`, such as `aspect_ratio_buckets` gives: each image is resized
             and its middle cropped to that of the nearest aspect ratio, and each batch has images of one size.
+        load_size: pixels, as `resolution`, that images are resized to, keeping their aspect ratio, before the random
+            crop of `resolution`, so that it has room to move (jitter). Reference batches show the middle.
 
     Returns:
         An `ImageDataset`.
@@ -75,7 +79,7 @@ def load_image_dataset(
         UnreadableImagesError: naming all images that cannot be decoded (a stream names them when it meets them).
         ValueError, FileNotFoundError: for arguments that are impossible or name what is not there.
     """
-    resolution = check_resolution(resolution)
+    transform = build_transform(resolution, center_crop, random_flip, load_size)
     if channels not in MODES:
         raise ValueError(f"channels must be 1 (grayscale), 2 (with alpha), 3 (RGB) or 4 (RGBA), not {channels!r}")
     if streaming and cache_images:
@@ -84,6 +88,8 @@ def load_image_dataset(
         raise ValueError(f"shuffle_buffer_size must be at least 1, not {shuffle_buffer_size}")
     if streaming and buckets:
         raise ValueError("the shapes of the images of a stream are not known before: pass either streaming or buckets")
+    if load_size is not None and buckets:
+        raise ValueError("buckets have the middle of an image, and no random crop: pass either load_size or buckets")
     if conditioning_label_maps and conditioning_image_column is None:
         raise ValueError("conditioning_label_maps needs a column of label maps, conditioning_image_column")
     sizes = tuple(check_resolution(tuple(bucket)) for bucket in buckets or ())
@@ -99,14 +105,33 @@ def load_image_dataset(
         streaming,
         cache_dir,
     )
-    transform = ImageTransform(resolution, center_crop, random_flip, sizes, conditioning_label_maps)
+    transform = replace(transform, buckets=sizes, label_maps=conditioning_label_maps)
     if streaming:
         return StreamedImageDataset(source, transform, channels, skip_unreadable_images, shuffle_buffer_size)
     return IndexedImageDataset(source, transform, channels, skip_unreadable_images, cache_images)
 
 
-def check_resolution(resolution: int | Sequence[int]) -> tuple[int, int]:
+def build_transform(
+    resolution: int | Sequence[int],
+    center_crop: bool = False,
+    random_flip: bool = False,
+    load_size: int | Sequence[int] | None = None,
+) -> ImageTransform:
+    """What happens to the images of a set; see `load_image_dataset`."""
+    resolution = check_resolution(resolution)
+    if load_size is None:
+        return ImageTransform(resolution, center_crop, random_flip)
+    load_size = check_resolution(load_size, "load_size")
+    if center_crop:
+        raise ValueError("load_size makes room for random crops, and center_crop leaves none: pass either")
+    if load_size[0] < resolution[0] or load_size[1] < resolution[1]:
+        raise ValueError(f"load_size must be the resolution, {resolution}, or more, not {load_size}")
+    return ImageTransform(resolution, random_flip=random_flip, load_size=load_size)
+
+
+def check_resolution(resolution: int | Sequence[int], name: str = "resolution") -> Size:
+    """Height and width, of one number for both or of two; a ValueError about `name` for anything else."""
     size = tuple(resolution) if isinstance(resolution, (list, tuple)) else (resolution, resolution)
     if len(size) != 2 or not all(isinstance(pixels, int) and pixels >= 1 for pixels in size):
-        raise ValueError(f"resolution must be a positive number of pixels or (height, width), not {resolution!r}")
+        raise ValueError(f"{name} must be a positive number of pixels or (height, width), not {resolution!r}")
     return size

@@ -8,9 +8,8 @@ import torch
 from diffusers_ext.data.decoding import UnreadableImageError, image_path
 from diffusers_ext.data.image_dataset import ImageDataset
 from diffusers_ext.data.indexed import IndexedImageDataset
-from diffusers_ext.data.loading import check_resolution
+from diffusers_ext.data.loading import build_transform
 from diffusers_ext.data.sources import open_source
-from diffusers_ext.data.transforms import ImageTransform
 
 
 class SideBySideImageDataset(IndexedImageDataset):
@@ -38,13 +37,14 @@ def load_side_by_side_dataset(
     random_flip: bool = False,
     skip_unreadable_images: bool = False,
     cache_images: bool | None = None,
+    load_size: int | Sequence[int] | None = None,
     **source,
 ) -> ImageDataset:
     """Load pairs of images A and B, each pair one file that is twice as wide: A | B.
 
     Args:
         resolution: of one image.
-        channels, center_crop, random_flip, skip_unreadable_images, cache_images: see `load_image_dataset`.
+        channels, center_crop, random_flip, skip_unreadable_images, cache_images, load_size: see `load_image_dataset`.
         source: what says where the files are: `dataset_name`, `train_data_dir`, `split`, `image_column` and so on, see
             `load_image_dataset`.
 
@@ -55,5 +55,5 @@ def load_side_by_side_dataset(
         UnreadableImagesError: naming the files that cannot be decoded, or have an odd width.
         ValueError, FileNotFoundError: for arguments that are impossible or name what is not there.
     """
-    transform = ImageTransform(check_resolution(resolution), center_crop, random_flip)
+    transform = build_transform(resolution, center_crop, random_flip, load_size)
     return SideBySideImageDataset(open_source(**source), transform, channels, skip_unreadable_images, cache_images)

@@ -28,6 +28,8 @@ class ImageTransform:
         buckets: other (height, width) of the result, of which an image gets the nearest to its own shape; its middle
             is taken.
         label_maps: whether all images but the first are label maps, whose values must not be mixed.
+        load_size: (height, width) that images are fitted to, so that there is more than one crop; by default the
+            resolution.
     """
 
     resolution: Size
@@ -35,21 +37,26 @@ class ImageTransform:
     random_flip: bool = False
     buckets: tuple[Size, ...] = ()
     label_maps: bool = False
+    load_size: Size | None = None
 
     def target(self, size: Size) -> Size:
         """The (height, width) that an image of `size` ends with."""
         return nearest_bucket(size, self.buckets) if self.buckets else self.resolution
 
+    def _fitted_size(self, size: Size) -> Size:
+        return cover_size(size, self.load_size or self.target(size))
+
     def fit(self, *images: torch.Tensor) -> torch.Tensor:
-        """(C, h, w) uint8, any size -> (C, h', w') uint8 that the crop just fits in; cropped with `center_crop`.
+        """(C, h, w) uint8, any size -> (C, h', w') uint8 that the crop fits in, or the crop, if it is the middle.
 
         Several images of one scene become one of so many times the channels; the size is that of the first.
         """
-        target = self.target(images[0].shape[-2:])
-        size = cover_size(images[0].shape[-2:], target)
+        size = self._fitted_size(images[0].shape[-2:])
         resize_other = resize_labels if self.label_maps else resize
         image = torch.cat([resize(images[0], size), *(resize_other(image, size) for image in images[1:])])
-        return (center(image, target) if self.center_crop or self.buckets else image).contiguous()
+        if self.center_crop or self.buckets:
+            image = center(image, self.target(images[0].shape[-2:]))
+        return image.contiguous()
 
     def crop(self, image: torch.Tensor, draw: int) -> torch.Tensor:
         """The crop of a fitted image that `draw` (a 63-bit integer, uniform) chooses: a (C, H, W) view."""
@@ -80,8 +87,7 @@ class ImageTransform:
             The height and width before, top and left of the crop in the resized (and mirrored) image, and the height
             and width now.
         """
-        target = self.target(size)
-        fitted = cover_size(size, target)
+        target, fitted = self.target(size), self._fitted_size(size)
         if draw is None or self.center_crop or self.buckets:
             top, left = middle(fitted, target)
         else:

@@ -9,10 +9,9 @@ import torch
 
 from diffusers_ext.data.image_dataset import ImageDataset
 from diffusers_ext.data.indexed import IndexedImageDataset
-from diffusers_ext.data.loading import check_resolution, load_image_dataset
+from diffusers_ext.data.loading import build_transform, load_image_dataset
 from diffusers_ext.data.randomness import derive_seed
 from diffusers_ext.data.sources import Source, open_source
-from diffusers_ext.data.transforms import ImageTransform
 
 
 class UnpairedImageDataset:
@@ -126,12 +125,13 @@ def _from_classes(
     shuffle_buffer_size: int = 1000,
     skip_unreadable_images: bool = False,
     cache_images: bool | None = None,
+    load_size=None,
     **where,
 ) -> UnpairedImageDataset:
     if streaming:
         raise ValueError("two classes of a stream can't be told apart before it is read: pass streaming=False")
     source = open_source(**where)
-    transform = ImageTransform(check_resolution(resolution), center_crop, random_flip)
+    transform = build_transform(resolution, center_crop, random_flip, load_size)
     sets = [
         IndexedImageDataset(chosen, transform, channels, skip_unreadable_images, cache_images)
         for chosen in _select_classes(source, domains)

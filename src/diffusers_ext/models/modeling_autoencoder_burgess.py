@@ -17,6 +17,7 @@ OUTPUT_ACTIVATIONS = {"sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "identity": nn.Ide
 OUTPUT_RANGES = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}
 
 
+# Copied from diffusers_ext.models.modeling_autoencoder_mlp.DiagonalGaussian
 class DiagonalGaussian(DiagonalGaussianDistribution):
     """The posterior N(mean, diag(exp(logvar))) of each sample, `(N, latent_dim)` each; diffusers' is one of images."""
 

@@ -40,6 +40,7 @@ def halved(size: tuple[int, int], kernel_size: int, times: int) -> list[tuple[in
     return sizes
 
 
+# Copied from diffusers_ext.models.modeling_autoencoder_mlp.DiagonalGaussian
 class DiagonalGaussian(DiagonalGaussianDistribution):
     """The posterior N(mean, diag(exp(logvar))) of each sample, `(N, latent_dim)` each; diffusers' is one of images."""
 

@@ -60,12 +60,14 @@ def check_choice(name: str, value: str | None, choices: tuple[str | None, ...]):
         raise ValueError(f"`{name}` must be one of {choices}, but is {value!r}.")
 
 
+# Copied from diffusers_ext.models.modeling_dcgan.check_positive
 def check_positive(**numbers: int):
     for name, number in numbers.items():
         if number < 1:
             raise ValueError(f"`{name}` must be at least 1, but is {number}.")
 
 
+# Copied from diffusers_ext.models.modeling_dcgan.check_conditioning
 def check_conditioning(conditioning: str | None, num_classes: int | None, needs_classes: bool):
     """Whether `num_classes` is given exactly where something needs it."""
     if num_classes is not None and num_classes < 1:
@@ -76,6 +78,7 @@ def check_conditioning(conditioning: str | None, num_classes: int | None, needs_
         raise ValueError(f"`num_classes` is {num_classes}, but nothing needs it: choose a `conditioning`.")
 
 
+# Copied from diffusers_ext.models.modeling_dcgan.check_code
 def check_code(num_categories: int, num_continuous_codes: int):
     if num_categories < 0 or num_categories == 1 or num_continuous_codes < 0:
         raise ValueError(
@@ -84,6 +87,7 @@ def check_code(num_categories: int, num_continuous_codes: int):
         )
 
 
+# Copied from diffusers_ext.models.modeling_dcgan.check_labels
 def check_labels(
     class_labels: torch.Tensor | None, num_samples: int, conditioning: str | None, num_classes: int | None
 ):

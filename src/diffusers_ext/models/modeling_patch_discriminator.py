@@ -148,8 +148,12 @@ class PatchDiscriminator(ModelMixin, ConfigMixin):
             size = (size - 1) * conv.stride[0] + conv.kernel_size[0]
         return size
 
-    def _check_size(self, sample: torch.Tensor) -> None:
-        """Refuses images of which nothing is left to judge, or to normalize."""
+    def _check_sample(self, sample: torch.Tensor) -> None:
+        """Refuses other channels, and images of which nothing is left to judge, or to normalize."""
+        if sample.ndim != 4 or sample.shape[1] != self.config.in_channels:
+            raise ValueError(
+                f"`sample` must be of the shape (N, {self.config.in_channels}, H, W), but is of {tuple(sample.shape)}."
+            )
         sides = list(sample.shape[-2:])
         if self.config.num_layers > 0:
             for _ in range(self.config.num_layers):
@@ -176,9 +180,9 @@ class PatchDiscriminator(ModelMixin, ConfigMixin):
             [`PatchDiscriminatorOutput`] or `tuple`: the logits `(N, 1, h, w)`.
 
         Raises:
-            ValueError: if the images are too small.
+            ValueError: if the images have another number of channels, or are too small.
         """
-        self._check_size(sample)
+        self._check_sample(sample)
         hidden_states = F.leaky_relu(self.conv_in(sample), 0.2)
         for block in self.blocks:
             hidden_states = block(hidden_states)
@@ -246,7 +250,7 @@ class MultiScalePatchDiscriminator(ModelMixin, ConfigMixin):
             finest first.
 
         Raises:
-            ValueError: if the images are too small for the coarsest scale.
+            ValueError: if the images have another number of channels, or are too small for the coarsest scale.
         """
         logits = []
         for scale, discriminator in enumerate(self.discriminators):

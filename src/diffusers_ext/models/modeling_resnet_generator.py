@@ -193,8 +193,13 @@ class ResnetGenerator(ModelMixin, ConfigMixin):
             [`~models.unets.unet_2d.UNet2DOutput`] or `tuple`: the `sample` `(N, out_channels, H, W)`, in `[-1, 1]`.
 
         Raises:
-            ValueError: if height or width is no multiple of `stride`, or too small to be padded by reflection.
+            ValueError: for another number of channels, and if height or width is no multiple of `stride`, or too small
+                to be padded by reflection.
         """
+        if sample.ndim != 4 or sample.shape[1] != self.config.in_channels:
+            raise ValueError(
+                f"`sample` must be of the shape (N, {self.config.in_channels}, H, W), but is of {tuple(sample.shape)}."
+            )
         height, width = sample.shape[-2:]
         if height % self.stride != 0 or width % self.stride != 0 or min(height, width) < max(2 * self.stride, 4):
             raise ValueError(

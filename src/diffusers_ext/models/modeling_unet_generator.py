@@ -157,8 +157,12 @@ class UNetGenerator(ModelMixin, ConfigMixin):
             [`~models.unets.unet_2d.UNet2DOutput`] or `tuple`: the `sample` `(N, out_channels, H, W)`, in `[-1, 1]`.
 
         Raises:
-            ValueError: if height or width is no multiple of `stride`.
+            ValueError: for another number of channels, and if height or width is no multiple of `stride`.
         """
+        if sample.ndim != 4 or sample.shape[1] != self.config.in_channels:
+            raise ValueError(
+                f"`sample` must be of the shape (N, {self.config.in_channels}, H, W), but is of {tuple(sample.shape)}."
+            )
         if any(side % self.stride != 0 for side in sample.shape[-2:]):
             raise ValueError(
                 f"`sample` must have a height and a width that are multiples of {self.stride}, for the network halves "

@@ -76,6 +76,7 @@ class VQVAE2Output(BaseOutput):
     loss: torch.Tensor | None = None
 
 
+# Copied from diffusers_ext.models.modeling_vqvae.VectorQuantizer
 class VectorQuantizer(nn.Module):
     r"""
     A codebook: each latent vector becomes its nearest entry.
@@ -170,6 +171,7 @@ def perplexity(frequencies: torch.Tensor) -> torch.Tensor:
     return torch.special.entr(frequencies).sum().exp()
 
 
+# Copied from diffusers_ext.models.modeling_vqvae.ResidualBlock
 class ResidualBlock(nn.Module):
     """ReLU, 3x3 convolution, ReLU, 1x1 convolution, and the input is added (van den Oord et al. 2017, section 4.1)."""
 
@@ -183,6 +185,7 @@ class ResidualBlock(nn.Module):
         return hidden_states + self.conv2(F.relu(residual))
 
 
+# Copied from diffusers_ext.models.modeling_vqvae.ConvEncoder
 class ConvEncoder(nn.Module):
     """Convolutions that halve the image `num_downsamples` times, and residual blocks."""
 
@@ -218,6 +221,7 @@ class ConvEncoder(nn.Module):
         return F.relu(hidden_states)
 
 
+# Copied from diffusers_ext.models.modeling_vqvae.ConvDecoder
 class ConvDecoder(nn.Module):
     """Residual blocks, and transposed convolutions that double the image `num_upsamples` times."""
 
