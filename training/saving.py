@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, ModelMixin
 
 from diffusers_ext.hub.alignment import align
 from diffusers_ext.hub.atomic import move_into
@@ -25,6 +25,16 @@ def save_pipeline(pipeline: DiffusionPipeline, folder: Path) -> None:
     """Save a pipeline of diffusers without the folders of this machine that its parts were loaded from."""
     pipeline.save_pretrained(folder)
     for file in (folder / "model_index.json", *folder.glob("*/config.json")):
-        content = json.loads(file.read_text())
-        content.pop("_name_or_path", None)
-        file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+        _forget_origin(file)
+
+
+def save_model(model: ModelMixin, folder: Path) -> None:
+    """Save a model of diffusers without the folder of this machine that it was loaded from."""
+    model.save_pretrained(folder)
+    _forget_origin(folder / "config.json")
+
+
+def _forget_origin(file: Path) -> None:
+    content = json.loads(file.read_text())
+    content.pop("_name_or_path", None)
+    file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")

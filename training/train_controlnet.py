@@ -8,7 +8,6 @@ images while training, or come from a column. The result is what `ControlNetMode
 Diffusion 3 `SD3ControlNetModel.from_pretrained`) and the ControlNet pipelines of diffusers read.
 """
 
-import json
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +23,7 @@ from diffusers_ext.metrics.perceptual import as_uint8
 from diffusers_ext.training.command import run
 from diffusers_ext.training.configuration import JSONObject, option
 from diffusers_ext.training.grids import sample_grid
-from diffusers_ext.training.saving import write_whole
+from diffusers_ext.training.saving import save_model, write_whole
 from diffusers_ext.training.text_to_image import TextToImageRecipe, row_title
 from diffusers_ext.training.text_to_image_config import TextToImageConfig
 
@@ -200,7 +199,7 @@ class ControlNetRecipe(TextToImageRecipe):
         return edge_f1(found, expected).mean().item()
 
     def save(self, pipeline, folder: Path):
-        write_whole(partial(_save, pipeline.controlnet), folder, last="config.json")
+        write_whole(partial(save_model, pipeline.controlnet), folder, last="config.json")
 
     def describe(self) -> dict:
         config, name = self.config, self.control.controlnet_class.__name__
@@ -215,14 +214,6 @@ class ControlNetRecipe(TextToImageRecipe):
             "tags": ["text-to-image", "controlnet"],
             "pipeline_tag": "text-to-image",
         }
-
-
-def _save(controlnet, folder: Path) -> None:
-    """Save a ControlNet without the folder of this machine that it was loaded from."""
-    controlnet.save_pretrained(folder)
-    config = json.loads((folder / "config.json").read_text())
-    config.pop("_name_or_path", None)
-    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def _read_image(path: str) -> torch.Tensor:
