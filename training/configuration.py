@@ -63,6 +63,17 @@ class Config:
         return yaml.safe_dump({k: v for k, v in self.to_dict().items() if v is not None}, sort_keys=False)
 
 
+LRScheduler = Literal[
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "warmup_stable_decay",
+]
+
+
 @dataclass
 class DataConfig(Config):
     """Where the images come from."""
@@ -157,10 +168,12 @@ class TrainingConfig(DataConfig, EvaluationConfig):
     max_train_steps: int | None = option(help="How many updates to make. Overrides --num_train_epochs.")
     num_train_epochs: int = option(100, help="How often to go through the data.")
     learning_rate: float = option(1e-4, help="The learning rate after the warm-up.")
-    lr_scheduler: Literal[
-        "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"
-    ] = option("constant_with_warmup", help="How the learning rate changes, after a linear warm-up.")
+    lr_scheduler: LRScheduler = option(
+        "constant_with_warmup",
+        help="How the learning rate changes, after a linear warm-up; warmup_stable_decay: not, then linearly to 0.",
+    )
     lr_warmup_steps: int = option(500, help="Updates until the learning rate is reached.")
+    lr_decay_steps: int | None = option(help="warmup_stable_decay: updates in which it falls; by default half of all.")
     lr_num_cycles: int = option(1, help="Restarts of cosine_with_restarts.")
     lr_power: float = option(1.0, help="The power of the polynomial schedule.")
     adam_beta1: float = option(0.9, help="AdamW's decay of the gradient's mean.")
@@ -208,7 +221,9 @@ class TrainingConfig(DataConfig, EvaluationConfig):
         self.require_at_least(1, "train_batch_size", "gradient_accumulation_steps", "checkpointing_steps")
         self.require_at_least(1, "logging_steps", "max_train_steps", "num_train_epochs", "checkpoints_total_limit")
         self.require_at_least(1, "validation_steps", "evaluation_steps", "lr_num_cycles", "posthoc_ema_steps")
-        self.require_at_least(0, "lr_warmup_steps", "max_grad_norm", "adam_weight_decay", "dataloader_num_workers")
+        self.require_at_least(
+            0, "lr_warmup_steps", "lr_decay_steps", "max_grad_norm", "adam_weight_decay", "dataloader_num_workers"
+        )
         self.require(
             len(self.resolution) in (1, 2),
             f"--resolution takes one number, or height and width, not {self.resolution}",

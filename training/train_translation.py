@@ -30,7 +30,7 @@ from diffusers_ext.losses.perceptual import load_perceptual_loss
 from diffusers_ext.pipelines import ImageTranslationPipeline
 from diffusers_ext.training.adversarial import accuracies, judge_both
 from diffusers_ext.training.command import run
-from diffusers_ext.training.configuration import JSONObject, TrainingConfig, option
+from diffusers_ext.training.configuration import JSONObject, LRScheduler, TrainingConfig, option
 from diffusers_ext.training.image_pool import ImagePool
 from diffusers_ext.training.recipe import Recipe
 from diffusers_ext.training.translation_data import TranslationDataConfig
@@ -120,20 +120,7 @@ class TranslationConfig(TranslationDataConfig, TrainingConfig):
     # Usual for these methods
     train_batch_size: int = option(1, help="Images per process and step.")
     learning_rate: float = option(2e-4, help="The learning rate after the warm-up.")
-    lr_scheduler: Literal[
-        "linear",
-        "cosine",
-        "cosine_with_restarts",
-        "polynomial",
-        "constant",
-        "constant_with_warmup",
-        "warmup_stable_decay",
-    ] = option(
-        "linear",
-        help="How the learning rate changes, after a linear warm-up; with warmup_stable_decay, as in the papers, it "
-        "stays what it is and then falls linearly to 0.",
-    )
-    lr_decay_steps: int | None = option(help="warmup_stable_decay: updates in which it falls; by default half of all.")
+    lr_scheduler: LRScheduler = option("linear", help="warmup_stable_decay is that of the papers.")
     lr_warmup_steps: int = option(0, help="Updates until the learning rate is reached.")
     adam_beta1: float = option(0.5, help="AdamW's decay of the gradient's mean.")
     adam_weight_decay: float = option(0.0, help="AdamW's weight decay.")

@@ -6,6 +6,7 @@ seen the sample; its `HeunDiscreteScheduler` has Heun steps without either.
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from numbers import Integral
 
 import torch
@@ -103,7 +104,7 @@ class EDMHeunScheduler(SchedulerMixin, ConfigMixin):
         if (num_inference_steps is None) == (sigmas is None):
             raise ValueError("Give exactly one of `num_inference_steps` and `sigmas`.")
         sigmas = self._sigmas(num_inference_steps) if sigmas is None else [float(sigma) for sigma in sigmas]
-        if not sigmas or sigmas[-1] <= 0 or any(b >= a for a, b in zip(sigmas, sigmas[1:], strict=False)):
+        if not sigmas or sigmas[-1] <= 0 or any(b >= a for a, b in pairwise(sigmas)):
             raise ValueError(f"`sigmas` must be positive and descending, but is {sigmas}.")
         self.num_inference_steps = len(sigmas)
         churned = [sigma * (1 + self._gamma(sigma)) for sigma in sigmas]
