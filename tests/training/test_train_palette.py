@@ -421,11 +421,11 @@ def test_conditioning_is_augmented_in_training_as_in_the_cascade():
     # of whole bytes, and pale enough for the bicubic filter not to leave the range
     small = ((0.5 * images(3, size=4) + 1) * 127.5).round() / 127.5 - 1
     levels, noise = torch.tensor([0.0, 0.3, 0.9]), torch.randn(3, 1, 4, 4)
-    enlarged = pipe._prepare_conditioning("_2", small, 0.0, 0.0, None)[:, :1]
+    enlarged = pipe._prepare_conditioning(pipe._stages[1], small, 0.0, 0.0, None)[:, :1]
     augmented = augment_conditioning(enlarged, levels, noise)
     for i, level in enumerate(levels.tolist()):
         noisy = (1 - level**2) ** 0.5 * small[i : i + 1] + level * noise[i : i + 1]
-        expected = pipe._prepare_conditioning("_2", noisy, level, level, None)
+        expected = pipe._prepare_conditioning(pipe._stages[1], noisy, level, level, None)
         # images without noise are rounded to bytes
         torch.testing.assert_close(augmented[i : i + 1], expected, rtol=0, atol=0.01)
     assert torch.equal(augmented[:1, :1], enlarged[:1])
