@@ -1,6 +1,7 @@
 """What fills hidden pixels without training: to compare restorations with, and to start them from."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.util import find_spec
 
 import numpy as np
@@ -9,34 +10,6 @@ import torch
 from diffusers_ext.data.corruptions import Corruption
 from diffusers_ext.data.transforms import to_pixel_values
 from diffusers_ext.metrics.perceptual import as_uint8
-
-
-# The packages of the methods that need one, and what they are called in tables.
-PACKAGES = {"telea": ("cv2", "opencv-python-headless"), "biharmonic": ("skimage", "scikit-image")}
-TITLES = {
-    "grey": "grey fill",
-    "mean": "mean fill",
-    "telea": "Telea (OpenCV)",
-    "biharmonic": "biharmonic (scikit-image)",
-}
-
-
-def load_fill(name: str) -> Callable[[Corruption], torch.Tensor]:
-    """The function of that name, from degraded images to images in [-1, 1] without holes.
-
-    Raises:
-        ImportError: if its package is not installed.
-    """
-    module, package = PACKAGES.get(name, (None, None))
-    if module is not None and find_spec(module) is None:
-        raise ImportError(f"The {name} filling needs its package: pip install {package}.")
-    return {"grey": visible, "mean": mean_fill, "telea": telea_fill, "biharmonic": biharmonic_fill}[name]
-
-
-def usable_fills(channels: int) -> dict[str, Callable[[Corruption], torch.Tensor]]:
-    """Those that are installed and take images of so many channels, by their titles."""
-    names = [name for name in TITLES if name not in PACKAGES or find_spec(PACKAGES[name][0]) is not None]
-    return {TITLES[name]: load_fill(name) for name in names if name != "telea" or channels in (1, 3)}
 
 
 def visible(corruption: Corruption, fill: torch.Tensor | float = 0.0) -> torch.Tensor:
@@ -73,3 +46,41 @@ def biharmonic_fill(corruption: Corruption) -> torch.Tensor:
         for image, mask in zip(images, masks, strict=True)
     ]
     return visible(corruption, torch.from_numpy(np.stack(filled)).float().permute(0, 3, 1, 2).clamp(-1, 1))
+
+
+@dataclass(frozen=True)
+class Fill:
+    """A way to fill hidden pixels, what tables call it, and what it needs."""
+
+    title: str
+    function: Callable[[Corruption], torch.Tensor]
+    module: str = "torch"
+    package: str = "torch"
+    channels: tuple[int, ...] | None = None  # of the images that it takes; None for any
+
+    def is_usable(self, channels: int) -> bool:
+        """Whether it is installed and takes images of so many channels."""
+        return find_spec(self.module) is not None and (self.channels is None or channels in self.channels)
+
+
+FILLS = {
+    "grey": Fill("grey fill", visible),
+    "mean": Fill("mean fill", mean_fill),
+    "telea": Fill("Telea (OpenCV)", telea_fill, "cv2", "opencv-python-headless", channels=(1, 3)),
+    "biharmonic": Fill("biharmonic (scikit-image)", biharmonic_fill, "skimage", "scikit-image"),
+}
+
+
+def load_fill(name: str, channels: int) -> Callable[[Corruption], torch.Tensor]:
+    """The function of a name in `FILLS`, from degraded images to images in [-1, 1] without holes.
+
+    Raises:
+        ValueError: if it does not take images of so many channels.
+        ImportError: if its package is not installed.
+    """
+    fill = FILLS[name]
+    if fill.channels is not None and channels not in fill.channels:
+        raise ValueError(f"--first_guess {name} takes images of {fill.channels} channels, not of {channels}.")
+    if not fill.is_usable(channels):
+        raise ImportError(f"--first_guess {name} needs its package: pip install {fill.package}.")
+    return fill.function

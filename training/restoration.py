@@ -23,7 +23,7 @@ from diffusers_ext.metrics.perceptual import as_uint8
 from diffusers_ext.metrics.restoration import RESTORATION_METRICS
 from diffusers_ext.training.configuration import DataConfig, EvaluationConfig, JSONObject, option
 from diffusers_ext.training.draws import Draw
-from diffusers_ext.training.fills import load_fill, usable_fills, visible
+from diffusers_ext.training.fills import FILLS, load_fill, visible
 from diffusers_ext.training.generation import Generation
 from diffusers_ext.training.grids import sample_grid
 from diffusers_ext.training.paired_measures import PairedMeasures
@@ -163,7 +163,7 @@ class RestorationEvaluator:
         if config.feature_extractor is not None:
             self.extractor = load_feature_extractor(config.feature_extractor, device=state.device)
         self._measure = PairedMeasures(config.metrics, dataset, self.extractor)
-        self.guess = load_fill(config.first_guess)
+        self.guess = load_fill(config.first_guess, dataset.channels)
 
     def __call__(self, generate: Generation, num_inference_steps: int | None = None) -> list[dict]:
         """Measure a pipeline: a row per task, and per guidance scale where the pipeline was trained for guidance.
@@ -308,7 +308,8 @@ def untrained_methods(task: str, example: Corruption) -> dict[str, Callable[[Cor
     """What needs no training, by name: the input as it is, or fillings of what is hidden. Images are in [-1, 1]."""
     if example.hidden is None:
         return {{"colorization": "grey", "super_resolution": "bicubic"}.get(task, "input"): visible}
-    return usable_fills(example.conditioning_image.shape[1])
+    channels = example.conditioning_image.shape[1]
+    return {fill.title: fill.function for fill in FILLS.values() if fill.is_usable(channels)}
 
 
 def write_report(path: str, rows: list[dict], panel: Image.Image) -> str:

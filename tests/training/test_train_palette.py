@@ -13,7 +13,7 @@ from diffusers_ext.data.corruptions import Corruption, inpainting, uncropping
 from diffusers_ext.training import evaluate
 from diffusers_ext.training.configuration import parse_config
 from diffusers_ext.training.draws import Draw
-from diffusers_ext.training.fills import mean_fill
+from diffusers_ext.training.fills import load_fill, mean_fill
 from diffusers_ext.training.processes import build_accelerator
 from diffusers_ext.training.restoration import RestorationConfig, Tasks, pipeline_inputs, untrained_methods
 from diffusers_ext.training.train_palette import (
@@ -477,6 +477,11 @@ def test_methods_without_training_fill_what_is_hidden():
         restored = method(corruption)
         assert torch.equal(restored[~hidden], clean[~hidden]), name
         assert restored.shape == clean.shape and restored.abs().max() <= 1, name
+
+
+def test_a_first_guess_that_does_not_take_such_images_is_refused():
+    with pytest.raises(ValueError, match="--first_guess telea takes images of"):
+        load_fill("telea", channels=4)
 
 
 def test_a_restoration_starts_from_the_first_guess(tmp_path):
