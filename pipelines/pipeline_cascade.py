@@ -275,6 +275,10 @@ class CascadePipeline(DiffusionPipeline):
         tasks, factor = pipeline.config.get("tasks"), pipeline.config.get("default_scale_factor")
         if tasks is not None and not any("super_resolution" in task.split("+") for task in tasks):
             raise ValueError(f"Stage {i + 1} was not trained for super_resolution, but for {', '.join(tasks)}.")
+        if pipeline.config.get("source_noise") is not None:
+            raise ValueError(
+                f"Stage {i + 1} has a `source_noise`, to start from images, but a cascade starts from noise alone."
+            )
         size, small = image_size(pipeline.unet), image_size(previous.unet)
         if factor is not None and tuple(round(side / factor) for side in size) != small:
             raise ValueError(

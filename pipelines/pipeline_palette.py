@@ -188,6 +188,10 @@ class PalettePipeline(DiffusionPipeline):
         noise_conditioning (`str`, defaults to `"timestep"`):
             What the network is told of the noise: the scheduler's `"timestep"`, `"gamma"`, which is alpha_bar_t
             (Palette), or `"sqrt_gamma"`, its root (SR3).
+        source_noise (`float`, *optional*):
+            For flows, where the network was trained to start from the degraded image, with Gaussian noise of this
+            standard deviation, instead of from noise alone, which is left where pixels are unknown: a data-dependent
+            coupling (Albergo et al. 2023, https://huggingface.co/papers/2310.03725).
         image_channels (`int`, *optional*):
             C. By default `out_channels` of the network, or half of them where they are no fewer than `in_channels`.
         id2label (`dict[int, str]`, *optional*):
@@ -219,6 +223,7 @@ class PalettePipeline(DiffusionPipeline):
         # diffusers takes lists in model_index.json for components: a dictionary is what is saved, and comes back.
         tasks: list[str] | tuple[str, ...] | dict | None = None,
         noise_conditioning: str = "timestep",
+        source_noise: float | None = None,
         image_channels: int | None = None,
         # JSON has no integer keys: model_index.json gives strings back.
         id2label: dict[int, str] | dict[str, str] | None = None,
@@ -249,6 +254,14 @@ class PalettePipeline(DiffusionPipeline):
                 f"A network of {in_channels} input and {out_channels} output channels cannot make images of "
                 f"{image_channels} channels from others: it needs conditioning channels in front of the noisy ones."
             )
+        if source_noise is not None:
+            if not is_number(source_noise) or source_noise <= 0:
+                raise ValueError(f"`source_noise` must be above 0, but is {source_noise!r}.")
+            if image_channels + num_levels != in_channels - image_channels:
+                raise ValueError(
+                    f"`source_noise` must be left out, for images of {in_channels - image_channels - num_levels} "
+                    f"channels cannot be a start for those of {image_channels}."
+                )
         if id2label is not None:
             if not all(str(label).isdigit() for label in id2label):
                 raise ValueError(f"`id2label` must map class ids to names, but has the keys {list(id2label)[:5]}.")
@@ -266,6 +279,7 @@ class PalettePipeline(DiffusionPipeline):
         self.register_to_config(
             tasks=tasks,
             noise_conditioning=noise_conditioning,
+            source_noise=source_noise,
             image_channels=image_channels,
             id2label=id2label,
             null_class_label=null_class_label,
@@ -634,6 +648,11 @@ class PalettePipeline(DiffusionPipeline):
         # A solver can integrate flows, and keeps a table of alphas then that means nothing.
         config = self.scheduler.config
         is_flow = not hasattr(self.scheduler, "alphas_cumprod") or config.get("use_flow_sigmas", False)
+        if self.config.source_noise is not None and not is_flow:
+            raise ValueError(
+                f"The network is one of a flow that starts from the image, and the pipeline's "
+                f"{type(self.scheduler).__name__} is for diffusion."
+            )
         if self.config.noise_conditioning != "timestep" and is_flow:
             raise ValueError(
                 f"The network is told {self.config.noise_conditioning!r}, the noise level of a diffusion process, "
@@ -719,19 +738,24 @@ class PalettePipeline(DiffusionPipeline):
         device: torch.device,
         generator: torch.Generator | list[torch.Generator] | None,
         latents: torch.Tensor | None,
-        start_image: torch.Tensor | None,
+        images: torch.Tensor,
+        unknown: torch.Tensor | None,
+        strength: float,
         timestep: torch.Tensor,
     ) -> torch.Tensor:
-        """The noise `(N, C, H, W)` to start from, or the image in `[-1, 1]` with as much noise as `timestep` has."""
+        """What to start from, `(N, C, H, W)`: noise, or images in `[-1, 1]` with as much of it as `timestep` has."""
         if latents is None:
             latents = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
         noise = latents.to(device, torch.float32)
-        if start_image is None:
+        if self.config.source_noise is not None:
+            source = images + self.config.source_noise * noise
+            noise = source if unknown is None else torch.where(unknown, noise, source)
+        if strength == 1:
             return noise * getattr(self.scheduler, "init_noise_sigma", 1.0)
         timesteps = timestep.expand(len(noise))
         if hasattr(self.scheduler, "scale_noise"):  # flow matching
-            return self.scheduler.scale_noise(start_image, timesteps, noise)
-        return self.scheduler.add_noise(start_image, noise, timesteps)
+            return self.scheduler.scale_noise(images, timesteps, noise)
+        return self.scheduler.add_noise(images, noise, timesteps)
 
     # Copied from diffusers_ext.pipelines.pipeline_class_conditional.ClassConditionalPipeline._prepare_guider
     def _prepare_guider(self, guidance_scale: float | None) -> BaseGuidance:
@@ -974,6 +998,7 @@ class PalettePipeline(DiffusionPipeline):
             unknown = unknown.to(device).repeat_interleave(num_images_per_input, dim=0)
         known = images * 2 - 1
         conditioning = self._prepare_conditioning(known, unknown, generator)
+        hidden = unknown
         if not self._keeps_pixels(task):
             unknown = None
         inputs = {"conditioning": (conditioning, torch.zeros_like(conditioning)), "class_labels": (labels, labels)}
@@ -987,8 +1012,7 @@ class PalettePipeline(DiffusionPipeline):
 
         # 4. Latents and what this scheduler's step takes beyond them
         sees_latents_as_given = latents is not None and strength == 1
-        start_image = known if strength < 1 else None
-        latents = self.prepare_latents(shape, device, generator, latents, start_image, timesteps[0])
+        latents = self.prepare_latents(shape, device, generator, latents, known, hidden, strength, timesteps[0])
         step_kwargs = {"eta": eta, "generator": generator}
         step_kwargs = {name: value for name, value in step_kwargs.items() if accepts(self.scheduler.step, name)}
         guider = self._prepare_guider(guidance_scale)

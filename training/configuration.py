@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -159,6 +159,10 @@ class TrainingConfig(DataConfig, EvaluationConfig):
     channels: int = option(3, help="1 (grayscale), 2 (with alpha), 3 (RGB) or 4 (RGBA).")
     center_crop: bool = option(False, help="Crop the centre instead of a random place.")
     random_flip: bool = option(False, help="Mirror half of the images, chosen anew in each epoch.")
+    load_size: list[int] | None = option(
+        help="Bring images to this size, one number or height and width, before a random part of --resolution is cut "
+        "out, the same of all images of a pair: jitter, in the papers 286 for 256."
+    )
     dataloader_num_workers: int = option(0, help="Processes that decode images which are not kept in memory.")
 
     # Optimisation
@@ -228,6 +232,10 @@ class TrainingConfig(DataConfig, EvaluationConfig):
             len(self.resolution) in (1, 2),
             f"--resolution takes one number, or height and width, not {self.resolution}",
         )
+        self.require(
+            self.load_size is None or len(self.load_size) in (1, 2),
+            f"--load_size takes one number, or height and width, not {self.load_size}",
+        )
         self.require(self.learning_rate > 0, f"--learning_rate must be positive, not {self.learning_rate}")
         self.require(0 <= self.ema_decay < 1, f"--ema_decay must be in [0, 1), not {self.ema_decay}")
         lengths = self.posthoc_ema_stds or []
@@ -240,6 +248,37 @@ class TrainingConfig(DataConfig, EvaluationConfig):
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return self.resolution[0], self.resolution[-1]
+
+
+@dataclass
+class ValidationConfig(TrainingConfig):
+    """The options of recipes that measure and show what they make of given images."""
+
+    validation_split: str | None = option(
+        help="The split of the images that are measured and shown; by default those of the training."
+    )
+
+    def validation_splits(self) -> dict:
+        """The options that name the images to measure, where they are others than those of the training."""
+        return {} if self.validation_split is None else {"dataset_split": self.validation_split}
+
+    def load_validation_dataset(self, trained_on: ImageDataset, same_classes: bool = False) -> ImageDataset:
+        """The images that are measured and shown, as large as they can be seen at this resolution.
+
+        Args:
+            trained_on (`ImageDataset`): the images of the training.
+            same_classes (`bool`): whether others must have the classes of these.
+
+        Raises:
+            ValueError: if they have other classes.
+        """
+        splits = self.validation_splits()
+        if not splits and self.load_size is None:
+            return trained_on
+        dataset = replace(self, **splits).load_dataset(trained_on.resolution, trained_on.channels)
+        if same_classes and dataset.id2label != trained_on.id2label:
+            raise ValueError(f"The splits {self.dataset_split} and {self.validation_split} differ in their classes.")
+        return dataset
 
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)

@@ -167,6 +167,9 @@ class EvaluateConfig(RestorationConfig, SamplingConfig):
     num_inference_steps: list[int] | None = option(
         help="Steps of the sampler, one or several numbers to compare; by default the pipeline's own number."
     )
+    resolution: list[int] | None = option(
+        help="With --tasks: the size of the images, one number or height and width; by default that of the training."
+    )
     likelihoods: list[str] | None = option(
         help="Also measure bits/dim: vlb (the variational bound), ode (by the probability-flow ODE), or both."
     )
@@ -186,6 +189,10 @@ class EvaluateConfig(RestorationConfig, SamplingConfig):
         )
         unknown = ", ".join(sorted(set(self.likelihoods or ()) - set(LIKELIHOODS)))
         self.require(not unknown, f"--likelihoods must be among {', '.join(LIKELIHOODS)}, not {unknown}")
+        self.require(
+            self.resolution is None or (bool(self.tasks) and len(self.resolution) in (1, 2)),
+            "--resolution takes one number, or height and width, and is for --tasks",
+        )
         self.require_at_least(1, "num_likelihood_images", "num_vlb_steps")
         self.require(not (self.likelihoods and self.tasks), "--likelihoods are not for the pipelines of --tasks")
         if self.tasks and self.output_file is None:
@@ -278,6 +285,8 @@ def main(arguments: list[str] | None = None) -> None:
             pipeline = load_pipeline(config)
             network = pipeline.generator.config if isinstance(pipeline, GANPipeline) else pipeline.unet.config
             size = check_resolution(network.sample_size)
+            if config.resolution is not None:
+                size = (config.resolution[0], config.resolution[-1])
             channels = network.out_channels if isinstance(pipeline, GANPipeline) else network.in_channels
             dataset = config.load_dataset(size, pipeline.config.image_channels if config.tasks else channels)
         pipeline.to(accelerator.device)

@@ -5,6 +5,8 @@ index (discrete diffusion), alpha**2 or alpha (continuous diffusion), a time in 
 flow), or ln(sigma / alpha) / 4 (EDM).
 """
 
+import math
+
 import torch
 from diffusers import (
     DDIMScheduler,
@@ -200,11 +202,14 @@ class RectifiedFlow(Objective):
         return {name: getattr(self.config, name) for name in names}
 
     def sampling_scheduler(self):
+        # Neighbouring pixels tell the same, so larger images need more noise to hide as much (Hoogeboom et al. 2023,
+        # "simple diffusion"), and steps at higher noise. Nearest to the exact solution: 0.5 at 8 pixels, 1 at 64.
+        side = math.prod(self.config.size) ** 0.5
         return DPMSolverMultistepScheduler(
             num_train_timesteps=self.config.num_train_timesteps,
             prediction_type="flow_prediction",
             use_flow_sigmas=True,
-            flow_shift=0.5,
+            flow_shift=max(0.5, (side / 64) ** (1 / 3)),
         )
 
 

@@ -25,7 +25,10 @@ class Recipe:
 
     def __init__(self, config: TrainingConfig):
         self.config = config
-        self.dataset = config.load_dataset(config.size, config.channels, config.center_crop, config.random_flip)
+        load_size = config.load_size and (config.load_size[0], config.load_size[-1])
+        self.dataset = config.load_dataset(
+            config.size, config.channels, config.center_crop, config.random_flip, load_size=load_size
+        )
 
     def identity(self) -> dict:
         """What a resumed run may not change, beside architecture and data: JSON values by option."""

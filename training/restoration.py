@@ -123,10 +123,12 @@ class Tasks:
         """What a network is shown of a batch in [-1, 1], for a task per sample, drawn from the sample's stream.
 
         Returns:
-            `Corruption`: with a mask, which is 1 everywhere for tasks that have none.
+            `Corruption`: with a mask, which is 1 everywhere for tasks that have none, and with `hidden`, which is 0
+            everywhere where none of an image is.
         """
         images, chosen = batch["pixel_values"], draw.integers(len(self.names))
         shown, mask = torch.empty_like(images), torch.ones_like(images[:, :1])
+        hidden = torch.zeros_like(mask)
         for index, task in enumerate(self.names):
             rows = (chosen == index).nonzero().flatten()
             if len(rows) == 0:
@@ -136,7 +138,9 @@ class Tasks:
             shown[rows] = corruption.conditioning_image
             if corruption.mask is not None:
                 mask[rows] = corruption.mask
-        return Corruption(shown, mask)
+            if corruption.hidden is not None:
+                hidden[rows] = corruption.hidden
+        return Corruption(shown, mask, hidden)
 
 
 class RestorationEvaluator:

@@ -9,13 +9,13 @@ trained as there, with perceptual and patch-adversarial losses (Esser et al. 202
 an [`AutoencoderPipeline`].
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from accelerate import PartialState
 
-from diffusers_ext.data import ImageDataset, derive_seed
+from diffusers_ext.data import derive_seed
 from diffusers_ext.losses.adaptive_weight import adaptive_weight, last_layer_gradient
 from diffusers_ext.losses.adversarial import AdversarialLoss, discriminator_loss, generator_loss
 from diffusers_ext.losses.elbo import (
@@ -39,7 +39,7 @@ from diffusers_ext.training.autoencoders import (
     build_autoencoder,
 )
 from diffusers_ext.training.command import run
-from diffusers_ext.training.configuration import JSONObject, TrainingConfig, option
+from diffusers_ext.training.configuration import JSONObject, ValidationConfig, option
 from diffusers_ext.training.evaluate import Evaluator
 from diffusers_ext.training.generation import all_rows
 from diffusers_ext.training.recipe import Recipe
@@ -51,7 +51,7 @@ LATENT_DIFFUSION_BETA = 1e-6
 
 
 @dataclass
-class AutoencoderConfig(TrainingConfig):
+class AutoencoderConfig(ValidationConfig):
     """The options of train_autoencoder.py."""
 
     architecture: Literal["mlp", "conv", "burgess", "vqvae", "vqvae2", "kl", "vq"] = option(
@@ -97,10 +97,6 @@ class AutoencoderConfig(TrainingConfig):
     patch_discriminator: JSONObject = option(JSONObject(), help="Arguments of PatchDiscriminator.")
     discriminator_learning_rate: float | None = option(
         help="The learning rate of a discriminator. By default 1e-4 for factor, and --learning_rate."
-    )
-
-    validation_split: str | None = option(
-        help="The split whose reconstructions are measured and shown; by default the training images."
     )
 
     learning_rate: float = option(1e-3, help="The learning rate after the warm-up.")
@@ -197,7 +193,7 @@ class AutoencoderRecipe(Recipe):
     def __init__(self, config: AutoencoderConfig):
         super().__init__(config)
         self.evaluator = Evaluator(config, self.dataset)
-        self.validation_images = self._validation_images()
+        self.validation_images = config.load_validation_dataset(self.dataset)
         self.perceptual_loss = None
         if config.perceptual_network is not None:
             self.perceptual_loss = load_perceptual_loss(config.perceptual_network, PartialState().device)
@@ -205,12 +201,6 @@ class AutoencoderRecipe(Recipe):
             blank = torch.zeros(1, config.channels, *config.size, device=PartialState().device)
             self.perceptual_loss(blank, blank)
         self.num_values = config.channels * config.size[0] * config.size[1]
-
-    def _validation_images(self) -> ImageDataset:
-        config = self.config
-        if config.validation_split is None:
-            return self.dataset
-        return replace(config, dataset_split=config.validation_split).load_dataset(config.size, config.channels)
 
     def identity(self) -> dict:
         names = ["objective", "denoising", "beta", "kl_warmup_steps", "kl_capacity", "kl_capacity_steps"]

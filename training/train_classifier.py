@@ -8,12 +8,11 @@ diffusion model, which may know nothing of classes. The result is its pipeline w
 
 import itertools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
-from diffusers_ext.data import ImageDataset
 from diffusers_ext.data.loading import check_resolution
 from diffusers_ext.guiders import ClassifierGuidance
 from diffusers_ext.losses import noise_levels
@@ -22,7 +21,7 @@ from diffusers_ext.pipelines import ClassConditionalPipeline
 from diffusers_ext.pipelines.pipeline_class_conditional import quiet_guiders
 from diffusers_ext.schedulers import ExactDDPMScheduler
 from diffusers_ext.training.command import run
-from diffusers_ext.training.configuration import JSONObject, TrainingConfig, option
+from diffusers_ext.training.configuration import JSONObject, ValidationConfig, option
 from diffusers_ext.training.draws import Draw
 from diffusers_ext.training.evaluate import Evaluator, SamplingConfig
 from diffusers_ext.training.generation import gather_rows
@@ -36,7 +35,7 @@ NOISE_LEVELS = (0.0, 0.25, 0.5, 0.75)  # as fractions of all timesteps
 
 
 @dataclass
-class ClassifierConfig(SamplingConfig, TrainingConfig):
+class ClassifierConfig(SamplingConfig, ValidationConfig):
     """The options of train_classifier.py."""
 
     pretrained_model_name_or_path: str | None = option(
@@ -47,9 +46,6 @@ class ClassifierConfig(SamplingConfig, TrainingConfig):
     )
     guidance_scale: float = option(3.0, help="The scale that the published guider starts with.")
     guidance_scales: list[float] = option([0.0, 1.0, 3.0, 10.0], help="The scales to measure and to draw.")
-    validation_split: str | None = option(
-        help="The split on which the accuracy at each noise level is measured; by default the training images."
-    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -72,7 +68,7 @@ class ClassifierRecipe(Recipe):
         # Here, and not after the training, what can't be had is found out.
         with quiet_guiders():
             self.guider = ClassifierGuidance(guidance_scale=config.guidance_scale)
-        self.validation_images = self._validation_images()
+        self.validation_images = config.load_validation_dataset(self.dataset, same_classes=True)
         self.evaluator = Evaluator(config, self.dataset)
 
     def _check_images(self) -> None:
@@ -158,17 +154,6 @@ class ClassifierRecipe(Recipe):
         split = self.config.validation_split or self.config.dataset_split
         provenance = {"split": split, "sampling_seed": self.config.seed}
         return {"guidance_scale": None, **dict(zip(names, accuracies, strict=True)), "provenance": provenance}
-
-    def _validation_images(self) -> ImageDataset:
-        config = self.config
-        if config.validation_split is None:
-            return self.dataset
-        dataset = replace(config, dataset_split=config.validation_split).load_dataset(config.size, config.channels)
-        if dataset.id2label != self.dataset.id2label:
-            raise ValueError(
-                f"The splits {config.dataset_split} and {config.validation_split} differ in their classes."
-            )
-        return dataset
 
     def describe(self) -> dict:
         names = list(self.dataset.id2label.values())

@@ -10,20 +10,19 @@ A super-resolver for a [`CascadePipeline`] is `--tasks super_resolution --condit
 images are noised, so that it forgives the flaws of generated ones (Ho et al. 2022, "CDM").
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from diffusers import ClassifierFreeGuidance, UNet2DModel
 
-from diffusers_ext.data import ImageDataset
 from diffusers_ext.data.corruptions import super_resolution
 from diffusers_ext.losses.diffusion import PredictionType
 from diffusers_ext.pipelines import PalettePipeline
 from diffusers_ext.pipelines.pipeline_palette import quiet_guiders
 from diffusers_ext.training.command import run
-from diffusers_ext.training.configuration import JSONObject, TrainingConfig, option
+from diffusers_ext.training.configuration import JSONObject, ValidationConfig, option
 from diffusers_ext.training.evaluate import SamplingConfig
 from diffusers_ext.training.objectives import ContinuousDiffusion, Objective, build_objective, process
 from diffusers_ext.training.recipe import Recipe
@@ -32,7 +31,7 @@ from diffusers_ext.training.unets import build_unet
 
 
 @dataclass
-class PaletteConfig(RestorationConfig, SamplingConfig, TrainingConfig):
+class PaletteConfig(RestorationConfig, SamplingConfig, ValidationConfig):
     """The options of train_palette.py."""
 
     # What the objectives ask for, and is no option here.
@@ -59,6 +58,10 @@ class PaletteConfig(RestorationConfig, SamplingConfig, TrainingConfig):
     timestep_sampling: Literal["uniform", "logit_normal"] = option(
         "uniform", help="How noise levels are drawn: logit_normal (Esser et al. 2024) prefers the middle ones."
     )
+    source_noise: float | None = option(
+        help="Let a flow start from the degraded image with Gaussian noise of this standard deviation, where nothing "
+        "is hidden, instead of from noise alone: for slight damage, as of JPEG. 0.3 is a good start.",
+    )
     loss_norm: Literal["l2", "l1"] = option(
         "l2", help="Squared or absolute errors: l1 gives samples that differ less (Palette, section 4)."
     )
@@ -75,9 +78,6 @@ class PaletteConfig(RestorationConfig, SamplingConfig, TrainingConfig):
     )
     class_conditional: bool = option(False, help="Tell the network the class too.")
     label_dropout: float = option(0.1, help="How often a label is hidden in training: without any, labels are needed.")
-    validation_split: str | None = option(
-        help="The split of the images that are measured and shown; by default those of the training."
-    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -96,6 +96,14 @@ class PaletteConfig(RestorationConfig, SamplingConfig, TrainingConfig):
             kind != "regression" or (self.timestep_sampling == "uniform" and self.conditioning_dropout == 0),
             "--prediction_type regression has neither noise levels nor guidance: leave out --timestep_sampling and "
             "--conditioning_dropout",
+        )
+        self.require(
+            self.source_noise is None or (self.source_noise > 0 and kind == "flow_prediction"),
+            "--source_noise must be above 0, and is for --prediction_type flow_prediction alone",
+        )
+        self.require(
+            self.source_noise is None or self.conditioning_augmentation == 0,
+            "--source_noise and --conditioning_augmentation exclude each other: a cascade starts from noise alone",
         )
         parts = [task.split("+") for task in self.tasks]
         self.require(
@@ -131,22 +139,12 @@ class PaletteRecipe(Recipe):
         if self.id2label is not None and config.label_dropout > 0:
             self.null_class_label = len(self.id2label)
         split = config.validation_split or config.dataset_split
-        self.evaluator = RestorationEvaluator(config, self.tasks, self._validation_images(), split)
-
-    def _validation_images(self) -> ImageDataset:
-        config = self.config
-        if config.validation_split is None:
-            return self.dataset
-        dataset = replace(config, dataset_split=config.validation_split).load_dataset(config.size, config.channels)
-        if config.class_conditional and dataset.id2label != self.id2label:
-            raise ValueError(
-                f"The splits {config.dataset_split} and {config.validation_split} differ in their classes."
-            )
-        return dataset
+        images = config.load_validation_dataset(self.dataset, same_classes=config.class_conditional)
+        self.evaluator = RestorationEvaluator(config, self.tasks, images, split)
 
     def identity(self) -> dict:
-        names = ("tasks", "noise_conditioning", "conditioning_dropout", "conditioning_augmentation", "loss_norm")
-        options = {name: getattr(self.config, name) for name in names}
+        names = ("tasks", "noise_conditioning", "source_noise", "conditioning_dropout", "conditioning_augmentation")
+        options = {name: getattr(self.config, name) for name in (*names, "loss_norm")}
         return {**self.objective.identity(), **options, "task_options": dict(self.config.task_options)}
 
     def networks(self) -> dict[str, torch.nn.Module]:
@@ -160,6 +158,7 @@ class PaletteRecipe(Recipe):
             self.id2label,
             self.null_class_label,
             noise_conditioning=config.noise_conditioning,
+            source_noise=config.source_noise,
             conditioning_augmentation=config.conditioning_augmentation,
             **process(self.scheduler),
         )
@@ -179,6 +178,9 @@ class PaletteRecipe(Recipe):
         if self.null_class_label is not None:
             labels = draw.dropout(labels, config.label_dropout, self.null_class_label)
         timesteps, noise = self.objective.draw_timesteps(draw), draw.normal_like(clean)
+        if config.source_noise is not None:
+            source = corruption.conditioning_image + config.source_noise * noise
+            noise = torch.where(corruption.hidden > 0, noise, source)
         # Known pixels are seen clean, as the pipeline keeps them.
         noisy = torch.where(mask > 0, self.objective.add_noise(clean, noise, timesteps), clean)
 
@@ -203,6 +205,7 @@ class PaletteRecipe(Recipe):
             guider=guider,
             tasks=config.tasks,
             noise_conditioning=config.noise_conditioning,
+            source_noise=config.source_noise,
             id2label=self.id2label,
             null_class_label=self.null_class_label,
             default_num_inference_steps=1 if config.prediction_type == "regression" else config.num_inference_steps,

@@ -30,7 +30,7 @@ from diffusers_ext.losses.perceptual import load_perceptual_loss
 from diffusers_ext.pipelines import ImageTranslationPipeline
 from diffusers_ext.training.adversarial import accuracies, judge_both
 from diffusers_ext.training.command import run
-from diffusers_ext.training.configuration import JSONObject, LRScheduler, TrainingConfig, option
+from diffusers_ext.training.configuration import JSONObject, LRScheduler, option
 from diffusers_ext.training.image_pool import ImagePool
 from diffusers_ext.training.recipe import Recipe
 from diffusers_ext.training.translation_data import TranslationDataConfig
@@ -60,7 +60,7 @@ METHODS = {
 
 
 @dataclass
-class TranslationConfig(TranslationDataConfig, TrainingConfig):
+class TranslationConfig(TranslationDataConfig):
     """The options of train_translation.py."""
 
     method: Literal["pix2pix", "cyclegan", "dualgan"] = option(

@@ -1,7 +1,7 @@
 """What a translation is learned from: pairs of images, or the images of two domains."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from diffusers_ext.data import ImageDataset
@@ -9,11 +9,11 @@ from diffusers_ext.data.side_by_side import load_side_by_side_dataset
 from diffusers_ext.data.unpaired import UnpairedImageDataset, load_unpaired_dataset
 from diffusers_ext.metrics import METRICS
 from diffusers_ext.metrics.restoration import RESTORATION_METRICS
-from diffusers_ext.training.configuration import DataConfig, EvaluationConfig, JSONObject, option
+from diffusers_ext.training.configuration import JSONObject, ValidationConfig, option
 
 
 @dataclass
-class TranslationDataConfig(DataConfig, EvaluationConfig):
+class TranslationDataConfig(ValidationConfig):
     """Where domain A and domain B come from, and which of their images are measured."""
 
     side_by_side: bool = option(False, help="Each file holds a pair, A at the left and B at the right.")
@@ -31,13 +31,6 @@ class TranslationDataConfig(DataConfig, EvaluationConfig):
     target_data_dir: str | None = option(help="The folder of domain B, if it is another.")
     target_split: str | None = option(help="The split of domain B, if it is another.")
     direction: Literal["AtoB", "BtoA"] = option("AtoB", help="BtoA has A and B change places.")
-    load_size: list[int] | None = option(
-        help="Bring images to this size, one number or height and width, before a random part of --resolution is cut "
-        "out, the same of both images of a pair: jitter, in the papers 286 for 256."
-    )
-    validation_split: str | None = option(
-        help="The split of the images that are measured and shown; by default those of the training."
-    )
     validation_target_split: str | None = option(help="That of domain B, where there is a --target_split.")
 
     def __post_init__(self):
@@ -55,10 +48,6 @@ class TranslationDataConfig(DataConfig, EvaluationConfig):
             "--validation_split with --target_split needs --validation_target_split",
         )
         self.require(not (self.side_by_side and self.streaming), "--side_by_side can't be streamed")
-        self.require(
-            self.load_size is None or len(self.load_size) in (1, 2),
-            f"--load_size takes one number, or height and width, not {self.load_size}",
-        )
         measures, known = self.metrics or (), ", ".join(METRICS)
         alone = [name for name in measures if name not in METRICS]
         self.require(pairs or not alone, f"--metrics without pairs must be among {known}, not {', '.join(alone)}")
@@ -78,17 +67,16 @@ class TranslationDataConfig(DataConfig, EvaluationConfig):
         return [name for name in RESTORATION_METRICS if name != "diversity"]
 
     def load_dataset(
-        self, size: tuple[int, int], channels: int, center_crop: bool = False, random_flip: bool = False
+        self, size: tuple[int, int], channels: int, center_crop: bool = False, random_flip: bool = False, **options
     ) -> ImageDataset | UnpairedImageDataset:
-        """Pairs, or the images of two domains; of this height and width."""
-        load_size = None if self.load_size is None else (self.load_size[0], self.load_size[-1])
+        """Pairs, or the images of two domains; see [`DataConfig.load_dataset`]."""
         if self.conditioning_image_column is not None or self.inputs is not None:
-            return super().load_dataset(size, channels, center_crop, random_flip, load_size=load_size)
+            return super().load_dataset(size, channels, center_crop, random_flip, **options)
         names = ("dataset_name", "dataset_config_name", "train_data_dir", "image_column", "label_column", "cache_dir")
         names += ("cache_images", "skip_unreadable_images")
-        options = {name: getattr(self, name) for name in names}
+        options |= {name: getattr(self, name) for name in names}
         options |= {"split": self.dataset_split, "resolution": size, "channels": channels}
-        options |= {"center_crop": center_crop, "random_flip": random_flip, "load_size": load_size}
+        options |= {"center_crop": center_crop, "random_flip": random_flip}
         if self.side_by_side:
             return load_side_by_side_dataset(**options)
         return load_unpaired_dataset(
@@ -101,13 +89,7 @@ class TranslationDataConfig(DataConfig, EvaluationConfig):
             **options,
         )
 
-    def load_validation_dataset(
-        self, trained_on: ImageDataset | UnpairedImageDataset
-    ) -> ImageDataset | UnpairedImageDataset:
-        """The images that are measured and shown, as large as they can be seen at this resolution."""
-        if self.validation_split is None and self.load_size is None:
-            return trained_on
-        splits = {}
-        if self.validation_split is not None:
-            splits = {"dataset_split": self.validation_split, "target_split": self.validation_target_split}
-        return replace(self, load_size=None, **splits).load_dataset(trained_on.resolution, trained_on.channels)
+    def validation_splits(self) -> dict:
+        """See [`ValidationConfig.validation_splits`]."""
+        splits = super().validation_splits()
+        return splits and {**splits, "target_split": self.validation_target_split}

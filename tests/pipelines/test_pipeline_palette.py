@@ -440,6 +440,25 @@ class TestStrength:
         strong = draw(pipe, image, strength=0.5, num_inference_steps=50)
         assert (weak - image).abs().mean() < 0.02 < (strong - image).abs().mean()
 
+    @pytest.mark.parametrize("strength", [1.0, 0.5])
+    def test_a_flow_from_the_image(self, strength):
+        # a network that predicts no velocity: what comes out is what the flow starts from
+        pipe = make_pipeline(scheduler=FlowMatchEulerDiscreteScheduler(), source_noise=0.25)
+        for parameter in pipe.unet.parameters():
+            parameter.data.zero_()
+        image, noise = make_images(1), torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+        inputs = {"image": image, "latents": noise, "num_inference_steps": 10, "strength": strength}
+        result = draw(pipe, **inputs)
+        time = pipe.scheduler.sigmas[-1 - pipe.num_timesteps]
+        torch.testing.assert_close(result, (image + time * 0.125 * noise).clamp(0, 1), rtol=0, atol=1e-6)
+        if strength == 1:  # what is unknown starts from noise alone
+            hole = draw(pipe, **inputs, mask_image=(0, 0, 4, 8))[..., :4]
+            torch.testing.assert_close(hole, (noise / 2 + 0.5).clamp(0, 1)[..., :4], rtol=0, atol=1e-6)
+
+    def test_a_flow_from_the_image_is_no_diffusion(self):
+        with pytest.raises(ValueError, match="starts from the image, and .* DDIMScheduler is for diffusion"):
+            draw(make_pipeline(source_noise=0.25))
+
     @pytest.mark.parametrize("scheduler", [HeunDiscreteScheduler(), FlowMatchHeunDiscreteScheduler()])
     def test_second_order_steps_stay_whole(self, scheduler):
         pipe = make_pipeline(scheduler=scheduler)
@@ -874,6 +893,8 @@ def test_missing_labels_are_refused():
     "config",
     [
         {"noise_conditioning": "sigma"},
+        {"source_noise": 0},
+        {"source_noise": 0.25, "unet": make_unet(in_channels=4)},
         {"image_channels": 6},
         {"default_scale_factor": 0},
         {"default_num_inference_steps": 0},

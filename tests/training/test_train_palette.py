@@ -151,6 +151,25 @@ def test_known_pixels_are_seen_clean_and_cost_nothing(tmp_path, prediction_type)
     assert losses.shape == (16,) and (losses > 0).all()
 
 
+def test_a_flow_may_start_from_the_degraded_image(tmp_path):
+    clean = images(64)
+    options = {"tasks": ["denoising", f"{__name__}:half_hidden"], "source_noise": 0.2}
+    job, seen, losses = one_step(tmp_path, {"pixel_values": clean}, **options)
+    conditioning, noisy = seen.sample.chunk(2, dim=1)
+    time = (seen.timesteps / 1000)[:, None, None, None]
+    source = (noisy - (1 - time) * clean) / time
+    noise = (source - conditioning)[..., 4:]  # this half is seen in both tasks
+    assert abs(noise.square().mean().sqrt() - 0.2) < 0.01 and abs(noise.mean()) < 0.01
+    hidden = (conditioning[..., 4:] == -clean[..., 4:]).all(dim=(1, 2, 3))
+    assert 0 < hidden.sum() < 64
+    assert abs(source[hidden][..., :4].square().mean().sqrt() - 1) < 0.1
+    assert (source - conditioning)[hidden][..., :4].square().mean() > 1.5  # another noise than the one shown
+    # The network says zero, and should have said the way from the image to the source.
+    torch.testing.assert_close(losses, (source - clean).square().mean(dim=(1, 2, 3)), rtol=1e-3, atol=1e-5)
+    pipe = job.pipeline(job.unet)
+    assert pipe.config.source_noise == 0.2
+
+
 @pytest.mark.parametrize("kind", ["gamma", "sqrt_gamma"])
 def test_the_network_is_told_the_level_of_the_noise_it_sees(tmp_path, kind):
     batch = {"pixel_values": torch.zeros(400, 1, 8, 8)}
@@ -516,6 +535,14 @@ def test_a_restoration_starts_from_the_first_guess(tmp_path):
         ({"guidance_scales": [2.0]}, "need a --conditioning_dropout above 0"),
         ({"conditioning_dropout": 1.0}, r"--conditioning_dropout must be in \[0, 1\)"),
         ({"class_conditional": True}, "--class_conditional needs labels"),
+        ({"source_noise": 0.0}, "--source_noise must be above 0"),
+        ({"source_noise": 0.2, "prediction_type": "epsilon"}, "is for --prediction_type flow_prediction alone"),
+        (
+            {"source_noise": 0.2, "conditioning_augmentation": 0.5, "tasks": ["super_resolution"]},
+            "--source_noise and --conditioning_augmentation exclude each other",
+        ),
+        ({"load_size": [1, 2, 3]}, "--load_size takes one number, or height and width"),
+        ({"load_size": [4]}, r"load_size must be the resolution, \(8, 8\), or more"),
         ({"conditioning_augmentation": 0.5}, "--tasks must be super_resolution, .*, not inpainting"),
         ({"conditioning_augmentation": 1.0}, r"--conditioning_augmentation must be in \[0, 1\)"),
         ({"metrics": ["fid"]}, "--metrics fid needs --feature_extractor"),

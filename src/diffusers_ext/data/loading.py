@@ -79,7 +79,7 @@ def load_image_dataset(
         UnreadableImagesError: naming all images that cannot be decoded (a stream names them when it meets them).
         ValueError, FileNotFoundError: for arguments that are impossible or name what is not there.
     """
-    transform = build_transform(resolution, center_crop, random_flip, load_size)
+    transform = build_transform(resolution, center_crop, random_flip, load_size, buckets)
     if channels not in MODES:
         raise ValueError(f"channels must be 1 (grayscale), 2 (with alpha), 3 (RGB) or 4 (RGBA), not {channels!r}")
     if streaming and cache_images:
@@ -88,11 +88,8 @@ def load_image_dataset(
         raise ValueError(f"shuffle_buffer_size must be at least 1, not {shuffle_buffer_size}")
     if streaming and buckets:
         raise ValueError("the shapes of the images of a stream are not known before: pass either streaming or buckets")
-    if load_size is not None and buckets:
-        raise ValueError("buckets have the middle of an image, and no random crop: pass either load_size or buckets")
     if conditioning_label_maps and conditioning_image_column is None:
         raise ValueError("conditioning_label_maps needs a column of label maps, conditioning_image_column")
-    sizes = tuple(check_resolution(tuple(bucket)) for bucket in buckets or ())
     source = open_source(
         dataset_name,
         dataset_config_name,
@@ -105,7 +102,7 @@ def load_image_dataset(
         streaming,
         cache_dir,
     )
-    transform = replace(transform, buckets=sizes, label_maps=conditioning_label_maps)
+    transform = replace(transform, label_maps=conditioning_label_maps)
     if streaming:
         return StreamedImageDataset(source, transform, channels, skip_unreadable_images, shuffle_buffer_size)
     return IndexedImageDataset(source, transform, channels, skip_unreadable_images, cache_images)
@@ -116,11 +113,15 @@ def build_transform(
     center_crop: bool = False,
     random_flip: bool = False,
     load_size: int | Sequence[int] | None = None,
+    buckets: Sequence[Size] | None = None,
 ) -> ImageTransform:
     """What happens to the images of a set; see `load_image_dataset`."""
     resolution = check_resolution(resolution)
+    sizes = tuple(check_resolution(tuple(bucket)) for bucket in buckets or ())
     if load_size is None:
-        return ImageTransform(resolution, center_crop, random_flip)
+        return ImageTransform(resolution, center_crop, random_flip, sizes)
+    if sizes:
+        raise ValueError("buckets have the middle of an image, and no random crop: pass either load_size or buckets")
     load_size = check_resolution(load_size, "load_size")
     if center_crop:
         raise ValueError("load_size makes room for random crops, and center_crop leaves none: pass either")

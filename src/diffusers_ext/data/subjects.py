@@ -9,9 +9,8 @@ from datasets import Dataset, concatenate_datasets
 from diffusers_ext.data.buckets import Size
 from diffusers_ext.data.captions import Captions
 from diffusers_ext.data.indexed import IndexedImageDataset
-from diffusers_ext.data.loading import check_resolution
+from diffusers_ext.data.loading import build_transform
 from diffusers_ext.data.sources import Source, open_source
-from diffusers_ext.data.transforms import ImageTransform
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,7 @@ def load_subjects(
     skip_unreadable_images: bool = False,
     cache_images: bool | None = None,
     buckets: Sequence[Size] | None = None,
+    load_size: int | Sequence[int] | None = None,
     caption_column: str | None = None,
     **where,
 ) -> IndexedImageDataset:
@@ -65,8 +65,7 @@ def load_subjects(
             texts for source in sources for texts in map(source.captions.of_row, range(len(source.rows)))
         ),
     )
-    sizes = tuple(check_resolution(tuple(bucket)) for bucket in buckets or ())
-    transform = ImageTransform(check_resolution(resolution), center_crop, random_flip, sizes)
+    transform = build_transform(resolution, center_crop, random_flip, load_size, buckets)
     return IndexedImageDataset(merged, transform, channels, skip_unreadable_images, cache_images)
 
 
