@@ -15,6 +15,7 @@ import math
 import sys
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import diffusers
 from accelerate import Accelerator, PartialState
@@ -190,6 +191,10 @@ class EvaluateConfig(RestorationConfig, SamplingConfig):
         self.require(not (self.likelihoods and self.tasks), "--likelihoods are not for the pipelines of --tasks")
         if self.tasks and self.output_file is None:
             self.output_file = "outputs/restoration.json"
+        if self.output_file is not None:
+            file = Path(self.output_file)
+            taken = file.suffix in (".md", ".png") if self.tasks else False  # by what lies beside it
+            self.require(not file.is_dir() and not taken, f"--output_file must be a JSON file, not {self.output_file}")
 
 
 def sample_rows(

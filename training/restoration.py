@@ -1,5 +1,6 @@
 """Restoration tasks, for training and measures: which there are, what they do to batches, how well they are undone."""
 
+import inspect
 import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ from diffusers_ext.hub.card import markdown_table
 from diffusers_ext.metrics import METRICS, load_feature_extractor
 from diffusers_ext.metrics.perceptual import as_uint8
 from diffusers_ext.metrics.restoration import RESTORATION_METRICS
+from diffusers_ext.pipelines import PalettePipeline
 from diffusers_ext.training.configuration import DataConfig, EvaluationConfig, JSONObject, option
 from diffusers_ext.training.draws import Draw
 from diffusers_ext.training.fills import FILLS, load_fill, visible
@@ -31,6 +33,12 @@ from diffusers_ext.training.results import card_row, save_image
 
 
 TRANSLATION = "translation"  # the one task that is no corruption: its inputs come with the images
+# Arguments of a pipeline's call that a task, other options or this evaluation decide.
+_GIVEN = {
+    *("self", "image", "task", "mask_image", "padding", "scale_factor", "height", "width", "class_labels"),
+    *("num_images_per_input", "num_inference_steps", "timesteps", "sigmas", "guidance_scale", "generator", "latents"),
+    *("output_type", "return_dict", "callback_on_step_end", "callback_on_step_end_tensor_inputs"),
+}
 PANEL_IMAGES = 4
 PANEL_COLUMNS = ("input", "output", "truth")
 
@@ -77,6 +85,12 @@ class RestorationConfig(DataConfig, EvaluationConfig):
         )
         unknown = ", ".join(sorted(set(self.call_options) - set(self.tasks)))
         self.require(not unknown, f"--call_options are for {', '.join(self.tasks)}, not for {unknown}")
+        for name in ("task_options", "call_options"):
+            for task, options in getattr(self, name).items():
+                self.require(isinstance(options, dict), f"--{name} of {task} must be a mapping, not {options!r}")
+        known = [name for name in inspect.signature(PalettePipeline.__call__).parameters if name not in _GIVEN]
+        unknown = ", ".join(sorted({name for options in self.call_options.values() for name in options} - set(known)))
+        self.require(not unknown, f"--call_options must be among {', '.join(known)}, not {unknown}")
         metrics = self.metrics or ()
         needy = [name for name in metrics if name in (*METRICS, "perceptual_distance", "deep_feature_distance")]
         self.require(not needy or self.feature_extractor, f"--metrics {' '.join(needy)} needs --feature_extractor")

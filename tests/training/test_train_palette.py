@@ -509,6 +509,12 @@ def test_a_restoration_starts_from_the_first_guess(tmp_path):
         ({"task_options": {"inpainting": {"area": 2}}}, "area must be"),
         ({"task_options": {"denoising": {}}}, "there are options for denoising"),
         ({"call_options": {"denoising": {}}}, "--call_options are for inpainting, not for denoising"),
+        ({"call_options": {"inpainting": 0.5}}, "--call_options of inpainting must be a mapping, not 0.5"),
+        (
+            {"call_options": {"inpainting": {"strenght": 0.5}}},
+            "--call_options must be among strength, .*, not strenght",
+        ),
+        ({"task_options": {"inpainting": 4}}, "--task_options of inpainting must be a mapping, not 4"),
         ({"tasks": ["translation"]}, "--conditioning_image_column, which names its inputs, need each other"),
         ({"conditioning_image_column": "edges"}, "need each other"),
         ({"noise_conditioning": "gamma"}, "gamma is for epsilon, sample and v_prediction, not for .* flow_prediction"),
@@ -533,6 +539,13 @@ def test_a_restoration_starts_from_the_first_guess(tmp_path):
 def test_what_cannot_work_is_refused_before_training(tmp_path, options, sentence):
     with pytest.raises(ValueError, match=sentence):
         recipe(tmp_path, **options).networks()
+
+
+@pytest.mark.parametrize("name", ["", "restored.md", "restored.png"])
+def test_a_file_that_cannot_hold_the_measures_is_refused_before_measuring(tmp_path, name):
+    options = {"pretrained_model_name_or_path": "somewhere", "tasks": ["inpainting"]}
+    with pytest.raises(ValueError, match="--output_file must be a JSON file"):
+        evaluate.EvaluateConfig(**options, output_file=str(tmp_path / name))
 
 
 def test_help_lists_the_tasks(capsys):
