@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import diffusers
+import torch
 from accelerate import Accelerator, PartialState
 from diffusers import ConfigMixin, DiffusionPipeline, SchedulerMixin
 from tqdm.auto import tqdm
@@ -27,6 +28,7 @@ from diffusers_ext.data import ImageDataset
 from diffusers_ext.data.loading import check_resolution
 from diffusers_ext.hub.atomic import write_text_atomically
 from diffusers_ext.metrics import FeatureOutput, compute_metrics, load_feature_extractor
+from diffusers_ext.metrics.compute import check_measurable
 from diffusers_ext.metrics.likelihood import LIKELIHOODS, likelihood_rows
 from diffusers_ext.pipelines import ClassConditionalPipeline, GANPipeline, PalettePipeline
 from diffusers_ext.training.command import one_sentence, set_up_logging
@@ -60,7 +62,7 @@ class Evaluator:
         dataset (`ImageDataset`): the real images.
 
     Raises:
-        ValueError, OSError: if there is no such feature extractor.
+        ValueError, OSError: if there is no such feature extractor, or it is of no use for such and so many images.
     """
 
     def __init__(self, config, dataset: ImageDataset):
@@ -68,6 +70,9 @@ class Evaluator:
         self.extractor = None
         if config.feature_extractor is not None:
             self.extractor = load_feature_extractor(config.feature_extractor, device=PartialState().device)
+            blank = torch.zeros(1, dataset.channels, *dataset.resolution, dtype=torch.uint8)
+            count = config.num_evaluation_samples
+            check_measurable(self.extractor, blank, config.metrics, dataset.num_examples, count)
         self._real = None
 
     def __call__(self, generate: Generation, num_inference_steps: int | None = None) -> list[dict]:

@@ -3,6 +3,7 @@
 import inspect
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -20,6 +21,7 @@ from diffusers_ext.data.transforms import to_pixel_values
 from diffusers_ext.hub.atomic import write_text_atomically
 from diffusers_ext.hub.card import markdown_table
 from diffusers_ext.metrics import METRICS, load_feature_extractor
+from diffusers_ext.metrics.compute import check_measurable
 from diffusers_ext.metrics.perceptual import as_uint8
 from diffusers_ext.metrics.restoration import RESTORATION_METRICS
 from diffusers_ext.pipelines import PalettePipeline
@@ -176,6 +178,9 @@ class RestorationEvaluator:
         self.extractor = None
         if config.feature_extractor is not None:
             self.extractor = load_feature_extractor(config.feature_extractor, device=state.device)
+            blank = torch.zeros(1, dataset.channels, *dataset.resolution, dtype=torch.uint8)
+            count = min(config.num_evaluation_samples, dataset.num_examples or math.inf)
+            check_measurable(self.extractor, blank, config.metrics, count, count)
         self._measure = PairedMeasures(config.metrics, dataset, self.extractor)
         self.guess = load_fill(config.first_guess, dataset.channels)
 
