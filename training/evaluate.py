@@ -256,13 +256,20 @@ def measured_likelihoods(config: EvaluateConfig, dataset: ImageDataset, generate
 
 
 def load_pipeline(config: EvaluateConfig) -> DiffusionPipeline:
-    """The pipeline to measure, of the class that its folder names, or the one that the options ask for."""
+    """The pipeline to measure, of the class that its folder names; those of diffusers are class-conditional here.
+
+    Raises:
+        ValueError: if it is none that can be measured, or the options are for another.
+    """
     name, options = config.pretrained_model_name_or_path, {"cache_dir": config.cache_dir}
-    if config.tasks:
-        return PalettePipeline.from_pretrained(name, **options)
     class_name = DiffusionPipeline.load_config(name, **options)["_class_name"]
-    is_gan = (class_name[-1] if isinstance(class_name, list) else class_name) == "GANPipeline"
-    return (GANPipeline if is_gan else ClassConditionalPipeline).from_pretrained(name, **options)
+    class_name = class_name[-1] if isinstance(class_name, list) else class_name
+    if (class_name == "PalettePipeline") != bool(config.tasks):
+        raise ValueError(f"--tasks are for a PalettePipeline, which needs them, and {name} is a {class_name}.")
+    own = {cls.__name__: cls for cls in (PalettePipeline, GANPipeline, ClassConditionalPipeline)}
+    if class_name not in own and hasattr(diffusers_ext, class_name):
+        raise ValueError(f"{name} is a {class_name}, and what is measured here is a {' or a '.join(own)}.")
+    return own.get(class_name, ClassConditionalPipeline).from_pretrained(name, **options)
 
 
 def measured_gan(config: EvaluateConfig, evaluator: Evaluator, generate: Generation) -> dict:
