@@ -4,7 +4,6 @@ import json
 import logging
 import pickle
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -15,7 +14,7 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from diffusers_ext.hub.atomic import beside, remove_leftovers, written_beside
+from diffusers_ext.hub.atomic import beside, remove, remove_leftovers, written_beside
 from diffusers_ext.training.ema import trained_state
 from diffusers_ext.training.posthoc_ema import FOLDER as SNAPSHOTS
 
@@ -87,7 +86,8 @@ class Checkpoints:
                 (folder / STATE_FILE).write_text(json.dumps({**state, "step": step, "identity": self.identity}))
                 self.accelerator.wait_for_everyone()
             for old in self.saved()[: -self.total_limit] if self.total_limit else []:
-                shutil.rmtree(old)
+                old.rename(beside(old))  # no longer a checkpoint, should the process be killed before all is gone
+                remove(beside(old))
         self.accelerator.wait_for_everyone()
 
     def saved(self) -> list[Path]:

@@ -495,6 +495,16 @@ def test_a_restoration_starts_from_the_first_guess(tmp_path):
     assert (restored - pipeline_inputs("inpainting", corruption)["image"]).abs().max() > 0.2
 
 
+def test_an_old_checkpoint_is_whole_or_gone(tmp_path, monkeypatch):
+    def killed(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("diffusers_ext.training.checkpoints.remove", killed)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path, checkpointing_steps=1, checkpoints_total_limit=1)
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
+
+
 # Refusals
 
 
