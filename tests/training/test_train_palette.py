@@ -1,5 +1,6 @@
 import itertools
 import json
+import pathlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,7 @@ from diffusers_ext.training.train_palette import (
     restoration_loss,
 )
 from diffusers_ext.training.trainer import Trainer
+from tests.hub.hub_server import card_errors
 from tests.training.runs import tensors
 
 
@@ -503,6 +505,16 @@ def test_an_old_checkpoint_is_whole_or_gone(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path, checkpointing_steps=1, checkpoints_total_limit=1)
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
+
+
+def test_the_card_names_no_folder_of_this_machine_as_a_repository(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(pathlib.Path(OPTIONS["train_data_dir"]).parent))
+    trained(tmp_path / "base", train_data_dir="~/photographs")
+    options = {"unet": {}, "pretrained_model_name_or_path": str(tmp_path / "base")}
+    trained(tmp_path / "tuned", train_data_dir="~/photographs", **options)
+    for name in ("base", "tuned"):
+        card = (tmp_path / name / "README.md").read_text()
+        assert card_errors(card) == [] and "`photographs`, split `train`" in card
 
 
 # Refusals
