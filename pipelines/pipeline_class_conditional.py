@@ -315,8 +315,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
         for name in given:
             if not accepts(self.scheduler.set_timesteps, name):
                 raise ValueError(f"`{name}` cannot be given, for {scheduler} makes its own.")
-        if not 0 <= eta <= 1:
-            raise ValueError(f"`eta` must be between 0 (DDIM) and 1 (DDPM), but is {eta}.")
+        if not isinstance(eta, (int, float, np.number)) or not 0 <= eta <= 1:
+            raise ValueError(f"`eta` must be between 0 (DDIM) and 1 (DDPM), but is {eta!r}.")
         if eta != 0 and not accepts(self.scheduler.step, "eta"):
             raise ValueError(f"`eta` must be 0, for {scheduler} does not know it, but is {eta}.")
 

@@ -40,7 +40,11 @@ def to_tensor(name: str, image: ImageInput) -> torch.Tensor:
         raise ValueError(f"`{name}` must be a PIL image, an array or a tensor, but is a {type(image).__name__}.")
     shape = tuple(image.shape)
     if isinstance(image, np.ndarray):
-        image = torch.from_numpy(np.array(image.transpose(2, 0, 1) if image.ndim == 3 else image))
+        if image.dtype.kind not in "biuf":
+            raise ValueError(f"`{name}` must hold floats from 0 to 1 or bytes, but holds {image.dtype}.")
+        # torch knows no other order of bytes than that of the machine
+        native = image.dtype.newbyteorder("=")
+        image = torch.from_numpy(np.array(image.transpose(2, 0, 1) if image.ndim == 3 else image, dtype=native))
     if image.ndim == 2:
         image = image[None]
     if image.ndim != 3 or 0 in shape:
@@ -53,7 +57,7 @@ def to_tensor(name: str, image: ImageInput) -> torch.Tensor:
     image = image.float()
     low, high = image.aminmax()
     if not (low >= 0 and high <= 1):  # so that NaN is refused too
-        raise ValueError(f"`{name}` must hold values from 0 to 1, but they go from {low:.3g} to {high:.3g}.")
+        raise ValueError(f"`{name}` must hold values from 0 to 1, but they go from {low:.8g} to {high:.8g}.")
     return image
 
 

@@ -103,7 +103,11 @@ def to_tensor(name: str, image: ImageInput) -> torch.Tensor:
         raise ValueError(f"`{name}` must be a PIL image, an array or a tensor, but is a {type(image).__name__}.")
     shape = tuple(image.shape)
     if isinstance(image, np.ndarray):
-        image = torch.from_numpy(np.array(image.transpose(2, 0, 1) if image.ndim == 3 else image))
+        if image.dtype.kind not in "biuf":
+            raise ValueError(f"`{name}` must hold floats from 0 to 1 or bytes, but holds {image.dtype}.")
+        # torch knows no other order of bytes than that of the machine
+        native = image.dtype.newbyteorder("=")
+        image = torch.from_numpy(np.array(image.transpose(2, 0, 1) if image.ndim == 3 else image, dtype=native))
     if image.ndim == 2:
         image = image[None]
     if image.ndim != 3 or 0 in shape:
@@ -116,7 +120,7 @@ def to_tensor(name: str, image: ImageInput) -> torch.Tensor:
     image = image.float()
     low, high = image.aminmax()
     if not (low >= 0 and high <= 1):  # so that NaN is refused too
-        raise ValueError(f"`{name}` must hold values from 0 to 1, but they go from {low:.3g} to {high:.3g}.")
+        raise ValueError(f"`{name}` must hold values from 0 to 1, but they go from {low:.8g} to {high:.8g}.")
     return image
 
 
@@ -360,6 +364,8 @@ class PalettePipeline(DiffusionPipeline):
         tasks = self.config.tasks
         if task is None:
             task = self._infer_task(images, mask_image, padding, sizes)
+        if not isinstance(task, str):
+            raise ValueError(f"`task` must be one name, such as 'inpainting', but is {task!r}.")
         if tasks is None and not all(part in TASKS for part in task.split("+")):
             raise ValueError(f"There is no task {task!r}: `task` must be one of {', '.join(TASKS)}.")
         if tasks is not None and task not in tasks:
@@ -436,6 +442,8 @@ class PalettePipeline(DiffusionPipeline):
         if one_per_image and num_images == 1 and all(map(is_box, mask_image)):
             one_per_image = False
         masks = list(mask_image) if one_per_image else [mask_image]
+        if isinstance(mask_image, (list, tuple)) and not mask_image:
+            raise ValueError("`mask_image` is empty: pass a mask, or a box (left, top, right, bottom).")
         if len(masks) not in (1, num_images):
             raise ValueError(f"`mask_image` must be one mask or {num_images}, one per image, but is {len(masks)}.")
         masks = [self._read_mask(mask, height, width) for mask in masks]
@@ -457,8 +465,11 @@ class PalettePipeline(DiffusionPipeline):
                 unknown[:, top:bottom, left:right] = True
             return unknown
 
+        mask = to_tensor("mask_image", mask)
+        if mask.max() == torch.tensor(1.0) / 255:
+            mask = mask * 255  # bytes that are 0 and 1, as those of segmentations, instead of 0 and 255
         # what is transparent in a drawing of the mask was not painted
-        mask = fit_channels("mask_image", to_tensor("mask_image", mask), 1, background=0.0)
+        mask = fit_channels("mask_image", mask, 1, background=0.0)
         if mask.shape[1:] != (height, width):
             raise ValueError(
                 f"`mask_image` must have the size of the image, {width} x {height} pixels, but has {mask.shape[2]} x "
@@ -592,6 +603,10 @@ class PalettePipeline(DiffusionPipeline):
             raise ValueError(
                 f"`strength` must be 1, for images of {self._conditioning_channels} channels cannot be a start for "
                 f"those of {self.config.image_channels}."
+            )
+        if strength < 1 and not hasattr(self.scheduler, "add_noise") and not hasattr(self.scheduler, "scale_noise"):
+            raise ValueError(
+                f"`strength` must be 1, for {type(self.scheduler).__name__} cannot add the noise of a later timestep."
             )
         self._check_size(*shape[2:], tile_size, tile_overlap, tile_batch_size)
         if latents is not None and tuple(latents.shape) != shape:
@@ -895,9 +910,9 @@ class PalettePipeline(DiffusionPipeline):
                 `scale_factor` or `height` and `width` super-resolution, a gray image colorization if the network does
                 that, and otherwise the one task that is left. Colorization makes images gray by itself.
             mask_image (like `image`, or boxes, *optional*):
-                White, 1 or `True` where pixels are to be made, of the size of the image; or a box `(left, top, right,
-                bottom)` of pixels, right and bottom excluded; or a list with one mask, box or list of boxes for each
-                image. A list of boxes for a single image are all in it.
+                White, 1 or `True` where pixels are to be made, of the size of the image (1 is white also in bytes that
+                are all 0 or 1); or a box `(left, top, right, bottom)` of pixels, right and bottom excluded; or a list
+                with one mask, box or list of boxes for each image. A list of boxes for a single image are all in it.
             padding (`tuple[int, int, int, int]`, *optional*):
                 How many pixels to add at the left, top, right and bottom.
             scale_factor (`float`, *optional*, defaults to `default_scale_factor` of the pipeline):

@@ -2,16 +2,19 @@
 
 import json
 import logging
+import pickle
 import re
-import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from diffusers_ext.hub.atomic import beside, remove_leftovers, written_beside
+from diffusers_ext.hub.atomic import beside, remove, remove_leftovers, written_beside
 from diffusers_ext.training.ema import trained_state
 from diffusers_ext.training.posthoc_ema import FOLDER as SNAPSHOTS
 
@@ -19,6 +22,18 @@ from diffusers_ext.training.posthoc_ema import FOLDER as SNAPSHOTS
 logger = logging.getLogger(__name__)
 
 STATE_FILE = "training_state.json"
+
+# What reading a checkpoint raises of which files are missing, cut off or of something else.
+_READ_ERRORS = (
+    OSError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    SafetensorError,
+    pickle.UnpicklingError,
+)
 
 
 class Checkpoints:
@@ -71,13 +86,14 @@ class Checkpoints:
                 (folder / STATE_FILE).write_text(json.dumps({**state, "step": step, "identity": self.identity}))
                 self.accelerator.wait_for_everyone()
             for old in self.saved()[: -self.total_limit] if self.total_limit else []:
-                shutil.rmtree(old)
+                old.rename(beside(old))  # no longer a checkpoint, should the process be killed before all is gone
+                remove(beside(old))
         self.accelerator.wait_for_everyone()
 
     def saved(self) -> list[Path]:
         """The whole checkpoints, oldest first."""
         found = [path for path in self.output_dir.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
-        return sorted(found, key=_step)
+        return sorted(filter(Path.is_dir, found), key=_step)
 
     def find(self, name: str) -> Path | None:
         """The checkpoint that `--resume_from_checkpoint` means; `None` for `latest` when there is none yet.
@@ -98,19 +114,22 @@ class Checkpoints:
         """Restore everything from a checkpoint, and return the state that `save` was given with the `step`.
 
         Raises:
-            ValueError: if the checkpoint is of another architecture or data set.
+            ValueError: if the checkpoint is of another architecture or data set, or damaged.
         """
-        state = json.loads((path / STATE_FILE).read_text())
-        difference = first_difference(state["identity"], self.identity)
+        with _damage_named(path):
+            state = json.loads((path / STATE_FILE).read_text())
+            identity = state["identity"]
+        difference = first_difference(identity, self.identity)
         if difference is not None:
             where, there, here = difference
             raise ValueError(
                 f"{path} can't be resumed by this run, because {where} is {there} there and {here} here; give the "
                 "options it was started with, or another --output_dir."
             )
-        self.accelerator.load_state(str(path))
-        for name, kept in self.states.items():
-            kept.load_state_dict(load_file(path / f"{name}.safetensors"))
+        with _damage_named(path):
+            self.accelerator.load_state(str(path))
+            for name, kept in self.states.items():
+                kept.load_state_dict(load_file(path / f"{name}.safetensors"))
         return state
 
     def set_aside(self, after: int | None = None) -> None:
@@ -148,6 +167,18 @@ class Checkpoints:
                 saved = load_file(Path(input_dir) / f"{name}.safetensors")
                 network.load_state_dict({**network.state_dict(), **saved})
         models.clear()
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Says which checkpoint it is that can't be read."""
+    try:
+        yield
+    except _READ_ERRORS as error:
+        raise ValueError(
+            f"{path} can't be read ({type(error).__name__}: {' '.join(str(error).split())}); if it is damaged, move "
+            "it away, and --resume_from_checkpoint latest takes the one before."
+        ) from error
 
 
 def _step(path: Path) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import yaml
+from huggingface_hub.utils import HFValidationError, validate_repo_id
 from transformers.hf_argparser import HfArgumentParser
 
 from diffusers_ext.data import ImageDataset, load_image_dataset
@@ -244,6 +245,10 @@ class TrainingConfig(DataConfig, EvaluationConfig):
             f"--posthoc_ema_stds must be different numbers between 0 and {LARGEST_STD:.4f}, not {lengths}",
         )
 
+        if self.push_to_hub:
+            name = self.hub_model_id or Path(self.output_dir).name
+            self.require(is_repo_id(name), f"--hub_model_id must be user/name, not {name!r}: letters, digits, '-._'")
+
     @property
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
@@ -279,6 +284,15 @@ class ValidationConfig(TrainingConfig):
         if same_classes and dataset.id2label != trained_on.id2label:
             raise ValueError(f"The splits {self.dataset_split} and {self.validation_split} differ in their classes.")
         return dataset
+
+
+def is_repo_id(name: str) -> bool:
+    """Whether a repository of the Hub can have this name, `user/name` or `name`."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
 
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)

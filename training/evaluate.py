@@ -15,8 +15,10 @@ import math
 import sys
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import diffusers
+import torch
 from accelerate import Accelerator, PartialState
 from diffusers import ConfigMixin, DiffusionPipeline, SchedulerMixin
 from tqdm.auto import tqdm
@@ -26,6 +28,7 @@ from diffusers_ext.data import ImageDataset
 from diffusers_ext.data.loading import check_resolution
 from diffusers_ext.hub.atomic import write_text_atomically
 from diffusers_ext.metrics import FeatureOutput, compute_metrics, load_feature_extractor
+from diffusers_ext.metrics.compute import check_measurable
 from diffusers_ext.metrics.likelihood import LIKELIHOODS, likelihood_rows
 from diffusers_ext.pipelines import ClassConditionalPipeline, GANPipeline, PalettePipeline
 from diffusers_ext.training.command import one_sentence, set_up_logging
@@ -59,7 +62,7 @@ class Evaluator:
         dataset (`ImageDataset`): the real images.
 
     Raises:
-        ValueError, OSError: if there is no such feature extractor.
+        ValueError, OSError: if there is no such feature extractor, or it is of no use for such and so many images.
     """
 
     def __init__(self, config, dataset: ImageDataset):
@@ -67,6 +70,9 @@ class Evaluator:
         self.extractor = None
         if config.feature_extractor is not None:
             self.extractor = load_feature_extractor(config.feature_extractor, device=PartialState().device)
+            blank = torch.zeros(1, dataset.channels, *dataset.resolution, dtype=torch.uint8)
+            count = config.num_evaluation_samples
+            check_measurable(self.extractor, blank, config.metrics, dataset.num_examples, count)
         self._real = None
 
     def __call__(self, generate: Generation, num_inference_steps: int | None = None) -> list[dict]:
@@ -197,6 +203,10 @@ class EvaluateConfig(RestorationConfig, SamplingConfig):
         self.require(not (self.likelihoods and self.tasks), "--likelihoods are not for the pipelines of --tasks")
         if self.tasks and self.output_file is None:
             self.output_file = "outputs/restoration.json"
+        if self.output_file is not None:
+            file = Path(self.output_file)
+            taken = file.suffix in (".md", ".png") if self.tasks else False  # by what lies beside it
+            self.require(not file.is_dir() and not taken, f"--output_file must be a JSON file, not {self.output_file}")
 
 
 def sample_rows(
@@ -253,13 +263,20 @@ def measured_likelihoods(config: EvaluateConfig, dataset: ImageDataset, generate
 
 
 def load_pipeline(config: EvaluateConfig) -> DiffusionPipeline:
-    """The pipeline to measure, of the class that its folder names, or the one that the options ask for."""
+    """The pipeline to measure, of the class that its folder names; those of diffusers are class-conditional here.
+
+    Raises:
+        ValueError: if it is none that can be measured, or the options are for another.
+    """
     name, options = config.pretrained_model_name_or_path, {"cache_dir": config.cache_dir}
-    if config.tasks:
-        return PalettePipeline.from_pretrained(name, **options)
     class_name = DiffusionPipeline.load_config(name, **options)["_class_name"]
-    is_gan = (class_name[-1] if isinstance(class_name, list) else class_name) == "GANPipeline"
-    return (GANPipeline if is_gan else ClassConditionalPipeline).from_pretrained(name, **options)
+    class_name = class_name[-1] if isinstance(class_name, list) else class_name
+    if (class_name == "PalettePipeline") != bool(config.tasks):
+        raise ValueError(f"--tasks are for a PalettePipeline, which needs them, and {name} is a {class_name}.")
+    own = {cls.__name__: cls for cls in (PalettePipeline, GANPipeline, ClassConditionalPipeline)}
+    if class_name not in own and hasattr(diffusers_ext, class_name):
+        raise ValueError(f"{name} is a {class_name}, and what is measured here is a {' or a '.join(own)}.")
+    return own.get(class_name, ClassConditionalPipeline).from_pretrained(name, **options)
 
 
 def measured_gan(config: EvaluateConfig, evaluator: Evaluator, generate: Generation) -> dict:

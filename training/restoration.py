@@ -1,7 +1,9 @@
 """Restoration tasks, for training and measures: which there are, what they do to batches, how well they are undone."""
 
+import inspect
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -19,8 +21,10 @@ from diffusers_ext.data.transforms import to_pixel_values
 from diffusers_ext.hub.atomic import write_text_atomically
 from diffusers_ext.hub.card import markdown_table
 from diffusers_ext.metrics import METRICS, load_feature_extractor
+from diffusers_ext.metrics.compute import check_measurable
 from diffusers_ext.metrics.perceptual import as_uint8
 from diffusers_ext.metrics.restoration import RESTORATION_METRICS
+from diffusers_ext.pipelines import PalettePipeline
 from diffusers_ext.training.configuration import DataConfig, EvaluationConfig, JSONObject, option
 from diffusers_ext.training.draws import Draw
 from diffusers_ext.training.fills import FILLS, load_fill, visible
@@ -31,6 +35,12 @@ from diffusers_ext.training.results import card_row, save_image
 
 
 TRANSLATION = "translation"  # the one task that is no corruption: its inputs come with the images
+# Arguments of a pipeline's call that a task, other options or this evaluation decide.
+_GIVEN = {
+    *("self", "image", "task", "mask_image", "padding", "scale_factor", "height", "width", "class_labels"),
+    *("num_images_per_input", "num_inference_steps", "timesteps", "sigmas", "guidance_scale", "generator", "latents"),
+    *("output_type", "return_dict", "callback_on_step_end", "callback_on_step_end_tensor_inputs"),
+}
 PANEL_IMAGES = 4
 PANEL_COLUMNS = ("input", "output", "truth")
 
@@ -77,6 +87,12 @@ class RestorationConfig(DataConfig, EvaluationConfig):
         )
         unknown = ", ".join(sorted(set(self.call_options) - set(self.tasks)))
         self.require(not unknown, f"--call_options are for {', '.join(self.tasks)}, not for {unknown}")
+        for name in ("task_options", "call_options"):
+            for task, options in getattr(self, name).items():
+                self.require(isinstance(options, dict), f"--{name} of {task} must be a mapping, not {options!r}")
+        known = [name for name in inspect.signature(PalettePipeline.__call__).parameters if name not in _GIVEN]
+        unknown = ", ".join(sorted({name for options in self.call_options.values() for name in options} - set(known)))
+        self.require(not unknown, f"--call_options must be among {', '.join(known)}, not {unknown}")
         metrics = self.metrics or ()
         needy = [name for name in metrics if name in (*METRICS, "perceptual_distance", "deep_feature_distance")]
         self.require(not needy or self.feature_extractor, f"--metrics {' '.join(needy)} needs --feature_extractor")
@@ -166,6 +182,9 @@ class RestorationEvaluator:
         self.extractor = None
         if config.feature_extractor is not None:
             self.extractor = load_feature_extractor(config.feature_extractor, device=state.device)
+            blank = torch.zeros(1, dataset.channels, *dataset.resolution, dtype=torch.uint8)
+            count = min(config.num_evaluation_samples, dataset.num_examples or math.inf)
+            check_measurable(self.extractor, blank, config.metrics, count, count)
         self._measure = PairedMeasures(config.metrics, dataset, self.extractor)
         self.guess = load_fill(config.first_guess, dataset.channels)
 

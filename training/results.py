@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -106,8 +107,8 @@ class Results:
     def _write_card(self, pipeline_class: str, rows: list[dict]) -> None:
         config, dataset = self.config, self.recipe.dataset
         source = config.dataset_name or config.train_data_dir
-        is_local = Path(source).exists() or config.dataset_name == "digits"
-        name = Path(source).name if is_local else source
+        is_local = config.dataset_name in (None, "digits") or Path(source).expanduser().exists()
+        name = Path(os.path.abspath(source)).name if is_local else source
         count = "streamed" if dataset.num_examples is None else f"{dataset.num_examples} images"
         count += f" ({dataset.num_skipped} unreadable ones left out)" if dataset.num_skipped else ""
         height, width = config.size
@@ -116,6 +117,10 @@ class Results:
             "dataset": f"`{name}`, split `{config.dataset_split}`: {count}, {height}x{width}x{config.channels}.",
             "dataset_id": None if is_local else source,
         }
+        description = {**data, **self.recipe.describe()}
+        base_model = description.get("base_model")
+        if base_model is not None and Path(base_model).exists():  # the Hub refuses a card that names a folder
+            description["base_model"] = None
         write_model_card(
             self.output_dir,
             title=(config.hub_model_id or self.output_dir.name).split("/")[-1],
@@ -126,7 +131,7 @@ class Results:
             metrics=[card_row(row) for row in rows],
             measures=sorted({name for row in rows for name, value in row.items() if _is_measure(name, value)}),
             id2label=dataset.id2label,
-            **{**data, **self.recipe.describe()},
+            **description,
         )
 
 

@@ -1,6 +1,7 @@
 """How well images are translated: next to the truth where images are paired, else as a set; and what it looks like."""
 
 import itertools
+import math
 from collections.abc import Iterator
 
 import torch
@@ -12,6 +13,7 @@ from diffusers_ext.data import ImageDataset
 from diffusers_ext.data.transforms import to_pixel_values
 from diffusers_ext.data.unpaired import UnpairedImageDataset
 from diffusers_ext.metrics import compute_metrics, load_feature_extractor
+from diffusers_ext.metrics.compute import check_measurable
 from diffusers_ext.metrics.perceptual import as_uint8
 from diffusers_ext.training.generation import Generation, gather_features
 from diffusers_ext.training.grids import sample_grid
@@ -55,7 +57,15 @@ class TranslationEvaluator:
         self.extractor = None
         if config.feature_extractor is not None:
             self.extractor = load_feature_extractor(config.feature_extractor, device=PartialState().device)
+            blank = torch.zeros(1, dataset.channels, *dataset.resolution, dtype=torch.uint8)
+            sizes = [part.num_examples or math.inf for part in self._domains()]
+            count = min(config.num_evaluation_samples, *sizes)
+            check_measurable(self.extractor, blank, config.metrics, count, count)
         self.measure = PairedMeasures(config.metrics, dataset, self.extractor) if self.is_paired else None
+
+    def _domains(self) -> list[ImageDataset]:
+        """The data sets that images come from."""
+        return [self.dataset] if self.is_paired else [self.dataset.source, self.dataset.target]
 
     def __call__(self, generate: Generation) -> list[dict]:
         """Measure a pipeline: a row per direction; none where nothing is asked for."""

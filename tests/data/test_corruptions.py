@@ -355,6 +355,14 @@ def test_impossible_tasks(tasks, options, message):
         ("deblurring", {"kernels": []}, "kernels must be of gaussian, motion"),
         ("deblurring", {"sigma": 0}, "sigma must be .* from 0.01 on"),
         ("deblurring", {"length": (3, 1)}, "length must be"),
+        ("deblurring", {"sigma": float("inf")}, "sigma must be .* from 0.01 on, not inf"),
+        ("deblurring", {"kernels": 3}, "kernels must be a name or several, not 3"),
+        ("super_resolution", {"factor": "4"}, "factor must be a number, not '4'"),
+        ("super_resolution", {"factor": [2, 4]}, r"factor must be a number, not \[2, 4\]"),
+        ("uncropping", {"area": "0.5"}, "area must be a number, not '0.5'"),
+        ("uncropping", {"sides": 3}, "sides must be a name or several, not 3"),
+        ("jpeg_restoration", {"quality_scale": "10"}, "quality_scale must be a number, not '10'"),
+        ("inpainting", {"stroke_probability": [0, 1]}, r"stroke_probability must be a number, not \[0, 1\]"),
     ],
 )
 def test_impossible_options(task, options, message):

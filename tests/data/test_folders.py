@@ -137,6 +137,33 @@ def test_metadata_cannot_point_outside(tmp_path, name):
         load(tmp_path)
 
 
+def test_metadata_files_of_different_columns(tmp_path):
+    write_images(tmp_path, "a/1.png", "b/2.png")
+    write_metadata(tmp_path / "a" / "metadata.jsonl", [{"file_name": "1.png"}])
+    write_metadata(tmp_path / "b" / "metadata.jsonl", [{"file_name": "2.png", "label": "x"}])
+    rows = load_image_folder(str(tmp_path), list_files(str(tmp_path)))["train"]
+    assert list(rows["label"]) == [None, "x"]
+    write_metadata(tmp_path / "a" / "metadata.jsonl", [{"file_name": "1.png", "label": 1}])
+    with pytest.raises(ValueError, match="the metadata files of .* differ in the types of a column"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("name", [b"7", b"caf\xe9.png"])
+def test_metadata_with_file_names_that_are_no_text(tmp_path, name):
+    write_images(tmp_path, "a.png")
+    (tmp_path / "metadata.csv").write_bytes(b"file_name,label\n" + name + b",x\n")
+    with pytest.raises(ValueError, match="'metadata.csv' names .*: file names must be text"):
+        load(tmp_path)
+
+
+def test_links_around_themselves_are_not_followed(tmp_path):
+    write_images(tmp_path / "set", "a/1.png", "b/2.png")
+    write_images(tmp_path / "elsewhere", "3.png")
+    (tmp_path / "set" / "a" / "loop").symlink_to(tmp_path / "set")
+    (tmp_path / "set" / "c").symlink_to(tmp_path / "elsewhere")
+    assert load(tmp_path / "set") == {"train": {"a/1.png": "a", "b/2.png": "b", "c/3.png": "c"}}
+
+
 def test_metadata_without_file_names_or_broken(tmp_path):
     write_images(tmp_path, "a.png")
     write_metadata(tmp_path / "metadata.csv", [{"name": "a.png", "label": 1}])

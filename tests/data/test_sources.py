@@ -143,10 +143,12 @@ def labelled(tmp_path: Path, feature, values: list, **arguments):
 
 
 def test_rows_without_label_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="2 of 2 rows have no label in column 'label' .null or -1, first in row 0"):
+    with pytest.raises(ValueError, match="2 of 2 rows have no label in column 'label' .null, empty or -1, first"):
         labelled(tmp_path, ClassLabel(names=["a"]), [-1, -1])
     with pytest.raises(ValueError, match="1 of 2 rows have no label .* first in row 1"):
         labelled(tmp_path, Value("string"), ["a", None])
+    with pytest.raises(ValueError, match="1 of 2 rows have no label .* first in row 0"):
+        labelled(tmp_path, Value("string"), ["", "a"])
     assert labelled(tmp_path, Value("string"), ["a", None], label_column="none").num_examples == 2
 
 
@@ -181,6 +183,11 @@ def test_a_broken_data_file_is_named(tmp_path):
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "train.parquet").write_bytes(b"no parquet")
     with pytest.raises(ValueError, match="the data set '.*set' cannot be loaded"):
+        load_parquet(tmp_path / "set")
+    labelled(tmp_path, Value("int64"), [0, 1])
+    whole = (tmp_path / "set" / "train.parquet").read_bytes()
+    (tmp_path / "set" / "train-1.parquet").write_bytes(whole[:-100])
+    with pytest.raises(ValueError, match="the data set '.*set' cannot be loaded: .*[Pp]arquet"):
         load_parquet(tmp_path / "set")
 
 

@@ -358,6 +358,9 @@ def card_errors(card: str) -> list[str]:
         for key in ("tags", "datasets")
         if not all(isinstance(entry, str) for entry in metadata.get(key, []))
     ]
+    for name in [*metadata.get("datasets", []), metadata.get("base_model")]:
+        if isinstance(name, str) and not re.fullmatch(r"([\w-][\w.-]*/)?[\w-][\w.-]*", name):
+            errors.append(f"{name} is no repository")
     for model in metadata.get("model-index", []):
         if not isinstance(model.get("name"), str):
             errors.append("model-index: a model has no name")

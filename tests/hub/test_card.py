@@ -55,6 +55,10 @@ def test_the_body_tells_the_whole_story():
     assert "secret" not in card and "hf_AbCd" not in card and "--hub_token hf_***" in card
 
 
+def test_the_task_of_a_pipeline_is_known():
+    assert "pipeline_tag: image-to-image" in model_card(title="x", pipeline_class="PalettePipeline", address="a/x")
+
+
 def test_what_is_not_given_is_left_out():
     card = model_card(title="Digits", pipeline_class="ClassConditionalPipeline", address="user/digits")
     assert card_errors(card) == []

@@ -15,6 +15,7 @@ from diffusers_ext.metrics import (
     prdc,
     precision_recall,
 )
+from diffusers_ext.metrics.compute import FEWEST_IMAGES, check_measurable
 
 
 def output(count: int, seed: int, classes: int | None = 3) -> FeatureOutput:
@@ -144,6 +145,17 @@ def test_accuracy_matches_classes_by_name():
 def test_what_cannot_be_computed_is_refused(metrics, kwargs, message):
     with pytest.raises(ValueError, match=message):
         compute_metrics(output(60, 0), output(50, 1), metrics, **kwargs)
+
+
+@pytest.mark.parametrize("metric", FEWEST_IMAGES)
+def test_the_fewest_images_are_enough_and_fewer_are_refused(metric):
+    fewest, image = FEWEST_IMAGES[metric], torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
+    check_measurable(NAMED, image, [metric], fewest, fewest)
+    compute_metrics(output(fewest, 0), output(fewest, 1), [metric])
+    with pytest.raises(ValueError, match=f"{metric} needs at least {fewest} generated images, not {fewest - 1}"):
+        check_measurable(NAMED, image, [metric], None, fewest - 1)
+    with pytest.raises(ValueError):
+        compute_metrics(output(fewest, 0), output(fewest - 1, 1), [metric])
 
 
 @pytest.mark.parametrize("metric", ["is", "accuracy"])

@@ -613,6 +613,7 @@ class TestComponents:
         ({"guidance_scale": True}, "guidance_scale"),
         ({"class_labels": None, "guidance_scale": 2.0}, "class_labels"),
         ({"eta": 1.5}, "eta"),
+        ({"eta": "0.5"}, "eta"),
         ({"height": 9}, "height.*multiple of 2"),
         ({"width": 0}, "width"),
         ({"latents": torch.zeros(1, 3, 8, 8)}, r"\(2, 3, 8, 8\)"),

@@ -16,6 +16,7 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     FlowMatchHeunDiscreteScheduler,
     HeunDiscreteScheduler,
+    IPNDMScheduler,
     LayerSkipConfig,
     PNDMScheduler,
     UNet2DModel,
@@ -430,6 +431,10 @@ class TestStrength:
         torch.testing.assert_close(images, (sample / 2 + 0.5).clamp(0, 1), rtol=0, atol=1e-5)
         assert pipe.num_timesteps == 3
 
+    def test_needs_a_scheduler_that_adds_noise(self):
+        with pytest.raises(ValueError, match="`strength` must be 1, for IPNDMScheduler"):
+            draw(make_pipeline(scheduler=IPNDMScheduler()), strength=0.5)
+
     def test_a_little_strength_changes_a_little(self):
         # a network that predicts no noise: each step gives back what it gets, but for its scale
         pipe = make_pipeline(scheduler=FlowMatchEulerDiscreteScheduler())
@@ -682,6 +687,9 @@ class TestKnownPixels:
             drawing,
             array,
             array.astype(bool),
+            array.astype(np.uint8),
+            Image.fromarray(array.astype(np.uint8)),
+            array.astype(">f4"),
             array[:, :, None],
             torch.from_numpy(array),
             torch.from_numpy(array)[None, None],
@@ -724,6 +732,7 @@ class TestKnownPixels:
             ({"mask_image": [(0, 0, 4, 8), (0, 0, 4)]}, "`mask_image`"),
             ({"mask_image": [[(0, 0, 4)]]}, "left, top, right, bottom"),
             ({"mask_image": "mask.png"}, "str"),
+            ({"mask_image": []}, "empty"),
             ({"mask_image": np.full((8, 8), 2.0)}, "from 0 to 1"),
             ({"padding": (0, 0, 0, 0)}, "padding"),
             ({"padding": (-2, 0, 4, 0)}, "padding"),
@@ -851,6 +860,10 @@ class TestPanorama:
         ({"image": -make_images(1)}, "from 0 to 1"),
         ({"image": make_images(1) * math.nan}, "from 0 to 1"),
         ({"image": np.zeros((8, 8, 3), dtype=int)}, "int64"),
+        ({"image": np.zeros((8, 8, 3), dtype=object)}, "object"),
+        ({"image": np.full((8, 8, 3), 1.0000001, dtype=np.float32)}, "1.0000001"),
+        ({"task": 3}, "`task` must be one name"),
+        ({"task": ["inpainting"]}, "`task` must be one name"),
         ({"image": Image.new("F", (8, 8))}, "float picture"),
         ({"image": make_images(1, 9, 8)}, "height.*multiple of 2.*9"),
         ({"image": make_images(1, 9, 17), "tile_size": 16}, "height"),

@@ -55,6 +55,8 @@ def test_what_is_written_down_reads_back(written):
         ("learning_rate: -1", "--learning_rate must be positive, not -1.0"),
         ("train_batch_size: 1.5", "invalid int value: '1.5'"),
         ("resolution: [1, 2, 3]", "one number, or height and width"),
+        ("push_to_hub: true\nhub_model_id: a/b/c", "--hub_model_id must be user/name, not 'a/b/c'"),
+        ("push_to_hub: true\noutput_dir: outputs/my model", "--hub_model_id must be user/name, not 'my model'"),
         ("mixed_precision: fp8", "invalid choice: 'fp8'"),
         ("- a\n- b", "must hold options as `name: value` lines"),
         ("a: [", "expected the node content"),

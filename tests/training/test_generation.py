@@ -65,6 +65,21 @@ def test_evaluation_says_what_it_lacks(tmp_path, capsys, missing):
     assert stop.value.code == 2 and missing in message and "is required" in message
 
 
+@pytest.mark.parametrize(
+    ("class_name", "options", "sentence"),
+    [
+        ("CascadePipeline", [], "is a CascadePipeline, and what is measured here is"),
+        ("PalettePipeline", [], "--tasks are for a PalettePipeline, which needs them"),
+        ("ClassConditionalPipeline", ["--tasks", "inpainting"], "is a ClassConditionalPipeline"),
+    ],
+)
+def test_pipelines_of_another_kind_are_refused(tmp_path, capsys, class_name, options, sentence):
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": ["pipeline_x", class_name]}))
+    with pytest.raises(SystemExit) as stop:
+        main([f"--pretrained_model_name_or_path={tmp_path}", *EVALUATION, *options])
+    assert stop.value.code == 2 and sentence in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_grids_take_any_channels_and_long_names(channels):
     images = torch.zeros(10, channels, 8, 12, dtype=torch.uint8)

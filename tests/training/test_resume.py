@@ -1,6 +1,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import time
 
@@ -147,6 +148,17 @@ def test_resuming_something_else_is_refused_in_one_sentence(uninterrupted, tmp_p
     error = (tmp_path / "log").read_text()
     assert sentence in error and "Traceback" not in error
     assert sorted(path.name for path in uninterrupted.rglob("*")) == before
+
+
+@pytest.mark.parametrize("file", ["training_state.json", "unet.safetensors", "optimizer.bin"])
+def test_a_damaged_checkpoint_is_named_in_one_sentence(uninterrupted, tmp_path, file):
+    damaged = tmp_path / "run" / "checkpoint-12"
+    shutil.copytree(uninterrupted / "checkpoint-12", damaged)
+    (damaged / file).write_bytes((damaged / file).read_bytes()[:100])
+    command = arguments(tmp_path / "run", resume_from_checkpoint="latest")
+    assert finish(command, tmp_path / "log") == 2
+    error = (tmp_path / "log").read_text()
+    assert f"{damaged} can't be read" in error and "Traceback" not in error
 
 
 def test_resuming_an_older_checkpoint_moves_the_newer_ones_aside(tmp_path):

@@ -1,5 +1,6 @@
 import itertools
 import json
+import pathlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,7 @@ from diffusers_ext.training.train_palette import (
     restoration_loss,
 )
 from diffusers_ext.training.trainer import Trainer
+from tests.hub.hub_server import card_errors
 from tests.training.runs import tensors
 
 
@@ -514,6 +516,26 @@ def test_a_restoration_starts_from_the_first_guess(tmp_path):
     assert (restored - pipeline_inputs("inpainting", corruption)["image"]).abs().max() > 0.2
 
 
+def test_an_old_checkpoint_is_whole_or_gone(tmp_path, monkeypatch):
+    def killed(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("diffusers_ext.training.checkpoints.remove", killed)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path, checkpointing_steps=1, checkpoints_total_limit=1)
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
+
+
+def test_the_card_names_no_folder_of_this_machine_as_a_repository(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(pathlib.Path(OPTIONS["train_data_dir"]).parent))
+    trained(tmp_path / "base", train_data_dir="~/photographs")
+    options = {"unet": {}, "pretrained_model_name_or_path": str(tmp_path / "base")}
+    trained(tmp_path / "tuned", train_data_dir="~/photographs", **options)
+    for name in ("base", "tuned"):
+        card = (tmp_path / name / "README.md").read_text()
+        assert card_errors(card) == [] and "`photographs`, split `train`" in card
+
+
 # Refusals
 
 
@@ -528,6 +550,12 @@ def test_a_restoration_starts_from_the_first_guess(tmp_path):
         ({"task_options": {"inpainting": {"area": 2}}}, "area must be"),
         ({"task_options": {"denoising": {}}}, "there are options for denoising"),
         ({"call_options": {"denoising": {}}}, "--call_options are for inpainting, not for denoising"),
+        ({"call_options": {"inpainting": 0.5}}, "--call_options of inpainting must be a mapping, not 0.5"),
+        (
+            {"call_options": {"inpainting": {"strenght": 0.5}}},
+            "--call_options must be among strength, .*, not strenght",
+        ),
+        ({"task_options": {"inpainting": 4}}, "--task_options of inpainting must be a mapping, not 4"),
         ({"tasks": ["translation"]}, "--conditioning_image_column, which names its inputs, need each other"),
         ({"conditioning_image_column": "edges"}, "need each other"),
         ({"noise_conditioning": "gamma"}, "gamma is for epsilon, sample and v_prediction, not for .* flow_prediction"),
@@ -560,6 +588,13 @@ def test_a_restoration_starts_from_the_first_guess(tmp_path):
 def test_what_cannot_work_is_refused_before_training(tmp_path, options, sentence):
     with pytest.raises(ValueError, match=sentence):
         recipe(tmp_path, **options).networks()
+
+
+@pytest.mark.parametrize("name", ["", "restored.md", "restored.png"])
+def test_a_file_that_cannot_hold_the_measures_is_refused_before_measuring(tmp_path, name):
+    options = {"pretrained_model_name_or_path": "somewhere", "tasks": ["inpainting"]}
+    with pytest.raises(ValueError, match="--output_file must be a JSON file"):
+        evaluate.EvaluateConfig(**options, output_file=str(tmp_path / name))
 
 
 def test_help_lists_the_tasks(capsys):

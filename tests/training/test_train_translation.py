@@ -337,6 +337,7 @@ def test_two_processes_follow_one(tmp_path, options):
         ({**PAIRS, "adversarial_weight": 0.0, "l1_weight": 0.0}, "one of --l1_weight, --perceptual_weight must be"),
         ({**PAIRS, "gradient_penalty": 1.0, "normalization": "batch"}, "which --normalization batch mixes"),
         ({**PAIRS, "metrics": ["fid"]}, "--metrics fid needs --feature_extractor"),
+        ({**PAIRS, "feature_extractor": "digits", "num_evaluation_samples": 3}, "precision needs at least 4"),
         ({**CYCLE, "perceptual_weight": 1.0}, "which only --method pix2pix has"),
         ({**PAIRS, "lr_decay_steps": 2}, "--lr_decay_steps is for --lr_scheduler warmup_stable_decay, not linear"),
         ({**PAIRS, "load_size": [12]}, r"load_size must be the resolution, \(16, 16\), or more, not \(12, 12\)"),

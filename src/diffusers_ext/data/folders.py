@@ -37,10 +37,16 @@ def list_files(folder: str) -> list[str]:
     """Relative paths, with "/", of all files below `folder`, sorted; without hidden ones and folders named __so__."""
     found = []
     for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith((".", "__"))]
+        folders[:] = [name for name in folders if not name.startswith((".", "__")) and not _is_loop(parent, name)]
         prefix = os.path.relpath(parent, folder).replace(os.sep, "/") + "/"
         found += [(prefix + name).removeprefix("./") for name in names if not name.startswith(".")]
     return sorted(found)
+
+
+def _is_loop(parent: str, name: str) -> bool:
+    """Whether a folder is a link to one that it lies in."""
+    path, target = os.path.realpath(parent), os.path.realpath(os.path.join(parent, name))
+    return os.path.islink(os.path.join(parent, name)) and os.path.commonpath([path, target]) == target
 
 
 def is_metadata(file: str) -> bool:
@@ -191,13 +197,13 @@ def _metadata_splits(folder: str, files: list[str], splits: dict[str, tuple[str,
             located = {targets[name]: _locate(folder, file, row.pop(name)) for name in targets}
             rows.append(row | located)
     if len(splits) == 1:
-        return {split: _metadata_dataset(rows, list(columns)) for split in splits}
+        return {split: _metadata_dataset(folder, rows, list(columns)) for split in splits}
     members = {}
     for row in rows:
         for split, prefixes in splits.items():
             if (row[next(iter(columns))] or "").startswith(tuple(os.path.join(folder, prefix) for prefix in prefixes)):
                 members.setdefault(split, []).append(row)
-    return {split: _metadata_dataset(members[split], list(columns)) for split in splits if split in members}
+    return {split: _metadata_dataset(folder, members[split], list(columns)) for split in splits if split in members}
 
 
 def _read_metadata(folder: str, file: str) -> pa.Table:
@@ -208,18 +214,25 @@ def _read_metadata(folder: str, file: str) -> pa.Table:
         raise ValueError(f"{path!r} cannot be read: {' '.join(str(error).split())}") from error
 
 
-def _locate(folder: str, file: str, name: str | None) -> str | None:
+def _locate(folder: str, file: str, name: object) -> str | None:
     """The path of what the metadata file calls `name`."""
-    if name is None:
+    if name is None or name == "":  # CSV files have no other way to say null
         return None
+    if not isinstance(name, str):
+        raise ValueError(f"{file!r} names {name!r}: file names must be text in UTF-8")
     relative = os.path.normpath(name)
     if os.path.isabs(name) or "://" in name or relative.split(os.sep)[0] == "..":
         raise ValueError(f"{file!r} names {name!r}: file names must be relative and stay inside the file's folder")
     return os.path.join(folder, os.path.dirname(file), relative)
 
 
-def _metadata_dataset(rows: list[dict], columns: list[str]) -> Dataset:
-    dataset = Dataset.from_list(rows)
+def _metadata_dataset(folder: str, rows: list[dict], columns: list[str]) -> Dataset:
+    names = dict.fromkeys(name for row in rows for name in row)  # one file may have more columns than another
+    try:
+        dataset = Dataset.from_dict({name: [row.get(name) for row in rows] for name in names})
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"the metadata files of {folder!r} differ in the types of a column: {reason}") from error
     for name in columns:
         dataset = dataset.cast_column(name, Image(decode=False))
     return dataset

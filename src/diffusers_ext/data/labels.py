@@ -54,14 +54,14 @@ def encode_labels(dataset: Dataset, column: str, splits: Iterable[Dataset]) -> t
     `splits` that have the column, so that the splits of a set agree.
 
     Raises:
-        ValueError: if rows have no label (null or -1).
+        ValueError: if rows have no label (null, empty or -1).
     """
     values = dataset[column][:]
     missing = [row for row, value in enumerate(values) if is_missing(value)]
     if missing:
         raise ValueError(
-            f"{len(missing)} of {len(values)} rows have no label in column {column!r} (null or -1, first in row "
-            f"{missing[0]}): choose a split with labels, or pass label_column={UNLABELLED!r}"
+            f"{len(missing)} of {len(values)} rows have no label in column {column!r} (null, empty or -1, first in "
+            f"row {missing[0]}): choose a split with labels, or pass label_column={UNLABELLED!r}"
         )
     feature = dataset.features[column]
     if isinstance(feature, ClassLabel):
@@ -73,5 +73,5 @@ def encode_labels(dataset: Dataset, column: str, splits: Iterable[Dataset]) -> t
 
 
 def is_missing(label) -> bool:
-    """Whether a row has no label: null, or the -1 that test splits carry."""
-    return label is None or label == -1
+    """Whether a row has no label: null, the empty cell of a CSV file, or the -1 that test splits carry."""
+    return label is None or label == "" or label == -1

@@ -21,7 +21,7 @@ from datasets import (
     load_dataset,
     load_from_disk,
 )
-from datasets.exceptions import DatasetsError
+from datasets.exceptions import DatasetGenerationError, DatasetsError
 from huggingface_hub import metadata_load
 
 from diffusers_ext.data.captions import Captions, check_caption_column, load_captions
@@ -113,7 +113,9 @@ def _load(path: str, config_name: str | None, streaming: bool, cache_dir: str | 
     try:
         return load_dataset(path, config_name, streaming=streaming, cache_dir=cache_dir)
     except (OSError, ValueError, DatasetsError) as error:
-        raise ValueError(f"the data set {path!r} cannot be loaded: {' '.join(str(error).split())}") from error
+        # of a broken file this one says only that something is wrong
+        reason = error.__cause__ or error if isinstance(error, DatasetGenerationError) else error
+        raise ValueError(f"the data set {path!r} cannot be loaded: {' '.join(str(reason).split())}") from error
 
 
 def _load_folder(

@@ -16,6 +16,8 @@ from diffusers_ext.hub.atomic import write_text_atomically
 
 # The address in this section, which its first line repeats, follows the model when it is published.
 LOADING = re.compile(r"<!-- loading (?P<address>.*?) -->.*?<!-- /loading -->", re.DOTALL)
+# What the Hub calls the task of pipelines that do not make images of nothing, or of a class.
+PIPELINE_TAGS = {"PalettePipeline": "image-to-image", "ImageTranslationPipeline": "image-to-image"}
 LIBRARIES = ("diffusers_ext", "diffusers", "torch")
 
 
@@ -55,7 +57,7 @@ def model_card(
     measures: Sequence[str] = (),
     id2label: Mapping[int, str] | None = None,
     tags: Sequence[str] = (),
-    pipeline_tag: str = "unconditional-image-generation",
+    pipeline_tag: str | None = None,
     base_model: str | None = None,
 ) -> str:
     """
@@ -81,12 +83,13 @@ def model_card(
             columns as their settings.
         id2label (`Mapping[int, str]`): the names of the classes.
         tags (`Sequence[str]`): more tags than `diffusers` and `diffusers_ext`.
-        pipeline_tag (`str`): the task as the Hub names it.
+        pipeline_tag (`str`): the task as the Hub names it, by default that of the pipeline.
         base_model (`str`): the model it was made from, as the Hub names it.
 
     Returns:
         `str`: the card. Access tokens in it are blotted out.
     """
+    pipeline_tag = pipeline_tag or PIPELINE_TAGS.get(pipeline_class, "unconditional-image-generation")
     results = _evaluation_results(metrics, measures, pipeline_tag, dataset_id or dataset)
     data = ModelCardData(
         license=license,

@@ -31,6 +31,46 @@ MANIFOLD_DEFINITIONS = {
 }
 
 
+# How many images a metric needs of either set, and the Inception Score of the generated ones.
+FEWEST_IMAGES = {
+    "fid": 2,
+    "kid": 2,
+    **{name: k + 1 for names, (k, _) in MANIFOLD_DEFINITIONS.items() for name in names},
+    "is": IS_SPLITS,
+}
+
+
+def check_measurable(
+    extractor: FeatureExtractor,
+    image: torch.Tensor,
+    metrics: Sequence[str] | None,
+    num_real: int | None,
+    num_generated: int,
+) -> None:
+    """Finds out before the images are made whether they can be measured.
+
+    Args:
+        extractor: what makes the features.
+        image: uint8 (1, C, H, W), any of the kind.
+        metrics: names, or None, as for `compute_metrics`; those that need no features are passed over.
+        num_real, num_generated: how many images there will be; None if nobody knows.
+
+    Raises:
+        ValueError: if the extractor does not take such images, or there are too few of them for a metric.
+    """
+    logits = extractor(image).logits
+    for name in METRICS if metrics is None else metrics:
+        if metrics is None and name == "is" and logits is None:
+            continue
+        counts = {"generated": num_generated} | ({} if name == "is" else {"real": num_real})
+        for kind, count in counts.items():
+            if count is not None and count < FEWEST_IMAGES.get(name, 0):
+                raise ValueError(
+                    f"{name} needs at least {FEWEST_IMAGES[name]} {kind} images, not {count}: take more, or name "
+                    "other metrics."
+                )
+
+
 def compute_metrics(
     real: FeatureOutput,
     generated: FeatureOutput,

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from diffusers_ext.data.corruptions.corruption import Corruption
 from diffusers_ext.data.corruptions.levels import from_levels, to_levels
-from diffusers_ext.data.corruptions.options import check_range
+from diffusers_ext.data.corruptions.options import check_names, check_range
 
 
 _KERNELS = ("gaussian", "motion")
@@ -36,7 +36,7 @@ def deblurring(
     Raises:
         ValueError: for no or another kind of kernel, or a negative or reversed range.
     """
-    kernels = [kernels] if isinstance(kernels, str) else list(kernels)
+    kernels = check_names("kernels", kernels)
     if not kernels or not set(kernels) <= set(_KERNELS):
         raise ValueError(f"kernels must be of {', '.join(_KERNELS)}, at least one, not {kernels}")
     sigma, length = check_range("sigma", sigma, 0.01), check_range("length", length, 0)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from diffusers_ext.data.corruptions.corruption import Corruption
 from diffusers_ext.data.corruptions.levels import from_levels, to_levels
-from diffusers_ext.data.corruptions.options import check_channels, check_range
+from diffusers_ext.data.corruptions.options import check_channels, check_number, check_range
 
 
 def jpeg_restoration(
@@ -37,6 +37,7 @@ def jpeg_restoration(
 def sample_qualities(draw, quality: int | tuple[int, int], quality_scale: float) -> list[int]:
     """A quality for each sample, p(Q) ~ exp(-Q / quality_scale)."""
     lowest, highest = check_range("quality", quality, 1, 95)
+    check_number("quality_scale", quality_scale)
     if not quality_scale > 0:
         raise ValueError(f"quality_scale must be positive, not {quality_scale!r}")
     if not (isinstance(lowest, int) and isinstance(highest, int)):

@@ -7,7 +7,7 @@ import torch
 
 from diffusers_ext.data.corruptions.corruption import Corruption
 from diffusers_ext.data.corruptions.masks import SIDES, mask_generators, rectangles_mask, side_mask, stroke_mask
-from diffusers_ext.data.corruptions.options import check_range
+from diffusers_ext.data.corruptions.options import check_names, check_number, check_range
 
 
 def inpainting(
@@ -33,6 +33,7 @@ def inpainting(
         ValueError: for impossible options, or an `area` that the images have not.
     """
     area = check_range("area", area, 0.001, 0.95)
+    check_number("stroke_probability", stroke_probability)
     check_range("stroke_probability", stroke_probability, 0, 1)
     if not isinstance(max_rectangles, int) or max_rectangles < 1:
         raise ValueError(f"max_rectangles must be a whole number from 1 on, not {max_rectangles!r}")
@@ -63,7 +64,8 @@ def uncropping(
     Raises:
         ValueError: for other names of sides, an area outside (0, 1), or images with nothing to lose.
     """
-    choices = [_parse_sides(choice) for choice in ([sides] if isinstance(sides, str) else sides)]
+    check_number("area", area)
+    choices = [_parse_sides(choice) for choice in check_names("sides", sides)]
     if not choices or not 0 < area < 1:
         raise ValueError(f"uncropping needs sides and an area between 0 and 1, not {sides!r} and {area!r}")
     chosen, side = draw.integers(len(choices)).tolist(), draw.integers(len(SIDES)).tolist()

@@ -6,6 +6,20 @@ from collections.abc import Sequence
 import torch
 
 
+def check_number(name: str, value: float) -> None:
+    """Raises ValueError unless `value` is a finite number."""
+    if not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{name} must be a number, not {value!r}")
+
+
+def check_names(name: str, value: str | Sequence[str]) -> list[str]:
+    """The names in an option that takes one or several; ValueError for anything else."""
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, (list, tuple)) or not all(isinstance(entry, str) for entry in names):
+        raise ValueError(f"{name} must be a name or several, not {value!r}")
+    return list(names)
+
+
 def check_range(name: str, value: float | Sequence[float], least: float, most: float = math.inf) -> tuple:
     """A range (lowest, highest) of an option; one number stands for itself.
 
@@ -15,7 +29,7 @@ def check_range(name: str, value: float | Sequence[float], least: float, most: f
     bounds = tuple(value) if isinstance(value, (list, tuple)) else (value, value)
     if len(bounds) != 2 or not all(isinstance(bound, (int, float)) for bound in bounds):
         raise ValueError(f"{name} must be a number or two, (lowest, highest), not {value!r}")
-    if not least <= bounds[0] <= bounds[1] <= most:
+    if not least <= bounds[0] <= bounds[1] <= most or bounds[1] == math.inf:
         limits = f"from {least} on" if most == math.inf else f"from {least} to {most}"
         raise ValueError(f"{name} must be (lowest, highest) {limits}, not {value!r}")
     return bounds

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 
 from diffusers_ext.data.corruptions.corruption import Corruption
 from diffusers_ext.data.corruptions.levels import from_levels, round_levels, to_levels
+from diffusers_ext.data.corruptions.options import check_number
 
 
 _FILTERS = ("bicubic", "bilinear", "area")
@@ -29,6 +30,7 @@ def super_resolution(
     Raises:
         ValueError: for a factor below 1 or one that leaves no pixel, or another filter.
     """
+    check_number("factor", factor)
     if downsampling not in _FILTERS:
         raise ValueError(f"downsampling must be one of {', '.join(_FILTERS)}, not {downsampling!r}")
     height, width = images.shape[-2:]
