@@ -215,8 +215,8 @@ class GANPipeline(DiffusionPipeline):
         The class ids of labels given by id or by name, where a name counts only as `id2label` spells it.
 
         Raises:
-            ValueError: for no label at all, an unknown or ambiguous name, an id out of range, or anything else, and for
-                a generator without classes.
+            ValueError: for no label at all, an unknown or ambiguous name, an id out of range, or anything else, and
+                if the generator has no classes.
         """
         if self.num_classes is None:
             raise ValueError("`class_labels` must be left out, for the generator has no classes.")

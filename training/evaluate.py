@@ -22,6 +22,7 @@ from diffusers import ConfigMixin, DiffusionPipeline, SchedulerMixin
 from tqdm.auto import tqdm
 
 import diffusers_ext
+from diffusers_ext import pipelines
 from diffusers_ext.data import ImageDataset
 from diffusers_ext.data.loading import check_resolution
 from diffusers_ext.hub.atomic import write_text_atomically
@@ -246,13 +247,23 @@ def measured_likelihoods(config: EvaluateConfig, dataset: ImageDataset, generate
 
 
 def load_pipeline(config: EvaluateConfig) -> DiffusionPipeline:
-    """The pipeline to measure, of the class that its folder names, or the one that the options ask for."""
+    """The pipeline to measure, of the class that its folder names, or the one that the options ask for.
+
+    Raises:
+        ValueError: if it is another pipeline of this package.
+    """
     name, options = config.pretrained_model_name_or_path, {"cache_dir": config.cache_dir}
-    if config.tasks:
-        return PalettePipeline.from_pretrained(name, **options)
     class_name = DiffusionPipeline.load_config(name, **options)["_class_name"]
-    is_gan = (class_name[-1] if isinstance(class_name, list) else class_name) == "GANPipeline"
-    return (GANPipeline if is_gan else ClassConditionalPipeline).from_pretrained(name, **options)
+    class_name = class_name[-1] if isinstance(class_name, list) else class_name
+    measured = [PalettePipeline] if config.tasks else [ClassConditionalPipeline, GANPipeline]
+    names = [known.__name__ for known in measured]
+    if class_name in pipelines.__all__ and class_name not in names:
+        raise ValueError(
+            f"{'With' if config.tasks else 'Without'} --tasks a {' or a '.join(names)} is measured, but {name} is of "
+            f"the class {class_name}."
+        )
+    chosen = GANPipeline if class_name == "GANPipeline" else measured[0]
+    return chosen.from_pretrained(name, **options)
 
 
 def measured_gan(config: EvaluateConfig, evaluator: Evaluator, generate: Generation) -> dict:

@@ -10,7 +10,7 @@ import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
 
-from diffusers_ext import GANPipeline, MLPDiscriminator, MLPGenerator
+from diffusers_ext import AutoencoderMLP, AutoencoderPipeline, GANPipeline, MLPDiscriminator, MLPGenerator
 from diffusers_ext.data.digits import DIGIT_NAMES, load_digits_dataset
 from diffusers_ext.training import evaluate
 from diffusers_ext.training.configuration import parse_config
@@ -231,6 +231,17 @@ def test_a_published_gan_is_measured(conditional, capsys):
     with pytest.raises(SystemExit):
         evaluated(conditional, capsys, "--num_inference_steps=10")
     assert "--num_inference_steps is not for a GANPipeline" in capsys.readouterr().err
+
+
+def test_pipelines_that_are_not_measured_are_named(conditional, tmp_path, capsys):
+    AutoencoderPipeline(AutoencoderMLP(sample_size=8, hidden_dims=(4,))).save_pretrained(tmp_path)
+    for folder, options in ((tmp_path, []), (conditional, ["--tasks=inpainting", f"--output_file={tmp_path}/x.json"])):
+        with pytest.raises(SystemExit):
+            evaluated(folder, capsys, *options)
+        error = capsys.readouterr().err
+        found = "AutoencoderPipeline" if folder == tmp_path else "GANPipeline"
+        wanted = "With --tasks a PalettePipeline" if options else "Without --tasks a ClassConditionalPipeline or a GAN"
+        assert f"error: {wanted}" in error and f"is measured, but {folder} is of the class {found}." in error
 
 
 def test_training_goes_on_from_a_published_pipeline(conditional, tmp_path):
