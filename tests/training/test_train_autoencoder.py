@@ -258,6 +258,11 @@ def test_the_resolved_options_can_be_read_again(tmp_path):
         ({"resolution": [9], "architecture": "kl", "autoencoder": BLOCKS}, "--resolution must be a multiple of 2"),
         ({"resolution": [9], "architecture": "vqvae"}, "Height and width must be multiples of 4"),
         ({"validation_split": "nothing"}, "no split 'nothing'"),
+        (
+            {"architecture": "conv", "autoencoder": {"block_out_channels": [4] * 3}, "train_batch_size": 1},
+            "batch normalization where images are one pixel, which needs --train_batch_size 2 or more",
+        ),
+        ({**RUNS["kl"], "patch_discriminator": {}}, "too small for `num_layers=3`"),
         ({"autoencoder": {"latent_size": 3}, "architecture": "mlp"}, "latent_size"),
     ],
 )

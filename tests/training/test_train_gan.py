@@ -267,6 +267,7 @@ def test_a_pipeline_without_discriminator_gets_a_new_one(tmp_path, caplog):
         ({"channels": 3}, "makes images of 1 channels, but this run has --channels 3"),
         ({"resolution": [16]}, r"makes images of the size \(8, 8\), but --resolution is \(16, 16\)"),
         ({"class_conditional": False}, "has 10 classes, but this run has 0: see --class_conditional"),
+        ({"num_categories": 3}, "has a code with num_categories=0, but this run has --num_categories 3"),
     ],
 )
 def test_a_pipeline_that_does_not_fit_is_refused(conditional, tmp_path, changes, message):

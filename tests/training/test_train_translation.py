@@ -356,6 +356,7 @@ def test_bad_options_are_refused(tmp_path, options, message):
     [
         ({"patch_size": 70}, "--patch_size must be at most 34 for images of the size"),
         ({"generator_options": {"block_out_channels": [4] * 5}}, "--resolution must be a multiple of 32"),
+        ({"generator": "resnet", "resolution": [4]}, "--resolution must be a multiple of 4, and at least 8, for this"),
         ({"generator_options": {"depth": 3}}, "depth"),
     ],
 )
