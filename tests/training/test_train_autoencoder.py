@@ -271,9 +271,16 @@ def test_what_cannot_work_is_refused_before_training(tmp_path, options, sentence
         Trainer(recipe(tmp_path, **options), build_accelerator())
 
 
-def test_a_batch_larger_than_the_data_set_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="batches of 2 images up to all 40, not of 41"):
-        trained(tmp_path, **{**RUNS["beta_tc"], "train_batch_size": NUM_IMAGES + 1, "max_train_steps": 1})
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({"train_batch_size": NUM_IMAGES + 1}, f"has {NUM_IMAGES}"),
+        ({"streaming": True}, "is a stream of unknown length"),
+    ],
+)
+def test_a_data_set_of_fewer_images_than_a_batch_is_refused(tmp_path, options, found):
+    with pytest.raises(ValueError, match=f"--objective beta_tc needs a data set of .* but this one {found}"):
+        Trainer(recipe(tmp_path, **{**RUNS["beta_tc"], **options}), build_accelerator())
 
 
 @pytest.mark.parametrize("name", ["vae", "vqvae", "kl"])
