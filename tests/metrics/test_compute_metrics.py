@@ -157,3 +157,18 @@ def test_features_that_are_not_finite_are_refused():
     broken.features[2] = torch.inf
     with pytest.raises(ValueError, match="generated features hold NaN or infinite values in 1 of 50 rows"):
         compute_metrics(output(60, 0), broken)
+
+
+def test_what_a_few_images_do_not_allow_is_left_out_or_refused():
+    few = FeatureOutput(torch.randn(5, 3), torch.randn(5, 2))
+    found = compute_metrics(few, few)
+    assert {"fid", "kid", "precision", "recall"} <= found.keys()
+    assert not {"density", "coverage", "is"} & found.keys()
+    alone = FeatureOutput(few.features[:1], few.logits[:1])
+    assert not {"fid", "kid", "precision"} & compute_metrics(few, alone).keys()
+    for metric, message in (
+        ("density", "needs 6 images of both sets, and not 5 and 5"),
+        ("is", "needs 10 generated images, and not 5"),
+    ):
+        with pytest.raises(ValueError, match=f'The metric "{metric}" {message}'):
+            compute_metrics(few, few, [metric])

@@ -49,7 +49,7 @@ def compute_metrics(
         real: features of real images. Their logits are not used.
         generated: features of generated images; with logits for "is", "classes" and "accuracy".
         metrics: names from `METRICS`; by default all that the input allows: "is" needs logits, "classes" needs logits
-            that judge classes, "accuracy" needs these and `requested_labels`.
+            that judge classes, "accuracy" needs these and `requested_labels`, and all need some images.
             - "fid", "kid" (and "kid_std"), "is" (and "is_std"): as torch-fidelity with its default settings;
             - "precision", "recall": Kynkäänniemi et al. 2019, torch-fidelity's definition, k = 3;
             - "density", "coverage": Naeem et al. 2020, the prdc package's definition, k = 5;
@@ -71,10 +71,14 @@ def compute_metrics(
         ValueError: for unknown metrics, features that are not finite or don't fit each other, too few images for a
             metric, and a metric whose input is missing.
     """
-    lacks = {name: missing_input(name, generated, extractor, requested_labels, id2label) for name in METRICS}
-    chosen = _choose([name for name in METRICS if not lacks[name]] if metrics is None else metrics, lacks)
     features = as_feature_pair(real.features, generated.features)
     sizes = [len(rows) for rows in features]
+    lacks = {
+        name: missing_input(name, generated, extractor, requested_labels, id2label)
+        or _missing_images(name, *sizes, neighbours)
+        for name in METRICS
+    }
+    chosen = _choose([name for name in METRICS if not lacks[name]] if metrics is None else metrics, lacks)
 
     values, settings = {}, {"num_real": sizes[0], "num_generated": sizes[1]}
     if extractor is not None:
@@ -122,6 +126,17 @@ def missing_input(
         except ValueError as error:
             return f"an extractor that knows the classes ({error})"
     return None
+
+
+def _missing_images(metric: str, num_real: int, num_generated: int, neighbours: int | None) -> str | None:
+    """How many images `metric` needs, if there are fewer, or None."""
+    if metric == "is":
+        return f"{IS_SPLITS} generated images, and not {num_generated}" if num_generated < IS_SPLITS else None
+    least = {"fid": 2, "kid": 2}  # for a variance
+    for names, (default, _) in MANIFOLD_DEFINITIONS.items() if neighbours is None else ():
+        least |= dict.fromkeys(names, default + 1)
+    few = min(num_real, num_generated) < least.get(metric, 0)
+    return f"{least[metric]} images of both sets, and not {num_real} and {num_generated}" if few else None
 
 
 def _choose(metrics: Sequence[str], lacks: Mapping[str, str | None]) -> set[str]:
