@@ -213,7 +213,8 @@ class AutoencoderRecipe(Recipe):
         return replace(config, dataset_split=config.validation_split).load_dataset(config.size, config.channels)
 
     def identity(self) -> dict:
-        names = ["objective", "denoising", "beta", "kl_warmup_steps", "kl_capacity", "kl_capacity_steps"]
+        names = ["objective", "reconstruction_loss", "denoising"]
+        names += ["beta", "kl_warmup_steps", "kl_capacity", "kl_capacity_steps"]
         names += ["total_correlation_estimator", "perceptual_network", "perceptual_weight"]
         names += ["adversarial_weight", "adversarial_loss", "adversarial_start"]
         return {name: getattr(self.config, name) for name in names}

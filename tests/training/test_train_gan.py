@@ -179,8 +179,9 @@ def test_another_game_is_not_resumed(tmp_path):
     steps(run, 1)
     run._started = 0.0
     run._save()
-    with pytest.raises(ValueError, match="loss"):
-        trainer(tmp_path, resume_from_checkpoint="latest", loss="hinge")
+    for name, value in {"loss": "hinge", "r1": 2.5, "mode_seeking": 2.0, "clip_weights": 0.5}.items():
+        with pytest.raises(ValueError, match=f"recipe.{name} is .* there and {value} here"):
+            trainer(tmp_path, resume_from_checkpoint="latest", **{name: value})
 
 
 @pytest.fixture(scope="module")
