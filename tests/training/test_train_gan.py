@@ -314,6 +314,7 @@ def test_bad_options_are_refused(tmp_path, options, message):
             "which batch normalization mixes",
         ),
         ({"resolution": [9]}, "must be even"),
+        ({"gradient_checkpointing": True}, "--gradient_checkpointing is not for generator, discriminator"),
     ],
 )
 def test_networks_that_do_not_fit_are_refused(tmp_path, options, message):
