@@ -17,6 +17,8 @@ ImageInput = Image.Image | np.ndarray | torch.Tensor
 Images = ImageInput | list[ImageInput]
 Latents = torch.Tensor | tuple[torch.Tensor, ...]  # several of a network with latents at several levels (VQ-VAE-2)
 
+PARALLEL = 1e-4  # sine of an angle below which two latents are of one direction, or of opposite ones
+
 
 def check_positive_int(name: str, value: Any):
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
@@ -27,6 +29,14 @@ def check_number(name: str, value: Any):
     is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value):
         raise ValueError(f"`{name}` must be a finite number, but is {value!r}.")
+
+
+def check_generator(generator: torch.Generator | list[torch.Generator] | None, count: int):
+    for one in generator if isinstance(generator, list) else [generator]:
+        if one is not None and not isinstance(one, torch.Generator):
+            raise ValueError(f"`generator` must be a torch.Generator or a list of them, but has {one!r}.")
+    if isinstance(generator, list) and len(generator) != count:
+        raise ValueError(f"`generator` must be one generator or {count}, one per image, but is {len(generator)}.")
 
 
 def picture_to_array(image: Image.Image) -> np.ndarray:
@@ -84,12 +94,14 @@ def shapes(latents: Latents) -> list[tuple[int, ...]]:
 
 
 def slerp(first: torch.Tensor, second: torch.Tensor, fraction: torch.Tensor) -> torch.Tensor:
-    """Along the great circle from `first` to `second` `(N, ...)`: each sample is one vector."""
+    """Along the great circle from `first` to `second` `(N, ...)`, each sample being one vector; where two directions
+    are the same or opposite, as with one latent they always are, along the straight line."""
     one, other = first.flatten(1), second.flatten(1)
-    cosine = torch.nn.functional.cosine_similarity(one, other, dim=1).clamp(-1, 1)
-    angle = cosine.acos()[:, None].clamp(min=1e-4)  # below that, the circle is a line
-    mixed = (torch.sin((1 - fraction) * angle) * one + torch.sin(fraction * angle) * other) / torch.sin(angle)
-    return mixed.view_as(first)
+    angle = torch.nn.functional.cosine_similarity(one, other, dim=1).clamp(-1, 1).acos()[:, None]
+    is_arc = angle.sin() > PARALLEL
+    angle = torch.where(is_arc, angle, 1.0)
+    arc = (torch.sin((1 - fraction) * angle) * one + torch.sin(fraction * angle) * other) / torch.sin(angle)
+    return torch.where(is_arc, arc, torch.lerp(one, other, fraction)).view_as(first)
 
 
 @dataclass
@@ -121,12 +133,20 @@ class AutoencoderPipeline(DiffusionPipeline):
             A model with `encode(sample)`, whose output has `latent_dist` (of a variational autoencoder) or `latents`,
             and `decode(latents).sample`: those of diffusers_ext, [`AutoencoderKL`] or [`VQModel`]. Its configuration
             has `in_channels`, and `sample_range` if it does not see images in `[-1, 1]`.
+
+    Raises:
+        ValueError: if the model is something else.
     """
 
     model_cpu_offload_seq = "autoencoder"
 
     def __init__(self, autoencoder: ModelMixin):
         super().__init__()
+        if not (hasattr(autoencoder, "encode") and hasattr(autoencoder, "decode")):
+            raise ValueError(
+                "`autoencoder` must encode images and decode latents, as an AutoencoderConv or an AutoencoderKL does, "
+                f"but is a {type(autoencoder).__name__}."
+            )
         self.register_modules(autoencoder=autoencoder)
 
     @classmethod
@@ -197,6 +217,17 @@ class AutoencoderPipeline(DiffusionPipeline):
         sample = self.autoencoder.decode(each_level(lambda level: level.to(device, dtype), latents)).sample
         return ((sample.float() - low) / (high - low)).clamp(0, 1)
 
+    def _check_latents(self, latents: Latents):
+        levels = latents if isinstance(latents, (list, tuple)) else [latents]
+        if not levels or not all(torch.is_tensor(level) and level.numel() > 0 for level in levels):
+            raise ValueError("`latents` must be a tensor of one image or more, or a tuple of several such.")
+        # The others say themselves what they take; those of diffusers would fail in the middle.
+        config = self.autoencoder.config
+        channels = config.get("vq_embed_dim") or config.get("latent_channels")
+        if channels is not None and not (len(levels) == 1 and levels[0].ndim == 4 and levels[0].shape[1] == channels):
+            found = [tuple(level.shape) for level in levels]
+            raise ValueError(f"`latents` must be of the shape (N, {channels}, h, w), but are {found}.")
+
     def _encode(self, name: str, image: Images) -> Latents:
         """The latents of images, float32: where the network says a distribution, the most likely ones."""
         output = self.autoencoder.encode(self._read_images(name, image))
@@ -243,12 +274,11 @@ class AutoencoderPipeline(DiffusionPipeline):
             check_positive_int("batch_size", batch_size)
         count, size = batch_size, self.autoencoder.config.latent_dim
         if latents is not None:
-            count = len(latents) if count is None else count
-            if tuple(latents.shape) != (count, size):
-                raise ValueError(f"`latents` must have the shape {(count, size)}, but has {tuple(latents.shape)}.")
-        count = count or 1
-        if isinstance(generator, list) and len(generator) != count:
-            raise ValueError(f"`generator` must be one generator or {count}, one per image, but is {len(generator)}.")
+            found = tuple(latents.shape) if torch.is_tensor(latents) else type(latents).__name__
+            count = len(latents) if count is None and torch.is_tensor(latents) and latents.ndim > 0 else count
+            if found != (count, size) or count == 0:
+                raise ValueError(f"`latents` must be a tensor of the shape ({count or 'N'}, {size}), but is {found}.")
+        check_generator(generator, count or 1)
 
     @torch.no_grad()
     def __call__(
@@ -316,7 +346,9 @@ class AutoencoderPipeline(DiffusionPipeline):
             quantisation; a tuple of several with latents at several levels.
         """
         if sample:
-            output = self.autoencoder.encode(self._read_images("image", image))
+            images = self._read_images("image", image)
+            check_generator(generator, len(images))
+            output = self.autoencoder.encode(images)
             if "latent_dist" not in output:
                 raise ValueError(f"{type(self.autoencoder).__name__} has no posterior to draw latents from.")
             latents = output.latent_dist.sample(generator).float()
@@ -337,6 +369,7 @@ class AutoencoderPipeline(DiffusionPipeline):
             output_type, return_dict: as in `__call__`.
         """
         self._check_output_type(output_type)
+        self._check_latents(latents)
         return self._finish(self._decode(latents), output_type, return_dict)
 
     @torch.no_grad()
@@ -406,7 +439,7 @@ class AutoencoderPipeline(DiffusionPipeline):
         self._check_output_type(output_type)
         check_positive_int("num_steps", num_steps)
         mixes: dict[str, Callable] = {"linear": torch.lerp, "spherical": slerp}
-        if method not in mixes:
+        if method not in list(mixes):  # which may be unhashable
             raise ValueError(f"`method` must be 'linear' or 'spherical', but is {method!r}.")
         images = [self._stack_images(name, image) for name, image in (("first", first), ("second", second))]
         if images[0].shape != images[1].shape:
@@ -458,9 +491,12 @@ class AutoencoderPipeline(DiffusionPipeline):
             raise ValueError(f"`image` must be one image, but is {len(start)}.")
 
         size = start.shape[1]
-        dimensions = list(range(size)) if dimensions is None else dimensions
-        dimensions = [dimensions] if isinstance(dimensions, int) else dimensions
-        if not dimensions or any(not 0 <= dimension < size for dimension in dimensions):
+        dimensions = range(size) if dimensions is None else dimensions
+        if isinstance(dimensions, (np.ndarray, torch.Tensor)):
+            dimensions = dimensions.tolist()
+        dimensions = list(dimensions) if isinstance(dimensions, (list, tuple, range)) else [dimensions]
+        are_integers = all(isinstance(d, (int, np.integer)) and not isinstance(d, bool) for d in dimensions)
+        if not dimensions or not are_integers or any(not 0 <= dimension < size for dimension in dimensions):
             raise ValueError(f"`dimensions` must be among 0 to {size - 1}, but is {dimensions!r}.")
         values = torch.linspace(-limit, limit, num_steps, device=start.device)
         latents = start.repeat(len(dimensions), num_steps, 1)

@@ -16,6 +16,7 @@ from PIL import Image
 
 
 WALK_BATCH = 64  # frames of a walk that the generator makes at once
+SLOWEST_GIF = 0.002  # frames per second
 PARALLEL = 1e-4  # sine of an angle below which two latents are of one direction, or of opposite ones
 
 
@@ -111,7 +112,7 @@ class GANWalkOutput(BaseOutput):
                 A file that ends in `.gif`, which repeats forever, or in `.mp4`, which needs the packages imageio and
                 imageio-ffmpeg. It appears whole or not at all.
             fps (`float`, defaults to 12):
-                Frames per second. A GIF counts in hundredths of a second, and has at most 50.
+                Frames per second. A GIF counts in hundredths of a second, and has from 0.002 to 50.
 
         Raises:
             ValueError: for another ending, or `fps` out of range.
@@ -121,8 +122,8 @@ class GANWalkOutput(BaseOutput):
         suffix = os.path.splitext(path)[1].lower()
         if suffix not in (".gif", ".mp4"):
             raise ValueError(f"A film is written to a file that ends in .gif or .mp4, but {os.fspath(path)} does not.")
-        if suffix == ".gif" and fps > 50:
-            raise ValueError(f"`fps` of a GIF must be at most 50, but is {fps}.")
+        if suffix == ".gif" and not SLOWEST_GIF <= fps <= 50:
+            raise ValueError(f"`fps` of a GIF must be from {SLOWEST_GIF} to 50, but is {fps}.")
         lacking = [name for name in ("imageio", "imageio_ffmpeg") if importlib.util.find_spec(name) is None]
         if suffix == ".mp4" and lacking:
             raise ImportError(
@@ -214,8 +215,11 @@ class GANPipeline(DiffusionPipeline):
         The class ids of labels given by id or by name, where a name counts only as `id2label` spells it.
 
         Raises:
-            ValueError: for no label at all, an unknown or ambiguous name, an id out of range, or anything else.
+            ValueError: for no label at all, an unknown or ambiguous name, an id out of range, or anything else, and
+                if the generator has no classes.
         """
+        if self.num_classes is None:
+            raise ValueError("`class_labels` must be left out, for the generator has no classes.")
         if isinstance(class_labels, (torch.Tensor, np.ndarray)):
             class_labels = class_labels.tolist()
         if not isinstance(class_labels, (list, tuple, range)):
@@ -299,11 +303,10 @@ class GANPipeline(DiffusionPipeline):
     def _check_labels(self, class_labels, num_images_per_label, batch_size) -> int:
         check_positive_int("num_images_per_label", num_images_per_label)
         if class_labels is not None:
-            if self.num_classes is None:
-                raise ValueError("`class_labels` must be left out, for the generator has no classes.")
+            number = len(self.get_label_ids(class_labels)) * num_images_per_label
             if batch_size is not None:
                 raise ValueError("`batch_size` is for generators without classes: pass one label for each image.")
-            return len(self.get_label_ids(class_labels)) * num_images_per_label
+            return number
         if self.num_classes is not None:
             raise ValueError("`class_labels` must be given, for the generator makes images of classes.")
         if num_images_per_label != 1:

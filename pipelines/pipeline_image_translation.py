@@ -138,7 +138,8 @@ class ImageTranslationPipeline(DiffusionPipeline):
         generator ([`UNetGenerator`] or [`ResnetGenerator`]):
             From the first domain to the second: `generator(sample, return_dict=False)[0]` is the translation
             `(N, out_channels, H, W)` of `sample`, `(N, in_channels, H, W)`; both are in `[-1, 1]`. `generator.stride`
-            is what height and width must be multiples of.
+            is what height and width must be multiples of, and `generator.smallest_side` if it has one what they must
+            be at least.
         reverse_generator ([`UNetGenerator`] or [`ResnetGenerator`], *optional*):
             From the second domain to the first.
 
@@ -191,6 +192,9 @@ class ImageTranslationPipeline(DiffusionPipeline):
             raise ValueError("`num_images_per_input` needs `dropout=True`: without it, all would be the same.")
         if dropout and not any(isinstance(module, nn.Dropout) and module.p > 0 for module in network.modules()):
             raise ValueError("`dropout=True` needs a generator that has dropout, but this one has none.")
+        for one in generator if isinstance(generator, (list, tuple)) else [generator]:
+            if one is not None and not isinstance(one, torch.Generator):
+                raise ValueError(f"`generator` must be a torch.Generator or a list of them, but has {one!r}.")
         num_images = len(sizes) * num_images_per_input
         if isinstance(generator, (list, tuple)) and len(generator) != num_images:
             raise ValueError(
@@ -219,7 +223,8 @@ class ImageTranslationPipeline(DiffusionPipeline):
     def _translate(self, network: ModelMixin, images: torch.Tensor) -> torch.Tensor:
         """`(N, C, H, W)` of any size, in `[-1, 1]`: padded at the right and below, and cropped again."""
         height, width = images.shape[2:]
-        below, right = (-side % network.stride for side in (height, width))
+        least = getattr(network, "smallest_side", network.stride)
+        below, right = (max(-side % network.stride, least - side) for side in (height, width))
         # a reflection cannot be larger than the image
         mode = "reflect" if below < height and right < width else "replicate"
         padded = F.pad(images, (0, right, 0, below), mode=mode) if below or right else images

@@ -15,11 +15,21 @@ class Regularisation:
     Args:
         config ([`~diffusers_ext.training.train_autoencoder.AutoencoderConfig`]): the options.
         runner ([`~diffusers_ext.training.autoencoders.Runner`]): runs the autoencoder.
-        num_examples (`int`): the images of the training set, for estimates of their aggregate posterior.
+        num_examples (`int`, *optional*): the images of the training set, for estimates of their aggregate posterior;
+            `None` of a stream.
+
+    Raises:
+        ValueError: if that can't be estimated.
     """
 
-    def __init__(self, config, runner: Runner, num_examples: int):
+    def __init__(self, config, runner: Runner, num_examples: int | None):
         self.config, self.runner, self.num_examples = config, runner, num_examples
+        batch_size = config.train_batch_size * PartialState().num_processes
+        if config.objective == "beta_tc" and (num_examples is None or batch_size > num_examples):
+            raise ValueError(
+                f"--objective beta_tc needs a data set of {batch_size} images or more, as many as are in a batch, but "
+                f"this one {'is a stream of unknown length' if num_examples is None else f'has {num_examples}'}."
+            )
 
     def __call__(
         self,

@@ -199,7 +199,9 @@ class TrainingConfig(DataConfig, EvaluationConfig):
     mixed_precision: Literal["no", "fp16", "bf16"] | None = option(
         help="The precision of the networks; noise and losses stay in float32. By default, what Accelerate is set to."
     )
-    gradient_checkpointing: bool = option(False, help="Compute activations twice instead of keeping them.")
+    gradient_checkpointing: bool = option(
+        False, help="Compute activations twice instead of keeping them, in networks that can."
+    )
     compile: bool = option(False, help="Compile the networks with torch.compile (takes a minute, pays in long runs).")
     channels_last: bool = option(False, help="Keep images and weights with the channels innermost.")
     allow_tf32: bool = option(False, help="Multiply matrices in TF32 on GPUs that have it.")

@@ -98,6 +98,12 @@ def _pretrained(config, id2label: dict[int, str] | None) -> tuple[nn.Module, nn.
         raise ValueError(f"{name} has {found} classes, but this run has {wanted}: see --class_conditional.")
     if pipeline.config.id2label not in (None, id2label):
         raise ValueError(f"{name} and the data set have different classes.")
+    for part in ("num_categories", "num_continuous_codes"):
+        if getattr(config, part) not in (0, generator.config[part]):
+            raise ValueError(
+                f"{name} has a code with {part}={generator.config[part]}, but this run has --{part} "
+                f"{getattr(config, part)}."
+            )
     if discriminator is None:
         logger.warning(f"{name} has no discriminator: a new one is trained with its generator.")
         discriminator = _new_discriminator(config, wanted or None)

@@ -28,7 +28,7 @@ from diffusers_ext.losses.elbo import (
 from diffusers_ext.losses.perceptual import load_perceptual_loss
 from diffusers_ext.models import LatentDiscriminator, PatchDiscriminator
 from diffusers_ext.pipelines import AutoencoderPipeline
-from diffusers_ext.training.adversarial import accuracies, judge_both
+from diffusers_ext.training.adversarial import accuracies, has_batch_norm, judge_both
 from diffusers_ext.training.autoencoder_evaluation import AutoencoderEvaluator, corrupt
 from diffusers_ext.training.autoencoder_objectives import Regularisation
 from diffusers_ext.training.autoencoders import (
@@ -203,7 +203,8 @@ class AutoencoderRecipe(Recipe):
         self.num_values = config.channels * config.size[0] * config.size[1]
 
     def identity(self) -> dict:
-        names = ["objective", "denoising", "beta", "kl_warmup_steps", "kl_capacity", "kl_capacity_steps"]
+        names = ["objective", "reconstruction_loss", "denoising"]
+        names += ["beta", "kl_warmup_steps", "kl_capacity", "kl_capacity_steps"]
         names += ["total_correlation_estimator", "perceptual_network", "perceptual_weight"]
         names += ["adversarial_weight", "adversarial_loss", "adversarial_start"]
         return {name: getattr(self.config, name) for name in names}
@@ -214,6 +215,11 @@ class AutoencoderRecipe(Recipe):
         networks["autoencoder"] = autoencoder = build_autoencoder(
             config.architecture, config.autoencoder, config.size, config.channels, config.objective != "autoencoder"
         )
+        if has_batch_norm(autoencoder) and config.train_batch_size * getattr(autoencoder, "smallest_map", 2) == 1:
+            raise ValueError(
+                "The autoencoder has batch normalization where images are one pixel, which needs --train_batch_size 2 "
+                "or more."
+            )
         self.runner = Runner(autoencoder)
         self.regularisation = Regularisation(config, self.runner, self.dataset.num_examples)
         self.reconstruction_type = self._reconstruction_type()
@@ -229,6 +235,9 @@ class AutoencoderRecipe(Recipe):
             networks["discriminator"] = PatchDiscriminator(
                 **{"normalization": "instance", **config.patch_discriminator, "in_channels": config.channels}
             )
+            # Here, and not when it begins to count, images that are too small for it are found out.
+            with torch.no_grad():
+                networks["discriminator"].eval()(torch.zeros(1, config.channels, *config.size))
         return networks
 
     def _reconstruction_type(self) -> str:

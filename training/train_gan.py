@@ -164,7 +164,9 @@ class GANRecipe(Recipe):
         self.evaluator = Evaluator(config, self.dataset)
 
     def identity(self) -> dict:
-        names = ("loss", "discriminator_steps", "diffaugment")
+        names = ("loss", "real_label", "discriminator_steps", "diffaugment", "mode_seeking", "clip_weights")
+        names += ("gradient_penalty", "r1", "r2", "regularization_interval")
+        names += ("auxiliary_weight", "mutual_information")
         return {name: getattr(self.config, name) for name in names}
 
     def networks(self) -> dict[str, nn.Module]:

@@ -144,6 +144,10 @@ class TranslationConfig(TranslationDataConfig):
         self.require(rate is None or rate > 0, f"--discriminator_learning_rate must be positive, not {rate}")
         self.require(bound is None or bound > 0, f"--clip_weights must be positive, not {bound}")
         self.require(
+            not (self.generator_options and self.pretrained_model_name_or_path),
+            "--generator_options exclude --pretrained_model_name_or_path: pretrained generators have their shape",
+        )
+        self.require(
             self.patch_size in (None, *PATCH_LAYERS),
             f"--patch_size must be one of {', '.join(map(str, PATCH_LAYERS))}, not {self.patch_size}",
         )

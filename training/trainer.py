@@ -99,7 +99,7 @@ class Trainer:
         for name, network in self.networks.items():
             network.train()
             own_options = replace(config, **self.recipe.optimizer_options(name))
-            if config.gradient_checkpointing:
+            if config.gradient_checkpointing and _can_checkpoint(network):
                 network.enable_gradient_checkpointing()
             if config.channels_last:
                 network.to(memory_format=torch.channels_last)
@@ -128,6 +128,9 @@ class Trainer:
                 f"{', '.join(self.networks)} can't accumulate gradients in fp16: use --mixed_precision bf16, or "
                 "--gradient_accumulation_steps 1."
             )
+        # A discriminator that is too small for it does not keep its generator from it.
+        if config.gradient_checkpointing and not any(map(_can_checkpoint, self.networks.values())):
+            raise ValueError(f"--gradient_checkpointing is not for {', '.join(self.networks)}, which can't do it.")
 
     def _resume(self) -> None:
         name = self.config.resume_from_checkpoint
@@ -338,6 +341,11 @@ class Trainer:
 
 def _is_due(step: int, every: int | None) -> bool:
     return every is not None and step % every == 0
+
+
+def _can_checkpoint(network: torch.nn.Module) -> bool:
+    """Whether it can compute activations twice; only diffusers' classes tell that they can't."""
+    return getattr(network, "_supports_gradient_checkpointing", True)
 
 
 def _architecture(network: torch.nn.Module) -> dict:

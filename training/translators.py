@@ -48,8 +48,12 @@ def default_unet(size: tuple[int, int], channels: int) -> dict:
 
 
 def _check_size(network: UNetGenerator | ResnetGenerator, size: tuple[int, int]) -> None:
-    if any(side % network.stride for side in size):
-        raise ValueError(f"--resolution must be a multiple of {network.stride} for this generator, not {size}.")
+    least = getattr(network, "smallest_side", network.stride)
+    if any(side % network.stride or side < least for side in size):
+        raise ValueError(
+            f"--resolution must be a multiple of {network.stride}, and at least {least}, for this generator, not "
+            f"{size}."
+        )
 
 
 def pretrained_generators(config, count: int) -> list[UNetGenerator | ResnetGenerator]:

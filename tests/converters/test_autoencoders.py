@@ -238,6 +238,15 @@ def test_a_folder_of_pythae_becomes_a_pipeline(tmp_path):
     assert_equal(model(case.inputs["x"]).sample, case.outputs["reconstruction"])
 
 
+def test_what_a_run_of_pythae_leaves_open_is_read_from_its_tensors(tmp_path):
+    """A configuration without `input_dim`, as it is with networks of one's own."""
+    torch.save({"model_state_dict": random(pythae_conv_shapes())}, tmp_path / "model.pt")
+    (tmp_path / "model_config.json").write_text(json.dumps({"input_dim": None, "latent_dim": 4}))
+    convert_checkpoint(tmp_path, tmp_path / "out", "pythae")
+    config = AutoencoderPipeline.from_pretrained(tmp_path / "out").autoencoder.config
+    assert tuple(config.sample_size) == (28, 28) and config.latent_dim == 4
+
+
 def test_specs_of_disentangling_vae_must_agree(tmp_path):
     torch.save(random(disentangling_shapes()), tmp_path / "model.pt")
     (tmp_path / "specs.json").write_text(json.dumps({"img_size": [1, 64, 64], "latent_dim": 10, "loss": "VAE"}))

@@ -7,7 +7,7 @@ import torch
 from diffusers import ClassifierFreeGuidance, DDIMScheduler, DDPMPipeline, DiffusionPipeline, UNet2DModel
 from huggingface_hub import ModelCard
 
-from diffusers_ext import ClassConditionalPipeline
+from diffusers_ext import ClassConditionalPipeline, GANPipeline
 from diffusers_ext.hub import publishing
 from diffusers_ext.hub.repository import files_to_load, files_to_publish, superseded_weights
 from tests.tiny_unet import tiny_unet
@@ -208,6 +208,15 @@ def test_a_class_that_is_not_installed_is_named_in_one_sentence(toys, tmp_path):
         with pytest.raises(ValueError, match=f"wants {missing[1]} of modeling_of_tomorrow as `unet`.*update") as error:
             toys.ToyPipeline.from_pretrained(tmp_path)
         assert "\n" not in str(error.value)
+
+
+def test_a_pipeline_of_another_job_is_refused_in_one_sentence(toys, tmp_path, caplog):
+    toy_pipeline(toys).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="GANPipeline can't be loaded .* class ToyPipeline, and has no generator"):
+        GANPipeline.from_pretrained(tmp_path)
+    assert "not expected" not in caplog.text
+    with pytest.raises(ValueError, match="`generator` must make images of latents"):  # as it is told to
+        GANPipeline.from_pretrained(tmp_path, generator=toys.ToyDenoiser())
 
 
 def test_our_components_load_in_pipelines_of_diffusers(toys, tmp_path):

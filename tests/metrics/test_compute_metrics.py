@@ -152,7 +152,7 @@ def test_the_fewest_images_are_enough_and_fewer_are_refused(metric):
     fewest, image = FEWEST_IMAGES[metric], torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
     check_measurable(NAMED, image, [metric], fewest, fewest)
     compute_metrics(output(fewest, 0), output(fewest, 1), [metric])
-    with pytest.raises(ValueError, match=f"{metric} needs at least {fewest} generated images, not {fewest - 1}"):
+    with pytest.raises(ValueError, match=f"needs at least {fewest} images, not {fewest - 1} generated ones"):
         check_measurable(NAMED, image, [metric], None, fewest - 1)
     with pytest.raises(ValueError):
         compute_metrics(output(fewest, 0), output(fewest - 1, 1), [metric])
@@ -169,3 +169,18 @@ def test_features_that_are_not_finite_are_refused():
     broken.features[2] = torch.inf
     with pytest.raises(ValueError, match="generated features hold NaN or infinite values in 1 of 50 rows"):
         compute_metrics(output(60, 0), broken)
+
+
+def test_what_a_few_images_do_not_allow_is_left_out_or_refused():
+    few = FeatureOutput(torch.randn(5, 3), torch.randn(5, 2))
+    found = compute_metrics(few, few)
+    assert {"fid", "kid", "precision", "recall"} <= found.keys()
+    assert not {"density", "coverage", "is"} & found.keys()
+    alone = FeatureOutput(few.features[:1], few.logits[:1])
+    assert not {"fid", "kid", "precision"} & compute_metrics(few, alone).keys()
+    for metric, message in (
+        ("density", "needs at least 6 images, not 5 real and 5 generated ones"),
+        ("is", "needs at least 10 images, not 5 generated ones"),
+    ):
+        with pytest.raises(ValueError, match=f'The metric "{metric}" {message}'):
+            compute_metrics(few, few, [metric])

@@ -5,7 +5,14 @@ from diffusers import AutoencoderKL, DiffusionPipeline, VQModel
 from PIL import Image
 
 from diffusers_ext import AutoencoderPipeline
-from diffusers_ext.models import AutoencoderBurgess, AutoencoderConv, AutoencoderMLP, VQVAE2Model, VQVAEModel
+from diffusers_ext.models import (
+    AutoencoderBurgess,
+    AutoencoderConv,
+    AutoencoderMLP,
+    DCGANGenerator,
+    VQVAE2Model,
+    VQVAEModel,
+)
 from tests.pipelines.testing import (
     PipelineBatchTesterMixin,
     PipelineOutputTesterMixin,
@@ -245,6 +252,20 @@ def test_interpolated_latents_are_between():
     torch.testing.assert_close(same[1], same[0], rtol=0, atol=1e-5)
 
 
+def test_the_great_circle_between_opposite_latents_is_a_line():
+    """With one latent, all are of one direction or of opposite ones."""
+    pipe = AutoencoderPipeline(mlp(latent_dim=1))
+    first, second = pictures(pipe.autoencoder, 1), pictures(pipe.autoencoder, 1, seed=1)
+    with torch.no_grad():
+        pipe.autoencoder.to_mean.bias -= (pipe.encode(first) + pipe.encode(second))[0] / 2
+    assert pipe.encode(first) * pipe.encode(second) < 0
+    straight, round_about = (
+        pipe.interpolate(first, second, num_steps=4, method=method, output_type="pt").images
+        for method in ("linear", "spherical")
+    )
+    torch.testing.assert_close(round_about, straight, rtol=0, atol=1e-5)
+
+
 def test_a_traversal_moves_one_latent_at_a_time():
     pipe = AutoencoderPipeline(mlp())
     output = pipe.traverse(dimensions=[3, 1], num_steps=5, limit=2.0)
@@ -255,6 +276,8 @@ def test_a_traversal_moves_one_latent_at_a_time():
     expected = pipe.decode(latents, output_type="np").images
     np.testing.assert_allclose(np.array(output.images[1]) / 255, expected[0, ..., 0], atol=0.01)
     assert pipe.traverse().rows == 5
+    for one in (np.int64(3), np.array([3]), torch.tensor(3), range(3, 4), 3):
+        assert pipe.traverse(dimensions=one).images == pipe.traverse(dimensions=[3]).images
 
     image = pictures(pipe.autoencoder, 1)
     start = pipe.encode(image)
@@ -329,12 +352,26 @@ def test_sizes_that_can_not_be_halved_are_refused():
     ("call", "sentence"),
     [
         (lambda pipe: pipe(batch_size=0), "`batch_size` must be a positive integer"),
-        (lambda pipe: pipe(latents=torch.zeros(2, 4)), r"`latents` must have the shape \(2, 5\), but has \(2, 4\)"),
-        (lambda pipe: pipe(batch_size=3, latents=torch.zeros(2, 5)), r"the shape \(3, 5\), but has \(2, 5\)"),
+        (lambda pipe: pipe(latents=torch.zeros(2, 4)), r"`latents` .* of the shape \(2, 5\), but is \(2, 4\)"),
+        (lambda pipe: pipe(batch_size=3, latents=torch.zeros(2, 5)), r"the shape \(3, 5\), but is \(2, 5\)"),
+        (lambda pipe: pipe(latents=torch.zeros(0, 5)), r"the shape \(N, 5\), but is \(0, 5\)"),
+        (lambda pipe: pipe(latents=torch.tensor(0.0)), r"the shape \(N, 5\), but is \(\)"),
+        (lambda pipe: pipe(latents=np.zeros((1, 5))), r"the shape \(N, 5\), but is ndarray"),
+        (lambda pipe: pipe(generator="0"), "`generator` must be a torch.Generator or a list of them, but has '0'"),
+        (
+            lambda pipe: pipe.encode(torch.rand(2, 1, 6, 8), sample=True, generator=[torch.Generator()]),
+            "`generator` must be one generator or 2, one per image, but is 1",
+        ),
+        (lambda pipe: pipe.decode(np.zeros((1, 5))), "`latents` must be a tensor of one image or more"),
+        (lambda pipe: pipe.decode(torch.zeros(0, 5)), "`latents` must be a tensor of one image or more"),
+        (lambda pipe: pipe.decode(None), "`latents` must be a tensor of one image or more"),
         (lambda pipe: pipe(output_type="jpg"), "`output_type` must be 'pil', 'np' or 'pt'"),
         (lambda pipe: pipe.decode(torch.zeros(2, 4)), r"must be of the shape \(N, 5\)"),
         (lambda pipe: pipe.traverse(dimensions=5), "`dimensions` must be among 0 to 4"),
         (lambda pipe: pipe.traverse(dimensions=[]), "`dimensions` must be among 0 to 4"),
+        (lambda pipe: pipe.traverse(dimensions=True), "`dimensions` must be among 0 to 4"),
+        (lambda pipe: pipe.traverse(dimensions=[1.5]), "`dimensions` must be among 0 to 4"),
+        (lambda pipe: pipe.traverse(dimensions="01"), "`dimensions` must be among 0 to 4"),
         (lambda pipe: pipe.traverse(num_steps=0), "`num_steps` must be a positive integer"),
         (lambda pipe: pipe.traverse(limit=float("inf")), "`limit` must be a finite number"),
         (lambda pipe: pipe.traverse(torch.rand(2, 1, 6, 8)), "`image` must be one image, but is 2"),
@@ -353,6 +390,21 @@ def test_sizes_that_can_not_be_halved_are_refused():
 def test_what_can_not_be_carried_out_is_refused(call, sentence):
     with pytest.raises(ValueError, match=sentence):
         call(AutoencoderPipeline(mlp()))
+
+
+def test_latents_of_another_network_are_refused():
+    for name in ("kl", "vq"):
+        for latents in (torch.zeros(1, 3, 4, 4), torch.zeros(1, 2), (torch.zeros(1, 2, 4, 4),) * 2):
+            with pytest.raises(ValueError, match=r"`latents` must be of the shape \(N, 2, h, w\), but are"):
+                AutoencoderPipeline(NETWORKS[name]()).decode(latents)
+    with pytest.raises(ValueError, match="`latents` must be those of two levels"):
+        AutoencoderPipeline(NETWORKS["vqvae2"]()).decode(torch.zeros(1, 4, 2, 2))
+
+
+def test_networks_of_something_else_are_refused():
+    for network in (DCGANGenerator(8, channels=4), None):
+        with pytest.raises(ValueError, match="`autoencoder` must encode images and decode latents, .* but is a"):
+            AutoencoderPipeline(network)
 
 
 def test_maps_of_latents_have_no_dimensions_to_traverse():

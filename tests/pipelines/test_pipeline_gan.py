@@ -342,7 +342,7 @@ class TestFilms:
         with pytest.raises(ValueError, match=message):
             make_pipeline().walk(num_frames=2).save(tmp_path / name, fps=fps)
 
-    @pytest.mark.parametrize("fps", [0, -1, math.nan, 60, "12"])
+    @pytest.mark.parametrize("fps", [0, -1, math.nan, 60, 0.001, "12"])
     def test_other_speeds_are_refused(self, tmp_path, fps):
         with pytest.raises(ValueError, match="`fps`"):
             make_pipeline().walk(num_frames=2).save(tmp_path / "walk.gif", fps=fps)
@@ -454,6 +454,10 @@ class TestRefusals:
     def test_of_a_walk(self, inputs, message):
         with pytest.raises(ValueError, match=message):
             make_pipeline().walk(**inputs)
+
+    def test_of_labels_without_classes(self):
+        with pytest.raises(ValueError, match="`class_labels` must be left out"):
+            make_pipeline().get_label_ids(1)
 
     def test_of_an_interpolation(self):
         with pytest.raises(ValueError, match="the two ends of each row, but hold 3"):

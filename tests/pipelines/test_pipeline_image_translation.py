@@ -116,6 +116,12 @@ def test_images_of_several_sizes_and_modes(pipe):
         pipe(mixed, output_type="np")
 
 
+@pytest.mark.parametrize("size", [(1, 1), (3, 40), (9, 2)])
+def test_tiny_images_are_translated_too(pipe, size):
+    for reverse in (False, True):
+        assert pipe(Image.new("L", size), reverse=reverse).images[0].size == size
+
+
 def test_gray_pictures_come_out_gray(pipe):
     (output,) = pipe(Image.new("L", (16, 16)), reverse=True).images
     assert output.mode == "L"
@@ -200,6 +206,7 @@ def test_loads_without_this_package(pipe, tmp_path):
         ({"num_images_per_input": 2}, "needs `dropout=True`"),
         ({"num_images_per_input": 0, "dropout": True}, "positive integer"),
         ({"dropout": True, "generator": generators(range(3))}, "one generator or 2"),
+        ({"dropout": True, "generator": 0}, "`generator` must be a torch.Generator or a list of them, but has 0"),
         ({"reverse": True, "dropout": True}, "this one has none"),
         ({"output_type": "latent"}, "`output_type`"),
     ],

@@ -69,6 +69,8 @@ def test_evaluation_says_what_it_lacks(tmp_path, capsys, missing):
     ("class_name", "options", "sentence"),
     [
         ("CascadePipeline", [], "is a CascadePipeline, and what is measured here is"),
+        ("AutoencoderPipeline", [], "AutoencoderPipeline, and what is measured here is"),
+        ("GANPipeline", ["--tasks", "inpainting"], "is a GANPipeline"),
         ("PalettePipeline", [], "--tasks are for a PalettePipeline, which needs them"),
         ("ClassConditionalPipeline", ["--tasks", "inpainting"], "is a ClassConditionalPipeline"),
     ],

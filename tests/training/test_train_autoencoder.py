@@ -258,6 +258,11 @@ def test_the_resolved_options_can_be_read_again(tmp_path):
         ({"resolution": [9], "architecture": "kl", "autoencoder": BLOCKS}, "--resolution must be a multiple of 2"),
         ({"resolution": [9], "architecture": "vqvae"}, "Height and width must be multiples of 4"),
         ({"validation_split": "nothing"}, "no split 'nothing'"),
+        (
+            {"architecture": "conv", "autoencoder": {"block_out_channels": [4] * 3}, "train_batch_size": 1},
+            "batch normalization where images are one pixel, which needs --train_batch_size 2 or more",
+        ),
+        ({**RUNS["kl"], "patch_discriminator": {}}, "too small for `num_layers=3`"),
         ({"autoencoder": {"latent_size": 3}, "architecture": "mlp"}, "latent_size"),
     ],
 )
@@ -266,9 +271,16 @@ def test_what_cannot_work_is_refused_before_training(tmp_path, options, sentence
         Trainer(recipe(tmp_path, **options), build_accelerator())
 
 
-def test_a_batch_larger_than_the_data_set_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="batches of 2 images up to all 40, not of 41"):
-        trained(tmp_path, **{**RUNS["beta_tc"], "train_batch_size": NUM_IMAGES + 1, "max_train_steps": 1})
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({"train_batch_size": NUM_IMAGES + 1}, f"has {NUM_IMAGES}"),
+        ({"streaming": True}, "is a stream of unknown length"),
+    ],
+)
+def test_a_data_set_of_fewer_images_than_a_batch_is_refused(tmp_path, options, found):
+    with pytest.raises(ValueError, match=f"--objective beta_tc needs a data set of .* but this one {found}"):
+        Trainer(recipe(tmp_path, **{**RUNS["beta_tc"], **options}), build_accelerator())
 
 
 @pytest.mark.parametrize("name", ["vae", "vqvae", "kl"])

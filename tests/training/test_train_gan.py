@@ -179,8 +179,9 @@ def test_another_game_is_not_resumed(tmp_path):
     steps(run, 1)
     run._started = 0.0
     run._save()
-    with pytest.raises(ValueError, match="loss"):
-        trainer(tmp_path, resume_from_checkpoint="latest", loss="hinge")
+    for name, value in {"loss": "hinge", "r1": 2.5, "mode_seeking": 2.0, "clip_weights": 0.5}.items():
+        with pytest.raises(ValueError, match=f"recipe.{name} is .* there and {value} here"):
+            trainer(tmp_path, resume_from_checkpoint="latest", **{name: value})
 
 
 @pytest.fixture(scope="module")
@@ -256,6 +257,7 @@ def test_a_pipeline_without_discriminator_gets_a_new_one(tmp_path, caplog):
         ({"channels": 3}, "makes images of 1 channels, but this run has --channels 3"),
         ({"resolution": [16]}, r"makes images of the size \(8, 8\), but --resolution is \(16, 16\)"),
         ({"class_conditional": False}, "has 10 classes, but this run has 0: see --class_conditional"),
+        ({"num_categories": 3}, "has a code with num_categories=0, but this run has --num_categories 3"),
     ],
 )
 def test_a_pipeline_that_does_not_fit_is_refused(conditional, tmp_path, changes, message):
@@ -301,6 +303,7 @@ def test_bad_options_are_refused(tmp_path, options, message):
             "which batch normalization mixes",
         ),
         ({"resolution": [9]}, "must be even"),
+        ({"gradient_checkpointing": True}, "--gradient_checkpointing is not for generator, discriminator"),
     ],
 )
 def test_networks_that_do_not_fit_are_refused(tmp_path, options, message):

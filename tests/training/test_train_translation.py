@@ -143,6 +143,13 @@ def test_a_perceptual_distance_counts(tmp_path):
         recipe(tmp_path / "other", **{**options, "perceptual_network": "digits"})
 
 
+def test_generators_keep_no_activations_whatever_their_discriminators_can(tmp_path):
+    runs = [trainer(tmp_path / str(saving), **PAIRS, gradient_checkpointing=saving) for saving in (False, True)]
+    (expected,), (found,) = (steps(run, 1) for run in runs)
+    assert runs[1].networks["generator"].gradient_checkpointing
+    assert found["generator_grad_norm"] == pytest.approx(expected["generator_grad_norm"], rel=1e-5)
+
+
 def test_the_learning_rate_stays_and_then_falls_to_zero(tmp_path):
     options = {**PAIRS, "adversarial_weight": 0.0, "lr_scheduler": "warmup_stable_decay", "max_train_steps": 4}
     rate = TranslationConfig(**OPTIONS, **PAIRS).learning_rate
@@ -256,12 +263,13 @@ def test_cyclegan_leaves_both_directions_and_can_be_trained_further(tmp_path):
     back = pipe(pipe(image, output_type="pt").images, reverse=True, output_type="pt").images
     assert back.shape == image.shape
 
-    further = recipe(tmp_path / "second", **CYCLE, pretrained_model_name_or_path=str(tmp_path / "first"))
+    base = {**CYCLE, "generator_options": {}}
+    further = recipe(tmp_path / "second", **base, pretrained_model_name_or_path=str(tmp_path / "first"))
     networks = further.networks()
     for name in ("generator", "reverse_generator"):
         assert torch.equal(weights(networks[name]), weights(getattr(pipe, name)))
     with pytest.raises(ValueError, match="this run has --channels 3"):
-        options = {**CYCLE, "channels": 3, "pretrained_model_name_or_path": str(tmp_path / "first")}
+        options = {**base, "channels": 3, "pretrained_model_name_or_path": str(tmp_path / "first")}
         recipe(tmp_path / "third", **options).networks()
 
 
@@ -337,8 +345,15 @@ def test_two_processes_follow_one(tmp_path, options):
         ({**PAIRS, "adversarial_weight": 0.0, "l1_weight": 0.0}, "one of --l1_weight, --perceptual_weight must be"),
         ({**PAIRS, "gradient_penalty": 1.0, "normalization": "batch"}, "which --normalization batch mixes"),
         ({**PAIRS, "metrics": ["fid"]}, "--metrics fid needs --feature_extractor"),
-        ({**PAIRS, "feature_extractor": "digits", "num_evaluation_samples": 3}, "precision needs at least 4"),
+        (
+            {**PAIRS, "feature_extractor": "digits", "num_evaluation_samples": 3, "metrics": ["fid", "precision"]},
+            "needs at least 4 images",
+        ),
         ({**CYCLE, "perceptual_weight": 1.0}, "which only --method pix2pix has"),
+        (
+            {**CYCLE, "pretrained_model_name_or_path": "x"},
+            "--generator_options exclude --pretrained_model_name_or_path",
+        ),
         ({**PAIRS, "lr_decay_steps": 2}, "--lr_decay_steps is for --lr_scheduler warmup_stable_decay, not linear"),
         ({**PAIRS, "load_size": [12]}, r"load_size must be the resolution, \(16, 16\), or more, not \(12, 12\)"),
         ({**PAIRS, "load_size": [20, 20, 20]}, "--load_size takes one number, or height and width"),
@@ -357,6 +372,7 @@ def test_bad_options_are_refused(tmp_path, options, message):
     [
         ({"patch_size": 70}, "--patch_size must be at most 34 for images of the size"),
         ({"generator_options": {"block_out_channels": [4] * 5}}, "--resolution must be a multiple of 32"),
+        ({"generator": "resnet", "resolution": [4]}, "--resolution must be a multiple of 4, and at least 8, for this"),
         ({"generator_options": {"depth": 3}}, "depth"),
     ],
 )

@@ -144,7 +144,7 @@ def convert_checkpoint(
         filename, entries = COMPANIONS[family]
         file = Path(file) / "model.pt" if os.path.isdir(file) else file
         told = read_companion(file, filename)
-        options = {**{name: told[name] for name in entries if name in told}, **options}
+        options = {**{name: told[name] for name in entries if told.get(name) is not None}, **options}
     state_dict = read_state_dict(file)
     if family in SELF_EXPLANATORY:
         components, assumed = SELF_EXPLANATORY[family](state_dict, options)

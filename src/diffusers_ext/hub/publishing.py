@@ -123,6 +123,29 @@ class PublishableMixin:
             )
 
     @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs) -> "PublishableMixin":
+        """
+        Load a pipeline from a folder or the Hub, with the arguments that this has in diffusers, and no remote code.
+
+        Raises:
+            ValueError: if it is the pipeline of another job.
+        """
+        if os.path.isdir(pretrained_model_name_or_path):
+            cls._refuse_another_job(pretrained_model_name_or_path, kwargs)
+        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+
+    @classmethod
+    def _refuse_another_job(cls, folder: str | os.PathLike, given: Iterable[str]) -> None:
+        index = cls.load_config(folder)
+        needed = set(cls._get_signature_keys(cls)[0]) - set(cls._optional_components)
+        lacking = sorted(needed - {*index, *given})
+        if lacking:
+            raise ValueError(
+                f"{cls.__name__} can't be loaded from {folder}: that is of the class {index.get('_class_name')}, and "
+                f"has no {' and no '.join(lacking)}."
+            )
+
+    @classmethod
     def download(cls, pretrained_model_name: str, **kwargs) -> str:
         """
         Download a pipeline into the cache: configurations and safetensors, and none of the repository's code.
@@ -143,6 +166,7 @@ class PublishableMixin:
         folder = snapshot_download(pretrained_model_name, revision=revision, allow_patterns=INDEX, **options)
         if not os.path.isfile(os.path.join(folder, INDEX)):
             raise OSError(f"{pretrained_model_name} can't be loaded as a pipeline, because it has no {INDEX}.")
+        cls._refuse_another_job(folder, kwargs)
         # The first download listed the files of this very commit.
         commit = os.path.basename(folder)
         tree = get_cached_repo_tree(pretrained_model_name, revision=commit, cache_dir=options.get("cache_dir"))

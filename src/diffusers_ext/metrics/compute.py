@@ -58,17 +58,8 @@ def check_measurable(
     Raises:
         ValueError: if the extractor does not take such images, or there are too few of them for a metric.
     """
-    logits = extractor(image).logits
-    for name in METRICS if metrics is None else metrics:
-        if metrics is None and name == "is" and logits is None:
-            continue
-        counts = {"generated": num_generated} | ({} if name == "is" else {"real": num_real})
-        for kind, count in counts.items():
-            if count is not None and count < FEWEST_IMAGES.get(name, 0):
-                raise ValueError(
-                    f"{name} needs at least {FEWEST_IMAGES[name]} {kind} images, not {count}: take more, or name "
-                    "other metrics."
-                )
+    extractor(image)
+    _choose(metrics or (), {name: _missing_images(name, num_real, num_generated) for name in metrics or ()})
 
 
 def compute_metrics(
@@ -89,7 +80,7 @@ def compute_metrics(
         real: features of real images. Their logits are not used.
         generated: features of generated images; with logits for "is", "classes" and "accuracy".
         metrics: names from `METRICS`; by default all that the input allows: "is" needs logits, "classes" needs logits
-            that judge classes, "accuracy" needs these and `requested_labels`.
+            that judge classes, "accuracy" needs these and `requested_labels`, and all need some images.
             - "fid", "kid" (and "kid_std"), "is" (and "is_std"): as torch-fidelity with its default settings;
             - "precision", "recall": Kynkäänniemi et al. 2019, torch-fidelity's definition, k = 3;
             - "density", "coverage": Naeem et al. 2020, the prdc package's definition, k = 5;
@@ -111,10 +102,14 @@ def compute_metrics(
         ValueError: for unknown metrics, features that are not finite or don't fit each other, too few images for a
             metric, and a metric whose input is missing.
     """
-    lacks = {name: missing_input(name, generated, extractor, requested_labels, id2label) for name in METRICS}
-    chosen = _choose([name for name in METRICS if not lacks[name]] if metrics is None else metrics, lacks)
     features = as_feature_pair(real.features, generated.features)
     sizes = [len(rows) for rows in features]
+    lacks = {
+        name: missing_input(name, generated, extractor, requested_labels, id2label)
+        or _missing_images(name, *sizes, neighbours)
+        for name in METRICS
+    }
+    chosen = _choose([name for name in METRICS if not lacks[name]] if metrics is None else metrics, lacks)
 
     values, settings = {}, {"num_real": sizes[0], "num_generated": sizes[1]}
     if extractor is not None:
@@ -162,6 +157,18 @@ def missing_input(
         except ValueError as error:
             return f"an extractor that knows the classes ({error})"
     return None
+
+
+def _missing_images(
+    metric: str, num_real: int | None, num_generated: int, neighbours: int | None = None
+) -> str | None:
+    """How many images `metric` needs, if there are fewer, or None."""
+    fewest = FEWEST_IMAGES.get(metric, 0)
+    if neighbours is not None and any(metric in names for names in MANIFOLD_DEFINITIONS):
+        fewest = neighbours + 1
+    counts = {"generated": num_generated} if metric == "is" else {"real": num_real, "generated": num_generated}
+    few = [f"{count} {kind}" for kind, count in counts.items() if count is not None and count < fewest]
+    return f"at least {fewest} images, not {' and '.join(few)} ones" if few else None
 
 
 def _choose(metrics: Sequence[str], lacks: Mapping[str, str | None]) -> set[str]:

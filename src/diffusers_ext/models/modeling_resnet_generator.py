@@ -181,6 +181,11 @@ class ResnetGenerator(ModelMixin, ConfigMixin):
         """What height and width must be multiples of."""
         return 2**self.config.num_downsamplings
 
+    @property
+    def smallest_side(self) -> int:
+        """What height and width must be at least: maps of one pixel can't be normalized, nor padded by reflection."""
+        return max(2 * self.stride, 4)
+
     def forward(self, sample: torch.Tensor, return_dict: bool = True) -> UNet2DOutput | tuple[torch.Tensor]:
         r"""
         Args:
@@ -201,10 +206,10 @@ class ResnetGenerator(ModelMixin, ConfigMixin):
                 f"`sample` must be of the shape (N, {self.config.in_channels}, H, W), but is of {tuple(sample.shape)}."
             )
         height, width = sample.shape[-2:]
-        if height % self.stride != 0 or width % self.stride != 0 or min(height, width) < max(2 * self.stride, 4):
+        if height % self.stride != 0 or width % self.stride != 0 or min(height, width) < self.smallest_side:
             raise ValueError(
                 f"`sample` must have a height and a width that are multiples of {self.stride} and at least "
-                f"{max(2 * self.stride, 4)}, but is of the size {(height, width)}."
+                f"{self.smallest_side}, but is of the size {(height, width)}."
             )
 
         hidden_states = F.relu(self.layer_in(sample))

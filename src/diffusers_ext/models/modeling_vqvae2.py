@@ -424,6 +424,8 @@ class VQVAE2Model(ModelMixin, ConfigMixin):
         Raises:
             ValueError: if the latents are not those of two levels.
         """
+        if not isinstance(latents, (list, tuple)) or len(latents) != 2:
+            raise ValueError("`latents` must be those of two levels: a tuple of the top and the bottom ones.")
         top, bottom = latents
         for level, values in (("top", top), ("bottom", bottom)):
             if values.ndim != 4 or values.shape[1] != self.config.embedding_dim:
