@@ -16,6 +16,8 @@ class PlaceholderVectors(ModelMixin, ConfigMixin):
         widths (`dict[str, int]`): the width of token embeddings, by the name of the text encoder.
     """
 
+    _supports_gradient_checkpointing = True  # there is none to save: those of the base are
+
     @register_to_config
     def __init__(self, num_vectors: int, widths: dict[str, int]):
         super().__init__()

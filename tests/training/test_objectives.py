@@ -160,3 +160,10 @@ def test_timesteps_are_drawn_as_asked():
 def test_what_makes_no_sense_is_refused(options, sentence):
     with pytest.raises(ValueError, match=sentence):
         DiffusionConfig(dataset_name="digits", **options)
+
+
+def test_larger_images_are_sampled_at_higher_noise():
+    shifts = [
+        objective(resolution=size).sampling_scheduler().config.flow_shift for size in ([4], [8], [64], [32, 128])
+    ]
+    assert shifts == pytest.approx([0.5, 0.5, 1.0, 1.0])

@@ -590,6 +590,12 @@ def test_what_cannot_work_is_refused_before_training(tmp_path, options, sentence
         recipe(tmp_path, **options).networks()
 
 
+@pytest.mark.parametrize("options", [{"resolution": [8, 8, 8], "tasks": ["inpainting"]}, {"resolution": [8]}])
+def test_the_size_of_what_is_measured_is_for_restorations(options):
+    with pytest.raises(ValueError, match="--resolution takes one number, or height and width, and is for --tasks"):
+        evaluate.EvaluateConfig(pretrained_model_name_or_path="x", feature_extractor="digits", **options)
+
+
 @pytest.mark.parametrize("name", ["", "restored.md", "restored.png"])
 def test_a_file_that_cannot_hold_the_measures_is_refused_before_measuring(tmp_path, name):
     options = {"pretrained_model_name_or_path": "somewhere", "tasks": ["inpainting"]}

@@ -165,7 +165,7 @@ def _missing_images(
     """How many images `metric` needs, if there are fewer, or None."""
     fewest = FEWEST_IMAGES.get(metric, 0)
     if neighbours is not None and any(metric in names for names in MANIFOLD_DEFINITIONS):
-        fewest = neighbours + 1
+        return None  # who names a number of neighbours is told which are possible
     counts = {"generated": num_generated} if metric == "is" else {"real": num_real, "generated": num_generated}
     few = [f"{count} {kind}" for kind, count in counts.items() if count is not None and count < fewest]
     return f"at least {fewest} images, not {' and '.join(few)} ones" if few else None
