@@ -310,6 +310,11 @@ class CascadePipeline(DiffusionPipeline):
         return len(self._stages)
 
     @property
+    def sample_size(self) -> tuple[int, int]:
+        """Height and width of the images, which are those of the last stage."""
+        return self._stages[-1].size
+
+    @property
     def stage(self) -> int:
         """The stage that runs, for callbacks: 0 is the base model."""
         return self._stage

@@ -1,6 +1,7 @@
 """How well an autoencoder says images again, how much it knows of them, and what that looks like."""
 
 import itertools
+import math
 from collections.abc import Iterator
 from functools import partial
 
@@ -11,6 +12,7 @@ from PIL import Image
 from diffusers_ext.data import ImageDataset, derive_seed
 from diffusers_ext.data.transforms import to_pixel_values
 from diffusers_ext.losses.elbo import reconstruction_error, standard_normal_kl
+from diffusers_ext.metrics.compute import FEWEST_IMAGES
 from diffusers_ext.metrics.extractors import FeatureExtractor
 from diffusers_ext.metrics.perceptual import as_uint8
 from diffusers_ext.metrics.restoration import restoration_metrics
@@ -67,6 +69,7 @@ class AutoencoderEvaluator:
     ):
         self.config, self.dataset, self.runner = config, dataset, runner
         self.reconstruction_type, self.extractor = reconstruction_type, extractor
+        self._num_images = min(config.num_evaluation_samples, dataset.num_examples or math.inf)
 
     @torch.no_grad()
     def __call__(self, generate: Generation) -> dict:
@@ -113,7 +116,7 @@ class AutoencoderEvaluator:
         metrics = (
             ["psnr"]
             + (["ssim"] if min(self.dataset.resolution) >= 3 else [])
-            + (["fid"] if self.extractor is not None else [])
+            + (["fid"] if self.extractor is not None and self._num_images >= FEWEST_IMAGES["fid"] else [])
         )
         row = restoration_metrics(
             truth,

@@ -12,6 +12,7 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 from transformers.hf_argparser import HfArgumentParser
 
 from diffusers_ext.data import ImageDataset, load_image_dataset
+from diffusers_ext.data.loading import check_resolution
 from diffusers_ext.metrics import METRICS
 from diffusers_ext.training.posthoc_ema import LARGEST_STD
 
@@ -254,7 +255,7 @@ class TrainingConfig(DataConfig, EvaluationConfig):
     @property
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
-        return self.resolution[0], self.resolution[-1]
+        return check_resolution(self.resolution)
 
 
 @dataclass

@@ -18,7 +18,6 @@ from functools import partial
 from pathlib import Path
 
 import diffusers
-import torch
 from accelerate import Accelerator, PartialState
 from diffusers import ConfigMixin, DiffusionPipeline, SchedulerMixin
 from tqdm.auto import tqdm
@@ -30,12 +29,22 @@ from diffusers_ext.hub.atomic import write_text_atomically
 from diffusers_ext.metrics import FeatureOutput, compute_metrics, load_feature_extractor
 from diffusers_ext.metrics.compute import check_measurable
 from diffusers_ext.metrics.likelihood import LIKELIHOODS, likelihood_rows
-from diffusers_ext.pipelines import ClassConditionalPipeline, GANPipeline, PalettePipeline
+from diffusers_ext.pipelines import (
+    AutoencoderPipeline,
+    CascadePipeline,
+    ClassConditionalPipeline,
+    GANPipeline,
+    PalettePipeline,
+)
 from diffusers_ext.training.command import one_sentence, set_up_logging
 from diffusers_ext.training.configuration import Config, option, parse_config
 from diffusers_ext.training.generation import Generation, gather_features, gather_rows
 from diffusers_ext.training.processes import build_accelerator
 from diffusers_ext.training.restoration import RestorationConfig, RestorationEvaluator, Tasks, write_report
+
+
+# Pipelines whose images are measured as they make them: without options for the sampler.
+FIXED_PIPELINES = (GANPipeline, AutoencoderPipeline, CascadePipeline)
 
 
 @dataclass
@@ -70,9 +79,8 @@ class Evaluator:
         self.extractor = None
         if config.feature_extractor is not None:
             self.extractor = load_feature_extractor(config.feature_extractor, device=PartialState().device)
-            blank = torch.zeros(1, dataset.channels, *dataset.resolution, dtype=torch.uint8)
-            count = config.num_evaluation_samples
-            check_measurable(self.extractor, blank, config.metrics, dataset.num_examples, count)
+            shape, count = (dataset.channels, *dataset.resolution), config.num_evaluation_samples
+            check_measurable(self.extractor, shape, config.metrics, dataset.num_examples, count)
         self._real = None
 
     def __call__(self, generate: Generation, num_inference_steps: int | None = None) -> list[dict]:
@@ -272,24 +280,39 @@ def load_pipeline(config: EvaluateConfig) -> DiffusionPipeline:
     class_name = DiffusionPipeline.load_config(name, **options)["_class_name"]
     class_name = class_name[-1] if isinstance(class_name, list) else class_name
     if (class_name == "PalettePipeline") != bool(config.tasks):
-        raise ValueError(f"--tasks are for a PalettePipeline, which needs them, and {name} is a {class_name}.")
-    own = {cls.__name__: cls for cls in (PalettePipeline, GANPipeline, ClassConditionalPipeline)}
+        raise ValueError(f"--tasks are for a PalettePipeline, which needs them, and that of {name} is {class_name}.")
+    own = {cls.__name__: cls for cls in (PalettePipeline, ClassConditionalPipeline, *FIXED_PIPELINES)}
     if class_name not in own and hasattr(diffusers_ext, class_name):
-        raise ValueError(f"{name} is a {class_name}, and what is measured here is a {' or a '.join(own)}.")
+        raise ValueError(f"The pipeline of {name} is {class_name}, and those measured here are {', '.join(own)}.")
     return own.get(class_name, ClassConditionalPipeline).from_pretrained(name, **options)
 
 
-def measured_gan(config: EvaluateConfig, evaluator: Evaluator, generate: Generation) -> dict:
-    """The measures of the samples of a [`GANPipeline`], with as many of each class.
+def image_shape(pipeline: DiffusionPipeline) -> tuple[int, tuple[int, int]]:
+    """The channels, and (height, width), of the images that a pipeline makes."""
+    if isinstance(pipeline, GANPipeline):
+        network = pipeline.generator.config
+        return network.out_channels, check_resolution(network.sample_size)
+    if isinstance(pipeline, AutoencoderPipeline):
+        network = pipeline.autoencoder.config
+        return network.in_channels, check_resolution(network.sample_size)
+    if isinstance(pipeline, CascadePipeline):
+        return pipeline.unet.config.in_channels, pipeline.sample_size
+    channels = pipeline.config.get("image_channels") or pipeline.unet.config.in_channels
+    return channels, check_resolution(pipeline.unet.config.sample_size)
+
+
+def measured_as_published(config: EvaluateConfig, evaluator: Evaluator, generate: Generation) -> dict:
+    """The measures of the samples of a pipeline that has one way to make them, with as many of each class.
 
     Raises:
         ValueError: for options of diffusion models.
     """
-    for name in ("schedulers", "num_inference_steps", "likelihoods"):
-        if getattr(config, name):
-            raise ValueError(f"--{name} is not for a GANPipeline, which makes an image in one pass.")
+    name = type(generate.pipeline).__name__
+    for option_name in ("schedulers", "num_inference_steps", "likelihoods"):
+        if getattr(config, option_name):
+            raise ValueError(f"--{option_name} is not for a {name}, whose images are measured as it makes them.")
     count = config.num_evaluation_samples
-    return evaluator.measure(generate, count, balanced_labels(generate.pipeline.config.id2label, count))
+    return evaluator.measure(generate, count, balanced_labels(generate.pipeline.config.get("id2label"), count))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -300,19 +323,17 @@ def main(arguments: list[str] | None = None) -> None:
         set_up_logging(accelerator)
         with accelerator.local_main_process_first():
             pipeline = load_pipeline(config)
-            network = pipeline.generator.config if isinstance(pipeline, GANPipeline) else pipeline.unet.config
-            size = check_resolution(network.sample_size)
+            channels, size = image_shape(pipeline)
             if config.resolution is not None:
-                size = (config.resolution[0], config.resolution[-1])
-            channels = network.out_channels if isinstance(pipeline, GANPipeline) else network.in_channels
-            dataset = config.load_dataset(size, pipeline.config.image_channels if config.tasks else channels)
+                size = check_resolution(config.resolution)
+            dataset = config.load_dataset(size, channels)
         pipeline.to(accelerator.device)
         pipeline.set_progress_bar_config(disable=True)
         generate = Generation(pipeline, accelerator, config.seed, config.evaluation_batch_size)
         if config.tasks:
             return _evaluate_restoration(config, dataset, generate)
-        if isinstance(pipeline, GANPipeline):
-            return _report(config, accelerator, [measured_gan(config, Evaluator(config, dataset), generate)])
+        if isinstance(pipeline, FIXED_PIPELINES):
+            return _report(config, accelerator, [measured_as_published(config, Evaluator(config, dataset), generate)])
         # The likelihoods first: a process that has none is refused before anything else is measured.
         rows = measured_likelihoods(config, dataset, generate) if config.likelihoods else []
         rows += sample_rows(config, Evaluator(config, dataset), generate) if config.feature_extractor else []

@@ -25,9 +25,8 @@ class Recipe:
 
     def __init__(self, config: TrainingConfig):
         self.config = config
-        load_size = config.load_size and (config.load_size[0], config.load_size[-1])
         self.dataset = config.load_dataset(
-            config.size, config.channels, config.center_crop, config.random_flip, load_size=load_size
+            config.size, config.channels, config.center_crop, config.random_flip, load_size=config.load_size
         )
 
     def identity(self) -> dict:

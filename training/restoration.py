@@ -182,9 +182,8 @@ class RestorationEvaluator:
         self.extractor = None
         if config.feature_extractor is not None:
             self.extractor = load_feature_extractor(config.feature_extractor, device=state.device)
-            blank = torch.zeros(1, dataset.channels, *dataset.resolution, dtype=torch.uint8)
             count = min(config.num_evaluation_samples, dataset.num_examples or math.inf)
-            check_measurable(self.extractor, blank, config.metrics, count, count)
+            check_measurable(self.extractor, (dataset.channels, *dataset.resolution), config.metrics, count, count)
         self._measure = PairedMeasures(config.metrics, dataset, self.extractor)
         self.guess = load_fill(config.first_guess, dataset.channels)
 

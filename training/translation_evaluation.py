@@ -57,10 +57,9 @@ class TranslationEvaluator:
         self.extractor = None
         if config.feature_extractor is not None:
             self.extractor = load_feature_extractor(config.feature_extractor, device=PartialState().device)
-            blank = torch.zeros(1, dataset.channels, *dataset.resolution, dtype=torch.uint8)
             sizes = [part.num_examples or math.inf for part in self._domains()]
             count = min(config.num_evaluation_samples, *sizes)
-            check_measurable(self.extractor, blank, config.metrics, count, count)
+            check_measurable(self.extractor, (dataset.channels, *dataset.resolution), config.metrics, count, count)
         self.measure = PairedMeasures(config.metrics, dataset, self.extractor) if self.is_paired else None
 
     def _domains(self) -> list[ImageDataset]:

@@ -149,11 +149,11 @@ def test_what_cannot_be_computed_is_refused(metrics, kwargs, message):
 
 @pytest.mark.parametrize("metric", FEWEST_IMAGES)
 def test_the_fewest_images_are_enough_and_fewer_are_refused(metric):
-    fewest, image = FEWEST_IMAGES[metric], torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
-    check_measurable(NAMED, image, [metric], fewest, fewest)
+    fewest, shape = FEWEST_IMAGES[metric], (1, 8, 8)
+    check_measurable(NAMED, shape, [metric], fewest, fewest)
     compute_metrics(output(fewest, 0), output(fewest, 1), [metric])
     with pytest.raises(ValueError, match=f"needs at least {fewest} images, not {fewest - 1} generated ones"):
-        check_measurable(NAMED, image, [metric], None, fewest - 1)
+        check_measurable(NAMED, shape, [metric], None, fewest - 1)
     with pytest.raises(ValueError):
         compute_metrics(output(fewest, 0), output(fewest - 1, 1), [metric])
 

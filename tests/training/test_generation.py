@@ -7,7 +7,13 @@ import torch
 from accelerate import Accelerator
 from diffusers import DDIMScheduler
 
-from diffusers_ext import ClassConditionalPipeline
+from diffusers_ext import (
+    AutoencoderMLP,
+    AutoencoderPipeline,
+    CascadePipeline,
+    ClassConditionalPipeline,
+    PalettePipeline,
+)
 from diffusers_ext.training.evaluate import build_scheduler, main
 from diffusers_ext.training.generation import Generation
 from diffusers_ext.training.grids import sample_grid
@@ -56,6 +62,36 @@ def test_evaluating_a_folder_gives_the_same_rows_on_one_and_two_processes(pipeli
         assert row["accuracy"] == pytest.approx(other["accuracy"], abs=0.05)
 
 
+def cascade():
+    base = ClassConditionalPipeline(tiny_unet(sample_size=4), DDIMScheduler(), default_num_inference_steps=2)
+    resolver = {"tasks": ["super_resolution"], "default_scale_factor": 2, "default_num_inference_steps": 2}
+    resolver = PalettePipeline(tiny_unet(in_channels=6), DDIMScheduler(), **resolver)
+    return CascadePipeline.from_pipelines(base, resolver)
+
+
+def variational_autoencoder():
+    return AutoencoderPipeline(AutoencoderMLP(sample_size=8, hidden_dims=(16,), latent_dim=5))
+
+
+@pytest.mark.parametrize("make", [cascade, variational_autoencoder])
+def test_pipelines_with_one_way_to_sample_are_measured_as_they_make_images(make, tmp_path, capsys):
+    make().save_pretrained(tmp_path)
+    options = [f"--pretrained_model_name_or_path={tmp_path}", "--dataset_name=digits", "--feature_extractor=digits"]
+    main([*options, "--num_evaluation_samples=20"])
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["fid"] > 0 and row["provenance"]["num_generated"] == 20
+    with pytest.raises(SystemExit):
+        main([*options, "--schedulers", "DDIMScheduler"])
+    assert f"--schedulers is not for a {type(make()).__name__}" in capsys.readouterr().err
+
+
+def test_an_autoencoder_without_a_prior_says_so(tmp_path, capsys):
+    AutoencoderPipeline(AutoencoderMLP(sample_size=8, hidden_dims=(16,), variational=False)).save_pretrained(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main([f"--pretrained_model_name_or_path={tmp_path}", "--dataset_name=digits", "--feature_extractor=digits"])
+    assert stop.value.code == 2 and "has no prior to sample from" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("missing", ["--pretrained_model_name_or_path", "--feature_extractor"])
 def test_evaluation_says_what_it_lacks(tmp_path, capsys, missing):
     options = [f"--pretrained_model_name_or_path={tmp_path}", "--feature_extractor=digits", "--dataset_name=digits"]
@@ -68,11 +104,10 @@ def test_evaluation_says_what_it_lacks(tmp_path, capsys, missing):
 @pytest.mark.parametrize(
     ("class_name", "options", "sentence"),
     [
-        ("CascadePipeline", [], "is a CascadePipeline, and what is measured here is"),
-        ("AutoencoderPipeline", [], "AutoencoderPipeline, and what is measured here is"),
-        ("GANPipeline", ["--tasks", "inpainting"], "is a GANPipeline"),
+        ("ImageTranslationPipeline", [], "is ImageTranslationPipeline, and those measured here are"),
+        ("GANPipeline", ["--tasks", "inpainting"], "is GANPipeline"),
         ("PalettePipeline", [], "--tasks are for a PalettePipeline, which needs them"),
-        ("ClassConditionalPipeline", ["--tasks", "inpainting"], "is a ClassConditionalPipeline"),
+        ("ClassConditionalPipeline", ["--tasks", "inpainting"], "is ClassConditionalPipeline"),
     ],
 )
 def test_pipelines_of_another_kind_are_refused(tmp_path, capsys, class_name, options, sentence):

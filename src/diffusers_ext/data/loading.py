@@ -131,8 +131,9 @@ def build_transform(
 
 
 def check_resolution(resolution: int | Sequence[int], name: str = "resolution") -> Size:
-    """Height and width, of one number for both or of two; a ValueError about `name` for anything else."""
-    size = tuple(resolution) if isinstance(resolution, (list, tuple)) else (resolution, resolution)
+    """Height and width, of one number for both, also in a list, or of two; a ValueError about `name` for others."""
+    size = tuple(resolution) if isinstance(resolution, (list, tuple)) else (resolution,)
+    size = 2 * size if len(size) == 1 else size
     if len(size) != 2 or not all(isinstance(pixels, int) and pixels >= 1 for pixels in size):
         raise ValueError(f"{name} must be a positive number of pixels or (height, width), not {resolution!r}")
     return size

@@ -42,7 +42,7 @@ FEWEST_IMAGES = {
 
 def check_measurable(
     extractor: FeatureExtractor,
-    image: torch.Tensor,
+    shape: tuple[int, int, int],
     metrics: Sequence[str] | None,
     num_real: int | None,
     num_generated: int,
@@ -51,14 +51,14 @@ def check_measurable(
 
     Args:
         extractor: what makes the features.
-        image: uint8 (1, C, H, W), any of the kind.
+        shape: (C, H, W) of an image.
         metrics: names, or None, as for `compute_metrics`; those that need no features are passed over.
         num_real, num_generated: how many images there will be; None if nobody knows.
 
     Raises:
         ValueError: if the extractor does not take such images, or there are too few of them for a metric.
     """
-    extractor(image)
+    extractor(torch.zeros(1, *shape, dtype=torch.uint8))
     _choose(metrics or (), {name: _missing_images(name, num_real, num_generated) for name in metrics or ()})
 
 
