@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw
 from diffusers_ext import GANPipeline, MLPDiscriminator, MLPGenerator, losses
 from diffusers_ext.hub.atomic import write_text_atomically
 from diffusers_ext.metrics import class_coverage, load_feature_extractor
+from diffusers_ext.training.ema import EMA
 from diffusers_ext.training.grids import sample_grid
 from diffusers_ext.training.processes import build_accelerator
 from diffusers_ext.training.results import save_image
@@ -36,6 +37,7 @@ METHODS = {
     ),
     "R1": ({"r1": 0.1}, {"r1": 1.0}),
 }
+EMA_DECAY = 0.99
 RADIUS, STD = 0.8, 0.02
 CELL = 256  # pixels of a picture of the points
 
@@ -56,11 +58,13 @@ def play(
     discriminator_steps: int = 1,
     latent_dim: int = 16,
     batch_size: int = 128,
+    seed: int = 0,
 ) -> torch.Tensor:
-    """Points (2000, 2) of a generator that was trained by these losses."""
-    torch.manual_seed(0)
+    """Points (2000, 2) of the average of a generator that was trained by these losses."""
+    torch.manual_seed(seed)
     generator = MLPGenerator(1, 2, latent_dim, hidden_dims=(128, 128))
     discriminator = MLPDiscriminator(1, 2, hidden_dims=(128, 128))
+    average = EMA(generator, EMA_DECAY)
     for_generator = torch.optim.Adam(generator.parameters(), lr=1e-3, betas=(0.5, 0.9))
     for_discriminator = torch.optim.Adam(discriminator.parameters(), lr=1e-3, betas=(0.5, 0.9))
 
@@ -72,7 +76,7 @@ def play(
         values.mean().backward()
         optimizer.step()
 
-    for _ in range(steps):
+    for step in range(steps):
         for _ in range(discriminator_steps):
             real = draw_points(batch_size).requires_grad_(r1 > 0)
             with torch.no_grad():
@@ -94,8 +98,9 @@ def play(
             pairs = (points, generator(others).sample), (latents, others)
             values = values + mode_seeking * losses.mode_seeking_loss(*pairs)
         update(for_generator, values)
+        average.update(step + 1)
 
-    with torch.no_grad():
+    with average.applied(), torch.no_grad():
         return generator(torch.randn(2000, latent_dim)).sample.flatten(1)
 
 
@@ -132,7 +137,7 @@ def train_digits(output_dir: Path, steps: int, **options) -> torch.Tensor:
         discriminator={"hidden_dims": [128, 128]},
         learning_rate=1e-3,
         adam_beta2=0.9,
-        ema_decay=0.99,
+        ema_decay=EMA_DECAY,
         max_train_steps=steps * options.get("discriminator_steps", 1),
         checkpointing_steps=10**6,
         logging_steps=50,

@@ -61,7 +61,7 @@ class OurAutoencoder:
             train_batch_size=BATCH_SIZE,
             learning_rate=LEARNING_RATE,
             lr_scheduler="constant",
-            ema_decay=0.998,
+            ema_decay=0.99,
             max_train_steps=10**9,
             seed=seed,
             output_dir=tempfile.mkdtemp(),
