@@ -223,6 +223,9 @@ def main() -> None:
         action="store_true",
         help="Run our networks in bfloat16; the originals stay in float32, which is all that they have.",
     )
+    parser.add_argument(
+        "--compile", action="store_true", help="Also with compiled networks: minutes of compiling first."
+    )
     parser.add_argument("--only", choices=["pix2pix", "dcgan"])
     arguments = parser.parse_args()
     for title, (build, variants) in JOBS.items():
@@ -230,6 +233,8 @@ def main() -> None:
             continue
         with tempfile.TemporaryDirectory() as folder, StopRequest() as stop:
             trainer, original, given = build(Path(folder), arguments.bf16)
+            if arguments.compile:
+                variants = {**variants, "ours, compiled": {"compile": True}}
             trainers = {name: trainer(str(number), **variants[name]) for number, name in enumerate(variants)}
             first = trainers["ours"]
             ways = {"original": original(first, seen_batches(first, given, 16))}
