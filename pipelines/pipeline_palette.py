@@ -1073,6 +1073,7 @@ class PalettePipeline(DiffusionPipeline):
         width: int,
         side: str = "both",
         window_width: int | None = None,
+        blend_width: float | None = None,
         class_labels: int | str | list[int | str] | torch.Tensor | np.ndarray | None = None,
         num_images_per_input: int = 1,
         output_type: str = "pil",
@@ -1080,7 +1081,8 @@ class PalettePipeline(DiffusionPipeline):
         **kwargs,
     ) -> ImagePipelineOutput | tuple:
         r"""
-        Makes images wider by uncropping again and again: windows of which one half is known, at either end.
+        Makes images wider by uncropping again and again: windows of which one half is known, at either end, and
+        three quarters of the other are kept.
 
         Args:
             image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or a list of them):
@@ -1091,6 +1093,9 @@ class PalettePipeline(DiffusionPipeline):
                 Where to add pixels: `"left"`, `"right"` or `"both"`, which is the same number at either end.
             window_width (`int`, *optional*, defaults to the width of `sample_size` of the network):
                 The width of the images that the network uncrops.
+            blend_width (`float`, *optional*, defaults to a quarter of `window_width`):
+                The difference of colour at a seam is taken away, and what takes it away fades by e within so many
+                pixels; 0 leaves it as it is.
             class_labels, num_images_per_input, output_type, return_dict:
                 As in `__call__`.
             kwargs:
@@ -1117,6 +1122,10 @@ class PalettePipeline(DiffusionPipeline):
             sample_size = self.unet.config.sample_size
             window_width = sample_size[1] if isinstance(sample_size, (list, tuple)) else sample_size
         check_positive_int("window_width", window_width)
+        if blend_width is None:
+            blend_width = window_width / 4
+        if not is_number(blend_width) or not 0 <= blend_width < math.inf:
+            raise ValueError(f"`blend_width` must be a number of pixels, 0 or more, but is {blend_width!r}.")
         old_width, new_half = images.shape[3], window_width // 2
         known_half = window_width - new_half
         if width < old_width:
@@ -1131,14 +1140,43 @@ class PalettePipeline(DiffusionPipeline):
         missing = width - old_width
         left = {"both": missing // 2, "left": missing, "right": 0}[side]
         kwargs = {"task": "uncropping", "class_labels": labels, "output_type": "pt", **kwargs}
-        for _ in range(math.ceil(left / new_half)):
+        for kept in kept_columns(left, new_half):
             window = self(images[..., :known_half], padding=(new_half, 0, 0, 0), **kwargs).images
-            images = torch.cat([window[..., :new_half], images], dim=3)
-        images = images[..., images.shape[3] - old_width - left :]
-        for _ in range(math.ceil((missing - left) / new_half)):
+            new = blend_seam(window[..., :new_half].flip(3), images[..., :1], blend_width).flip(3)
+            images = torch.cat([new[..., new_half - kept :], images], dim=3)
+        for kept in kept_columns(missing - left, new_half):
             window = self(images[..., -known_half:], padding=(0, 0, new_half, 0), **kwargs).images
-            images = torch.cat([images, window[..., known_half:]], dim=3)
-        return self._to_output(images[..., :width], output_type, return_dict)
+            new = blend_seam(window[..., known_half:], images[..., -1:], blend_width)
+            images = torch.cat([images, new[..., :kept]], dim=3)
+        return self._to_output(images, output_type, return_dict)
+
+
+def kept_columns(missing: int, new: int) -> list[int]:
+    """How many of its `new` columns each window gives to a panorama that lacks `missing` of them.
+
+    The outermost quarter, which the network saw from one side only and often makes a line of, is left for the next
+    window to make again.
+    """
+    step = new - new // 4
+    windows = max(math.ceil((missing - new) / step), 0)
+    return [step] * windows + [missing - step * windows] * (missing > 0)
+
+
+def blend_seam(new: torch.Tensor, edge: torch.Tensor, width: float) -> torch.Tensor:
+    """
+    New columns that go on from an edge in colour: what lacks at the seam is added, and fades with the distance.
+
+    Args:
+        new (`torch.Tensor` of shape `(N, C, H, W)`): in `[0, 1]`, the column at the seam first.
+        edge (`torch.Tensor` of shape `(N, C, H, 1)`): the last column before them.
+        width (`float`): the distance in pixels within which it fades by e; 0 adds nothing.
+    """
+    if width == 0:
+        return new
+    # Means of two columns and three rows: the grain of single pixels would become streaks.
+    step = F.pad(edge - new[..., :2].mean(dim=3, keepdim=True), (0, 0, 1, 1), mode="replicate")
+    step = F.avg_pool2d(step, (3, 1), stride=1)
+    return (new + step * torch.exp(-torch.arange(new.shape[3], device=new.device) / width)).clamp(0, 1)
 
 
 def run_tiled(

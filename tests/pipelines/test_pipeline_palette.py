@@ -30,7 +30,7 @@ from diffusers_ext.data.corruptions import CORRUPTIONS
 from diffusers_ext.data.corruptions.resampling import resample
 from diffusers_ext.guiders import ClassifierGuidance
 from diffusers_ext.pipelines import pipeline_palette
-from diffusers_ext.pipelines.pipeline_palette import PalettePipeline, tile_starts
+from diffusers_ext.pipelines.pipeline_palette import PalettePipeline, blend_seam, kept_columns, tile_starts
 from diffusers_ext.schedulers import ExactDDPMScheduler, scheduling_gaussian_diffusion
 from diffusers_ext.training.draws import Draw
 from tests.pipelines.testing import (
@@ -808,9 +808,9 @@ class TestPanorama:
         pipe = make_pipeline(tasks=["uncropping"])
         calls = note_calls(pipe)
         panorama = self.extend(pipe, make_images(1), 24, side="right", num_inference_steps=1) * 2 - 1
-        assert len(calls) == 4
+        assert len(calls) == 5  # the outermost of four new columns is made again, but for the last window's
         for i, (sample, _) in enumerate(calls):
-            start = 4 + 4 * i
+            start = 4 + 3 * i
             torch.testing.assert_close(sample[..., :3, :, :4], panorama[..., start : start + 4], rtol=0, atol=1e-6)
 
     def test_pictures_classes_and_several_of_each(self):
@@ -823,6 +823,32 @@ class TestPanorama:
             np.testing.assert_array_equal(np.asarray(panorama)[:, 4:12], np.asarray(picture))
         assert panoramas[0] != panoramas[1]
 
+    @pytest.mark.parametrize("new", [1, 3, 4, 32])
+    def test_windows_give_what_is_missing_and_all_but_the_last_keep_back_a_quarter(self, new):
+        for missing in range(100):
+            kept = kept_columns(missing, new)
+            assert sum(kept) == missing and all(count == new - new // 4 for count in kept[:-1])
+            assert all(0 < count <= new for count in kept)
+
+    def test_colours_go_on_at_the_seam_and_the_difference_fades(self):
+        edge, new = torch.full((2, 3, 6, 1), 0.7), torch.full((2, 3, 6, 9), 0.5)
+        edge[1] = 0.2
+        blended = blend_seam(new, edge, 3.0)
+        torch.testing.assert_close(blended[..., :1], edge)
+        torch.testing.assert_close(blended[..., 3] - 0.5, (edge[..., 0] - 0.5) / math.e)
+        assert (blended - new).abs()[..., -1].max() < 0.03
+        assert blend_seam(new, edge, 0) is new
+
+    def test_blending_leaves_the_image_alone_and_brings_its_neighbours_nearer(self):
+        image = make_images(2, 6, 8)
+        plain, blended = (
+            self.extend(make_pipeline(), image, 14, num_inference_steps=1, blend_width=width) for width in (0, 4)
+        )
+        assert_equal(blended[..., 3:11], image)
+        for known, new in ((3, 2), (10, 11)):
+            steps = [(made[..., known] - made[..., new]).abs().mean() for made in (plain, blended)]
+            assert steps[1] < steps[0]
+
     def test_no_wider_is_no_work(self):
         assert_equal(self.extend(make_pipeline(), make_images(1), 8), make_images(1))
 
@@ -834,6 +860,9 @@ class TestPanorama:
             ({"side": "top"}, "`side`"),
             ({"window_width": 32}, "at least 16 pixels"),
             ({"window_width": 0}, "window_width"),
+            ({"blend_width": -1}, "blend_width"),
+            ({"blend_width": math.nan}, "blend_width"),
+            ({"blend_width": "wide"}, "blend_width"),
             ({"output_type": "jpg"}, "output_type"),
             ({"class_labels": 1}, "no classes"),
         ],
