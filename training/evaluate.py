@@ -3,8 +3,8 @@
     accelerate launch training/evaluate.py --pretrained_model_name_or_path outputs/digits \
         --dataset_name digits --feature_extractor digits
 
-The samples of a diffusion model, a cascade, a GAN or a variational autoencoder. Several samplers of a diffusion model
-are compared in one run: `--schedulers ExactDDIMScheduler UniPCMultistepScheduler
+Measured are samples of a diffusion model, a cascade, a GAN or a variational autoencoder. Several samplers of a
+diffusion model are compared in one run: `--schedulers ExactDDIMScheduler UniPCMultistepScheduler
 --num_inference_steps 5 10 20`. `--likelihoods vlb ode` measures bits/dim. With `--tasks colorization inpainting` a
 [`PalettePipeline`] is measured, beside methods that need no training, and a table and a panel are written.
 """
