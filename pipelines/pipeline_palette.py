@@ -193,9 +193,9 @@ class PalettePipeline(DiffusionPipeline):
             What the network is told of the noise: the scheduler's `"timestep"`, `"gamma"`, which is alpha_bar_t
             (Palette), or `"sqrt_gamma"`, its root (SR3).
         source_noise (`float`, *optional*):
-            For flows, where the network was trained to start from the degraded image, with Gaussian noise of this
-            standard deviation, instead of from noise alone, which is left where pixels are unknown: a data-dependent
-            coupling (Albergo et al. 2023, https://huggingface.co/papers/2310.03725).
+            For flows, where the network was trained to start from the degraded image, its unknown pixels filled by
+            [`smooth_fill`], with Gaussian noise of this standard deviation, instead of from noise alone: a
+            data-dependent coupling (Albergo et al. 2023, https://huggingface.co/papers/2310.03725).
         image_channels (`int`, *optional*):
             C. By default `out_channels` of the network, or half of them where they are no fewer than `in_channels`.
         id2label (`dict[int, str]`, *optional*):
@@ -479,13 +479,13 @@ class PalettePipeline(DiffusionPipeline):
 
     @staticmethod
     def _uncrop(images: torch.Tensor, padding) -> tuple[torch.Tensor, torch.Tensor]:
-        """The padded images, whose outermost pixels go on for the time being, and where they are padded."""
+        """The padded images, filled smoothly for the time being, and where they are padded."""
         if not is_box(padding) or min(padding) < 0 or max(padding) == 0:
             raise ValueError(f"`padding` must be (left, top, right, bottom) pixels to add, but is {padding!r}.")
         left, top, right, bottom = padding
-        unknown = torch.ones_like(images[:, :1], dtype=torch.bool)
-        unknown = ~F.pad(unknown, (left, right, top, bottom))
-        return F.pad(images, (left, right, top, bottom), mode="replicate"), unknown
+        images, known = (F.pad(x, (left, right, top, bottom)) for x in (images, torch.ones_like(images[:, :1])))
+        unknown = known == 0
+        return smooth_fill(images, unknown), unknown
 
     def _enlarge(self, images: torch.Tensor, scale_factor, height, width) -> torch.Tensor:
         if height is None:
@@ -763,8 +763,8 @@ class PalettePipeline(DiffusionPipeline):
             latents = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
         noise = latents.to(device, torch.float32)
         if self.config.source_noise is not None:
-            source = images + self.config.source_noise * noise
-            noise = source if unknown is None else torch.where(unknown, noise, source)
+            source = images if unknown is None else smooth_fill(images, unknown)
+            noise = source + self.config.source_noise * noise
         if strength == 1:
             return noise * getattr(self.scheduler, "init_noise_sigma", 1.0)
         timesteps = timestep.expand(len(noise))
@@ -1177,6 +1177,32 @@ def blend_seam(new: torch.Tensor, edge: torch.Tensor, width: float) -> torch.Ten
     step = F.pad(edge - new[..., :2].mean(dim=3, keepdim=True), (0, 0, 1, 1), mode="replicate")
     step = F.avg_pool2d(step, (3, 1), stride=1)
     return (new + step * torch.exp(-torch.arange(new.shape[3], device=new.device) / width)).clamp(0, 1)
+
+
+def smooth_fill(images: torch.Tensor, unknown: torch.Tensor) -> torch.Tensor:
+    """
+    Images whose unknown pixels pass smoothly from one edge of what is known to the other: about the solution of
+    Laplace's equation, relaxed from coarse to fine (the cascadic multigrid method of Bornemann and Deuflhard 1996).
+
+    Args:
+        images (`torch.Tensor` of shape `(N, C, H, W)`): of any range; where nothing is known they become 0.
+        unknown (`torch.Tensor` of shape `(N, 1, H, W)`): bool, or above 0 where pixels are unknown.
+    """
+    known = (unknown <= 0).to(images)
+    if known.all():
+        return images
+    levels = [(images * known, known)]
+    while max(images.shape[2:]) > 1:  # a pixel of each level is the mean of what is known of four of the finer one
+        images, known = (F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False) for x in levels[-1])
+        levels.append((images / known.clamp(min=1 / 4), (known > 0).to(images)))
+    filled, _ = levels.pop()
+    for images, known in reversed(levels):
+        filled = F.interpolate(filled, images.shape[2:], mode="bilinear", align_corners=False)
+        filled = torch.where(known > 0, images, filled)
+        for _ in range(8):
+            means = F.avg_pool2d(F.pad(filled, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+            filled = torch.where(known > 0, images, means)
+    return filled
 
 
 def run_tiled(

@@ -20,7 +20,7 @@ from diffusers import ClassifierFreeGuidance, UNet2DModel
 from diffusers_ext.data.corruptions import super_resolution
 from diffusers_ext.losses.diffusion import PredictionType
 from diffusers_ext.pipelines import PalettePipeline
-from diffusers_ext.pipelines.pipeline_palette import quiet_guiders
+from diffusers_ext.pipelines.pipeline_palette import quiet_guiders, smooth_fill
 from diffusers_ext.training.command import run
 from diffusers_ext.training.configuration import JSONObject, ValidationConfig, option
 from diffusers_ext.training.evaluate import SamplingConfig
@@ -59,8 +59,8 @@ class PaletteConfig(RestorationConfig, SamplingConfig, ValidationConfig):
         "uniform", help="How noise levels are drawn: logit_normal (Esser et al. 2024) prefers the middle ones."
     )
     source_noise: float | None = option(
-        help="Let a flow start from the degraded image with Gaussian noise of this standard deviation, where nothing "
-        "is hidden, instead of from noise alone: for slight damage, as of JPEG. 0.3 is a good start.",
+        help="Let a flow start from the degraded image, its hidden pixels filled smoothly, with Gaussian noise of "
+        "this standard deviation, instead of from noise alone. 0.3 is a good start for slight damage, as of JPEG.",
     )
     loss_norm: Literal["l2", "l1"] = option(
         "l2", help="Squared or absolute errors: l1 gives samples that differ less (Palette, section 4)."
@@ -179,8 +179,8 @@ class PaletteRecipe(Recipe):
             labels = draw.dropout(labels, config.label_dropout, self.null_class_label)
         timesteps, noise = self.objective.draw_timesteps(draw), draw.normal_like(clean)
         if config.source_noise is not None:
-            source = corruption.conditioning_image + config.source_noise * noise
-            noise = torch.where(corruption.hidden > 0, noise, source)
+            source = smooth_fill(corruption.conditioning_image, corruption.hidden)
+            noise = source + config.source_noise * noise
         # Known pixels are seen clean, as the pipeline keeps them.
         noisy = torch.where(mask > 0, self.objective.add_noise(clean, noise, timesteps), clean)
 

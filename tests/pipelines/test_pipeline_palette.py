@@ -30,7 +30,13 @@ from diffusers_ext.data.corruptions import CORRUPTIONS
 from diffusers_ext.data.corruptions.resampling import resample
 from diffusers_ext.guiders import ClassifierGuidance
 from diffusers_ext.pipelines import pipeline_palette
-from diffusers_ext.pipelines.pipeline_palette import PalettePipeline, blend_seam, kept_columns, tile_starts
+from diffusers_ext.pipelines.pipeline_palette import (
+    PalettePipeline,
+    blend_seam,
+    kept_columns,
+    smooth_fill,
+    tile_starts,
+)
 from diffusers_ext.schedulers import ExactDDPMScheduler, scheduling_gaussian_diffusion
 from diffusers_ext.training.draws import Draw
 from tests.pipelines.testing import (
@@ -456,9 +462,12 @@ class TestStrength:
         result = draw(pipe, **inputs)
         time = pipe.scheduler.sigmas[-1 - pipe.num_timesteps]
         torch.testing.assert_close(result, (image + time * 0.125 * noise).clamp(0, 1), rtol=0, atol=1e-6)
-        if strength == 1:  # what is unknown starts from noise alone
+        if strength == 1:  # what is unknown starts from what is around it, whatever it shows
+            unknown = torch.zeros(1, 1, 8, 8)
+            unknown[..., :4] = 1
             hole = draw(pipe, **inputs, mask_image=(0, 0, 4, 8))[..., :4]
-            torch.testing.assert_close(hole, (noise / 2 + 0.5).clamp(0, 1)[..., :4], rtol=0, atol=1e-6)
+            expected = (smooth_fill(image, unknown) + 0.125 * noise).clamp(0, 1)[..., :4]
+            torch.testing.assert_close(hole, expected, rtol=0, atol=1e-6)
 
     def test_a_flow_from_the_image_is_no_diffusion(self):
         with pytest.raises(ValueError, match="starts from the image, and .* DDIMScheduler is for diffusion"):
@@ -480,6 +489,38 @@ class TestStrength:
         assert not torch.equal(
             draw(pipe, image, mask_image=box, strength=0.5), draw(pipe, guess, mask_image=box, strength=0.5)
         )
+
+
+class TestSmoothFill:
+    @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (7, 5), (16, 64)])
+    def test_known_pixels_stay_and_others_lie_between_them(self, shape):
+        images = make_images(2, *shape)
+        unknown = torch.rand(2, 1, *shape, generator=torch.Generator().manual_seed(0)) < 0.7
+        unknown[:, :, 0, 0] = False
+        filled = smooth_fill(images, unknown)
+        torch.testing.assert_close(torch.where(unknown, images, filled), images, rtol=0, atol=0)
+        lowest, highest = (
+            f(torch.where(unknown, x, images), dim=(2, 3)) for f, x in ((torch.amin, 1), (torch.amax, 0))
+        )
+        assert (filled.amin((2, 3)) >= lowest - 1e-6).all() and (filled.amax((2, 3)) <= highest + 1e-6).all()
+        assert_equal(filled[1:], smooth_fill(images[1:], unknown[1:]))
+
+    def test_a_gap_is_a_ramp_from_edge_to_edge(self):
+        images, unknown = torch.full((1, 1, 32, 32), 0.8), torch.zeros(1, 1, 32, 32)
+        images[..., :8], unknown[..., 8:24] = 0.2, 1
+        ramp = torch.linspace(0.2, 0.8, 18)[1:-1].expand(1, 1, 32, 16)
+        torch.testing.assert_close(smooth_fill(images, unknown)[..., 8:24], ramp, rtol=0, atol=0.03)
+
+    def test_a_horizon_goes_on_and_softens(self):
+        images, unknown = torch.zeros(1, 1, 32, 64), torch.zeros(1, 1, 32, 64)
+        images[:, :, :16], unknown[..., 32:] = 1, 1
+        contrast = smooth_fill(images, unknown)[:, :, (0, -1)].diff(dim=2).abs().flatten()
+        assert contrast[31] == 1 and (contrast[32:].diff() <= 1e-3).all() and 0.05 < contrast[-1] < 0.5
+
+    def test_nothing_unknown_is_nothing_to_do_and_nothing_known_is_grey(self):
+        images = make_images(1)
+        assert smooth_fill(images, torch.zeros(1, 1, 8, 8)) is images
+        assert_equal(smooth_fill(images, torch.ones(1, 1, 8, 8)), torch.zeros_like(images))
 
 
 class TestImages:
