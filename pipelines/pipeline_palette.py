@@ -38,6 +38,7 @@ TASKS = (
     "translation",
 )
 NOISE_CONDITIONINGS = ("timestep", "gamma", "sqrt_gamma")
+CONDITIONING_FILLS = ("noise", "smooth")
 
 # Of these some pixels are known, and stay as they are; of the other tasks none.
 MASKED_TASKS = ("inpainting", "uncropping")
@@ -196,6 +197,9 @@ class PalettePipeline(DiffusionPipeline):
             For flows, where the network was trained to start from the degraded image, its unknown pixels filled by
             [`smooth_fill`], with Gaussian noise of this standard deviation, instead of from noise alone: a
             data-dependent coupling (Albergo et al. 2023, https://huggingface.co/papers/2310.03725).
+        conditioning_fill (`str`, defaults to `"noise"`):
+            What the network is shown where pixels are unknown: Gaussian `"noise"` (Palette), or what [`smooth_fill`]
+            makes of those around, `"smooth"`.
         image_channels (`int`, *optional*):
             C. By default `out_channels` of the network, or half of them where they are no fewer than `in_channels`.
         id2label (`dict[int, str]`, *optional*):
@@ -228,6 +232,7 @@ class PalettePipeline(DiffusionPipeline):
         tasks: list[str] | tuple[str, ...] | dict | None = None,
         noise_conditioning: str = "timestep",
         source_noise: float | None = None,
+        conditioning_fill: str = "noise",
         image_channels: int | None = None,
         # JSON has no integer keys: model_index.json gives strings back.
         id2label: dict[int, str] | dict[str, str] | None = None,
@@ -244,6 +249,10 @@ class PalettePipeline(DiffusionPipeline):
         if noise_conditioning not in NOISE_CONDITIONINGS:
             raise ValueError(
                 f"`noise_conditioning` must be one of {', '.join(NOISE_CONDITIONINGS)}, but is {noise_conditioning!r}."
+            )
+        if conditioning_fill not in CONDITIONING_FILLS:
+            raise ValueError(
+                f"`conditioning_fill` must be one of {', '.join(CONDITIONING_FILLS)}, but is {conditioning_fill!r}."
             )
         in_channels, out_channels = unet.config.in_channels, unet.config.out_channels
         if image_channels is None:
@@ -284,6 +293,7 @@ class PalettePipeline(DiffusionPipeline):
             tasks=tasks,
             noise_conditioning=noise_conditioning,
             source_noise=source_noise,
+            conditioning_fill=conditioning_fill,
             image_channels=image_channels,
             id2label=id2label,
             null_class_label=null_class_label,
@@ -739,8 +749,10 @@ class PalettePipeline(DiffusionPipeline):
         unknown: torch.Tensor | None,
         generator: torch.Generator | list[torch.Generator] | None,
     ) -> torch.Tensor:
-        """What the network is shown: images `(N, C, H, W)` in `[-1, 1]`, but noise where their pixels are unknown."""
-        if unknown is not None:
+        """What the network is shown: images `(N, C, H, W)` in `[-1, 1]`, whose unknown pixels are covered."""
+        if unknown is not None and self.config.conditioning_fill == "smooth":
+            images = smooth_fill(images, unknown)
+        elif unknown is not None:
             noise = randn_tensor(images.shape, generator=generator, device=images.device, dtype=torch.float32)
             images = torch.where(unknown, noise, images)
         if self.config.conditioning_augmentation > 0:

@@ -62,6 +62,10 @@ class PaletteConfig(RestorationConfig, SamplingConfig, ValidationConfig):
         help="Let a flow start from the degraded image, its hidden pixels filled smoothly, with Gaussian noise of "
         "this standard deviation, instead of from noise alone. 0.3 is a good start for slight damage, as of JPEG.",
     )
+    conditioning_fill: Literal["noise", "smooth"] = option(
+        "noise",
+        help="What the network is shown where pixels are hidden: noise (Palette), or their surroundings, smoothed.",
+    )
     loss_norm: Literal["l2", "l1"] = option(
         "l2", help="Squared or absolute errors: l1 gives samples that differ less (Palette, section 4)."
     )
@@ -143,8 +147,8 @@ class PaletteRecipe(Recipe):
         self.evaluator = RestorationEvaluator(config, self.tasks, images, split)
 
     def identity(self) -> dict:
-        names = ("tasks", "noise_conditioning", "source_noise", "conditioning_dropout", "conditioning_augmentation")
-        options = {name: getattr(self.config, name) for name in (*names, "loss_norm")}
+        names = ("tasks", "noise_conditioning", "source_noise", "conditioning_fill", "conditioning_dropout")
+        options = {name: getattr(self.config, name) for name in (*names, "conditioning_augmentation", "loss_norm")}
         return {**self.objective.identity(), **options, "task_options": dict(self.config.task_options)}
 
     def networks(self) -> dict[str, torch.nn.Module]:
@@ -168,6 +172,8 @@ class PaletteRecipe(Recipe):
         config, clean, labels = self.config, batch["pixel_values"], None
         corruption = self.tasks.mix(batch, draw)
         conditioning, mask = corruption.conditioning_image, corruption.mask
+        if config.conditioning_fill == "smooth":
+            conditioning = smooth_fill(conditioning, corruption.hidden)
         if config.conditioning_augmentation > 0:
             levels = config.conditioning_augmentation * draw.uniform()
             conditioning = augment_conditioning(conditioning, levels, draw.normal(config.channels, *self.small_size))
@@ -206,6 +212,7 @@ class PaletteRecipe(Recipe):
             tasks=config.tasks,
             noise_conditioning=config.noise_conditioning,
             source_noise=config.source_noise,
+            conditioning_fill=config.conditioning_fill,
             id2label=self.id2label,
             null_class_label=self.null_class_label,
             default_num_inference_steps=1 if config.prediction_type == "regression" else config.num_inference_steps,

@@ -517,6 +517,14 @@ class TestSmoothFill:
         contrast = smooth_fill(images, unknown)[:, :, (0, -1)].diff(dim=2).abs().flatten()
         assert contrast[31] == 1 and (contrast[32:].diff() <= 1e-3).all() and 0.05 < contrast[-1] < 0.5
 
+    def test_a_network_may_be_shown_it(self, tmp_path):
+        make_pipeline(conditioning_fill="smooth").save_pretrained(tmp_path)
+        pipe = PalettePipeline.from_pretrained(tmp_path)
+        calls, image, unknown = note_calls(pipe), make_images(1), torch.zeros(1, 1, 8, 8)
+        unknown[..., :3] = 1
+        draw(pipe, image, mask_image=(0, 0, 3, 8))
+        torch.testing.assert_close(calls[0][0][:, :3], smooth_fill(image * 2 - 1, unknown))
+
     def test_nothing_unknown_is_nothing_to_do_and_nothing_known_is_grey(self):
         images = make_images(1)
         assert smooth_fill(images, torch.zeros(1, 1, 8, 8)) is images
@@ -976,6 +984,7 @@ def test_missing_labels_are_refused():
     "config",
     [
         {"noise_conditioning": "sigma"},
+        {"conditioning_fill": "mean"},
         {"source_noise": 0},
         {"source_noise": 0.25, "unet": make_unet(in_channels=4)},
         {"image_channels": 6},

@@ -172,6 +172,16 @@ def test_a_flow_may_start_from_the_degraded_image(tmp_path):
     assert pipe.config.source_noise == 0.2
 
 
+def test_what_is_hidden_may_be_shown_as_a_smooth_fill(tmp_path):
+    job, seen, _ = one_step(tmp_path, {"pixel_values": images(4)}, conditioning_fill="smooth")
+    rows = draw(range(4))
+    rows.integers(1)
+    corruption = inpainting(images(4), rows)
+    expected = smooth_fill(corruption.conditioning_image, corruption.hidden)
+    assert torch.equal(seen.sample.chunk(2, dim=1)[0], expected)
+    assert job.pipeline(job.unet).config.conditioning_fill == "smooth"
+
+
 @pytest.mark.parametrize("kind", ["gamma", "sqrt_gamma"])
 def test_the_network_is_told_the_level_of_the_noise_it_sees(tmp_path, kind):
     batch = {"pixel_values": torch.zeros(400, 1, 8, 8)}
