@@ -948,7 +948,7 @@ class PalettePipeline(DiffusionPipeline):
             strength (`float`, defaults to 1.0):
                 Below 1, this part of the steps, the last, is made, and starts from the image itself with noise
                 (Meng et al. 2021, https://huggingface.co/papers/2108.01073): what is masked counts as a first guess,
-                and so do the surroundings of what is padded, by [`smooth_fill`].
+                and what is padded gets one from [`smooth_fill`].
             eta (`float`, defaults to 0.0):
                 Noise of a DDIM step, from 0 (none) to 1 (DDPM): eq. 16 of https://huggingface.co/papers/2010.02502.
             tile_size (`int`, *optional*):
