@@ -154,6 +154,8 @@ class PaletteRecipe(Recipe):
     def networks(self) -> dict[str, torch.nn.Module]:
         """The denoiser: a UNet2DModel that sees the conditioning image, and behind it the noisy one."""
         config = self.config
+        # A network that was shown noise may learn to be shown a fill. The reverse is a forgotten option.
+        fill = {"conditioning_fill": "noise"} if config.conditioning_fill == "noise" else {}
         unet = build_unet(
             config,
             PalettePipeline,
@@ -164,6 +166,7 @@ class PaletteRecipe(Recipe):
             noise_conditioning=config.noise_conditioning,
             source_noise=config.source_noise,
             conditioning_augmentation=config.conditioning_augmentation,
+            **fill,
             **process(self.scheduler),
         )
         return {"unet": unet}

@@ -179,7 +179,16 @@ def test_what_is_hidden_may_be_shown_as_a_smooth_fill(tmp_path):
     corruption = inpainting(images(4), rows)
     expected = smooth_fill(corruption.conditioning_image, corruption.hidden)
     assert torch.equal(seen.sample.chunk(2, dim=1)[0], expected)
-    assert job.pipeline(job.unet).config.conditioning_fill == "smooth"
+    pipe = job.pipeline(job.unet)
+    assert pipe.config.conditioning_fill == "smooth"
+    pipe.save_pretrained(tmp_path / "smooth")
+    recipe(tmp_path, tasks=["inpainting"]).pipeline(job.unet).save_pretrained(tmp_path / "noise")
+    start = {"unet": {}, "tasks": ["inpainting"], "conditioning_fill": "smooth"}
+    for name in ("noise", "smooth"):
+        recipe(tmp_path, **start, pretrained_model_name_or_path=str(tmp_path / name)).networks()
+    start = {**start, "conditioning_fill": "noise", "pretrained_model_name_or_path": str(tmp_path / "smooth")}
+    with pytest.raises(ValueError, match="has conditioning_fill=smooth, but this run needs noise"):
+        recipe(tmp_path, **start).networks()
 
 
 @pytest.mark.parametrize("kind", ["gamma", "sqrt_gamma"])
