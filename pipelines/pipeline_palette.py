@@ -495,7 +495,7 @@ class PalettePipeline(DiffusionPipeline):
         left, top, right, bottom = padding
         images, known = (F.pad(x, (left, right, top, bottom)) for x in (images, torch.ones_like(images[:, :1])))
         unknown = known == 0
-        return smooth_fill(images, unknown), unknown
+        return layered_fill(images, unknown), unknown
 
     def _enlarge(self, images: torch.Tensor, scale_factor, height, width) -> torch.Tensor:
         if height is None:
@@ -948,7 +948,7 @@ class PalettePipeline(DiffusionPipeline):
             strength (`float`, defaults to 1.0):
                 Below 1, this part of the steps, the last, is made, and starts from the image itself with noise
                 (Meng et al. 2021, https://huggingface.co/papers/2108.01073): what is masked counts as a first guess,
-                and what is padded gets one from [`smooth_fill`].
+                and what is padded gets one from [`layered_fill`].
             eta (`float`, defaults to 0.0):
                 Noise of a DDIM step, from 0 (none) to 1 (DDPM): eq. 16 of https://huggingface.co/papers/2010.02502.
             tile_size (`int`, *optional*):
@@ -1204,9 +1204,8 @@ def smooth_fill(images: torch.Tensor, unknown: torch.Tensor) -> torch.Tensor:
     if known.all():
         return images
     levels = [(images * known, known)]
-    while max(images.shape[2:]) > 1:  # a pixel of each level is the mean of what is known of four of the finer one
-        images, known = (F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False) for x in levels[-1])
-        levels.append((images / known.clamp(min=1 / 4), (known > 0).to(images)))
+    while max(levels[-1][1].shape[2:]) > 1:
+        levels.append(known_means(*levels[-1], (2, 2)))
     filled, _ = levels.pop()
     for images, known in reversed(levels):
         filled = F.interpolate(filled, images.shape[2:], mode="bilinear", align_corners=False)
@@ -1215,6 +1214,27 @@ def smooth_fill(images: torch.Tensor, unknown: torch.Tensor) -> torch.Tensor:
             means = F.avg_pool2d(F.pad(filled, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
             filled = torch.where(known > 0, images, means)
     return filled
+
+
+def layered_fill(images: torch.Tensor, unknown: torch.Tensor) -> torch.Tensor:
+    """As [`smooth_fill`], but colours go on four times as far sideways: photographs are layers of ground and sky."""
+    known = (unknown <= 0).to(images)
+    small, known = known_means(images * known, known, (1, 4))
+    filled = F.interpolate(smooth_fill(small, 1 - known), images.shape[2:], mode="bilinear", align_corners=False)
+    return torch.where(unknown > 0, filled, images)
+
+
+def known_means(images: torch.Tensor, known: torch.Tensor, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Images that are smaller by `size` (rows, columns), four pixels in one: the mean of those that are known, and 0
+    where none is; and where some are.
+
+    Args:
+        images (`torch.Tensor` of shape `(N, C, H, W)`): 0 where pixels are unknown.
+        known (`torch.Tensor` of shape `(N, 1, H, W)`): 1 where they are known, 0 elsewhere.
+    """
+    sums, shares = (F.avg_pool2d(x, size, ceil_mode=True, count_include_pad=False) for x in (images, known))
+    return sums / shares.clamp(min=1 / 4), (shares > 0).to(images)
 
 
 def run_tiled(

@@ -34,6 +34,7 @@ from diffusers_ext.pipelines.pipeline_palette import (
     PalettePipeline,
     blend_seam,
     kept_columns,
+    layered_fill,
     smooth_fill,
     tile_starts,
 )
@@ -524,6 +525,22 @@ class TestSmoothFill:
         unknown[..., :3] = 1
         draw(pipe, image, mask_image=(0, 0, 3, 8))
         torch.testing.assert_close(calls[0][0][:, :3], smooth_fill(image * 2 - 1, unknown))
+
+    def test_layers_go_on_further_sideways(self):
+        images, unknown = torch.zeros(1, 1, 32, 64), torch.zeros(1, 1, 32, 64)
+        images[:, :, :16], unknown[..., 32:] = 1, 1
+        contrasts = [
+            fill(images, unknown)[:, :, (0, -1)].diff(dim=2).abs().flatten()[32:]
+            for fill in (smooth_fill, layered_fill)
+        ]
+        assert (contrasts[1] > contrasts[0])[4:].all() and contrasts[1][-1] > 2 * contrasts[0][-1]
+        assert_equal(layered_fill(images, unknown)[..., :32], images[..., :32])
+
+    @pytest.mark.parametrize("padding", [(1, 0, 0, 0), (3, 2, 1, 5), (0, 0, 9, 0), (0, 7, 0, 0)])
+    def test_layers_of_one_colour_are_of_one_colour(self, padding):
+        padded, unknown = make_pipeline()._uncrop(torch.full((2, 3, 3, 2), 0.3), padding)
+        torch.testing.assert_close(padded, torch.full_like(padded, 0.3))
+        assert unknown.sum() == padded[:, :1].numel() - 12
 
     def test_nothing_unknown_is_nothing_to_do_and_nothing_known_is_grey(self):
         images = make_images(1)
