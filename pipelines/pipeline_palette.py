@@ -1176,19 +1176,24 @@ def kept_columns(missing: int, new: int) -> list[int]:
 
 def blend_seam(new: torch.Tensor, edge: torch.Tensor, width: float) -> torch.Tensor:
     """
-    New columns that go on from an edge in colour: what lacks at the seam is added, and fades with the distance.
+    New columns that go on from an edge in colour: what lacks at the seam is added, and fades with the distance, the
+    sooner the finer it is: the solution of the screened Poisson equation (Bhat et al. 2008, "Fourier analysis of the
+    2D screened Poisson equation for gradient domain problems") for their own gradients.
 
     Args:
         new (`torch.Tensor` of shape `(N, C, H, W)`): in `[0, 1]`, the column at the seam first.
         edge (`torch.Tensor` of shape `(N, C, H, 1)`): the last column before them.
-        width (`float`): the distance in pixels within which it fades by e; 0 adds nothing.
+        width (`float`): the distance in pixels within which the coarsest fades by e; 0 adds nothing.
     """
     if width == 0:
         return new
-    # Means of two columns and three rows: the grain of single pixels would become streaks.
-    step = F.pad(edge - new[..., :2].mean(dim=3, keepdim=True), (0, 0, 1, 1), mode="replicate")
-    step = F.avg_pool2d(step, (3, 1), stride=1)
-    return (new + step * torch.exp(-torch.arange(new.shape[3], device=new.device) / width)).clamp(0, 1)
+    # A mirrored column is periodic: its cosines of k per pixel fade by exp(-sqrt(k^2 + 1 / width^2)) each pixel.
+    step = edge - new[..., :1]
+    waves = torch.fft.rfft(torch.cat([step, step.flip(2)], dim=2), dim=2)
+    frequencies = 2 * math.pi * torch.fft.rfftfreq(2 * new.shape[2], device=new.device)
+    distance = torch.arange(1, new.shape[3] + 1, device=new.device)
+    fading = torch.exp(-(frequencies.square() + 1 / width**2).sqrt()[:, None] * distance)
+    return (new + torch.fft.irfft(waves * fading, 2 * new.shape[2], dim=2)[..., : new.shape[2], :]).clamp(0, 1)
 
 
 def smooth_fill(images: torch.Tensor, unknown: torch.Tensor) -> torch.Tensor:

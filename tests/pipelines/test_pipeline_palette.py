@@ -900,10 +900,24 @@ class TestPanorama:
         edge, new = torch.full((2, 3, 6, 1), 0.7), torch.full((2, 3, 6, 9), 0.5)
         edge[1] = 0.2
         blended = blend_seam(new, edge, 3.0)
-        torch.testing.assert_close(blended[..., :1], edge)
-        torch.testing.assert_close(blended[..., 3] - 0.5, (edge[..., 0] - 0.5) / math.e)
+        torch.testing.assert_close(blended[..., 2] - 0.5, (edge[..., 0] - 0.5) / math.e)
         assert (blended - new).abs()[..., -1].max() < 0.03
         assert blend_seam(new, edge, 0) is new
+
+    def test_what_fades_solves_the_screened_poisson_equation(self):
+        """Five-point differences of it are it, divided by the squared width, where it is smooth."""
+        rows = torch.linspace(0, math.pi, 65, dtype=torch.float64)[:-1] + math.pi / 128
+        edge = 0.5 + 0.2 * rows.cos()[:, None].expand(1, 1, -1, 1)
+        added = blend_seam(torch.full((1, 1, 64, 32), 0.5, dtype=torch.float64), edge, 10.0) - 0.5
+        inner = added[..., 1:-1, 1:-1]
+        neighbours = added[..., 2:, 1:-1] + added[..., :-2, 1:-1] + added[..., 1:-1, 2:] + added[..., 1:-1, :-2]
+        torch.testing.assert_close(neighbours - 4 * inner, inner / 10**2, atol=1e-5, rtol=0)
+
+    def test_the_grain_of_an_edge_makes_no_streaks(self):
+        grain = torch.tensor([0.4, 0.6]).repeat(8)[None, None, :, None]
+        added = blend_seam(torch.full((1, 1, 16, 8), 0.5), grain, 4.0) - 0.5
+        assert added[..., 4:-4, 2:].abs().max() < 2e-3  # of 0.1
+        assert added[..., 4:-4, 0].abs().max() > 2e-3
 
     def test_blending_leaves_the_image_alone_and_brings_its_neighbours_nearer(self):
         image = make_images(2, 6, 8)
