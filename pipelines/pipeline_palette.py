@@ -38,7 +38,6 @@ TASKS = (
     "translation",
 )
 NOISE_CONDITIONINGS = ("timestep", "gamma", "sqrt_gamma")
-CONDITIONING_FILLS = ("noise", "smooth")
 
 # Of these some pixels are known, and stay as they are; of the other tasks none.
 MASKED_TASKS = ("inpainting", "uncropping")
@@ -198,8 +197,8 @@ class PalettePipeline(DiffusionPipeline):
             [`smooth_fill`], with Gaussian noise of this standard deviation, instead of from noise alone: a
             data-dependent coupling (Albergo et al. 2023, https://huggingface.co/papers/2310.03725).
         conditioning_fill (`str`, defaults to `"noise"`):
-            What the network is shown where pixels are unknown: Gaussian `"noise"` (Palette), or what [`smooth_fill`]
-            makes of those around, `"smooth"`.
+            What the network is shown where pixels are unknown: Gaussian `"noise"` (Palette), or what is made of those
+            that are known, `"smooth"` by [`smooth_fill`] or `"mirror"` by [`mirror_fill`].
         image_channels (`int`, *optional*):
             C. By default `out_channels` of the network, or half of them where they are no fewer than `in_channels`.
         id2label (`dict[int, str]`, *optional*):
@@ -250,9 +249,9 @@ class PalettePipeline(DiffusionPipeline):
             raise ValueError(
                 f"`noise_conditioning` must be one of {', '.join(NOISE_CONDITIONINGS)}, but is {noise_conditioning!r}."
             )
-        if conditioning_fill not in CONDITIONING_FILLS:
+        if conditioning_fill not in ("noise", *FILLS):
             raise ValueError(
-                f"`conditioning_fill` must be one of {', '.join(CONDITIONING_FILLS)}, but is {conditioning_fill!r}."
+                f"`conditioning_fill` must be one of noise, {', '.join(FILLS)}, but is {conditioning_fill!r}."
             )
         in_channels, out_channels = unet.config.in_channels, unet.config.out_channels
         if image_channels is None:
@@ -487,15 +486,15 @@ class PalettePipeline(DiffusionPipeline):
             )
         return mask >= 0.5
 
-    @staticmethod
-    def _uncrop(images: torch.Tensor, padding) -> tuple[torch.Tensor, torch.Tensor]:
-        """The padded images, filled smoothly for the time being, and where they are padded."""
+    def _uncrop(self, images: torch.Tensor, padding) -> tuple[torch.Tensor, torch.Tensor]:
+        """The padded images, filled for the time being, and where they are padded."""
         if not is_box(padding) or min(padding) < 0 or max(padding) == 0:
             raise ValueError(f"`padding` must be (left, top, right, bottom) pixels to add, but is {padding!r}.")
         left, top, right, bottom = padding
         images, known = (F.pad(x, (left, right, top, bottom)) for x in (images, torch.ones_like(images[:, :1])))
         unknown = known == 0
-        return layered_fill(images, unknown), unknown
+        fill = mirror_fill if self.config.conditioning_fill == "mirror" else layered_fill
+        return fill(images, unknown), unknown
 
     def _enlarge(self, images: torch.Tensor, scale_factor, height, width) -> torch.Tensor:
         if height is None:
@@ -750,8 +749,8 @@ class PalettePipeline(DiffusionPipeline):
         generator: torch.Generator | list[torch.Generator] | None,
     ) -> torch.Tensor:
         """What the network is shown: images `(N, C, H, W)` in `[-1, 1]`, whose unknown pixels are covered."""
-        if unknown is not None and self.config.conditioning_fill == "smooth":
-            images = smooth_fill(images, unknown)
+        if unknown is not None and self.config.conditioning_fill != "noise":
+            images = FILLS[self.config.conditioning_fill](images, unknown)
         elif unknown is not None:
             noise = randn_tensor(images.shape, generator=generator, device=images.device, dtype=torch.float32)
             images = torch.where(unknown, noise, images)
@@ -948,7 +947,7 @@ class PalettePipeline(DiffusionPipeline):
             strength (`float`, defaults to 1.0):
                 Below 1, this part of the steps, the last, is made, and starts from the image itself with noise
                 (Meng et al. 2021, https://huggingface.co/papers/2108.01073): what is masked counts as a first guess,
-                and what is padded gets one from [`layered_fill`].
+                and what is padded gets one from [`layered_fill`], or [`mirror_fill`] where the network is shown that.
             eta (`float`, defaults to 0.0):
                 Noise of a DDIM step, from 0 (none) to 1 (DDPM): eq. 16 of https://huggingface.co/papers/2010.02502.
             tile_size (`int`, *optional*):
@@ -1229,6 +1228,29 @@ def layered_fill(images: torch.Tensor, unknown: torch.Tensor) -> torch.Tensor:
     return torch.where(unknown > 0, filled, images)
 
 
+def mirror_fill(images: torch.Tensor, unknown: torch.Tensor) -> torch.Tensor:
+    """
+    Images mirrored at the sides of the box that holds all known pixels, again and again: their textures go on. Unknown
+    pixels in the box are filled by [`smooth_fill`] before.
+
+    Args:
+        images (`torch.Tensor` of shape `(N, C, H, W)`): of any range; where nothing is known they become 0.
+        unknown (`torch.Tensor` of shape `(N, 1, H, W)`): bool, or above 0 where pixels are unknown.
+    """
+    known = (unknown <= 0)[:, 0]
+    rows, columns = mirrored_positions(known.any(dim=2)), mirrored_positions(known.any(dim=1))
+    images = smooth_fill(images, unknown)
+    return images[torch.arange(len(images))[:, None, None], :, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)
+
+
+def mirrored_positions(known: torch.Tensor) -> torch.Tensor:
+    """Where to look in a line that is mirrored at the first and last known pixel, for `known` (N, L): int (N, L)."""
+    first = known.int().argmax(dim=1, keepdim=True)
+    count = known.shape[1] - known.flip(1).int().argmax(dim=1, keepdim=True) - first
+    offsets = (torch.arange(known.shape[1], device=known.device) - first) % (2 * count)
+    return first + torch.minimum(offsets, 2 * count - 1 - offsets)
+
+
 def known_means(images: torch.Tensor, known: torch.Tensor, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
     """
     Images that are smaller by `size` (rows, columns), four pixels in one: the mean of those that are known, and 0
@@ -1240,6 +1262,9 @@ def known_means(images: torch.Tensor, known: torch.Tensor, size: tuple[int, int]
     """
     sums, shares = (F.avg_pool2d(x, size, ceil_mode=True, count_include_pad=False) for x in (images, known))
     return sums / shares.clamp(min=1 / 4), (shares > 0).to(images)
+
+
+FILLS = {"smooth": smooth_fill, "mirror": mirror_fill}
 
 
 def run_tiled(

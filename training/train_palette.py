@@ -20,7 +20,7 @@ from diffusers import ClassifierFreeGuidance, UNet2DModel
 from diffusers_ext.data.corruptions import super_resolution
 from diffusers_ext.losses.diffusion import PredictionType
 from diffusers_ext.pipelines import PalettePipeline
-from diffusers_ext.pipelines.pipeline_palette import quiet_guiders, smooth_fill
+from diffusers_ext.pipelines.pipeline_palette import FILLS, quiet_guiders, smooth_fill
 from diffusers_ext.training.command import run
 from diffusers_ext.training.configuration import JSONObject, ValidationConfig, option
 from diffusers_ext.training.evaluate import SamplingConfig
@@ -62,9 +62,10 @@ class PaletteConfig(RestorationConfig, SamplingConfig, ValidationConfig):
         help="Let a flow start from the degraded image, its hidden pixels filled smoothly, with Gaussian noise of "
         "this standard deviation, instead of from noise alone. 0.3 is a good start for slight damage, as of JPEG.",
     )
-    conditioning_fill: Literal["noise", "smooth"] = option(
+    conditioning_fill: Literal["noise", "smooth", "mirror"] = option(
         "noise",
-        help="What the network is shown where pixels are hidden: noise (Palette), or their surroundings, smoothed.",
+        help="What the network is shown where pixels are hidden: noise (Palette), their surroundings, smoothed, or "
+        "what is known, mirrored, so that its textures go on.",
     )
     loss_norm: Literal["l2", "l1"] = option(
         "l2", help="Squared or absolute errors: l1 gives samples that differ less (Palette, section 4)."
@@ -175,8 +176,8 @@ class PaletteRecipe(Recipe):
         config, clean, labels = self.config, batch["pixel_values"], None
         corruption = self.tasks.mix(batch, draw)
         conditioning, mask = corruption.conditioning_image, corruption.mask
-        if config.conditioning_fill == "smooth":
-            conditioning = smooth_fill(conditioning, corruption.hidden)
+        if config.conditioning_fill != "noise":
+            conditioning = FILLS[config.conditioning_fill](conditioning, corruption.hidden)
         if config.conditioning_augmentation > 0:
             levels = config.conditioning_augmentation * draw.uniform()
             conditioning = augment_conditioning(conditioning, levels, draw.normal(config.channels, *self.small_size))

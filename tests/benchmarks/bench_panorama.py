@@ -4,8 +4,8 @@
         --call_options '{"num_inference_steps": 20}' --feature_extractor features --panel panoramas.png
 
 Of photographs brought to twice the width of the model's images the middle is made three times as wide, by the model
-and by the smooth fill alone that it starts from. Then windows centred on both ends of what was known are held against
-those of the photographs themselves:
+and by the fill alone that its partial starts begin with. Then windows centred on both ends of what was known are held
+against those of the photographs themselves:
 
 - step: how much values in [0, 1] change, on average, from the last known column to the first new one
 - detail: how much they change between new columns, in parts of what they do between known ones: less than 1 is blur
@@ -21,7 +21,6 @@ import torch
 from diffusers_ext.data import load_image_dataset
 from diffusers_ext.metrics import extract_features, fid, load_feature_extractor, perceptual_distance
 from diffusers_ext.pipelines import PalettePipeline
-from diffusers_ext.pipelines.pipeline_palette import layered_fill
 from diffusers_ext.training.grids import sample_grid
 from diffusers_ext.training.results import save_image
 
@@ -40,13 +39,6 @@ def load_photographs(arguments, size: int) -> torch.Tensor:
     batches = dataset.reference_batches(BATCH_SIZE)
     images = torch.cat([batch["pixel_values"] for batch in batches])[arguments.first :][: arguments.count]
     return images[:, :, size // 2 : -size // 2] / 255
-
-
-def fill_alone(images: torch.Tensor, size: int) -> torch.Tensor:
-    wide = torch.nn.functional.pad(images, (size, size))
-    unknown = torch.ones_like(wide[:, :1])
-    unknown[..., size : 2 * size] = 0
-    return layered_fill(wide, unknown)
 
 
 def widen(pipeline: PalettePipeline, images: torch.Tensor, options: dict) -> torch.Tensor:
@@ -103,7 +95,11 @@ def main() -> None:
     change = photographs.diff(dim=3).abs().mean()
     print(f"{len(photographs)} photographs, in which values change by {change:.3f} from column to column")
     for options in [None, *arguments.call_options]:
-        wide = fill_alone(known, size) if options is None else widen(pipeline, known, json.loads(options))
+        wide = (
+            pipeline._uncrop(known, (size, 0, size, 0))[0]
+            if options is None
+            else widen(pipeline, known, json.loads(options))
+        )
         values = measure(wide, photographs, size, extractor)
         cells = [options or "the fill alone"] + [f"{name} {value:.3g}" for name, value in values.items()]
         print(f"| {' | '.join(cells)} |", flush=True)

@@ -35,6 +35,7 @@ from diffusers_ext.pipelines.pipeline_palette import (
     blend_seam,
     kept_columns,
     layered_fill,
+    mirror_fill,
     smooth_fill,
     tile_starts,
 )
@@ -500,9 +501,7 @@ class TestSmoothFill:
         unknown[:, :, 0, 0] = False
         filled = smooth_fill(images, unknown)
         torch.testing.assert_close(torch.where(unknown, images, filled), images, rtol=0, atol=0)
-        lowest, highest = (
-            f(torch.where(unknown, x, images), dim=(2, 3)) for f, x in ((torch.amin, 1), (torch.amax, 0))
-        )
+        lowest, highest = images.masked_fill(unknown, 1).amin((2, 3)), images.masked_fill(unknown, 0).amax((2, 3))
         assert (filled.amin((2, 3)) >= lowest - 1e-6).all() and (filled.amax((2, 3)) <= highest + 1e-6).all()
         assert_equal(filled[1:], smooth_fill(images[1:], unknown[1:]))
 
@@ -518,13 +517,14 @@ class TestSmoothFill:
         contrast = smooth_fill(images, unknown)[:, :, (0, -1)].diff(dim=2).abs().flatten()
         assert contrast[31] == 1 and (contrast[32:].diff() <= 1e-3).all() and 0.05 < contrast[-1] < 0.5
 
-    def test_a_network_may_be_shown_it(self, tmp_path):
-        make_pipeline(conditioning_fill="smooth").save_pretrained(tmp_path)
+    @pytest.mark.parametrize(("name", "fill"), [("smooth", smooth_fill), ("mirror", mirror_fill)])
+    def test_a_network_may_be_shown_it(self, tmp_path, name, fill):
+        make_pipeline(conditioning_fill=name).save_pretrained(tmp_path)
         pipe = PalettePipeline.from_pretrained(tmp_path)
         calls, image, unknown = note_calls(pipe), make_images(1), torch.zeros(1, 1, 8, 8)
         unknown[..., :3] = 1
         draw(pipe, image, mask_image=(0, 0, 3, 8))
-        torch.testing.assert_close(calls[0][0][:, :3], smooth_fill(image * 2 - 1, unknown))
+        torch.testing.assert_close(calls[0][0][:, :3], fill(image * 2 - 1, unknown))
 
     def test_layers_go_on_further_sideways(self):
         images, unknown = torch.zeros(1, 1, 32, 64), torch.zeros(1, 1, 32, 64)
@@ -546,6 +546,30 @@ class TestSmoothFill:
         images = make_images(1)
         assert smooth_fill(images, torch.zeros(1, 1, 8, 8)) is images
         assert_equal(smooth_fill(images, torch.ones(1, 1, 8, 8)), torch.zeros_like(images))
+
+
+class TestMirrorFill:
+    @pytest.mark.parametrize("sides", [(0, 0, 5, 0), (9, 0, 9, 0), (0, 2, 0, 30), (3, 1, 4, 7)])
+    def test_it_pads_as_numpy_does(self, sides):
+        left, top, right, bottom = sides
+        images = make_images(2, 4, 3)
+        padded, unknown = make_pipeline(conditioning_fill="mirror")._uncrop(images, sides)
+        expected = np.pad(images.numpy(), ((0, 0), (0, 0), (top, bottom), (left, right)), mode="symmetric")
+        assert_equal(padded, torch.from_numpy(expected))
+        assert unknown.sum() == 2 * (padded[0, 0].numel() - 12)
+
+    def test_each_image_has_its_own_box_and_holes_are_filled_smoothly_first(self):
+        images, unknown = make_images(3), torch.zeros(3, 1, 8, 8)
+        unknown[0, ..., 4:], unknown[1, :, :6], unknown[2, :, 3:5, 2:4] = 1, 1, 1
+        filled = mirror_fill(images, unknown)
+        assert_equal(filled[0], torch.cat([images[0, ..., :4], images[0, ..., :4].flip(2)], dim=2))
+        assert_equal(filled[1], torch.cat([images[1, :, 6:].flip(1), images[1, :, 6:]] * 2, dim=1))
+        assert_equal(filled[2], smooth_fill(images, unknown)[2])
+
+    def test_nothing_unknown_is_nothing_to_do_and_nothing_known_is_grey(self):
+        images = make_images(1)
+        assert_equal(mirror_fill(images, torch.zeros(1, 1, 8, 8)), images)
+        assert_equal(mirror_fill(images, torch.ones(1, 1, 8, 8)), torch.zeros_like(images))
 
 
 class TestImages:

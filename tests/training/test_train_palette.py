@@ -11,7 +11,7 @@ from PIL import Image
 
 from diffusers_ext import CascadePipeline, ClassConditionalPipeline, PalettePipeline
 from diffusers_ext.data.corruptions import Corruption, inpainting, uncropping
-from diffusers_ext.pipelines.pipeline_palette import smooth_fill
+from diffusers_ext.pipelines.pipeline_palette import FILLS, smooth_fill
 from diffusers_ext.training import evaluate
 from diffusers_ext.training.configuration import parse_config
 from diffusers_ext.training.draws import Draw
@@ -172,23 +172,30 @@ def test_a_flow_may_start_from_the_degraded_image(tmp_path):
     assert pipe.config.source_noise == 0.2
 
 
-def test_what_is_hidden_may_be_shown_as_a_smooth_fill(tmp_path):
-    job, seen, _ = one_step(tmp_path, {"pixel_values": images(4)}, conditioning_fill="smooth")
+@pytest.mark.parametrize("fill", ["smooth", "mirror"])
+def test_what_is_hidden_may_be_shown_filled(tmp_path, fill):
+    job, seen, _ = one_step(tmp_path, {"pixel_values": images(4)}, conditioning_fill=fill)
     rows = draw(range(4))
     rows.integers(1)
     corruption = inpainting(images(4), rows)
-    expected = smooth_fill(corruption.conditioning_image, corruption.hidden)
+    expected = FILLS[fill](corruption.conditioning_image, corruption.hidden)
     assert torch.equal(seen.sample.chunk(2, dim=1)[0], expected)
     pipe = job.pipeline(job.unet)
-    assert pipe.config.conditioning_fill == "smooth"
-    pipe.save_pretrained(tmp_path / "smooth")
+    assert pipe.config.conditioning_fill == fill
+    pipe.save_pretrained(tmp_path / fill)
     recipe(tmp_path, tasks=["inpainting"]).pipeline(job.unet).save_pretrained(tmp_path / "noise")
-    start = {"unet": {}, "tasks": ["inpainting"], "conditioning_fill": "smooth"}
-    for name in ("noise", "smooth"):
+    start = {"unet": {}, "tasks": ["inpainting"], "conditioning_fill": fill}
+    for name in ("noise", fill):
         recipe(tmp_path, **start, pretrained_model_name_or_path=str(tmp_path / name)).networks()
-    start = {**start, "conditioning_fill": "noise", "pretrained_model_name_or_path": str(tmp_path / "smooth")}
-    with pytest.raises(ValueError, match="has conditioning_fill=smooth, but this run needs noise"):
+    start = {**start, "conditioning_fill": "noise", "pretrained_model_name_or_path": str(tmp_path / fill)}
+    with pytest.raises(ValueError, match=f"has conditioning_fill={fill}, but this run needs noise"):
         recipe(tmp_path, **start).networks()
+
+
+def test_a_fill_is_no_matter_where_nothing_is_hidden(tmp_path):
+    batch, options = {"pixel_values": images(4)}, {"tasks": ["denoising"]}
+    shown = [one_step(tmp_path, batch, conditioning_fill=fill, **options)[1].sample for fill in ("noise", "mirror")]
+    assert torch.equal(*shown)
 
 
 @pytest.mark.parametrize("kind", ["gamma", "sqrt_gamma"])
