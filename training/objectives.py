@@ -6,6 +6,7 @@ flow), or ln(sigma / alpha) / 4 (EDM).
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from diffusers import (
@@ -17,8 +18,24 @@ from diffusers import (
 )
 
 from diffusers_ext.losses import diffusion_loss, loss_weights, noise_levels, prediction_target
+from diffusers_ext.losses.diffusion import LossWeighting
 from diffusers_ext.losses.variational import LEARNED_VARIANCES, gaussian_diffusion_loss
 from diffusers_ext.schedulers.scheduling_gaussian_diffusion import ExactDDPMScheduler
+from diffusers_ext.training.configuration import Config, option
+
+
+@dataclass
+class WeightingConfig(Config):
+    """Which noise levels count how much."""
+
+    loss_weighting: LossWeighting = option("none", help="How squared errors are weighted by noise level.")
+    snr_gamma: float = option(5.0, help="min_snr: the largest weight.")
+    p2_gamma: float = option(1.0, help="p2: the exponent.")
+    p2_k: float = option(1.0, help="p2: the constant beside the signal-to-noise ratio.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require_at_least(0, "snr_gamma", "p2_gamma", "p2_k")
 
 
 class Objective:

@@ -12,20 +12,20 @@ from typing import Literal
 import torch
 from diffusers import UNet2DModel
 
-from diffusers_ext.losses.diffusion import LossWeighting, PredictionType
+from diffusers_ext.losses.diffusion import PredictionType
 from diffusers_ext.pipelines import ClassConditionalPipeline
 from diffusers_ext.training.command import run
 from diffusers_ext.training.configuration import JSONObject, TrainingConfig, option
 from diffusers_ext.training.evaluate import Evaluator, SamplingConfig
 from diffusers_ext.training.grids import class_grid
 from diffusers_ext.training.importance_sampling import LossSecondMoment
-from diffusers_ext.training.objectives import build_objective, process
+from diffusers_ext.training.objectives import WeightingConfig, build_objective, process
 from diffusers_ext.training.recipe import Recipe
 from diffusers_ext.training.unets import build_unet
 
 
 @dataclass
-class DiffusionConfig(SamplingConfig, TrainingConfig):
+class DiffusionConfig(WeightingConfig, SamplingConfig, TrainingConfig):
     """The options of train_diffusion.py."""
 
     unet: JSONObject = option(
@@ -60,16 +60,11 @@ class DiffusionConfig(SamplingConfig, TrainingConfig):
         help="How noise levels are drawn: logit_normal (Esser et al. 2024) prefers the middle ones, "
         "loss_second_moment (Nichol and Dhariwal 2021) those of large losses, which count less in turn; not for edm.",
     )
-    loss_weighting: LossWeighting = option("none", help="How squared errors are weighted by noise level; not for edm.")
-    snr_gamma: float = option(5.0, help="min_snr: the largest weight.")
-    p2_gamma: float = option(1.0, help="p2: the exponent.")
-    p2_k: float = option(1.0, help="p2: the constant beside the signal-to-noise ratio.")
     label_dropout: float = option(0.1, help="How often a label is hidden in training, so that guidance works.")
 
     def __post_init__(self):
         super().__post_init__()
         self.require_at_least(1, "num_train_timesteps")
-        self.require_at_least(0, "snr_gamma", "p2_gamma", "p2_k")
         self.require(0 <= self.label_dropout < 1, f"--label_dropout must be in [0, 1), not {self.label_dropout}")
         self.require(self.sigma_data > 0, f"--sigma_data must be positive, not {self.sigma_data}")
         self.require(self.edm_p_std > 0, f"--edm_p_std must be positive, not {self.edm_p_std}")

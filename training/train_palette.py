@@ -24,14 +24,20 @@ from diffusers_ext.pipelines.pipeline_palette import FILLS, quiet_guiders, smoot
 from diffusers_ext.training.command import run
 from diffusers_ext.training.configuration import JSONObject, ValidationConfig, option
 from diffusers_ext.training.evaluate import SamplingConfig
-from diffusers_ext.training.objectives import ContinuousDiffusion, Objective, build_objective, process
+from diffusers_ext.training.objectives import (
+    ContinuousDiffusion,
+    Objective,
+    WeightingConfig,
+    build_objective,
+    process,
+)
 from diffusers_ext.training.recipe import Recipe
 from diffusers_ext.training.restoration import RestorationConfig, RestorationEvaluator, Tasks
 from diffusers_ext.training.unets import build_unet
 
 
 @dataclass
-class PaletteConfig(RestorationConfig, SamplingConfig, ValidationConfig):
+class PaletteConfig(RestorationConfig, WeightingConfig, SamplingConfig, ValidationConfig):
     """The options of train_palette.py."""
 
     # What the objectives ask for, and is no option here.
@@ -101,6 +107,11 @@ class PaletteConfig(RestorationConfig, SamplingConfig, ValidationConfig):
             kind != "regression" or (self.timestep_sampling == "uniform" and self.conditioning_dropout == 0),
             "--prediction_type regression has neither noise levels nor guidance: leave out --timestep_sampling and "
             "--conditioning_dropout",
+        )
+        self.require(
+            self.loss_weighting == "none" or (kind != "regression" and self.loss_norm == "l2"),
+            f"--loss_weighting {self.loss_weighting} is for squared errors at many noise levels: leave out "
+            "--loss_norm l1 and --prediction_type regression",
         )
         self.require(
             self.source_noise is None or (self.source_noise > 0 and kind == "flow_prediction"),
@@ -198,7 +209,8 @@ class PaletteRecipe(Recipe):
         output = self.unet(sample, self.objective.told(timesteps), class_labels=labels).sample
 
         target = self.objective.target(clean, noise, timesteps)
-        self.minimise("unet", restoration_loss(output, target, mask, config.loss_norm))
+        weights = self.objective.weights(*self.objective.levels(timesteps)).flatten()
+        self.minimise("unet", weights * restoration_loss(output, target, mask, config.loss_norm))
 
     def pipeline(self, unet: UNet2DModel) -> PalettePipeline:
         """The pipeline with a fast second-order sampler, see [`~Objective.sampling_scheduler`]."""

@@ -89,6 +89,7 @@ def main() -> None:
     pipeline = PalettePipeline.from_pretrained(arguments.model).to("cuda" if torch.cuda.is_available() else "cpu")
     pipeline.set_progress_bar_config(disable=True)
     size = pipeline.unet.config.sample_size
+    size = size if isinstance(size, int) else size[1]
     photographs = load_photographs(arguments, size)
     known = photographs[..., size // 2 : -size // 2]
     extractor = arguments.feature_extractor and load_feature_extractor(arguments.feature_extractor)

@@ -154,6 +154,17 @@ def test_known_pixels_are_seen_clean_and_cost_nothing(tmp_path, prediction_type)
     assert losses.shape == (16,) and (losses > 0).all()
 
 
+@pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction", "flow_prediction"])
+def test_noise_levels_may_count_as_their_signal_to_noise_ratios(tmp_path, prediction_type):
+    batch, options = {"pixel_values": images(64)}, {"prediction_type": prediction_type, "num_train_timesteps": 100}
+    _, _, plain = one_step(tmp_path, batch, **options)
+    job, seen, weighted = one_step(tmp_path, batch, loss_weighting="min_snr", snr_gamma=3.0, **options)
+    alpha, sigma = (level.flatten() for level in job.objective.levels(seen.timesteps))
+    of_clean = {"epsilon": sigma / alpha, "sample": 1, "v_prediction": sigma, "flow_prediction": sigma}
+    expected = (alpha / sigma).square().clamp(max=3.0) * of_clean[prediction_type] ** 2
+    torch.testing.assert_close(weighted, expected * plain, rtol=1e-3, atol=1e-6)
+
+
 def test_a_flow_may_start_from_the_degraded_image(tmp_path):
     clean = images(64)
     options = {"tasks": ["denoising", f"{__name__}:half_hidden"], "source_noise": 0.2}
@@ -590,6 +601,9 @@ def test_the_card_names_no_folder_of_this_machine_as_a_repository(tmp_path, monk
         ({"conditioning_dropout": 1.0}, r"--conditioning_dropout must be in \[0, 1\)"),
         ({"class_conditional": True}, "--class_conditional needs labels"),
         ({"source_noise": 0.0}, "--source_noise must be above 0"),
+        ({"loss_weighting": "min_snr", "loss_norm": "l1"}, "--loss_weighting min_snr is for squared errors"),
+        ({"loss_weighting": "p2", "prediction_type": "regression"}, "--loss_weighting p2 is for squared errors"),
+        ({"snr_gamma": -1.0}, "--snr_gamma must be at least 0"),
         ({"source_noise": 0.2, "prediction_type": "epsilon"}, "is for --prediction_type flow_prediction alone"),
         (
             {"source_noise": 0.2, "conditioning_augmentation": 0.5, "tasks": ["super_resolution"]},
