@@ -493,8 +493,8 @@ class PalettePipeline(DiffusionPipeline):
         left, top, right, bottom = padding
         images, known = (F.pad(x, (left, right, top, bottom)) for x in (images, torch.ones_like(images[:, :1])))
         unknown = known == 0
-        fill = mirror_fill if self.config.conditioning_fill == "mirror" else layered_fill
-        return fill(images, unknown), unknown
+        mirrored = self.config.conditioning_fill == "mirror"
+        return mirror_fill(images, unknown, share=1 / 4) if mirrored else layered_fill(images, unknown), unknown
 
     def _enlarge(self, images: torch.Tensor, scale_factor, height, width) -> torch.Tensor:
         if height is None:
@@ -947,7 +947,8 @@ class PalettePipeline(DiffusionPipeline):
             strength (`float`, defaults to 1.0):
                 Below 1, this part of the steps, the last, is made, and starts from the image itself with noise
                 (Meng et al. 2021, https://huggingface.co/papers/2108.01073): what is masked counts as a first guess,
-                and what is padded gets one from [`layered_fill`], or [`mirror_fill`] where the network is shown that.
+                and what is padded gets one from [`layered_fill`], or, where the network is shown mirrored images, from
+                [`mirror_fill`] of the outermost quarters.
             eta (`float`, defaults to 0.0):
                 Noise of a DDIM step, from 0 (none) to 1 (DDPM): eq. 16 of https://huggingface.co/papers/2010.02502.
             tile_size (`int`, *optional*):
@@ -1228,7 +1229,7 @@ def layered_fill(images: torch.Tensor, unknown: torch.Tensor) -> torch.Tensor:
     return torch.where(unknown > 0, filled, images)
 
 
-def mirror_fill(images: torch.Tensor, unknown: torch.Tensor) -> torch.Tensor:
+def mirror_fill(images: torch.Tensor, unknown: torch.Tensor, share: float = 1.0) -> torch.Tensor:
     """
     Images mirrored at the sides of the box that holds all known pixels, again and again: their textures go on. Unknown
     pixels in the box are filled by [`smooth_fill`] before.
@@ -1236,19 +1237,24 @@ def mirror_fill(images: torch.Tensor, unknown: torch.Tensor) -> torch.Tensor:
     Args:
         images (`torch.Tensor` of shape `(N, C, H, W)`): of any range; where nothing is known they become 0.
         unknown (`torch.Tensor` of shape `(N, 1, H, W)`): bool, or above 0 where pixels are unknown.
+        share (`float`): how much of the box is mirrored, from each side on. In a small one are no whole things to be
+            seen twice.
     """
     known = (unknown <= 0)[:, 0]
-    rows, columns = mirrored_positions(known.any(dim=2)), mirrored_positions(known.any(dim=1))
+    rows, columns = (mirrored_positions(known.any(dim=dim), share) for dim in (2, 1))
     images = smooth_fill(images, unknown)
     return images[torch.arange(len(images))[:, None, None], :, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)
 
 
-def mirrored_positions(known: torch.Tensor) -> torch.Tensor:
+def mirrored_positions(known: torch.Tensor, share: float) -> torch.Tensor:
     """Where to look in a line that is mirrored at the first and last known pixel, for `known` (N, L): int (N, L)."""
+    positions = torch.arange(known.shape[1], device=known.device)
     first = known.int().argmax(dim=1, keepdim=True)
-    count = known.shape[1] - known.flip(1).int().argmax(dim=1, keepdim=True) - first
-    offsets = (torch.arange(known.shape[1], device=known.device) - first) % (2 * count)
-    return first + torch.minimum(offsets, 2 * count - 1 - offsets)
+    last = known.shape[1] - 1 - known.flip(1).int().argmax(dim=1, keepdim=True)
+    length = ((last - first + 1) * share).ceil().long()
+    steps = (torch.maximum(first - positions, positions - last) - 1) % (2 * length)
+    steps = torch.minimum(steps, 2 * length - 1 - steps)
+    return torch.where(positions < first, first + steps, torch.where(positions > last, last - steps, positions))
 
 
 def known_means(images: torch.Tensor, known: torch.Tensor, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from diffusers import (
     AutoGuidance,
     ClassifierFreeGuidance,
@@ -553,10 +554,16 @@ class TestMirrorFill:
     def test_it_pads_as_numpy_does(self, sides):
         left, top, right, bottom = sides
         images = make_images(2, 4, 3)
-        padded, unknown = make_pipeline(conditioning_fill="mirror")._uncrop(images, sides)
+        padded, unknown = (F.pad(x, (left, right, top, bottom), value=1.0) for x in (images, 0 * images[:, :1]))
         expected = np.pad(images.numpy(), ((0, 0), (0, 0), (top, bottom), (left, right)), mode="symmetric")
-        assert_equal(padded, torch.from_numpy(expected))
-        assert unknown.sum() == 2 * (padded[0, 0].numel() - 12)
+        assert_equal(mirror_fill(padded, unknown), torch.from_numpy(expected))
+
+    def test_padding_is_first_filled_with_the_outermost_quarters(self):
+        images = make_images(2, 4, 8)
+        padded, unknown = make_pipeline(conditioning_fill="mirror")._uncrop(images, (5, 2, 3, 0))
+        columns = torch.tensor([0, 0, 1, 1, 0, *range(8), 7, 6, 6])
+        assert_equal(padded, images[..., columns][..., [0, 0, *range(4)], :])
+        assert unknown.sum() == 2 * (6 * 16 - 32)
 
     def test_each_image_has_its_own_box_and_holes_are_filled_smoothly_first(self):
         images, unknown = make_images(3), torch.zeros(3, 1, 8, 8)
