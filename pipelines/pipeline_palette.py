@@ -1242,8 +1242,9 @@ def mirror_fill(images: torch.Tensor, unknown: torch.Tensor, share: float = 1.0)
     """
     known = (unknown <= 0)[:, 0]
     rows, columns = (mirrored_positions(known.any(dim=dim), share) for dim in (2, 1))
+    index = torch.arange(len(images), device=images.device)
     images = smooth_fill(images, unknown)
-    return images[torch.arange(len(images))[:, None, None], :, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)
+    return images[index[:, None, None], :, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)
 
 
 def mirrored_positions(known: torch.Tensor, share: float) -> torch.Tensor:
