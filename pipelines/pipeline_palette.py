@@ -1107,7 +1107,8 @@ class PalettePipeline(DiffusionPipeline):
                 The width of the images that the network uncrops.
             blend_width (`float`, *optional*, defaults to a quarter of `window_width`):
                 The difference of colour at a seam is taken away, and what takes it away fades by e within so many
-                pixels; 0 leaves it as it is.
+                pixels; where the network is shown mirrored images, these pass into what it makes of them within half
+                as many. 0 leaves what is made as it is.
             class_labels, num_images_per_input, output_type, return_dict:
                 As in `__call__`.
             kwargs:
@@ -1154,13 +1155,22 @@ class PalettePipeline(DiffusionPipeline):
         kwargs = {"task": "uncropping", "class_labels": labels, "output_type": "pt", **kwargs}
         for kept in kept_columns(left, new_half):
             window = self(images[..., :known_half], padding=(new_half, 0, 0, 0), **kwargs).images
-            new = blend_seam(window[..., :new_half].flip(3), images[..., :1], blend_width).flip(3)
+            new = self._blend(window[..., :new_half].flip(3), images[..., :known_half].flip(3), blend_width).flip(3)
             images = torch.cat([new[..., new_half - kept :], images], dim=3)
         for kept in kept_columns(missing - left, new_half):
             window = self(images[..., -known_half:], padding=(0, 0, new_half, 0), **kwargs).images
-            new = blend_seam(window[..., known_half:], images[..., -1:], blend_width)
+            new = self._blend(window[..., known_half:], images[..., -known_half:], blend_width)
             images = torch.cat([images, new[..., :kept]], dim=3)
         return self._to_output(images, output_type, return_dict)
+
+    def _blend(self, new: torch.Tensor, known: torch.Tensor, width: float) -> torch.Tensor:
+        """New columns, the first at the seam, go on in colour and grain from known ones, the last at the seam."""
+        new = blend_seam(new, known[..., -1:], width)
+        if width == 0 or self.config.conditioning_fill != "mirror":
+            return new
+        mirrored, _ = self._uncrop(known, (0, 0, new.shape[3], 0))
+        share = torch.exp(-torch.arange(1, new.shape[3] + 1, device=new.device) / (width / 2))
+        return new.lerp(mirrored[..., known.shape[3] :], share)
 
 
 def kept_columns(missing: int, new: int) -> list[int]:

@@ -960,6 +960,17 @@ class TestPanorama:
             steps = [(made[..., known] - made[..., new]).abs().mean() for made in (plain, blended)]
             assert steps[1] < steps[0]
 
+    def test_mirrored_grain_goes_on_and_passes_into_what_is_made(self):
+        pipe, image = make_pipeline(conditioning_fill="mirror"), make_images(2, 8, 8)
+        plain, far, near = (
+            self.extend(pipe, image, 14, num_inference_steps=1, blend_width=width) for width in (0, 1000, 1e-3)
+        )
+        for wide in (plain, far, near):
+            assert_equal(wide[..., 3:11], image)
+        torch.testing.assert_close(far[..., :3], image[..., :1].expand(-1, -1, -1, 3), rtol=0, atol=0.02)
+        torch.testing.assert_close(far[..., 11:], image[..., -1:].expand(-1, -1, -1, 3), rtol=0, atol=0.02)
+        torch.testing.assert_close(near, plain)
+
     def test_no_wider_is_no_work(self):
         assert_equal(self.extend(make_pipeline(), make_images(1), 8), make_images(1))
 
