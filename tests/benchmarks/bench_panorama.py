@@ -1,7 +1,8 @@
 """Panoramas: does one see where the photograph ends?
 
     python -m tests.benchmarks.bench_panorama --model outputs/palette_panorama --train_data_dir ~/photos --split test \
-        --call_options '{"num_inference_steps": 20}' --feature_extractor features --panel panoramas.png
+        --feature_extractor features \
+        --call_options '{"strength": 0.5, "num_inference_steps": 4}' --panel panoramas.png
 
 Of photographs brought to twice the width of the model's images the middle is made three times as wide, by the model
 and by the fill alone that its partial starts begin with. Then windows centred on both ends of what was known are held
