@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.bench_panorama --model outputs/palette_panorama --train_data_dir ~/photos --split test \
         --feature_extractor features \
-        --call_options '{"strength": 0.5, "num_inference_steps": 4}' --panel panoramas.png
+        --call_options '{"strength": 0.5, "num_inference_steps": 4, "blend_width": 32}' --panel panoramas.png
 
 Of photographs brought to twice the width of the model's images the middle is made three times as wide, by the model
 and by the fill alone that its partial starts begin with. Then windows centred on both ends of what was known are held
@@ -97,11 +97,10 @@ def main() -> None:
     change = photographs.diff(dim=3).abs().mean()
     print(f"{len(photographs)} photographs, in which values change by {change:.3f} from column to column")
     for options in [None, *arguments.call_options]:
-        wide = (
-            pipeline._uncrop(known, (size, 0, size, 0))[0]
-            if options is None
-            else widen(pipeline, known, json.loads(options))
-        )
+        if options is None:
+            wide, _ = pipeline._uncrop(known, (size, 0, size, 0))
+        else:
+            wide = widen(pipeline, known, json.loads(options))
         values = measure(wide, photographs, size, extractor)
         cells = [options or "the fill alone"] + [f"{name} {value:.3g}" for name, value in values.items()]
         print(f"| {' | '.join(cells)} |", flush=True)
