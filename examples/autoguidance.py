@@ -22,10 +22,10 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.guiders.guider_utils import GuiderOutput
 
 from diffusers_ext import ClassConditionalPipeline
-from diffusers_ext.training.configuration import option, parse_config
-from diffusers_ext.training.evaluate import EvaluateConfig, Evaluator
-from diffusers_ext.training.generation import Generation
-from diffusers_ext.training.processes import build_accelerator
+from diffusers_ext.training.evaluate_pipeline import EvaluateConfig, Evaluator
+from diffusers_ext.training.loop.accelerator import build_accelerator
+from diffusers_ext.training.loop.configuration import option, parse_config
+from diffusers_ext.training.loop.sampling import Generation
 
 
 class Autoguidance(BaseGuidance):

@@ -20,9 +20,9 @@ from diffusers_ext import CascadePipeline, ClassConditionalPipeline, PalettePipe
 from diffusers_ext.hub.atomic import write_text_atomically
 from diffusers_ext.hub.card import markdown_table
 from diffusers_ext.metrics import FeatureOutput, compute_metrics, load_feature_extractor
-from diffusers_ext.training.configuration import DataConfig, EvaluationConfig, option, parse_config
-from diffusers_ext.training.grids import sample_grid
-from diffusers_ext.training.results import save_image
+from diffusers_ext.training.evaluation.grids import sample_grid
+from diffusers_ext.training.loop.configuration import DataConfig, EvaluationConfig, option, parse_config
+from diffusers_ext.training.loop.outputs import save_image
 
 
 @dataclass

@@ -19,9 +19,9 @@ from pathlib import Path
 import train_lenet
 
 from diffusers_ext.hub.atomic import write_text_atomically
-from diffusers_ext.training.processes import build_accelerator
+from diffusers_ext.training.loop.accelerator import build_accelerator
+from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.train_gan import GANConfig, GANRecipe
-from diffusers_ext.training.trainer import Trainer
 
 
 COMMON = {

@@ -19,12 +19,12 @@ from PIL import Image, ImageDraw
 from diffusers_ext import GANPipeline, MLPDiscriminator, MLPGenerator, losses
 from diffusers_ext.hub.atomic import write_text_atomically
 from diffusers_ext.metrics import class_coverage, load_feature_extractor
-from diffusers_ext.training.ema import EMA
-from diffusers_ext.training.grids import sample_grid
-from diffusers_ext.training.processes import build_accelerator
-from diffusers_ext.training.results import save_image
+from diffusers_ext.training.evaluation.grids import sample_grid
+from diffusers_ext.training.loop.accelerator import build_accelerator
+from diffusers_ext.training.loop.ema import EMA
+from diffusers_ext.training.loop.outputs import save_image
+from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.train_gan import GANConfig, GANRecipe
-from diffusers_ext.training.trainer import Trainer
 
 
 # Options of train_gan.py: what a method adds to the plain GAN, on the points and on the digits.

@@ -17,8 +17,8 @@ from diffusers_ext.data import ImageDataset
 from diffusers_ext.hub.atomic import written_beside
 from diffusers_ext.metrics import class_accuracy, extract_features, load_feature_extractor
 from diffusers_ext.models import LeNet
-from diffusers_ext.training.command import one_sentence
-from diffusers_ext.training.configuration import DataConfig, option, parse_config
+from diffusers_ext.training.loop.command import one_sentence
+from diffusers_ext.training.loop.configuration import DataConfig, option, parse_config
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
     python -m diffusers_ext.training.reconstruct_ema outputs/digits outputs/digits-0.08 --std 0.08
 
-The run must have been made with --posthoc_ema_stds; see [`~diffusers_ext.training.posthoc_ema`].
+The run must have been made with --posthoc_ema_stds; see [`~diffusers_ext.training.loop.posthoc_ema`].
 """
 
 import argparse
@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 
 from diffusers_ext.hub.atomic import written_beside
 from diffusers_ext.hub.repository import CARD, INDEX, files_to_publish
-from diffusers_ext.training.command import one_sentence
-from diffusers_ext.training.posthoc_ema import Snapshots
+from diffusers_ext.training.loop.command import one_sentence
+from diffusers_ext.training.loop.posthoc_ema import Snapshots
 
 
 # What the run says of its own weights would be wrong of others.

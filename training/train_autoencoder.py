@@ -28,21 +28,21 @@ from diffusers_ext.losses.elbo import (
 from diffusers_ext.losses.perceptual import load_perceptual_loss
 from diffusers_ext.models import LatentDiscriminator, PatchDiscriminator
 from diffusers_ext.pipelines import AutoencoderPipeline
-from diffusers_ext.training.adversarial import accuracies, has_batch_norm, judge_both
-from diffusers_ext.training.autoencoder_evaluation import AutoencoderEvaluator, corrupt
-from diffusers_ext.training.autoencoder_objectives import Regularisation
-from diffusers_ext.training.autoencoders import (
+from diffusers_ext.training.adversarial.judging import accuracies, has_batch_norm, judge_both
+from diffusers_ext.training.autoencoding.evaluation import AutoencoderEvaluator, corrupt
+from diffusers_ext.training.autoencoding.networks import (
     LATENT_DIFFUSION_ARCHITECTURES,
     QUANTIZED_ARCHITECTURES,
     VECTOR_ARCHITECTURES,
     Runner,
     build_autoencoder,
 )
-from diffusers_ext.training.command import run
-from diffusers_ext.training.configuration import JSONObject, ValidationConfig, option
-from diffusers_ext.training.evaluate import Evaluator
-from diffusers_ext.training.generation import all_rows
-from diffusers_ext.training.recipe import Recipe
+from diffusers_ext.training.autoencoding.regularizers import Regularisation
+from diffusers_ext.training.evaluate_pipeline import Evaluator
+from diffusers_ext.training.loop.command import run
+from diffusers_ext.training.loop.configuration import JSONObject, ValidationConfig, option
+from diffusers_ext.training.loop.recipe import Recipe
+from diffusers_ext.training.loop.sampling import all_rows
 
 
 # Of the divergence, by objective; of latent diffusion's it is that of its "slight KL penalty".

@@ -20,14 +20,14 @@ from diffusers_ext.models import NoisyClassifier
 from diffusers_ext.pipelines import ClassConditionalPipeline
 from diffusers_ext.pipelines.pipeline_class_conditional import quiet_guiders
 from diffusers_ext.schedulers import ExactDDPMScheduler
-from diffusers_ext.training.command import run
-from diffusers_ext.training.configuration import JSONObject, ValidationConfig, option
-from diffusers_ext.training.draws import Draw
-from diffusers_ext.training.evaluate import Evaluator, SamplingConfig
-from diffusers_ext.training.generation import gather_rows
-from diffusers_ext.training.grids import sample_grid
-from diffusers_ext.training.objectives import prediction_type
-from diffusers_ext.training.recipe import Recipe
+from diffusers_ext.training.diffusion.objectives import prediction_type
+from diffusers_ext.training.evaluate_pipeline import Evaluator, SamplingConfig
+from diffusers_ext.training.evaluation.grids import sample_grid
+from diffusers_ext.training.loop.command import run
+from diffusers_ext.training.loop.configuration import JSONObject, ValidationConfig, option
+from diffusers_ext.training.loop.draws import Draw
+from diffusers_ext.training.loop.recipe import Recipe
+from diffusers_ext.training.loop.sampling import gather_rows
 
 
 ROWS_PER_SCALE = 2

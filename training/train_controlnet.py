@@ -20,12 +20,12 @@ from diffusers_ext.data.decoding import UnreadableImageError, decode_image
 from diffusers_ext.data.transforms import ImageTransform, to_pixel_values
 from diffusers_ext.metrics.edges import edge_f1
 from diffusers_ext.metrics.perceptual import as_uint8
-from diffusers_ext.training.command import run
-from diffusers_ext.training.configuration import JSONObject, option
-from diffusers_ext.training.grids import sample_grid
-from diffusers_ext.training.saving import save_model, write_whole
-from diffusers_ext.training.text_to_image import TextToImageRecipe, row_title
-from diffusers_ext.training.text_to_image_config import TextToImageConfig
+from diffusers_ext.training.evaluation.grids import sample_grid
+from diffusers_ext.training.loop.command import run
+from diffusers_ext.training.loop.configuration import JSONObject, option
+from diffusers_ext.training.text_to_image.options import TextToImageConfig
+from diffusers_ext.training.text_to_image.recipe import TextToImageRecipe, row_title
+from diffusers_ext.training.text_to_image.saving import save_model, write_whole
 
 
 GRID_ROWS = 4

@@ -14,14 +14,14 @@ from diffusers import UNet2DModel
 
 from diffusers_ext.losses.diffusion import PredictionType
 from diffusers_ext.pipelines import ClassConditionalPipeline
-from diffusers_ext.training.command import run
-from diffusers_ext.training.configuration import JSONObject, TrainingConfig, option
-from diffusers_ext.training.evaluate import Evaluator, SamplingConfig
-from diffusers_ext.training.grids import class_grid
-from diffusers_ext.training.importance_sampling import LossSecondMoment
-from diffusers_ext.training.objectives import WeightingConfig, build_objective, process
-from diffusers_ext.training.recipe import Recipe
-from diffusers_ext.training.unets import build_unet
+from diffusers_ext.training.diffusion.denoisers import build_unet
+from diffusers_ext.training.diffusion.objectives import WeightingConfig, build_objective, process
+from diffusers_ext.training.diffusion.timestep_sampling import LossSecondMoment
+from diffusers_ext.training.evaluate_pipeline import Evaluator, SamplingConfig
+from diffusers_ext.training.evaluation.grids import class_grid
+from diffusers_ext.training.loop.command import run
+from diffusers_ext.training.loop.configuration import JSONObject, TrainingConfig, option
+from diffusers_ext.training.loop.recipe import Recipe
 
 
 @dataclass

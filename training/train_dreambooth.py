@@ -19,11 +19,11 @@ import torch
 
 from diffusers_ext.data.randomness import derive_seed
 from diffusers_ext.data.subjects import Subject
-from diffusers_ext.training.class_images import ClassImages
-from diffusers_ext.training.command import run
-from diffusers_ext.training.configuration import JSONObject, option
-from diffusers_ext.training.prompt_sampler import PromptSampler
-from diffusers_ext.training.subjects import SubjectsConfig
+from diffusers_ext.training.loop.command import run
+from diffusers_ext.training.loop.configuration import JSONObject, option
+from diffusers_ext.training.text_to_image.class_images import ClassImages
+from diffusers_ext.training.text_to_image.prompt_sampler import PromptSampler
+from diffusers_ext.training.text_to_image.subject_options import SubjectsConfig
 from diffusers_ext.training.train_text_to_image import FineTuningConfig, FineTuningRecipe
 
 

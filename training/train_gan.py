@@ -28,13 +28,13 @@ from diffusers_ext.losses import (
 from diffusers_ext.losses.adversarial import LABELLED_LOSSES, AdversarialLoss
 from diffusers_ext.losses.diffaugment import check_policy
 from diffusers_ext.pipelines import GANPipeline
-from diffusers_ext.training.adversarial import accuracies, has_batch_norm
-from diffusers_ext.training.command import run
-from diffusers_ext.training.configuration import JSONObject, TrainingConfig, option
-from diffusers_ext.training.evaluate import Evaluator, balanced_labels
-from diffusers_ext.training.gans import build_gan
-from diffusers_ext.training.grids import CLASS_COLUMNS, CLASS_ROWS, class_grid, sample_grid
-from diffusers_ext.training.recipe import Recipe
+from diffusers_ext.training.adversarial.judging import accuracies, has_batch_norm
+from diffusers_ext.training.adversarial.networks import build_gan
+from diffusers_ext.training.evaluate_pipeline import Evaluator, balanced_labels
+from diffusers_ext.training.evaluation.grids import CLASS_COLUMNS, CLASS_ROWS, class_grid, sample_grid
+from diffusers_ext.training.loop.command import run
+from diffusers_ext.training.loop.configuration import JSONObject, TrainingConfig, option
+from diffusers_ext.training.loop.recipe import Recipe
 
 
 @dataclass

@@ -21,19 +21,19 @@ from diffusers_ext.data.corruptions import super_resolution
 from diffusers_ext.losses.diffusion import PredictionType
 from diffusers_ext.pipelines import PalettePipeline
 from diffusers_ext.pipelines.pipeline_palette import FILLS, quiet_guiders, smooth_fill
-from diffusers_ext.training.command import run
-from diffusers_ext.training.configuration import JSONObject, ValidationConfig, option
-from diffusers_ext.training.evaluate import SamplingConfig
-from diffusers_ext.training.objectives import (
+from diffusers_ext.training.diffusion.denoisers import build_unet
+from diffusers_ext.training.diffusion.objectives import (
     ContinuousDiffusion,
     Objective,
     WeightingConfig,
     build_objective,
     process,
 )
-from diffusers_ext.training.recipe import Recipe
-from diffusers_ext.training.restoration import RestorationConfig, RestorationEvaluator, Tasks
-from diffusers_ext.training.unets import build_unet
+from diffusers_ext.training.evaluate_pipeline import SamplingConfig
+from diffusers_ext.training.loop.command import run
+from diffusers_ext.training.loop.configuration import JSONObject, ValidationConfig, option
+from diffusers_ext.training.loop.recipe import Recipe
+from diffusers_ext.training.restoration.evaluation import RestorationConfig, RestorationEvaluator, Tasks
 
 
 @dataclass

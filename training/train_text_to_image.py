@@ -10,13 +10,13 @@ The result of full training is the whole pipeline; that of LoRA is `pytorch_lora
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffusers_ext.training.command import run
-from diffusers_ext.training.configuration import option
-from diffusers_ext.training.lora import FILE, LoraConfig, add_adapters, save_adapters
-from diffusers_ext.training.saving import save_pipeline, write_whole
-from diffusers_ext.training.text_encoders import TextEncoders
-from diffusers_ext.training.text_to_image import TextToImageRecipe
-from diffusers_ext.training.text_to_image_config import TextToImageConfig
+from diffusers_ext.training.loop.command import run
+from diffusers_ext.training.loop.configuration import option
+from diffusers_ext.training.text_to_image.lora import FILE, LoraConfig, add_adapters, save_adapters
+from diffusers_ext.training.text_to_image.options import TextToImageConfig
+from diffusers_ext.training.text_to_image.recipe import TextToImageRecipe
+from diffusers_ext.training.text_to_image.saving import save_pipeline, write_whole
+from diffusers_ext.training.text_to_image.text_encoders import TextEncoders
 
 
 @dataclass

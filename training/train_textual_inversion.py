@@ -18,13 +18,13 @@ from typing import Literal
 from safetensors.torch import save_file
 
 from diffusers_ext.data.subjects import Subject
-from diffusers_ext.training.command import run
-from diffusers_ext.training.configuration import option
-from diffusers_ext.training.placeholders import Placeholder
-from diffusers_ext.training.saving import write_whole
-from diffusers_ext.training.subjects import SubjectsConfig
-from diffusers_ext.training.text_to_image import TextToImageRecipe
-from diffusers_ext.training.text_to_image_config import TextToImageConfig
+from diffusers_ext.training.loop.command import run
+from diffusers_ext.training.loop.configuration import option
+from diffusers_ext.training.text_to_image.options import TextToImageConfig
+from diffusers_ext.training.text_to_image.placeholders import Placeholder
+from diffusers_ext.training.text_to_image.recipe import TextToImageRecipe
+from diffusers_ext.training.text_to_image.saving import write_whole
+from diffusers_ext.training.text_to_image.subject_options import SubjectsConfig
 
 
 logger = logging.getLogger(__name__)

@@ -28,15 +28,15 @@ from diffusers_ext.losses import (
 from diffusers_ext.losses.adversarial import AdversarialLoss
 from diffusers_ext.losses.perceptual import load_perceptual_loss
 from diffusers_ext.pipelines import ImageTranslationPipeline
-from diffusers_ext.training.adversarial import accuracies, judge_both
-from diffusers_ext.training.command import run
-from diffusers_ext.training.configuration import JSONObject, LRScheduler, option
-from diffusers_ext.training.image_pool import ImagePool
-from diffusers_ext.training.recipe import Recipe
-from diffusers_ext.training.translation_data import TranslationDataConfig
-from diffusers_ext.training.translation_evaluation import TranslationEvaluator
-from diffusers_ext.training.translation_inputs import MadeInputs
-from diffusers_ext.training.translators import (
+from diffusers_ext.training.adversarial.judging import accuracies, judge_both
+from diffusers_ext.training.loop.command import run
+from diffusers_ext.training.loop.configuration import JSONObject, LRScheduler, option
+from diffusers_ext.training.loop.recipe import Recipe
+from diffusers_ext.training.translation.domains import TranslationDataConfig
+from diffusers_ext.training.translation.evaluation import TranslationEvaluator
+from diffusers_ext.training.translation.image_pool import ImagePool
+from diffusers_ext.training.translation.inputs import MadeInputs
+from diffusers_ext.training.translation.networks import (
     PATCH_LAYERS,
     build_discriminator,
     build_generator,

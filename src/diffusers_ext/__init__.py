@@ -358,32 +358,36 @@ if TYPE_CHECKING:
         ExactDDPMScheduler as ExactDDPMScheduler,
         space_timesteps as space_timesteps,
     )
-    from diffusers_ext.training.base_models import (
-        load_base_model as load_base_model,
-    )
-    from diffusers_ext.training.configuration import (
-        TrainingConfig as TrainingConfig,
-    )
-    from diffusers_ext.training.draws import (
-        Draw as Draw,
-    )
-    from diffusers_ext.training.ema import (
-        EMA as EMA,
-    )
-    from diffusers_ext.training.importance_sampling import (
+    from diffusers_ext.training.diffusion.timestep_sampling import (
         LossSecondMoment as LossSecondMoment,
     )
-    from diffusers_ext.training.posthoc_ema import (
+    from diffusers_ext.training.loop.configuration import (
+        TrainingConfig as TrainingConfig,
+    )
+    from diffusers_ext.training.loop.draws import (
+        Draw as Draw,
+    )
+    from diffusers_ext.training.loop.ema import (
+        EMA as EMA,
+    )
+    from diffusers_ext.training.loop.posthoc_ema import (
         PowerEMA as PowerEMA,
         Snapshots as Snapshots,
     )
-    from diffusers_ext.training.recipe import (
+    from diffusers_ext.training.loop.recipe import (
         Recipe as Recipe,
+    )
+    from diffusers_ext.training.loop.trainer import (
+        NonFiniteLossError as NonFiniteLossError,
+        Trainer as Trainer,
     )
     from diffusers_ext.training.reconstruct_ema import (
         reconstruct_ema as reconstruct_ema,
     )
-    from diffusers_ext.training.text_to_image import (
+    from diffusers_ext.training.text_to_image.base_models import (
+        load_base_model as load_base_model,
+    )
+    from diffusers_ext.training.text_to_image.recipe import (
         TextToImageConfig as TextToImageConfig,
         TextToImageRecipe as TextToImageRecipe,
     )
@@ -426,10 +430,6 @@ if TYPE_CHECKING:
     from diffusers_ext.training.train_translation import (
         TranslationConfig as TranslationConfig,
         TranslationRecipe as TranslationRecipe,
-    )
-    from diffusers_ext.training.trainer import (
-        NonFiniteLossError as NonFiniteLossError,
-        Trainer as Trainer,
     )
 
 

@@ -25,12 +25,12 @@ from PIL import Image
 from torch import nn
 
 from diffusers_ext.data import derive_seed
-from diffusers_ext.training.draws import Draw
-from diffusers_ext.training.interruption import StopRequest
-from diffusers_ext.training.processes import build_accelerator
+from diffusers_ext.training.loop.accelerator import build_accelerator
+from diffusers_ext.training.loop.draws import Draw
+from diffusers_ext.training.loop.signals import StopRequest
+from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.train_gan import GANConfig, GANRecipe
 from diffusers_ext.training.train_translation import TranslationConfig, TranslationRecipe
-from diffusers_ext.training.trainer import Trainer
 from tests.benchmarks.timing import alternate, report
 
 

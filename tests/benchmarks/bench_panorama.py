@@ -22,8 +22,8 @@ import torch
 from diffusers_ext.data import load_image_dataset
 from diffusers_ext.metrics import extract_features, fid, load_feature_extractor, perceptual_distance
 from diffusers_ext.pipelines import PalettePipeline
-from diffusers_ext.training.grids import sample_grid
-from diffusers_ext.training.results import save_image
+from diffusers_ext.training.evaluation.grids import sample_grid
+from diffusers_ext.training.loop.outputs import save_image
 
 
 NEAR, BATCH_SIZE = 8, 20

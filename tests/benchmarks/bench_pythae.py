@@ -22,10 +22,10 @@ import torch
 from diffusers_ext.data import load_image_dataset
 from diffusers_ext.losses import reconstruction_error, standard_normal_kl
 from diffusers_ext.metrics import extract_features, fid, load_feature_extractor
-from diffusers_ext.training.interruption import StopRequest
-from diffusers_ext.training.processes import build_accelerator
+from diffusers_ext.training.loop.accelerator import build_accelerator
+from diffusers_ext.training.loop.signals import StopRequest
+from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.train_autoencoder import AutoencoderConfig, AutoencoderRecipe
-from diffusers_ext.training.trainer import Trainer
 
 
 LATENT_DIM, NUM_CODES, BETA = 16, 256, 2.0

@@ -23,10 +23,10 @@ from diffusers.training_utils import EMAModel
 from PIL import Image
 
 from diffusers_ext.data.digits import load_digits_dataset
-from diffusers_ext.training.interruption import StopRequest
-from diffusers_ext.training.processes import build_accelerator
+from diffusers_ext.training.loop.accelerator import build_accelerator
+from diffusers_ext.training.loop.signals import StopRequest
+from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.train_diffusion import DiffusionConfig, DiffusionRecipe
-from diffusers_ext.training.trainer import Trainer
 from tests.benchmarks.timing import alternate, report
 
 

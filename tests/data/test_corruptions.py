@@ -25,7 +25,7 @@ from diffusers_ext.data.corruptions.blur import convolve, gaussian_kernel, motio
 from diffusers_ext.data.corruptions.jpeg import sample_qualities
 from diffusers_ext.data.corruptions.levels import from_levels, to_levels
 from diffusers_ext.data.transforms import to_pixel_values
-from diffusers_ext.training.draws import Draw
+from diffusers_ext.training.loop.draws import Draw
 
 from .drawing import photo
 

@@ -4,7 +4,7 @@ import torch
 
 from diffusers_ext.data.corruptions import inpainting, uncropping
 from diffusers_ext.data.corruptions.masks import rectangles_mask, side_mask, stroke_mask
-from diffusers_ext.training.draws import Draw
+from diffusers_ext.training.loop.draws import Draw
 
 
 SIZES = [(8, 8), (64, 64), (24, 50)]

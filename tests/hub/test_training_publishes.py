@@ -4,7 +4,7 @@ from tests.training.runs import arguments
 
 
 TRAIN = """
-from diffusers_ext.training.command import run
+from diffusers_ext.training.loop.command import run
 from diffusers_ext.training.train_diffusion import DiffusionRecipe
 run(DiffusionRecipe, command_line)
 """

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from diffusers_ext.losses import diff_augment
-from diffusers_ext.training.draws import Draw
+from diffusers_ext.training.loop.draws import Draw
 
 
 def draw(rows=range(64), step=0):

@@ -41,7 +41,7 @@ from diffusers_ext.pipelines.pipeline_palette import (
     tile_starts,
 )
 from diffusers_ext.schedulers import ExactDDPMScheduler, scheduling_gaussian_diffusion
-from diffusers_ext.training.draws import Draw
+from diffusers_ext.training.loop.draws import Draw
 from tests.pipelines.testing import (
     PipelineBatchTesterMixin,
     PipelineCallbackTesterMixin,

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 
-from diffusers_ext.training.command import run
-from diffusers_ext.training.configuration import TrainingConfig
-from diffusers_ext.training.recipe import Recipe
+from diffusers_ext.training.loop.command import run
+from diffusers_ext.training.loop.configuration import TrainingConfig
+from diffusers_ext.training.loop.recipe import Recipe
 
 
 class Convolutions(ModelMixin, ConfigMixin):

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from diffusers_ext.training.interruption import StopRequest
+from diffusers_ext.training.loop.signals import StopRequest
 
 
 TINY_UNET = {
@@ -44,7 +44,7 @@ def arguments(output_dir: Path, **options) -> list[str]:
 
 def train(command_line: list[str], log: Path) -> None:
     """One run, in this process, with its output in a file."""
-    from diffusers_ext.training.command import run
+    from diffusers_ext.training.loop.command import run
     from diffusers_ext.training.train_diffusion import DiffusionRecipe
 
     with log.open("w") as file:

@@ -13,12 +13,12 @@ from transformers import ConvNextImageProcessor, ResNetConfig, ResNetModel
 from diffusers_ext import AutoencoderPipeline
 from diffusers_ext.data.digits import load_digits_dataset
 from diffusers_ext.losses import reconstruction_error, standard_normal_kl
-from diffusers_ext.training.autoencoder_objectives import rising
-from diffusers_ext.training.configuration import parse_config
-from diffusers_ext.training.draws import Draw
-from diffusers_ext.training.processes import build_accelerator
+from diffusers_ext.training.autoencoding.regularizers import rising
+from diffusers_ext.training.loop.accelerator import build_accelerator
+from diffusers_ext.training.loop.configuration import parse_config
+from diffusers_ext.training.loop.draws import Draw
+from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.train_autoencoder import AutoencoderConfig, AutoencoderRecipe
-from diffusers_ext.training.trainer import Trainer
 from tests.training.runs import environment, records, tensors
 
 

@@ -13,9 +13,9 @@ from diffusers import (
 from PIL import Image
 
 from diffusers_ext import ClassConditionalPipeline, ExactDDPMScheduler
-from diffusers_ext.training.processes import build_accelerator
+from diffusers_ext.training.loop.accelerator import build_accelerator
+from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.train_classifier import ClassifierConfig, ClassifierRecipe
-from diffusers_ext.training.trainer import Trainer
 from tests.tiny_unet import tiny_unet
 
 

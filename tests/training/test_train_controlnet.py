@@ -17,10 +17,10 @@ from diffusers import (
 from PIL import Image
 
 from diffusers_ext.data.conditions import canny, default_palette
-from diffusers_ext.training.draws import Draw
-from diffusers_ext.training.processes import build_accelerator
+from diffusers_ext.training.loop.accelerator import build_accelerator
+from diffusers_ext.training.loop.draws import Draw
+from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.train_controlnet import ControlNetConfig, ControlNetRecipe
-from diffusers_ext.training.trainer import Trainer
 from tests.training.personal import run_on_one_and_two_processes
 from tests.training.runs import records, tensors
 from tests.training.text_to_image_models import FAMILIES, SIZE, captioned_images, tiny_base

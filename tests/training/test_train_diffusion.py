@@ -8,8 +8,8 @@ from PIL import Image
 
 from diffusers_ext import ClassConditionalPipeline
 from diffusers_ext.schedulers.scheduling_gaussian_diffusion import ExactDDPMScheduler
-from diffusers_ext.training.results import shown_command
-from diffusers_ext.training.unets import default_unet
+from diffusers_ext.training.diffusion.denoisers import default_unet
+from diffusers_ext.training.loop.outputs import shown_command
 from tests.training.runs import arguments, finish, records
 
 

@@ -10,13 +10,13 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from diffusers_ext.data.randomness import derive_seed
-from diffusers_ext.training.command import run
-from diffusers_ext.training.configuration import parse_config
-from diffusers_ext.training.draws import Draw
-from diffusers_ext.training.lora import FILE
-from diffusers_ext.training.processes import build_accelerator
+from diffusers_ext.training.loop.accelerator import build_accelerator
+from diffusers_ext.training.loop.command import run
+from diffusers_ext.training.loop.configuration import parse_config
+from diffusers_ext.training.loop.draws import Draw
+from diffusers_ext.training.loop.trainer import Trainer
+from diffusers_ext.training.text_to_image.lora import FILE
 from diffusers_ext.training.train_dreambooth import DreamBoothConfig, DreamBoothRecipe
-from diffusers_ext.training.trainer import Trainer
 from tests.training.personal import OPTIONS, command_line, image, load, run_on_one_and_two_processes
 from tests.training.runs import records, tensors
 from tests.training.text_to_image_models import SIZE, captioned_images, tiny_base

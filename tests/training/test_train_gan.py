@@ -12,13 +12,13 @@ from PIL import Image
 
 from diffusers_ext import GANPipeline, MLPDiscriminator, MLPGenerator
 from diffusers_ext.data.digits import DIGIT_NAMES, load_digits_dataset
-from diffusers_ext.training import evaluate
-from diffusers_ext.training.configuration import parse_config
-from diffusers_ext.training.draws import Draw
-from diffusers_ext.training.interruption import StopRequest
-from diffusers_ext.training.processes import build_accelerator
+from diffusers_ext.training import evaluate_pipeline
+from diffusers_ext.training.loop.accelerator import build_accelerator
+from diffusers_ext.training.loop.configuration import parse_config
+from diffusers_ext.training.loop.draws import Draw
+from diffusers_ext.training.loop.signals import StopRequest
+from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.train_gan import GANConfig, GANRecipe
-from diffusers_ext.training.trainer import Trainer
 from tests.training.runs import environment, records, steps, tensors, weights
 
 
@@ -221,7 +221,7 @@ def test_a_run_leaves_a_grid_measures_and_a_card(conditional):
 
 def evaluated(folder, capsys, *options):
     options = [f"--train_data_dir={OPTIONS['train_data_dir']}", "--feature_extractor=digits", *options]
-    evaluate.main([f"--pretrained_model_name_or_path={folder}", "--num_evaluation_samples=40", *options])
+    evaluate_pipeline.main([f"--pretrained_model_name_or_path={folder}", "--num_evaluation_samples=40", *options])
     return json.loads(capsys.readouterr().out)
 
 

@@ -11,20 +11,20 @@ from PIL import Image
 
 from diffusers_ext import CascadePipeline, ClassConditionalPipeline, PalettePipeline
 from diffusers_ext.data.corruptions import Corruption, inpainting, uncropping
+from diffusers_ext.data.untrained_fills import load_fill, mean_fill
 from diffusers_ext.pipelines.pipeline_palette import FILLS, smooth_fill
-from diffusers_ext.training import evaluate
-from diffusers_ext.training.configuration import parse_config
-from diffusers_ext.training.draws import Draw
-from diffusers_ext.training.fills import load_fill, mean_fill
-from diffusers_ext.training.processes import build_accelerator
-from diffusers_ext.training.restoration import RestorationConfig, Tasks, pipeline_inputs, untrained_methods
+from diffusers_ext.training import evaluate_pipeline
+from diffusers_ext.training.loop.accelerator import build_accelerator
+from diffusers_ext.training.loop.configuration import parse_config
+from diffusers_ext.training.loop.draws import Draw
+from diffusers_ext.training.loop.trainer import Trainer
+from diffusers_ext.training.restoration.evaluation import RestorationConfig, Tasks, pipeline_inputs, untrained_methods
 from diffusers_ext.training.train_palette import (
     PaletteConfig,
     PaletteRecipe,
     augment_conditioning,
     restoration_loss,
 )
-from diffusers_ext.training.trainer import Trainer
 from tests.hub.hub_server import card_errors
 from tests.training.runs import tensors
 
@@ -340,7 +340,7 @@ def test_the_same_images_are_measured_beside_methods_without_training(several, t
         '--call_options={"denoising": {"strength": 0.5}}',
         f"--output_file={tmp_path / 'restored.json'}",
     ]
-    evaluate.main(command)
+    evaluate_pipeline.main(command)
     rows = json.loads((tmp_path / "restored.json").read_text())
     methods = [(row["task"], row["method"]) for row in rows if "(" not in row["method"]]
     assert methods == [
@@ -362,7 +362,7 @@ def test_the_same_images_are_measured_beside_methods_without_training(several, t
 
     command[4] = "colorization"
     with pytest.raises(SystemExit) as stop:
-        evaluate.main(command)
+        evaluate_pipeline.main(command)
     assert stop.value.code == 2 and "colorization needs images of 3 channels" in capsys.readouterr().err
 
 
@@ -557,7 +557,7 @@ def test_an_old_checkpoint_is_whole_or_gone(tmp_path, monkeypatch):
     def killed(path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("diffusers_ext.training.checkpoints.remove", killed)
+    monkeypatch.setattr("diffusers_ext.training.loop.checkpoints.remove", killed)
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path, checkpointing_steps=1, checkpoints_total_limit=1)
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
@@ -633,14 +633,14 @@ def test_what_cannot_work_is_refused_before_training(tmp_path, options, sentence
 @pytest.mark.parametrize("options", [{"resolution": [8, 8, 8], "tasks": ["inpainting"]}, {"resolution": [8]}])
 def test_the_size_of_what_is_measured_is_for_restorations(options):
     with pytest.raises(ValueError, match="--resolution takes one number, or height and width, and is for --tasks"):
-        evaluate.EvaluateConfig(pretrained_model_name_or_path="x", feature_extractor="digits", **options)
+        evaluate_pipeline.EvaluateConfig(pretrained_model_name_or_path="x", feature_extractor="digits", **options)
 
 
 @pytest.mark.parametrize("name", ["", "restored.md", "restored.png"])
 def test_a_file_that_cannot_hold_the_measures_is_refused_before_measuring(tmp_path, name):
     options = {"pretrained_model_name_or_path": "somewhere", "tasks": ["inpainting"]}
     with pytest.raises(ValueError, match="--output_file must be a JSON file"):
-        evaluate.EvaluateConfig(**options, output_file=str(tmp_path / name))
+        evaluate_pipeline.EvaluateConfig(**options, output_file=str(tmp_path / name))
 
 
 def test_help_lists_the_tasks(capsys):

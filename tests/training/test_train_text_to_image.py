@@ -10,12 +10,12 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, ViTConfig, ViTImageProcessorPil, ViTModel
 
 from diffusers_ext.hub.repository import files_to_publish
-from diffusers_ext.training.command import run
-from diffusers_ext.training.draws import Draw
-from diffusers_ext.training.lora import FILE
-from diffusers_ext.training.processes import build_accelerator
+from diffusers_ext.training.loop.accelerator import build_accelerator
+from diffusers_ext.training.loop.command import run
+from diffusers_ext.training.loop.draws import Draw
+from diffusers_ext.training.loop.trainer import Trainer
+from diffusers_ext.training.text_to_image.lora import FILE
 from diffusers_ext.training.train_text_to_image import FineTuningConfig, FineTuningRecipe
-from diffusers_ext.training.trainer import Trainer
 from tests.training.personal import command_line, image as image_of_prompt, load, run_on_one_and_two_processes
 from tests.training.runs import records, tensors
 from tests.training.text_to_image_models import (

@@ -8,16 +8,16 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from diffusers_ext.hub.repository import files_to_publish
-from diffusers_ext.training.base_models import weights_fingerprint
-from diffusers_ext.training.draws import Draw
-from diffusers_ext.training.processes import build_accelerator
+from diffusers_ext.training.loop.accelerator import build_accelerator
+from diffusers_ext.training.loop.draws import Draw
+from diffusers_ext.training.loop.trainer import Trainer
+from diffusers_ext.training.text_to_image.base_models import weights_fingerprint
 from diffusers_ext.training.train_textual_inversion import (
     FILE_OF_ALL,
     TEMPLATES,
     TextualInversionConfig,
     TextualInversionRecipe,
 )
-from diffusers_ext.training.trainer import Trainer
 from tests.training.personal import OPTIONS, image, load, run_on_one_and_two_processes
 from tests.training.runs import records, tensors
 from tests.training.text_to_image_models import captioned_images, tiny_base

@@ -12,14 +12,14 @@ from transformers import ConvNextImageProcessor, ResNetConfig, ResNetModel
 
 from diffusers_ext import ImageTranslationPipeline
 from diffusers_ext.data.edges import edges
-from diffusers_ext.training.adversarial import accuracies, judge_both
-from diffusers_ext.training.configuration import parse_config
-from diffusers_ext.training.draws import Draw
-from diffusers_ext.training.image_pool import ImagePool
-from diffusers_ext.training.processes import build_accelerator
+from diffusers_ext.training.adversarial.judging import accuracies, judge_both
+from diffusers_ext.training.loop.accelerator import build_accelerator
+from diffusers_ext.training.loop.configuration import parse_config
+from diffusers_ext.training.loop.draws import Draw
+from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.train_translation import TranslationConfig, TranslationRecipe
-from diffusers_ext.training.trainer import Trainer
-from diffusers_ext.training.translators import default_unet
+from diffusers_ext.training.translation.image_pool import ImagePool
+from diffusers_ext.training.translation.networks import default_unet
 from tests.data.drawing import draw
 from tests.training.runs import environment, records, steps, tensors, weights
 

@@ -23,8 +23,8 @@ def diff_augment(images: torch.Tensor, policy: Sequence[str], draw) -> torch.Ten
     Args:
         images (`torch.Tensor` of shape (N, C, H, W)): in [-1, 1]; colours may leave that range.
         policy (`Sequence[str]`): any of these, applied in this order.
-        draw ([`~diffusers_ext.training.draws.Draw`]): the random numbers of N samples: its `uniform(*shape)` gives
-            float32 (N, *shape) in [0, 1).
+        draw ([`~diffusers_ext.training.loop.draws.Draw`]): the random numbers of N samples: its `uniform(*shape)`
+            gives float32 (N, *shape) in [0, 1).
 
     Raises:
         ValueError: for an unknown name.

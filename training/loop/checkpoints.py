@@ -1,0 +1,202 @@
+"""Checkpoints that are whole or absent, and continue the run that wrote them."""
+
+import json
+import logging
+import pickle
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from diffusers_ext.hub.atomic import beside, remove, remove_leftovers, written_beside
+from diffusers_ext.training.loop.ema import trained_state
+from diffusers_ext.training.loop.posthoc_ema import FOLDER as SNAPSHOTS
+
+
+logger = logging.getLogger(__name__)
+
+STATE_FILE = "training_state.json"
+
+# What reading a checkpoint raises of which files are missing, cut off or of something else.
+_READ_ERRORS = (
+    OSError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    SafetensorError,
+    pickle.UnpicklingError,
+)
+
+
+class Checkpoints:
+    """The checkpoints of one run: `checkpoint-<step>` folders in its output folder.
+
+    A checkpoint holds what is trained of each network and each further state as safetensors, what Accelerate keeps
+    (optimizers, and the sharded state of FSDP or DeepSpeed), and `training_state.json`: the step, and the identity of
+    the run.
+
+    Args:
+        output_dir (`str` or `Path`): the output folder of the run.
+        accelerator (`Accelerator`): prepared with the networks and optimizers.
+        networks (`dict`): the unwrapped networks, by name.
+        states (`dict`): what else is saved, by the name of its file: objects with a `state_dict` of tensors and a
+            `load_state_dict`, such as averages. They are the same on every process.
+        identity (`dict`): JSON values that tell architecture and data; only a run with the same ones may continue.
+        total_limit (`int` or `None`): how many checkpoints are kept.
+    """
+
+    def __init__(self, output_dir, accelerator: Accelerator, networks, states, identity, total_limit):
+        self.output_dir = Path(output_dir)
+        self.accelerator = accelerator
+        self.networks = networks
+        self.states = states
+        self.identity = json.loads(json.dumps(identity))
+        self.total_limit = total_limit
+        if accelerator.is_main_process:
+            if self.output_dir.exists() and not self.output_dir.is_dir():
+                raise ValueError(f"--output_dir must be a folder, and {self.output_dir} is a file.")
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.output_dir)
+            remove_leftovers(self.output_dir / SNAPSHOTS)
+        accelerator.wait_for_everyone()
+        accelerator.register_save_state_pre_hook(self._save_networks)
+        accelerator.register_load_state_pre_hook(self._load_networks)
+
+    def save(self, step: int, state: dict) -> None:
+        """Write `checkpoint-<step>` beside, rename it, and only then remove the oldest. Every process calls it."""
+        final = self.output_dir / f"checkpoint-{step}"
+        if not self.accelerator.is_main_process:
+            self.accelerator.wait_for_everyone()
+            self.accelerator.save_state(str(beside(final)))
+            self.accelerator.wait_for_everyone()
+        else:
+            with written_beside(final) as folder:
+                self.accelerator.wait_for_everyone()
+                self.accelerator.save_state(str(folder))
+                for name, kept in self.states.items():
+                    _save(kept.state_dict(), folder / f"{name}.safetensors")
+                (folder / STATE_FILE).write_text(json.dumps({**state, "step": step, "identity": self.identity}))
+                self.accelerator.wait_for_everyone()
+            for old in self.saved()[: -self.total_limit] if self.total_limit else []:
+                old.rename(beside(old))  # no longer a checkpoint, should the process be killed before all is gone
+                remove(beside(old))
+        self.accelerator.wait_for_everyone()
+
+    def saved(self) -> list[Path]:
+        """The whole checkpoints, oldest first."""
+        found = [path for path in self.output_dir.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+        return sorted(filter(Path.is_dir, found), key=_step)
+
+    def find(self, name: str) -> Path | None:
+        """The checkpoint that `--resume_from_checkpoint` means; `None` for `latest` when there is none yet.
+
+        Raises:
+            FileNotFoundError: if there is no such checkpoint.
+        """
+        if name == "latest":
+            saved = self.saved()
+            return saved[-1] if saved else None
+        for path in (self.output_dir / name, Path(name)):
+            if (path / STATE_FILE).is_file():
+                return path
+        saved = ", ".join(path.name for path in self.saved()) or "none"
+        raise FileNotFoundError(f"There is no checkpoint {name}; {self.output_dir} has {saved}.")
+
+    def load(self, path: Path) -> dict:
+        """Restore everything from a checkpoint, and return the state that `save` was given with the `step`.
+
+        Raises:
+            ValueError: if the checkpoint is of another architecture or data set, or damaged.
+        """
+        with _damage_named(path):
+            state = json.loads((path / STATE_FILE).read_text())
+            identity = state["identity"]
+        difference = first_difference(identity, self.identity)
+        if difference is not None:
+            where, there, here = difference
+            raise ValueError(
+                f"{path} can't be resumed by this run, because {where} is {there} there and {here} here; give the "
+                "options it was started with, or another --output_dir."
+            )
+        with _damage_named(path):
+            self.accelerator.load_state(str(path))
+            for name, kept in self.states.items():
+                kept.load_state_dict(load_file(path / f"{name}.safetensors"))
+        return state
+
+    def set_aside(self, after: int | None = None) -> None:
+        """Move checkpoints and snapshots that the run does not continue out of its way, into `earlier-runs/<time>`.
+
+        Args:
+            after (`int`, *optional*): those of later steps; by default all, with the logs.
+        """
+        if self.accelerator.is_main_process:
+            written = [*self.saved(), *(self.output_dir / SNAPSHOTS).glob("step-*")]
+            moved = [path for path in written if after is None or _step(path) > after]
+            if moved:
+                folder = self.output_dir / "earlier-runs" / datetime.now().strftime("%Y-%m-%d-%H%M%S-%f")
+                folder.mkdir(parents=True)
+                for path in moved + ([self.output_dir / "logs"] if after is None else []):
+                    if path.exists():
+                        new = folder / path.relative_to(self.output_dir)
+                        new.parent.mkdir(exist_ok=True)
+                        path.rename(new)
+                logger.warning(f"What an earlier run saved was moved to {folder}.")
+        self.accelerator.wait_for_everyone()
+
+    # Accelerate would name the tensors after the wrapper of the moment (DDP): without these hooks a run could not go
+    # on under another number of processes. Sharded networks (FSDP, DeepSpeed) are left to Accelerate.
+
+    def _save_networks(self, models, weights, output_dir):
+        if weights and self.accelerator.is_main_process:
+            for name, network in self.networks.items():
+                _save(trained_state(network), Path(output_dir) / f"{name}.safetensors")
+        weights.clear()
+
+    def _load_networks(self, models, input_dir):
+        if models:
+            for name, network in self.networks.items():
+                saved = load_file(Path(input_dir) / f"{name}.safetensors")
+                network.load_state_dict({**network.state_dict(), **saved})
+        models.clear()
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Says which checkpoint it is that can't be read."""
+    try:
+        yield
+    except _READ_ERRORS as error:
+        raise ValueError(
+            f"{path} can't be read ({type(error).__name__}: {' '.join(str(error).split())}); if it is damaged, move "
+            "it away, and --resume_from_checkpoint latest takes the one before."
+        ) from error
+
+
+def _step(path: Path) -> int:
+    return int(path.name.rsplit("-", 1)[1])
+
+
+def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    # channels_last weights are not contiguous, and safetensors stores nothing else.
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+
+
+def first_difference(there, here, where: str = "the run") -> tuple | None:
+    """The first place where two nested JSON values differ: (dotted path, value there, value here), or `None`."""
+    if not (isinstance(there, dict) and isinstance(here, dict)):
+        return None if there == here else (where, there, here)
+    for key in [*there, *(key for key in here if key not in there)]:
+        path = key if where == "the run" else f"{where}.{key}"
+        difference = first_difference(there.get(key), here.get(key), path)
+        if difference is not None:
+            return difference
+    return None

@@ -1,0 +1,61 @@
+"""What the training scripts have in common on the command line."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import datasets
+from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration
+
+from diffusers_ext.data import UnreadableImagesError
+from diffusers_ext.training.loop.accelerator import build_accelerator
+from diffusers_ext.training.loop.configuration import parse_config
+from diffusers_ext.training.loop.recipe import Recipe
+from diffusers_ext.training.loop.trainer import NonFiniteLossError, Trainer
+
+
+def run(recipe_class: type[Recipe], arguments: list[str] | None = None) -> None:
+    """Parse the command line, and train a recipe as it says."""
+    config = parse_config(recipe_class.config_class, sys.argv[1:] if arguments is None else arguments)
+    with one_sentence(ValueError, TypeError, OSError, RuntimeError, ImportError, status=2):
+        accelerator = build_accelerator(
+            config.report_to,
+            config.allow_tf32,
+            mixed_precision=config.mixed_precision,
+            gradient_accumulation_steps=config.gradient_accumulation_steps,
+            project_config=ProjectConfiguration(config.output_dir, logging_dir=f"{config.output_dir}/logs"),
+        )
+        set_up_logging(accelerator)
+        # One process of a machine downloads and prepares, the others find it done.
+        with accelerator.local_main_process_first():
+            recipe = recipe_class(config)
+        trainer = Trainer(recipe, accelerator)
+    with one_sentence(NonFiniteLossError, UnreadableImagesError, status=1):
+        trainer.train()
+
+
+@contextmanager
+def one_sentence(*errors: type[Exception], status: int) -> Iterator[None]:
+    """End the process with one sentence for what a user can put right, instead of a traceback.
+
+    Args:
+        errors: the exceptions to catch; others are mistakes of the program and keep their traceback.
+        status (`int`): the exit status.
+    """
+    try:
+        yield
+    except errors as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(status)
+
+
+def set_up_logging(accelerator: Accelerator) -> None:
+    """Log messages of the main process, and only the errors of the others and of busy libraries."""
+    level = logging.INFO if accelerator.is_local_main_process else logging.ERROR
+    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
+    logging.getLogger("diffusers_ext").setLevel(level)
+    datasets.utils.logging.set_verbosity_error()
+    if not accelerator.is_local_main_process:
+        datasets.utils.logging.disable_progress_bar()

@@ -1,0 +1,352 @@
+"""Training options: one dataclass per recipe, filled from a YAML file and the command line."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import yaml
+from huggingface_hub.utils import HFValidationError, validate_repo_id
+from transformers.hf_argparser import HfArgumentParser
+
+from diffusers_ext.data import ImageDataset, load_image_dataset
+from diffusers_ext.data.loading import check_resolution
+from diffusers_ext.metrics import METRICS
+from diffusers_ext.training.loop.posthoc_ema import LARGEST_STD
+
+
+class JSONObject(dict):
+    """A dict that argparse can build from its JSON text."""
+
+    def __init__(self, value: str | dict = ()):
+        super().__init__(json.loads(value) if isinstance(value, str) else value)
+
+
+def option(default=None, *, help: str, **keywords):
+    """A dataclass field with a help text; mutable defaults are copied for each instance."""
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata={"help": help, **keywords})
+    return field(default=default, metadata={"help": help, **keywords})
+
+
+class Config:
+    """A set of options that can check itself and be written down."""
+
+    def __post_init__(self):
+        pass
+
+    @staticmethod
+    def require(condition: bool, sentence: str) -> None:
+        """Refuse a value.
+
+        Raises:
+            ValueError: with `sentence`, if `condition` does not hold.
+        """
+        if not condition:
+            raise ValueError(f"{sentence}.")
+
+    def require_at_least(self, least: float, *names: str) -> None:
+        """Refuse options below `least`, and lists with such an entry; those that are not set pass."""
+        for name in names:
+            value = getattr(self, name)
+            for number in value if isinstance(value, list) else [value]:
+                self.require(number is None or number >= least, f"--{name} must be at least {least}, not {number}")
+
+    def to_dict(self) -> dict:
+        """All options as plain values, without secrets."""
+        values = {name: dict(value) if isinstance(value, dict) else value for name, value in vars(self).items()}
+        values.pop("hub_token", None)
+        return values
+
+    def to_yaml(self) -> str:
+        """The options that are set, in a form that `--config` reads."""
+        return yaml.safe_dump({k: v for k, v in self.to_dict().items() if v is not None}, sort_keys=False)
+
+
+LRScheduler = Literal[
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "warmup_stable_decay",
+]
+
+
+@dataclass
+class DataConfig(Config):
+    """Where the images come from."""
+
+    dataset_name: str | None = option(help="A data set on the Hub, or `digits` (built in).")
+    dataset_config_name: str | None = option(help="The configuration of the data set, if it has several.")
+    train_data_dir: str | None = option(
+        help="A folder of images (class folders, a metadata file, or parquet files), instead of --dataset_name."
+    )
+    dataset_split: str = option("train", help="The split to train on.")
+    image_column: str = option("image", help="The column that holds the images.")
+    conditioning_image_column: str | None = option(
+        help="The column of a second image for each, of the same shape, that the first is to be made from."
+    )
+    label_column: str | None = option(
+        help="The column of class labels, or `none` for an unconditional model. By default `label`, if there is one."
+    )
+    streaming: bool = option(False, help="Read the data set as a stream, for sets that do not fit on this machine.")
+    shuffle_buffer_size: int = option(1000, help="How many images of a stream are shuffled at a time.")
+    cache_images: bool | None = option(
+        help="Keep the decoded images in memory as bytes. By default, if they fit in half of what is free."
+    )
+    skip_unreadable_images: bool = option(False, help="Leave out images that can't be read, and count them.")
+    cache_dir: str | None = option(help="Where downloaded data sets and models are kept.")
+
+    def load_dataset(
+        self, size: tuple[int, int], channels: int, center_crop: bool = False, random_flip: bool = False, **options
+    ) -> ImageDataset:
+        """The images that these options name, of this size; `options` are more of [`load_image_dataset`]."""
+        return load_image_dataset(
+            dataset_name=self.dataset_name,
+            dataset_config_name=self.dataset_config_name,
+            train_data_dir=self.train_data_dir,
+            split=self.dataset_split,
+            image_column=self.image_column,
+            conditioning_image_column=self.conditioning_image_column,
+            label_column=self.label_column,
+            resolution=size,
+            channels=channels,
+            center_crop=center_crop,
+            random_flip=random_flip,
+            streaming=self.streaming,
+            shuffle_buffer_size=self.shuffle_buffer_size,
+            cache_images=self.cache_images,
+            skip_unreadable_images=self.skip_unreadable_images,
+            cache_dir=self.cache_dir,
+            **options,
+        )
+
+
+@dataclass
+class EvaluationConfig(Config):
+    """What is measured."""
+
+    num_evaluation_samples: int = option(1000, help="How many samples are measured.")
+    evaluation_batch_size: int = option(100, help="Samples per process and call of the pipeline.")
+    feature_extractor: str | None = option(
+        help="digits, inception, or a local folder or Hub name of an image model; without it nothing is measured."
+    )
+    metrics: list[str] | None = option(
+        help="What is measured: fid, kid, is, precision, recall, density, coverage, accuracy, classes; by default all "
+        "that the extractor and the labels allow."
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require_at_least(1, "num_evaluation_samples", "evaluation_batch_size")
+        unknown = ", ".join(sorted(set(self.metrics or ()) - set(self.known_metrics)))
+        self.require(not unknown, f"--metrics must be among {', '.join(self.known_metrics)}, not {unknown}")
+
+    @property
+    def known_metrics(self) -> Sequence[str]:
+        """What can be measured."""
+        return METRICS
+
+
+@dataclass
+class TrainingConfig(DataConfig, EvaluationConfig):
+    """What every recipe can be told. Names are those of diffusers' training scripts wherever they have one."""
+
+    # Images
+    resolution: list[int] = option([64], help="Image size in pixels: one number, or height and width.")
+    channels: int = option(3, help="1 (grayscale), 2 (with alpha), 3 (RGB) or 4 (RGBA).")
+    center_crop: bool = option(False, help="Crop the centre instead of a random place.")
+    random_flip: bool = option(False, help="Mirror half of the images, chosen anew in each epoch.")
+    load_size: list[int] | None = option(
+        help="Bring images to this size, one number or height and width, before a random part of --resolution is cut "
+        "out, the same of all images of a pair: jitter, in the papers 286 for 256."
+    )
+    dataloader_num_workers: int = option(0, help="Processes that decode images which are not kept in memory.")
+
+    # Optimisation
+    seed: int = option(0, help="The seed of everything random: data order, augmentation, noise, initial weights.")
+    train_batch_size: int = option(16, help="Images per process and step.")
+    gradient_accumulation_steps: int = option(1, help="How many batches are summed up before each update.")
+    max_train_steps: int | None = option(help="How many updates to make. Overrides --num_train_epochs.")
+    num_train_epochs: int = option(100, help="How often to go through the data.")
+    learning_rate: float = option(1e-4, help="The learning rate after the warm-up.")
+    lr_scheduler: LRScheduler = option(
+        "constant_with_warmup",
+        help="How the learning rate changes, after a linear warm-up; warmup_stable_decay: not, then linearly to 0.",
+    )
+    lr_warmup_steps: int = option(500, help="Updates until the learning rate is reached.")
+    lr_decay_steps: int | None = option(help="warmup_stable_decay: updates in which it falls; by default half of all.")
+    lr_num_cycles: int = option(1, help="Restarts of cosine_with_restarts.")
+    lr_power: float = option(1.0, help="The power of the polynomial schedule.")
+    adam_beta1: float = option(0.9, help="AdamW's decay of the gradient's mean.")
+    adam_beta2: float = option(0.999, help="AdamW's decay of the squared gradient's mean.")
+    adam_weight_decay: float = option(0.01, help="AdamW's weight decay.")
+    adam_epsilon: float = option(1e-8, help="AdamW's epsilon.")
+    use_8bit_adam: bool = option(False, help="Keep AdamW's state in 8 bits: less memory, on a GPU, with bitsandbytes.")
+    max_grad_norm: float = option(1.0, help="Gradients are scaled down to this norm; 0 never scales.")
+    use_ema: bool = option(True, help="Average the weights over the training; the average is what is published.")
+    ema_decay: float = option(0.9999, help="The decay of that average, min(decay, (1 + step) / (10 + step)).")
+    posthoc_ema_stds: list[float] | None = option(
+        help="Also follow averages of these lengths, relative to the training (0.05 0.10), and store snapshots of "
+        "them: `python -m diffusers_ext.training.reconstruct_ema` makes averages of any length of these."
+    )
+    posthoc_ema_steps: int = option(100, help="Store those snapshots every so many updates, and after the last one.")
+
+    # Speed and memory
+    mixed_precision: Literal["no", "fp16", "bf16"] | None = option(
+        help="The precision of the networks; noise and losses stay in float32. By default, what Accelerate is set to."
+    )
+    gradient_checkpointing: bool = option(
+        False, help="Compute activations twice instead of keeping them, in networks that can."
+    )
+    compile: bool = option(False, help="Compile the networks with torch.compile (takes a minute, pays in long runs).")
+    channels_last: bool = option(False, help="Keep images and weights with the channels innermost.")
+    allow_tf32: bool = option(False, help="Multiply matrices in TF32 on GPUs that have it.")
+
+    # What is written, and when
+    output_dir: str = option("outputs/model", help="Where the pipeline, checkpoints and logs go.")
+    checkpointing_steps: int = option(500, help="Write a checkpoint every so many updates.")
+    checkpoints_total_limit: int | None = option(help="How many checkpoints to keep; by default all.")
+    resume_from_checkpoint: str | None = option(help="A checkpoint folder, its name in --output_dir, or `latest`.")
+    validation_steps: int | None = option(help="Draw a grid of samples every so many updates.")
+    evaluation_steps: int | None = option(help="Compute the metrics every so many updates.")
+    report_to: str = option("none", help="tensorboard, wandb, trackio, all or none.")
+    logging_steps: int = option(1, help="Log the losses every so many updates.")
+
+    # Publishing
+    push_to_hub: bool = option(False, help="Publish the result on the Hub.")
+    hub_model_id: str | None = option(help="The repository, user/name. By default, the name of --output_dir.")
+    hub_token: str | None = option(help="A token that may write there; by default the one you logged in with.")
+    hub_private_repo: bool | None = option(help="Whether a new repository is private.")
+    license: str | None = option(help="The licence of the weights, as the Hub spells it, such as apache-2.0.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require_at_least(1, "train_batch_size", "gradient_accumulation_steps", "checkpointing_steps")
+        self.require_at_least(1, "logging_steps", "max_train_steps", "num_train_epochs", "checkpoints_total_limit")
+        self.require_at_least(1, "validation_steps", "evaluation_steps", "lr_num_cycles", "posthoc_ema_steps")
+        self.require_at_least(
+            0, "lr_warmup_steps", "lr_decay_steps", "max_grad_norm", "adam_weight_decay", "dataloader_num_workers"
+        )
+        self.require(
+            len(self.resolution) in (1, 2),
+            f"--resolution takes one number, or height and width, not {self.resolution}",
+        )
+        self.require(
+            self.load_size is None or len(self.load_size) in (1, 2),
+            f"--load_size takes one number, or height and width, not {self.load_size}",
+        )
+        self.require(self.learning_rate > 0, f"--learning_rate must be positive, not {self.learning_rate}")
+        self.require(0 <= self.ema_decay < 1, f"--ema_decay must be in [0, 1), not {self.ema_decay}")
+        lengths = self.posthoc_ema_stds or []
+        self.require(
+            len(set(lengths)) == len(lengths) and all(0 < std < LARGEST_STD for std in lengths),
+            f"--posthoc_ema_stds must be different numbers between 0 and {LARGEST_STD:.4f}, not {lengths}",
+        )
+
+        if self.push_to_hub:
+            name = self.hub_model_id or Path(self.output_dir).name
+            self.require(is_repo_id(name), f"--hub_model_id must be user/name, not {name!r}: letters, digits, '-._'")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return check_resolution(self.resolution)
+
+
+@dataclass
+class ValidationConfig(TrainingConfig):
+    """The options of recipes that measure and show what they make of given images."""
+
+    validation_split: str | None = option(
+        help="The split of the images that are measured and shown; by default those of the training."
+    )
+
+    def validation_splits(self) -> dict:
+        """The options that name the images to measure, where they are others than those of the training."""
+        return {} if self.validation_split is None else {"dataset_split": self.validation_split}
+
+    def load_validation_dataset(self, trained_on: ImageDataset, same_classes: bool = False) -> ImageDataset:
+        """The images that are measured and shown, as large as they can be seen at this resolution.
+
+        Args:
+            trained_on (`ImageDataset`): the images of the training.
+            same_classes (`bool`): whether others must have the classes of these.
+
+        Raises:
+            ValueError: if they have other classes.
+        """
+        splits = self.validation_splits()
+        if not splits and self.load_size is None:
+            return trained_on
+        dataset = replace(self, **splits).load_dataset(trained_on.resolution, trained_on.channels)
+        if same_classes and dataset.id2label != trained_on.id2label:
+            raise ValueError(f"The splits {self.dataset_split} and {self.validation_split} differ in their classes.")
+        return dataset
+
+
+def is_repo_id(name: str) -> bool:
+    """Whether a repository of the Hub can have this name, `user/name` or `name`."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
+AnyConfig = TypeVar("AnyConfig", bound=Config)
+
+
+def parse_config(config_class: type[AnyConfig], arguments: list[str]) -> AnyConfig:
+    """Fill `config_class` from `--config file.yaml` and command-line options; the latter win.
+
+    The file's entries are read as if they stood first on the command line, so both are checked by the same rules.
+    A bad option, value or file prints one sentence and exits with status 2, as argparse does.
+    """
+    parser = HfArgumentParser(config_class, allow_abbrev=False)
+    parser.add_argument("--config", help="A YAML file with any of these options.")
+    path = _config_path(arguments)
+    try:
+        options = {} if path is None else _read_yaml(path)
+        unknown = sorted(set(options) - {f.name for f in dataclasses.fields(config_class)})
+        if unknown:
+            raise ValueError(f"{path} sets {', '.join(unknown)}, which this script does not know (see --help)")
+        values = vars(parser.parse_args(_as_arguments(options) + arguments))
+        values.pop("config")
+        return config_class(**values)
+    except (ValueError, OSError, yaml.YAMLError) as error:
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
+
+
+def _config_path(arguments: list[str]) -> str | None:
+    for position, argument in enumerate(arguments):
+        if argument.startswith("--config="):
+            return argument.removeprefix("--config=")
+        if argument == "--config":
+            return arguments[position + 1] if position + 1 < len(arguments) else None
+    return None
+
+
+def _read_yaml(path: str) -> dict:
+    options = yaml.safe_load(Path(path).read_text())
+    if not isinstance(options, dict):
+        raise ValueError(f"{path} must hold options as `name: value` lines")
+    return options
+
+
+def _as_arguments(options: dict) -> list[str]:
+    arguments = []
+    for name, value in options.items():
+        if isinstance(value, list):
+            arguments += [f"--{name}", *map(_as_argument, value)]
+        elif value is not None:
+            arguments.append(f"--{name}={_as_argument(value)}")
+    return arguments
+
+
+def _as_argument(value) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)

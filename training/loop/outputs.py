@@ -1,0 +1,169 @@
+"""What a run leaves behind: the pipeline, a grid of samples, the metrics, the options and the model card."""
+
+import io
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from PIL import Image
+
+from diffusers_ext.hub import publish_folder, write_model_card
+from diffusers_ext.hub.atomic import write_bytes_atomically, write_text_atomically
+from diffusers_ext.training.loop.ema import EMA
+from diffusers_ext.training.loop.recipe import Recipe
+from diffusers_ext.training.loop.sampling import Generation
+
+
+class Results:
+    """Samples, measures and publishes the networks of a recipe; the averaged ones, where there are averages.
+
+    Args:
+        recipe (`Recipe`): knows the pipeline and its measures.
+        accelerator (`Accelerator`): all processes take part in sampling, the main one writes.
+        networks, averages (`dict`): the unwrapped networks, and their `EMA`s.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        accelerator: Accelerator,
+        networks: dict[str, torch.nn.Module],
+        averages: dict[str, EMA],
+    ):
+        self.recipe, self.config, self.accelerator = recipe, recipe.config, accelerator
+        self.networks, self.averages = networks, averages
+        self.output_dir = Path(self.config.output_dir)
+
+    @contextmanager
+    def _generation(self) -> Iterator[Generation]:
+        with ExitStack() as stack:
+            for average in self.averages.values():
+                stack.enter_context(average.applied())
+            if self.config.compile:
+                # Compiled for the shapes of training; other batch sizes would be compiled anew.
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
+            for network in self.networks.values():
+                network.eval()
+                stack.callback(network.train)
+            pipeline = self.recipe.pipeline(**self.networks)
+            pipeline.set_progress_bar_config(disable=True)
+            yield Generation(
+                pipeline, self.accelerator, seed=self.config.seed, batch_size=self.config.evaluation_batch_size
+            )
+
+    def write_samples(self, step: int) -> None:
+        """Draw `samples/step-<step>.png`, and show it to the trackers."""
+        with self._generation() as generate:
+            grid = self.recipe.sample_grid(generate)
+        if self.accelerator.is_main_process:
+            save_image(grid, self.output_dir / "samples" / f"step-{step}.png")
+        for tracker in self.accelerator.trackers:
+            layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+            if hasattr(tracker, "log_images"):
+                tracker.log_images({"samples": np.asarray(grid)[None]}, step=step, **layout)
+
+    def evaluate(self, step: int) -> list[dict]:
+        """Measure the samples; see [`Recipe.evaluate`]."""
+        with self._generation() as generate:
+            rows = self.recipe.evaluate(generate)
+        for row in rows:
+            scale = [f"guidance_scale={row['guidance_scale']}"] if "guidance_scale" in row else []
+            where = [*_labels(row).values(), *scale]
+            values = {"/".join([*where, name]): value for name, value in row.items() if isinstance(value, float)}
+            self.accelerator.log(values, step=step)
+        return rows
+
+    def write(self, step: int, training_seconds: float) -> None:
+        """Leave everything in the output folder, and publish it if asked to."""
+        with self._generation() as generate:
+            pipeline_class = type(generate.pipeline).__name__
+            if self.accelerator.is_main_process:
+                self.recipe.save(generate.pipeline, self.output_dir)
+            grid = self.recipe.sample_grid(generate)
+            rows = self.recipe.evaluate(generate)
+        if self.accelerator.is_main_process:
+            save_image(grid, self.output_dir / "samples.png")
+            skipped = {"skipped_images": self.recipe.dataset.num_skipped} if self.recipe.dataset.num_skipped else {}
+            metrics = {"step": step, **skipped, "training_seconds": round(training_seconds, 1), "evaluations": rows}
+            write_text_atomically(self.output_dir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+            write_text_atomically(self.output_dir / "training_config.yaml", self.config.to_yaml())
+            self._write_card(pipeline_class, rows)
+            if self.config.push_to_hub:
+                publish_folder(
+                    self.output_dir,
+                    self.config.hub_model_id or self.output_dir.name,
+                    token=self.config.hub_token,
+                    private=self.config.hub_private_repo,
+                )
+        self.accelerator.wait_for_everyone()
+
+    def _write_card(self, pipeline_class: str, rows: list[dict]) -> None:
+        config, dataset = self.config, self.recipe.dataset
+        source = config.dataset_name or config.train_data_dir
+        is_local = config.dataset_name in (None, "digits") or Path(source).expanduser().exists()
+        name = Path(os.path.abspath(source)).name if is_local else source
+        count = "streamed" if dataset.num_examples is None else f"{dataset.num_examples} images"
+        count += f" ({dataset.num_skipped} unreadable ones left out)" if dataset.num_skipped else ""
+        height, width = config.size
+        # A recipe that reads more than this tells its data itself.
+        data = {
+            "dataset": f"`{name}`, split `{config.dataset_split}`: {count}, {height}x{width}x{config.channels}.",
+            "dataset_id": None if is_local else source,
+        }
+        description = {**data, **self.recipe.describe()}
+        base_model = description.get("base_model")
+        if base_model is not None and Path(base_model).exists():  # the Hub refuses a card that names a folder
+            description["base_model"] = None
+        write_model_card(
+            self.output_dir,
+            title=(config.hub_model_id or self.output_dir.name).split("/")[-1],
+            pipeline_class=pipeline_class,
+            license=config.license,
+            command=shown_command(sys.argv),
+            config=config.to_dict(),
+            metrics=[card_row(row) for row in rows],
+            measures=sorted({name for row in rows for name, value in row.items() if _is_measure(name, value)}),
+            id2label=dataset.id2label,
+            **description,
+        )
+
+
+def save_image(image: Image.Image, path: Path) -> None:
+    """Write a PNG file."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    write_bytes_atomically(path, buffer.getvalue())
+
+
+def _is_measure(name: str, value) -> bool:
+    return isinstance(value, float) and name != "guidance_scale"
+
+
+def _labels(row: dict) -> dict[str, str]:
+    """What tells a row from others of an evaluation, beside its guidance scale."""
+    return {name: row[name] for name in ("task", "method") if name in row}
+
+
+def card_row(row: dict) -> dict:
+    """A row of an evaluation as tables show it: the measures, and how they were come by."""
+    measures = {name: value for name, value in row.items() if _is_measure(name, value)}
+    shown = ("guidance_scale", "num_inference_steps", "scheduler", "num_generated", "extractor")
+    return {**_labels(row), **{name: row["provenance"].get(name) for name in shown}, **measures}
+
+
+def shown_command(argv: list[str]) -> str:
+    """The command line of a run as a reader would repeat it, without the access token."""
+    shown = []
+    for argument in argv[1:]:
+        if shown and shown[-1] in ("--hub_token", "--hub-token"):
+            shown.pop()
+        elif not argument.startswith(("--hub_token=", "--hub-token=")):
+            shown.append(argument)
+    return shlex.join(["accelerate", "launch", f"training/{Path(argv[0]).name}", *shown])

@@ -1,0 +1,359 @@
+"""The loop that all recipes share: updates, averages, records, checkpoints, and stopping."""
+
+import logging
+import math
+import time
+from collections import defaultdict
+from dataclasses import replace
+
+import torch
+from accelerate import Accelerator
+from tqdm.auto import tqdm
+
+from diffusers_ext.data.randomness import derive_seed
+from diffusers_ext.training.loop.checkpoints import Checkpoints
+from diffusers_ext.training.loop.configuration import TrainingConfig
+from diffusers_ext.training.loop.draws import Draw, seed_default_generator
+from diffusers_ext.training.loop.ema import EMA
+from diffusers_ext.training.loop.flat_adamw import FlatAdamW
+from diffusers_ext.training.loop.metrics_log import Records
+from diffusers_ext.training.loop.optimizers import build_lr_scheduler, build_optimizer
+from diffusers_ext.training.loop.outputs import Results
+from diffusers_ext.training.loop.posthoc_ema import PostHocEMA
+from diffusers_ext.training.loop.recipe import Recipe
+from diffusers_ext.training.loop.signals import StopRequest
+
+
+logger = logging.getLogger(__name__)
+
+
+class NonFiniteLossError(ArithmeticError):
+    """A loss or a gradient became infinite or not a number."""
+
+
+class Trainer:
+    """Trains the networks of a recipe.
+
+    A step is a function of (seed, step, samples) and of nothing that a restart or another number of processes would
+    change: the order of the data, its augmentation and all noise come from there. So a resumed run continues bit for
+    bit, and several processes follow one.
+
+    Args:
+        recipe (`Recipe`): what is trained.
+        accelerator (`Accelerator`): from [`~diffusers_ext.training.loop.accelerator.build_accelerator`].
+
+    Raises:
+        ValueError, FileNotFoundError: if the options or the checkpoint to resume from don't fit the recipe.
+    """
+
+    def __init__(self, recipe: Recipe, accelerator: Accelerator):
+        self.recipe, self.config, self.accelerator = recipe, recipe.config, accelerator
+        recipe._trainer = self
+        self.step = self.samples_seen = 0
+        self._seconds_before = 0.0
+        if recipe.dataset.num_skipped:
+            logger.warning(f"{recipe.dataset.num_skipped} images can't be read and were left out.")
+        self.batch_size = self.config.train_batch_size * accelerator.num_processes
+        self.batch_size *= self.config.gradient_accumulation_steps
+        self.max_train_steps = self._max_train_steps()
+        self.draw = Draw(self.config.seed, accelerator.device)
+        self._build_networks()
+        identity = {
+            "recipe": {"class": type(recipe).__name__, **recipe.identity()},
+            "seed": self.config.seed,
+            "use_ema": self.config.use_ema,
+            "posthoc_ema_stds": self.config.posthoc_ema_stds,
+            "data set": recipe.dataset.fingerprint(),
+            "networks": {name: _architecture(network) for name, network in self.networks.items()},
+        }
+        self.checkpoints = Checkpoints(
+            self.config.output_dir,
+            accelerator,
+            self.networks,
+            {
+                **{f"{name}_ema": average for name, average in self.averages.items()},
+                **{f"{name}_posthoc_ema": average for name, average in self.posthoc_ema.averages.items()},
+                "recipe_state": recipe,
+            },
+            identity,
+            self.config.checkpoints_total_limit,
+        )
+        self._resume()
+        self.results = Results(recipe, accelerator, self.networks, self.averages)
+
+    def _max_train_steps(self) -> int:
+        if self.config.max_train_steps is not None:
+            return self.config.max_train_steps
+        num_examples = self.recipe.dataset.num_examples
+        if num_examples is None:
+            raise ValueError("A streamed data set has no known length: say --max_train_steps.")
+        return math.ceil(self.config.num_train_epochs * num_examples / self.batch_size)
+
+    def _build_networks(self) -> None:
+        config = self.config
+        torch.manual_seed(derive_seed(config.seed, "initial weights"))
+        self.networks = self.recipe.networks()
+        self._check_networks()
+        self.averages, self.optimizers, self.lr_schedulers = {}, {}, {}
+        self.prepared, self.trained, self.clipped = {}, {}, {}
+        for name, network in self.networks.items():
+            network.train()
+            own_options = replace(config, **self.recipe.optimizer_options(name))
+            if config.gradient_checkpointing and _can_checkpoint(network):
+                network.enable_gradient_checkpointing()
+            if config.channels_last:
+                network.to(memory_format=torch.channels_last)
+            optimizer = build_optimizer(network, own_options, self.accelerator)
+            self.lr_schedulers[name] = build_lr_scheduler(optimizer, own_options, self.max_train_steps)
+            is_flat = isinstance(optimizer, FlatAdamW)
+            # A flat network is in place already, and is not to be moved: to Accelerate's "cpu:0" all tensors on "cpu"
+            # would be copied, out of the flat one.
+            placement = {"device_placement": [False, None]} if is_flat else {}
+            self.prepared[name], self.optimizers[name] = self.accelerator.prepare(network, optimizer, **placement)
+            self.trained[name] = [weight for weight in self.prepared[name].parameters() if weight.requires_grad]
+            self.clipped[name] = [optimizer.flat] if is_flat else list(self.prepared[name].parameters())
+            if config.compile:
+                network.compile()
+            setattr(self.recipe, name, self.prepared[name])
+        averaged = {name: self.networks[name] for name in self.recipe.averaged(tuple(self.networks))}
+        if config.use_ema:
+            self.averages = {name: EMA(network, config.ema_decay) for name, network in averaged.items()}
+        self.posthoc_ema = PostHocEMA(config.output_dir, averaged, config.posthoc_ema_stds or [])
+
+    def _check_networks(self) -> None:
+        config = self.config
+        if len(self.networks) > 1 and config.mixed_precision == "fp16" and config.gradient_accumulation_steps > 1:
+            # One gradient scale serves all of them, and changes between the parts of a sum.
+            raise ValueError(
+                f"{', '.join(self.networks)} can't accumulate gradients in fp16: use --mixed_precision bf16, or "
+                "--gradient_accumulation_steps 1."
+            )
+        # A discriminator that is too small for it does not keep its generator from it.
+        if config.gradient_checkpointing and not any(map(_can_checkpoint, self.networks.values())):
+            raise ValueError(f"--gradient_checkpointing is not for {', '.join(self.networks)}, which can't do it.")
+
+    def _resume(self) -> None:
+        name = self.config.resume_from_checkpoint
+        path = self.checkpoints.find(name) if name else None
+        if path is None:
+            self.checkpoints.set_aside()
+            return
+        state = self.checkpoints.load(path)
+        self.checkpoints.set_aside(after=state["step"])
+        self.step, self.samples_seen = state["step"], state["samples_seen"]
+        self._seconds_before = state["training_seconds"]
+        for name, scheduler in self.lr_schedulers.items():
+            scheduler.load_state_dict(state["lr_schedulers"][name])
+        logger.info(f"Resuming from {path} at step {self.step}.")
+
+    def train(self) -> bool:
+        """Train until the last step, and write the results.
+
+        Returns:
+            `bool`: whether it got there; `False` if it was asked to stop, after writing a checkpoint.
+
+        Raises:
+            NonFiniteLossError: if a loss or gradient is not finite. The last checkpoint stays as it was.
+        """
+        self._started = time.perf_counter()
+        with self._open_records() as records, StopRequest() as stop:
+            finished = self._loop(records, stop)
+        # The trained state is on the disk now: what follows can be interrupted, and is made again on resuming.
+        if finished:
+            self.results.write(self.step, self._training_seconds())
+        self.accelerator.end_training()
+        return finished
+
+    def _training_seconds(self) -> float:
+        """How long the training has taken, with the runs that this one continues."""
+        return self._seconds_before + time.perf_counter() - self._started
+
+    def _open_records(self) -> Records:
+        self.accelerator.init_trackers("diffusers_ext", _flat(self.config))
+        return Records(self.results.output_dir / "logs", self.step, enabled=self.accelerator.is_main_process)
+
+    def start(self) -> None:
+        """Open the stream of batches, at the first one that has not been seen."""
+        self.batches = self.recipe.dataset.batches(
+            self.config.train_batch_size,
+            seed=self.config.seed,
+            start=self.samples_seen,
+            process_index=self.accelerator.process_index,
+            num_processes=self.accelerator.num_processes,
+            num_workers=self.config.dataloader_num_workers,
+            run_length=self.batch_size,
+        )
+
+    def _loop(self, records: Records, stop: StopRequest) -> bool:
+        config = self.config
+        self.start()
+        progress = tqdm(
+            desc="Training",
+            initial=self.step,
+            total=self.max_train_steps,
+            disable=not self.accelerator.is_local_main_process,
+        )
+        with progress:
+            while self.step < self.max_train_steps:
+                values, stopping = self.update(stop)
+                progress.update()
+                progress.set_postfix({name: f"{value:.3g}" for name, value in values.items()}, refresh=False)
+                if self.step % config.logging_steps == 0:
+                    records.write(self.step, **values)
+                    self.accelerator.log(values, step=self.step)
+
+                complete = self.step == self.max_train_steps
+                last = stopping or complete
+                measured = _is_due(self.step, config.evaluation_steps)
+                # Before the checkpoint: a run that resumes from there never comes back to this step.
+                if config.posthoc_ema_stds and (complete or _is_due(self.step, config.posthoc_ema_steps)):
+                    self._write_snapshot()
+                if last or measured or _is_due(self.step, config.checkpointing_steps):
+                    self._save()
+                if stopping:
+                    logger.warning(f"Stopped at step {self.step}; continue with --resume_from_checkpoint latest.")
+                    return False
+                if _is_due(self.step, config.validation_steps):
+                    self.results.write_samples(self.step)
+                if measured and not last:
+                    records.write(self.step, evaluation=self.results.evaluate(self.step))
+        return True
+
+    def update(self, stop: StopRequest) -> tuple[dict[str, float], bool]:
+        """Make one step.
+
+        Returns:
+            `tuple`: the values to report, by name, and whether any process was asked to stop.
+
+        Raises:
+            NonFiniteLossError: if a loss or gradient is not finite.
+        """
+        accelerator, size = self.accelerator, self.config.train_batch_size
+        self._recorded, self._gathered, self._updated = defaultdict(list), defaultdict(list), set()
+        for micro_step in range(self.config.gradient_accumulation_steps):
+            batch = {name: self._to_device(values) for name, values in next(self.batches).items()}
+            first_row = (micro_step * accelerator.num_processes + accelerator.process_index) * size
+            # Dropout inside of networks draws from the global generator, which thus has no history either.
+            seed_default_generator(derive_seed(self.config.seed, "network", self.step, first_row))
+            with accelerator.accumulate(*self.prepared.values()):
+                self.recipe.step(batch, self.draw.begin(self.step, range(first_row, first_row + size)))
+        self.step += 1
+        self.samples_seen += self.batch_size
+
+        # One exchange per step serves the records, the check and an agreement on stopping at the same step.
+        names = sorted(self._recorded)
+        means = [torch.stack(self._recorded[name]).mean() for name in names]
+        means.append(torch.tensor(float(stop.requested), device=accelerator.device))
+        *values, stopping = accelerator.reduce(torch.stack(means), "mean").tolist()
+        values = dict(zip(names, values, strict=True))
+        self._check_finite(values)
+        self._share_buffers()
+        self.recipe.after_update(**{name: self._global_rows(rows) for name, rows in self._gathered.items()})
+        for name, average in self.averages.items():
+            if name in self._updated:
+                average.update(self.step)
+        self.posthoc_ema.update(self.step)
+        for name, scheduler in self.lr_schedulers.items():
+            values[f"{self._prefix(name)}lr"] = scheduler.get_last_lr()[0]
+            scheduler.step()
+        return values, stopping > 0
+
+    def _share_buffers(self) -> None:
+        """Average what each process found in its part of the batch: the statistics of batch norm."""
+        if self.accelerator.num_processes > 1:
+            buffers = [b for network in self.networks.values() for b in network.buffers() if b.is_floating_point()]
+            for buffer in buffers:
+                buffer.copy_(self.accelerator.reduce(buffer, "mean"))
+
+    def _prefix(self, name: str) -> str:
+        """What stands before the names of values to report: the network, where there are several."""
+        return "" if len(self.networks) == 1 else f"{name}_"
+
+    def _to_device(self, values: torch.Tensor) -> torch.Tensor:
+        values = values.to(self.accelerator.device, non_blocking=True)
+        if self.config.channels_last and values.ndim == 4:
+            values = values.contiguous(memory_format=torch.channels_last)
+        return values
+
+    def minimise(self, names: tuple[str, ...], loss: torch.Tensor) -> None:
+        """Update the networks `names` to lower the mean of `loss`; see [`Recipe.minimise`]."""
+        loss = loss.mean()
+        # A discriminator in a generator's loss gets no gradients, and none are computed.
+        self.accelerator.backward(loss, inputs=[weight for name in names for weight in self.trained[name]])
+        self.record({f"{self._prefix(names[0])}loss": loss})
+        for name in names:
+            self._take_step(name)
+
+    def _take_step(self, name: str) -> None:
+        accelerator, optimizer = self.accelerator, self.optimizers[name]
+        if accelerator.sync_gradients:
+            norm = self._clip(name)
+            self._updated.add(name)
+        optimizer.step()
+        # Under fp16 a step with an overflow is skipped and the scale lowered: no error, and nothing to record.
+        if accelerator.sync_gradients and not optimizer.step_was_skipped:
+            self.record({f"{self._prefix(name)}grad_norm": norm})
+        optimizer.zero_grad()
+
+    def _clip(self, name: str) -> torch.Tensor:
+        """Scale the gradients of a network down to the largest norm, where there is one, and return their norm."""
+        if self.config.max_grad_norm:
+            return self.accelerator.clip_grad_norm_(self.clipped[name], self.config.max_grad_norm)
+        # Clipping to an infinite norm would multiply all gradients by 1.
+        self.accelerator.unscale_gradients(self.optimizers[name])
+        return torch.nn.utils.get_total_norm([weight.grad for weight in self.clipped[name] if weight.grad is not None])
+
+    def record(self, values: dict[str, torch.Tensor]) -> None:
+        """Take in values of this step to report; see [`Recipe.log`]."""
+        for name, value in values.items():
+            self._recorded[name].append(value.detach().float().mean())
+
+    def gather(self, values: dict[str, torch.Tensor]) -> None:
+        """Take in rows of this step to put together; see [`Recipe.gather`]."""
+        for name, rows in values.items():
+            self._gathered[name].append(rows.detach())
+
+    def _global_rows(self, own: list[torch.Tensor]) -> torch.Tensor:
+        """The rows of all processes, in the order of the global batch: each batch of an update is split over them."""
+        rows = torch.stack(own)
+        gathered = self.accelerator.gather(rows).view(self.accelerator.num_processes, *rows.shape)
+        return gathered.transpose(0, 1).flatten(0, 2)
+
+    def _check_finite(self, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            if not math.isfinite(value):
+                saved = self.checkpoints.saved()
+                kept = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
+                raise NonFiniteLossError(f"The {name} is {value} at step {self.step}; {kept}.")
+
+    def _save(self) -> None:
+        state = {
+            "samples_seen": self.samples_seen,
+            "training_seconds": self._training_seconds(),
+            "lr_schedulers": {name: scheduler.state_dict() for name, scheduler in self.lr_schedulers.items()},
+        }
+        self.checkpoints.save(self.step, state)
+
+    def _write_snapshot(self) -> None:
+        if self.accelerator.is_main_process:
+            self.posthoc_ema.write_snapshot(self.step)
+
+
+def _is_due(step: int, every: int | None) -> bool:
+    return every is not None and step % every == 0
+
+
+def _can_checkpoint(network: torch.nn.Module) -> bool:
+    """Whether it can compute activations twice; only diffusers' classes tell that they can't."""
+    return getattr(network, "_supports_gradient_checkpointing", True)
+
+
+def _architecture(network: torch.nn.Module) -> dict:
+    config = {name: value for name, value in network.config.items() if not name.startswith("_")}
+    return {"class": type(network).__name__, **config}
+
+
+def _flat(config: TrainingConfig) -> dict:
+    """The options as trackers take them: numbers, booleans and strings."""
+    plain = (int, float, str, bool)
+    return {name: value if isinstance(value, plain) else str(value) for name, value in config.to_dict().items()}

@@ -1,0 +1,158 @@
+"""New words for text encoders that stay as they are: vectors in the place of token embeddings."""
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.loaders import TextualInversionLoaderMixin
+
+from diffusers_ext.training.text_to_image.base_models import BaseModel
+
+
+class PlaceholderVectors(ModelMixin, ConfigMixin):
+    """The vectors that a placeholder stands for, several for each text encoder.
+
+    Args:
+        num_vectors (`int`): how many.
+        widths (`dict[str, int]`): the width of token embeddings, by the name of the text encoder.
+    """
+
+    _supports_gradient_checkpointing = True  # there is none to save: those of the base are
+
+    @register_to_config
+    def __init__(self, num_vectors: int, widths: dict[str, int]):
+        super().__init__()
+        self.vectors = torch.nn.ParameterDict(
+            {name: torch.nn.Parameter(torch.zeros(num_vectors, width)) for name, width in widths.items()}
+        )
+
+    def forward(self) -> dict[str, torch.Tensor]:
+        """The vectors, of shape (num_vectors, width), by the name of the text encoder."""
+        return dict(self.vectors.items())
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Nothing to save: there are no activations."""
+
+
+class ExtendedEmbedding(torch.nn.Module):
+    """A token embedding that has further vectors for the ids from `first_id` on.
+
+    Args:
+        embedding (`torch.nn.Embedding`): gives the others; it stays as it is.
+        first_id (`int`): the id of the first of the further vectors.
+
+    Attributes:
+        vectors (`torch.Tensor` of shape (num_vectors, width)): to be set before a call.
+    """
+
+    def __init__(self, embedding: torch.nn.Embedding, first_id: int):
+        super().__init__()
+        self.embedding, self.first_id = embedding, first_id
+        # In a list, which hides a parameter from the modules around this one.
+        self._vectors = []
+
+    @property
+    def weight(self) -> torch.Tensor:
+        return self.embedding.weight
+
+    def put(self, vectors: torch.Tensor) -> None:
+        """Look up in these vectors (num_vectors, width) from now on."""
+        self._vectors = [vectors]
+
+    def forward(self, token_ids: torch.Tensor) -> torch.Tensor:
+        own = self.embedding(token_ids.clamp(max=self.first_id - 1))
+        further = self._vectors[0].to(own.dtype)[(token_ids - self.first_id).clamp(min=0)]
+        return torch.where((token_ids >= self.first_id)[..., None], further, own)
+
+
+class Placeholder:
+    """A new word of one or several tokens, in all CLIP text encoders of a base.
+
+    Tokens are named as `load_textual_inversion` of diffusers names them: `<word>`, `<word>_1`, `<word>_2` ...
+
+    Args:
+        base (`BaseModel`): the base.
+        word (`str`): how it is written in prompts.
+        num_vectors (`int`): how many tokens it has.
+
+    Raises:
+        ValueError: if it is no word, or if a tokenizer knows it already.
+    """
+
+    def __init__(self, base: BaseModel, word: str, num_vectors: int):
+        self.base, self.word = base, word
+        self.tokens = [word, *(f"{word}_{index}" for index in range(1, num_vectors))]
+        self.names = base.learning_text_encoders
+        self._lengths = {name: ids.shape[1] for name, ids in base.tokenize([""]).items()}
+        if word.split() != [word]:
+            raise ValueError(f"--placeholder_token must be one word without spaces, not {word!r}.")
+        for name in self.names:
+            tokenizer = base.tokenizers[name]
+            known = tokenizer.get_vocab()
+            taken = [token for token in (*self.tokens, f"{word}_1", f"{word.lower()}</w>") if token in known]
+            if taken:
+                raise ValueError(
+                    f"--placeholder_token {word} is known to the tokenizer of {base.name} already, as {taken[0]}: "
+                    f"take another, such as <my-{word.strip('<>')}>."
+                )
+
+    def initial_vectors(self, initializer: str | None) -> PlaceholderVectors:
+        """Vectors that start as the embeddings of known words.
+
+        Args:
+            initializer (`str`, *optional*): a word of one token, from which all start, or of as many tokens as there
+                are vectors; by default, all start from the mean of all embeddings.
+
+        Raises:
+            ValueError: if it has another number of tokens.
+        """
+        starts = {}
+        for name in self.names:
+            embeddings = self.base.text_encoders[name].get_input_embeddings().weight.detach()
+            tokenizer = self.base.tokenizers[name]
+            if initializer is None:
+                starts[name] = embeddings[: len(tokenizer)].mean(dim=0)
+                continue
+            ids = tokenizer(initializer, add_special_tokens=False).input_ids
+            if len(ids) not in (1, len(self.tokens)):
+                raise ValueError(
+                    f"--initializer_token {initializer!r} is {len(ids)} tokens to the tokenizer of {self.base.name}: "
+                    "take a word that is one"
+                    + (f", or --num_vectors {len(ids)}, each of which starts from one of them." if ids else ".")
+                )
+            starts[name] = embeddings[ids]
+        vectors = PlaceholderVectors(len(self.tokens), {name: start.shape[-1] for name, start in starts.items()})
+        with torch.no_grad():
+            for name, start in starts.items():
+                vectors.vectors[name].copy_(start)
+        return vectors
+
+    def fits(self, prompt: str) -> bool:
+        """Whether the tokenizers leave all of the word, where it is in the prompt first."""
+        before = prompt[: prompt.index(self.word)]
+        return all(
+            len(self.base.tokenizers[name](before).input_ids) + len(self.tokens) <= self._lengths[name]
+            for name in self.names
+        )
+
+    def install(self) -> None:
+        """Teach the word to the tokenizers, and let the text encoders look it up in [`~Placeholder.put`]'s vectors."""
+        self.embeddings = {}
+        for name in self.names:
+            tokenizer, encoder = self.base.tokenizers[name], self.base.text_encoders[name]
+            # Two encoders of a pipeline in memory may share a tokenizer, which then knows it.
+            tokenizer.add_tokens(self.tokens)
+            first_id = tokenizer.convert_tokens_to_ids(self.word)
+            self.embeddings[name] = ExtendedEmbedding(encoder.get_input_embeddings(), first_id)
+            encoder.set_input_embeddings(self.embeddings[name])
+
+    def put(self, vectors: dict[str, torch.Tensor]) -> None:
+        """Let the word mean these vectors, (num_vectors, width) by the name of the text encoder."""
+        for name, embedding in self.embeddings.items():
+            embedding.put(vectors[name])
+
+    def spelled(self, prompts: list[str]) -> list[str]:
+        """Prompts as the base's pipeline wants them: with all tokens of the word, where it does not do that itself."""
+        if hasattr(self.base.pipeline, "maybe_convert_prompt"):
+            return prompts
+        tokenizer = self.base.tokenizers[self.names[0]]
+        return TextualInversionLoaderMixin().maybe_convert_prompt(prompts, tokenizer)

@@ -1,0 +1,98 @@
+"""How good samples of prompts are, seen by networks that the user names: CLIP-I, CLIP-T, DINO, and prior drift."""
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from accelerate import PartialState
+from transformers import AutoTokenizer
+
+from diffusers_ext.metrics import load_feature_extractor
+
+
+class PromptMeasures:
+    """Measures of samples (Ruiz et al. 2023, "DreamBooth", section 4.1), each a mean of cosines in [-1, 1].
+
+    clip_i and dino are taken over all pairs of a sample and a training image, clip_t over all samples and their
+    prompts. prior_drift is 1 minus the mean cosine of images of the same prompt and noise before and after training.
+
+    Args:
+        config ([`~diffusers_ext.training.text_to_image.recipe.TextToImageConfig`]): names the networks.
+
+    Raises:
+        ValueError, OSError: if a network can't be had, or `--clip_model` reads no text.
+    """
+
+    def __init__(self, config):
+        self.config = config
+        names = {"clip_i": config.clip_model, "dino": config.dino_model}
+        device = PartialState().device
+        self.models = {
+            measure: load_feature_extractor(name, device=device) for measure, name in names.items() if name is not None
+        }
+        self._references, self._prior = {}, None
+        if config.clip_model is not None:
+            if not hasattr(self.models["clip_i"].model, "get_text_features"):
+                raise ValueError(
+                    f"--clip_model must read text as well as images, as CLIP does; {config.clip_model} does not."
+                )
+            self.tokenizer = AutoTokenizer.from_pretrained(config.clip_model)
+
+    @property
+    def provenance(self) -> dict:
+        """What the values were come by."""
+        return {"extractor": ", ".join(name for name in (self.config.clip_model, self.config.dino_model) if name)}
+
+    def __call__(
+        self, images: torch.Tensor, prompts: list[str], references: Iterable[torch.Tensor]
+    ) -> dict[str, float]:
+        """
+        Args:
+            images: the samples, uint8 (N, 3, H, W).
+            prompts: the prompt of each.
+            references: the training images, in batches of that kind; read in the first call only.
+        """
+        if not self._references:
+            self._references = self._means(references)
+        values = {}
+        for measure, model in self.models.items():
+            # The mean over all pairs is the product of the two means.
+            mean = embed(model, images).mean(dim=0)
+            values[measure] = (mean @ self._references[measure]).item()
+        if "clip_i" in self.models:
+            text = self._embed_text(prompts)
+            values["clip_t"] = (embed(self.models["clip_i"], images) * text).sum(dim=1).mean().item()
+        return values
+
+    def remember_prior(self, images: torch.Tensor) -> None:
+        """Take in images, uint8 (N, 3, H, W), that the model made before the training."""
+        self._prior = embed(self._prior_model, images)
+
+    def prior_drift(self, images: torch.Tensor) -> dict[str, float]:
+        """How far images of the same prompts and noise are from what they were."""
+        cosines = (embed(self._prior_model, images) * self._prior).sum(dim=1)
+        return {"prior_drift": 1 - cosines.mean().item()}
+
+    @property
+    def _prior_model(self):
+        return self.models.get("dino", self.models.get("clip_i"))
+
+    def _means(self, batches: Iterable[torch.Tensor]) -> dict[str, torch.Tensor]:
+        embedded = {measure: [] for measure in self.models}
+        for images in batches:
+            for measure, model in self.models.items():
+                embedded[measure].append(embed(model, images))
+        return {measure: torch.cat(rows).mean(dim=0) for measure, rows in embedded.items()}
+
+    @torch.no_grad()
+    def _embed_text(self, prompts: list[str]) -> torch.Tensor:
+        model = self.models["clip_i"].model
+        tokens = self.tokenizer(prompts, padding=True, truncation=True, return_tensors="pt").to(model.device)
+        features = model.get_text_features(**tokens)
+        return F.normalize(getattr(features, "pooler_output", features).float(), dim=1).cpu()
+
+
+def embed(model, images: torch.Tensor, batch_size: int = 64) -> torch.Tensor:
+    """The directions (N, D) that a feature extractor sees images uint8 (N, 3, H, W) in, of length 1, on the CPU."""
+    features = [model(batch).features.cpu() for batch in images.split(batch_size)]
+    return F.normalize(torch.cat(features), dim=1)
