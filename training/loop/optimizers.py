@@ -23,8 +23,8 @@ def build_optimizer(
     """AdamW (Loshchilov and Hutter 2019) over the parameters that require gradients.
 
     It is a [`~diffusers_ext.training.loop.flat_adamw.FlatAdamW`] wherever `accelerator` keeps the parameters as they
-    are; then the network moves to its device. The state is the same in either case. Or it is that of bitsandbytes, with
-    its state in 8 bits.
+    are; then the network moves to its device. The state is the same in either case. Or it is that of bitsandbytes,
+    with its state in 8 bits.
 
     Raises:
         ImportError: if that is asked for and bitsandbytes is not installed.

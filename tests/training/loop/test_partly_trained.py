@@ -6,9 +6,9 @@ from safetensors.torch import load_file
 from diffusers_ext.training.loop.accelerator import build_accelerator
 from diffusers_ext.training.loop.configuration import parse_config
 from diffusers_ext.training.loop.trainer import Trainer
+from tests.training.loop.test_several_networks import arguments
 from tests.training.pair_recipe import Convolutions, PairConfig, PairRecipe
 from tests.training.runs import steps
-from tests.training.loop.test_several_networks import arguments
 
 
 class PartlyTrained(PairRecipe):
