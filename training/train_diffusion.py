@@ -6,6 +6,8 @@ Denoising diffusion (Ho et al. 2020) with the parametrisations, variances, weigh
 a rectified flow (Liu et al. 2022), or EDM (Karras et al. 2022). The result is a [`ClassConditionalPipeline`].
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,14 +16,151 @@ from diffusers import UNet2DModel
 
 from diffusers_ext.losses.diffusion import PredictionType
 from diffusers_ext.pipelines import ClassConditionalPipeline
-from diffusers_ext.training.diffusion.denoisers import build_unet
-from diffusers_ext.training.diffusion.objectives import WeightingConfig, build_objective, process
+from diffusers_ext.training.diffusion.denoisers import build_unet, num_labels, pretrained_unet
+from diffusers_ext.training.diffusion.objectives import (
+    EDM,
+    DiscreteDiffusion,
+    Objective,
+    RectifiedFlow,
+    WeightingConfig,
+    process,
+)
 from diffusers_ext.training.diffusion.timestep_sampling import LossSecondMoment
-from diffusers_ext.training.evaluate_pipeline import Evaluator, SamplingConfig
 from diffusers_ext.training.evaluation.grids import class_grid
+from diffusers_ext.training.evaluation.samples import SampleEvaluator, SamplingConfig
 from diffusers_ext.training.loop.command import run
 from diffusers_ext.training.loop.configuration import JSONObject, TrainingConfig, option
 from diffusers_ext.training.loop.recipe import Recipe
+
+
+class DiffusionRecipe(Recipe):
+    """Ho et al. 2020, algorithm 1, on labelled or unlabelled images."""
+
+    def networks(self) -> dict[str, torch.nn.Module]:
+        """The denoiser: a UNet2DModel, with an embedding for each class and for "no class"."""
+        config, channels = self.config, self.config.channels
+        shape = {
+            "size": config.size,
+            "in_channels": channels,
+            "out_channels": channels * self.objective.outputs_per_channel,
+            "num_class_embeds": num_labels(self.dataset.id2label, self.null_class_label),
+        }
+        if config.pretrained_model_name_or_path is None:
+            return {"unet": build_unet(arguments=config.unet, **shape)}
+        unet = pretrained_unet(
+            ClassConditionalPipeline,
+            config.pretrained_model_name_or_path,
+            cache_dir=config.cache_dir,
+            null_class_label=self.null_class_label,
+            id2label=self.dataset.id2label,
+            **shape,
+            **process(self.objective.sampling_scheduler()),
+        )
+        return {"unet": unet}
+
+    def step(self, batch, draw):
+        clean, labels = batch["pixel_values"], batch.get("class_labels")
+        if self.null_class_label is not None:
+            labels = draw.dropout(labels, self.config.label_dropout, self.null_class_label)
+        timesteps, weights = self.draw_timesteps(draw)
+        noise = draw.normal_like(clean)
+        noisy = self.objective.add_noise(clean, noise, timesteps)
+
+        output = self.unet(noisy, timesteps, class_labels=labels).sample
+
+        losses = self.objective.losses(output, clean, noisy, noise, timesteps)
+        self.minimise("unet", weights * losses)
+        if self.importance is not None:
+            self.gather(timesteps=timesteps, losses=losses)
+
+    def draw_timesteps(self, draw) -> tuple[torch.Tensor, torch.Tensor | float]:
+        """A timestep for each sample, and the weight that makes up for drawing some timesteps more often."""
+        if self.importance is not None:
+            return self.importance.draw(draw)
+        return self.objective.draw_timesteps(draw), 1.0
+
+    def after_update(self, **gathered):
+        if self.importance is not None:
+            self.importance.record(**gathered)
+
+    def pipeline(self, unet: UNet2DModel) -> ClassConditionalPipeline:
+        """The pipeline with a fast second-order sampler, see [`~Objective.sampling_scheduler`]."""
+        return ClassConditionalPipeline(
+            unet=unet,
+            scheduler=self.objective.sampling_scheduler(),
+            id2label=self.dataset.id2label,
+            null_class_label=self.null_class_label,
+            default_num_inference_steps=self.config.num_inference_steps,
+        )
+
+    # What stands around the algorithm
+
+    def __init__(self, config: DiffusionConfig, context):
+        super().__init__(config, context)
+        self.objective = self.build_objective()
+        self.importance = None
+        if config.timestep_sampling == "loss_second_moment":
+            self.importance = LossSecondMoment(config.num_train_timesteps)
+        self.null_class_label = None
+        if self.dataset.id2label is not None and config.label_dropout > 0:
+            self.null_class_label = len(self.dataset.id2label)
+        # A sampler or a feature extractor that is not available is reported now, and not after the training.
+        self.objective.sampling_scheduler()
+        self.evaluator = SampleEvaluator(
+            self.dataset, split=config.dataset_split, device=context.device, **config.measured()
+        )
+
+    def build_objective(self) -> Objective:
+        """The noise process that `--prediction_type` names."""
+        config = self.config
+        if config.prediction_type == "edm":
+            return EDM(sigma_data=config.sigma_data, p_mean=config.edm_p_mean, p_std=config.edm_p_std)
+        common = {
+            "num_train_timesteps": config.num_train_timesteps,
+            "timestep_sampling": config.timestep_sampling,
+            "weighting": config.weighting(),
+        }
+        if config.prediction_type == "flow_prediction":
+            return RectifiedFlow(size=config.size, **common)
+        return DiscreteDiffusion(
+            prediction_type=config.prediction_type,
+            beta_schedule=config.beta_schedule,
+            variance_type=config.variance_type,
+            loss_type=config.loss_type,
+            **common,
+        )
+
+    def identity(self) -> dict:
+        return {**self.objective.identity(), "importance_sampling": self.importance is not None}
+
+    def state_dict(self):
+        return {} if self.importance is None else self.importance.state_dict()
+
+    def load_state_dict(self, state):
+        if self.importance is not None:
+            self.importance.load_state_dict(state)
+
+    def sample_grid(self, generate):
+        """A column per class (the first ten), or a square of unlabelled samples; guided where labels were hidden."""
+        names, scale = self.dataset.id2label, None
+        if self.null_class_label is not None:
+            scale = max(self.config.guidance_scales)
+        return class_grid(generate, names, guidance_scale=scale)
+
+    def evaluate(self, generate):
+        return self.evaluator(generate, self.config.num_inference_steps, self.config.guidance_scales)
+
+    def describe(self) -> dict:
+        config, names = self.config, self.dataset.id2label
+        kind = "unconditional" if names is None else "class-conditional"
+        call = "batch_size=4" if names is None else f"class_labels={list(names.values())[:2]}, num_images_per_label=4"
+        return {
+            "task": f"{kind.capitalize()} image generation: a denoising diffusion model of pixels "
+            f"({config.prediction_type}), trained from random weights or those of its base model.",
+            "usage": f"images = pipe({call}).images",
+            "base_model": config.pretrained_model_name_or_path,
+            "tags": [f"{kind}-image-generation", "diffusion"],
+        }
 
 
 @dataclass
@@ -99,105 +238,5 @@ class DiffusionConfig(WeightingConfig, SamplingConfig, TrainingConfig):
         )
 
 
-class DiffusionRecipe(Recipe):
-    """Ho et al. 2020, algorithm 1, on labelled or unlabelled images."""
-
-    config_class = DiffusionConfig
-
-    def __init__(self, config: DiffusionConfig):
-        super().__init__(config)
-        self.objective = build_objective(config)
-        self.importance = None
-        if config.timestep_sampling == "loss_second_moment":
-            self.importance = LossSecondMoment(config.num_train_timesteps)
-        self.null_class_label = None
-        if self.dataset.id2label is not None and config.label_dropout > 0:
-            self.null_class_label = len(self.dataset.id2label)
-        # Here, and not after the training, a sampler or an extractor that can't be had is found out.
-        self.objective.sampling_scheduler()
-        self.evaluator = Evaluator(config, self.dataset)
-
-    def identity(self) -> dict:
-        return {**self.objective.identity(), "importance_sampling": self.importance is not None}
-
-    def networks(self) -> dict[str, torch.nn.Module]:
-        """The denoiser: a UNet2DModel, with an embedding for each class and for none."""
-        channels = self.config.channels
-        unet = build_unet(
-            self.config,
-            ClassConditionalPipeline,
-            channels,
-            channels * self.objective.outputs_per_channel,
-            self.dataset.id2label,
-            self.null_class_label,
-            **process(self.objective.sampling_scheduler()),
-        )
-        return {"unet": unet}
-
-    def step(self, batch, draw):
-        clean, labels = batch["pixel_values"], batch.get("class_labels")
-        if self.null_class_label is not None:
-            labels = draw.dropout(labels, self.config.label_dropout, self.null_class_label)
-        timesteps, weights = self.draw_timesteps(draw)
-        noise = draw.normal_like(clean)
-        noisy = self.objective.add_noise(clean, noise, timesteps)
-
-        output = self.unet(noisy, timesteps, class_labels=labels).sample
-
-        losses = self.objective.losses(output, clean, noisy, noise, timesteps)
-        self.minimise("unet", weights * losses)
-        if self.importance is not None:
-            self.gather(timesteps=timesteps, losses=losses)
-
-    def draw_timesteps(self, draw) -> tuple[torch.Tensor, torch.Tensor | float]:
-        """A noise level for each sample, and what makes up in its loss for being drawn more often than others."""
-        if self.importance is not None:
-            return self.importance.draw(draw)
-        return self.objective.draw_timesteps(draw), 1.0
-
-    def after_update(self, **gathered):
-        if self.importance is not None:
-            self.importance.record(**gathered)
-
-    def state_dict(self):
-        return {} if self.importance is None else self.importance.state_dict()
-
-    def load_state_dict(self, state):
-        if self.importance is not None:
-            self.importance.load_state_dict(state)
-
-    def pipeline(self, unet: UNet2DModel) -> ClassConditionalPipeline:
-        """The pipeline with a fast second-order sampler, see [`~Objective.sampling_scheduler`]."""
-        return ClassConditionalPipeline(
-            unet=unet,
-            scheduler=self.objective.sampling_scheduler(),
-            id2label=self.dataset.id2label,
-            null_class_label=self.null_class_label,
-            default_num_inference_steps=self.config.num_inference_steps,
-        )
-
-    def sample_grid(self, generate):
-        """A column per class (the first ten), or a square of unlabelled samples; with guidance where there is some."""
-        names, scale = self.dataset.id2label, None
-        if self.null_class_label is not None:
-            scale = max(self.config.guidance_scales)
-        return class_grid(generate, names, guidance_scale=scale)
-
-    def evaluate(self, generate):
-        return self.evaluator(generate)
-
-    def describe(self) -> dict:
-        config, names = self.config, self.dataset.id2label
-        kind = "unconditional" if names is None else "class-conditional"
-        call = "batch_size=4" if names is None else f"class_labels={list(names.values())[:2]}, num_images_per_label=4"
-        return {
-            "task": f"{kind.capitalize()} image generation: a denoising diffusion model of pixels "
-            f"({config.prediction_type}), trained from random weights or those of its base model.",
-            "usage": f"images = pipe({call}).images",
-            "base_model": config.pretrained_model_name_or_path,
-            "tags": [f"{kind}-image-generation", "diffusion"],
-        }
-
-
 if __name__ == "__main__":
-    run(DiffusionRecipe)
+    run(DiffusionRecipe, DiffusionConfig)

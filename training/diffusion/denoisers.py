@@ -1,4 +1,4 @@
-"""The denoisers of pixel diffusion: a new UNet2DModel that suits the images, or one to go on with."""
+"""The networks of pixel diffusion: a new UNet2DModel that suits the images, or a pretrained one."""
 
 from diffusers import DiffusionPipeline, UNet2DModel
 
@@ -6,53 +6,85 @@ from diffusers_ext.training.diffusion.objectives import process
 
 
 def build_unet(
-    config,
-    pipeline_class: type[DiffusionPipeline],
+    *,
+    size: tuple[int, int],
     in_channels: int,
     out_channels: int,
-    id2label: dict[int, str] | None,
-    null_class_label: int | None,
-    **trained_for,
+    num_class_embeds: int | None = None,
+    arguments: dict | None = None,
 ) -> UNet2DModel:
-    """A new network, or that of the pipeline to start from.
+    """A new denoiser.
 
     Args:
-        config: the recipe's options: `size`, `unet`, and `pretrained_model_name_or_path` of such a pipeline.
-        pipeline_class (`type`): what the recipe trains.
+        size (`tuple[int, int]`): height and width of the images.
         in_channels, out_channels (`int`): of the network.
-        id2label, null_class_label: its classes, and its label for none, each of which gets an embedding.
+        num_class_embeds (`int`, *optional*): how many labels it has, the label for "no class" included.
+        arguments (`dict`, *optional*): those of UNet2DModel; by default [`default_unet`] for images of this size.
+
+    Raises:
+        ValueError: if the network can't halve images of this size.
+    """
+    unet = UNet2DModel(
+        **{
+            **(arguments or default_unet(size)),
+            "in_channels": in_channels,
+            "out_channels": out_channels,
+            "num_class_embeds": num_class_embeds,
+            "sample_size": size,
+        }
+    )
+    _check_size(unet, size)
+    return unet
+
+
+def pretrained_unet(
+    pipeline_class: type[DiffusionPipeline],
+    name: str,
+    *,
+    size: tuple[int, int],
+    in_channels: int,
+    out_channels: int,
+    num_class_embeds: int | None = None,
+    cache_dir: str | None = None,
+    **trained_for,
+) -> UNet2DModel:
+    """The denoiser of a pipeline, to be trained on.
+
+    Args:
+        pipeline_class (`type`): the class of the pipeline.
+        name (`str`): its folder, or its name on the Hub.
+        size, in_channels, out_channels, num_class_embeds: as in [`build_unet`]; all but the size must be equal.
+        cache_dir (`str`, *optional*): where a download is kept.
         trained_for: what else the pipeline must have been trained for: entries of its configuration, or of the
             [`process`] of its scheduler.
 
     Raises:
         ValueError: if the pipeline is for something else, or the network can't halve images of this size.
     """
-    num_class_embeds = None if id2label is None else len(id2label) + (null_class_label is not None)
-    shape = {"in_channels": in_channels, "out_channels": out_channels, "num_class_embeds": num_class_embeds}
-    if config.pretrained_model_name_or_path is None:
-        unet = UNet2DModel(**{**(config.unet or default_unet(config.size)), **shape, "sample_size": config.size})
-    else:
-        labels = {"null_class_label": null_class_label, "id2label": id2label}
-        unet = _pretrained_unet(config, pipeline_class, {**shape, **labels, **trained_for})
-    multiple = 2 ** (len(unet.config.block_out_channels) - 1)
-    if any(side % multiple for side in config.size):
-        raise ValueError(f"--resolution must be a multiple of {multiple} for this network, not {config.size}.")
-    return unet
-
-
-def _pretrained_unet(config, pipeline_class: type[DiffusionPipeline], needed: dict) -> UNet2DModel:
-    name = config.pretrained_model_name_or_path
-    pipeline = pipeline_class.from_pretrained(name, cache_dir=config.cache_dir)
+    needed = {"in_channels": in_channels, "out_channels": out_channels, "num_class_embeds": num_class_embeds}
+    pipeline = pipeline_class.from_pretrained(name, cache_dir=cache_dir)
     found = {**pipeline.unet.config, **pipeline.config, **process(pipeline.scheduler)}
-    for key, value in needed.items():
+    for key, value in {**needed, **trained_for}.items():
         if found.get(key) != value:
             raise ValueError(f"{name} has {key}={found.get(key)}, but this run needs {value}.")
-    pipeline.unet.register_to_config(sample_size=config.size)
+    pipeline.unet.register_to_config(sample_size=size)
+    _check_size(pipeline.unet, size)
     return pipeline.unet
 
 
+def num_labels(id2label: dict[int, str] | None, null_class_label: int | None) -> int | None:
+    """How many labels a network has: one per class, and perhaps one for "no class"; `None` without classes."""
+    return None if id2label is None else len(id2label) + (null_class_label is not None)
+
+
+def _check_size(unet: UNet2DModel, size: tuple[int, int]) -> None:
+    multiple = 2 ** (len(unet.config.block_out_channels) - 1)
+    if any(side % multiple for side in size):
+        raise ValueError(f"--resolution must be a multiple of {multiple} for this network, not {size}.")
+
+
 def default_unet(size: tuple[int, int]) -> dict:
-    """A UNet2DModel of the usual width for a size in pixels: down to 4 to 8 pixels, attention from 16 pixels down."""
+    """Arguments of a UNet2DModel of the usual width: down to 4 to 8 pixels, with attention from 16 pixels down."""
     smallest = min(size)
     levels = max(2, smallest.bit_length() - 3)
     while levels > 1 and any(side % 2 ** (levels - 1) for side in size):

@@ -1,9 +1,8 @@
-"""The measures of images that stand beside the truth, for evaluations on all processes."""
+"""Measuring images one by one, each beside the true image that it should equal."""
 
-from functools import partial
+from collections.abc import Iterable
 
 import torch
-from accelerate import Accelerator, PartialState
 
 from diffusers_ext.data import ImageDataset
 from diffusers_ext.metrics import METRICS
@@ -11,45 +10,53 @@ from diffusers_ext.metrics.extractors import FeatureExtractor
 from diffusers_ext.metrics.perceptual import LPIPS, DeepFeatureDistance
 from diffusers_ext.metrics.restoration import restoration_metrics
 from diffusers_ext.metrics.similarity import SSIM_WINDOW_SIZE
-from diffusers_ext.training.loop.sampling import gather_rows
+from diffusers_ext.training.loop.context import Context
 
 
 class PairedMeasures:
-    """Compares images with the true ones, by measures whose networks are loaded once.
+    """Compares images with the true ones; the networks of the measures are loaded once.
 
     Args:
-        metrics (`list[str]` or `None`): names, see [`restoration_metrics`]; by default all that can be had.
+        metrics (`list[str]` or `None`): names, see [`restoration_metrics`]; by default all that are possible.
         dataset (`ImageDataset`): the true images.
         extractor (`FeatureExtractor`, *optional*): the feature network and classifier.
+        device (`torch.device`): where the networks of distances run.
 
     Raises:
-        ValueError, OSError, ImportError: if a distance can't be had, or a measure is of no use for such images.
+        ValueError, OSError, ImportError: if a distance is not available, or a measure can't be used for these images.
     """
 
-    def __init__(self, metrics: list[str] | None, dataset: ImageDataset, extractor: FeatureExtractor | None):
+    def __init__(
+        self,
+        metrics: list[str] | None,
+        dataset: ImageDataset,
+        extractor: FeatureExtractor | None,
+        device: torch.device,
+    ):
         self.metrics, self.dataset, self.extractor = metrics, dataset, extractor
         named = metrics or ()
-        self.distances = [LPIPS(device=PartialState().device)] if "lpips" in named else []
+        self.distances = [LPIPS(device=device)] if "lpips" in named else []
         if "deep_feature_distance" in named:
             self.distances.append(DeepFeatureDistance(extractor))
-        # Here, and not after the training, measures that these images are too small for are found out.
+        # A trial run: measures that these images are too small for are refused now, and not after the training.
         blank = torch.zeros(2, dataset.channels, *dataset.resolution, dtype=torch.uint8)
         of_one_image = [name for name in named if name not in (*METRICS, "diversity")]
         self._compare([blank], [blank], of_one_image or ["psnr"])
 
-    def __call__(self, truth, outputs, accelerator: Accelerator, **options) -> dict:
+    def __call__(
+        self, truth: Iterable[torch.Tensor], outputs: Iterable[torch.Tensor], context: Context, **options
+    ) -> dict:
         """The measures of all processes' images.
 
         Args:
             truth, outputs: iterables of batches, this process's share.
-            accelerator (`Accelerator`): gathers what the others measure.
+            context (`Context`): the other processes.
             options: see [`restoration_metrics`].
 
         Returns:
             `dict`: the means by name, and "provenance".
         """
-        gather = partial(gather_rows, accelerator=accelerator)
-        values = self._compare(truth, outputs, self.metrics, gather=gather, **options)
+        values = self._compare(truth, outputs, self.metrics, gather=context.gather_rows, **options)
         values.pop("per_image")
         return values
 

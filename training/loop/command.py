@@ -11,14 +11,21 @@ from accelerate.utils import ProjectConfiguration
 
 from diffusers_ext.data import UnreadableImagesError
 from diffusers_ext.training.loop.accelerator import build_accelerator
-from diffusers_ext.training.loop.configuration import parse_config
+from diffusers_ext.training.loop.configuration import TrainingConfig, parse_config
+from diffusers_ext.training.loop.context import TrainingContext
 from diffusers_ext.training.loop.recipe import Recipe
 from diffusers_ext.training.loop.trainer import NonFiniteLossError, Trainer
 
 
-def run(recipe_class: type[Recipe], arguments: list[str] | None = None) -> None:
-    """Parse the command line, and train a recipe as it says."""
-    config = parse_config(recipe_class.config_class, sys.argv[1:] if arguments is None else arguments)
+def run(recipe_class: type[Recipe], config_class: type[TrainingConfig], arguments: list[str] | None = None) -> None:
+    """Parse the options of the command line, and train the recipe with them.
+
+    Args:
+        recipe_class (`type`): the training job.
+        config_class (`type`): its options.
+        arguments (`list[str]`, *optional*): the command line, by default that of this process.
+    """
+    config = parse_config(config_class, sys.argv[1:] if arguments is None else arguments)
     with one_sentence(ValueError, TypeError, OSError, RuntimeError, ImportError, status=2):
         accelerator = build_accelerator(
             config.report_to,
@@ -30,7 +37,7 @@ def run(recipe_class: type[Recipe], arguments: list[str] | None = None) -> None:
         set_up_logging(accelerator)
         # One process of a machine downloads and prepares, the others find it done.
         with accelerator.local_main_process_first():
-            recipe = recipe_class(config)
+            recipe = recipe_class(config, TrainingContext(accelerator))
         trainer = Trainer(recipe, accelerator)
     with one_sentence(NonFiniteLossError, UnreadableImagesError, status=1):
         trainer.train()

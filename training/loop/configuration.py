@@ -151,6 +151,15 @@ class EvaluationConfig(Config):
         """What can be measured."""
         return METRICS
 
+    def measured(self) -> dict:
+        """What is measured, as keywords of the evaluators in `training/evaluation`."""
+        return {
+            "feature_extractor": self.feature_extractor,
+            "metrics": self.metrics,
+            "num_samples": self.num_evaluation_samples,
+            "batch_size": self.evaluation_batch_size,
+        }
+
 
 @dataclass
 class TrainingConfig(DataConfig, EvaluationConfig):

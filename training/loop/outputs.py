@@ -55,7 +55,7 @@ class Results:
             pipeline = self.recipe.pipeline(**self.networks)
             pipeline.set_progress_bar_config(disable=True)
             yield Generation(
-                pipeline, self.accelerator, seed=self.config.seed, batch_size=self.config.evaluation_batch_size
+                pipeline, self.recipe.context, seed=self.config.seed, batch_size=self.config.evaluation_batch_size
             )
 
     def write_samples(self, step: int) -> None:

@@ -1,15 +1,13 @@
-"""Sampling on all processes: image i is the same whatever the batch size and the number of processes."""
+"""Sampling on all processes: image i does not depend on the batch size or the number of processes."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from accelerate import Accelerator
 from diffusers import DiffusionPipeline
-from torch.distributed.nn.functional import all_gather
 
 from diffusers_ext.data.randomness import derive_seed
-from diffusers_ext.metrics.extractors import FeatureExtractor, FeatureOutput
+from diffusers_ext.training.loop.context import Context
 
 
 @dataclass
@@ -18,13 +16,13 @@ class Generation:
 
     Args:
         pipeline (`DiffusionPipeline`): takes `class_labels` or `batch_size`, a list of generators, and `output_type`.
-        accelerator (`Accelerator`): divides the images among the processes.
-        seed (`int`): image i starts from noise that depends on this and i only.
+        context (`Context`): the processes among which the images are divided.
+        seed (`int`): image i starts from noise that depends only on this and i.
         batch_size (`int`): images per process and call.
     """
 
     pipeline: DiffusionPipeline
-    accelerator: Accelerator
+    context: Context
     seed: int
     batch_size: int
 
@@ -39,14 +37,14 @@ class Generation:
 
         Args:
             count (`int`): how many images all processes make together.
-            class_labels (`list[int]`, *optional*): a label for each of them.
-            per_image (`dict[str, list]`, *optional*): other arguments of the pipeline's call with a value for each.
+            class_labels (`list[int]`, *optional*): a label for each image.
+            per_image (`dict[str, list]`, *optional*): other arguments of the pipeline's call, a value for each image.
             arguments: further arguments of the pipeline's call.
 
         Yields:
             uint8 of shape (B, C, H, W) on the CPU.
         """
-        process, processes = self.accelerator.process_index, self.accelerator.num_processes
+        process, processes = self.context.process_index, self.context.num_processes
         own = range(process, count, processes)
         lists = {**(per_image or {}), **({} if class_labels is None else {"class_labels": class_labels})}
         for start in range(0, len(own), self.batch_size):
@@ -65,51 +63,4 @@ class Generation:
         **arguments,
     ) -> torch.Tensor:
         """All `count` images in order, on every process: uint8 of shape (count, C, H, W) on the CPU."""
-        return gather_rows(list(self.batches(count, class_labels, per_image, **arguments)), self.accelerator)
-
-
-def gather_rows(own: list[torch.Tensor], accelerator: Accelerator) -> torch.Tensor:
-    """Put together what processes hold of some rows, row i being on process i % num_processes.
-
-    Args:
-        own (`list[torch.Tensor]`): this process's rows in order, in batches of shape (B, ...).
-
-    Returns:
-        `torch.Tensor`: all rows in order, on the CPU of every process.
-
-    Raises:
-        ValueError: if a process has none.
-    """
-    if not own:
-        raise ValueError("There are fewer images than processes: launch fewer processes.")
-    rows = torch.cat(own)
-    if accelerator.num_processes == 1:
-        return rows.cpu()
-    counts = accelerator.gather(torch.tensor([len(rows)], device=accelerator.device)).tolist()
-    padding = rows[:1].expand(max(counts) - len(rows), *rows.shape[1:])
-    gathered = accelerator.gather(torch.cat([rows, padding]).to(accelerator.device)).cpu()
-    by_process = gathered.view(accelerator.num_processes, max(counts), *rows.shape[1:])
-    return by_process.transpose(0, 1).flatten(0, 1)[: sum(counts)]
-
-
-def gather_features(
-    extractor: FeatureExtractor, batches: Iterable[torch.Tensor], accelerator: Accelerator
-) -> FeatureOutput:
-    """The features of all processes' images, on each of them; `batches` are this process's own."""
-    outputs = [extractor(images.to(accelerator.device)) for images in batches]
-    features = gather_rows([output.features for output in outputs], accelerator)
-    logits = None
-    if outputs[0].logits is not None:
-        logits = gather_rows([output.logits for output in outputs], accelerator)
-    return FeatureOutput(features=features, logits=logits)
-
-
-def all_rows(own: torch.Tensor) -> torch.Tensor:
-    """The rows (P*N, ...) of all processes, those of process 0 first, with gradients to those that each has itself.
-
-    A loss of each process that is a mean over its own rows, and averaged over processes, thus has the gradient of the
-    one loss over the global batch.
-    """
-    if not torch.distributed.is_initialized():
-        return own
-    return torch.cat(all_gather(own.contiguous()))
+        return self.context.gather_rows(list(self.batches(count, class_labels, per_image, **arguments)))

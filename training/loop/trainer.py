@@ -48,7 +48,7 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, accelerator: Accelerator):
         self.recipe, self.config, self.accelerator = recipe, recipe.config, accelerator
-        recipe._trainer = self
+        recipe.context.attach(self)
         self.step = self.samples_seen = 0
         self._seconds_before = 0.0
         if recipe.dataset.num_skipped:
@@ -93,6 +93,7 @@ class Trainer:
         config = self.config
         torch.manual_seed(derive_seed(config.seed, "initial weights"))
         self.networks = self.recipe.networks()
+        self.recipe.context.networks = self.networks
         self._check_networks()
         self.averages, self.optimizers, self.lr_schedulers = {}, {}, {}
         self.prepared, self.trained, self.clipped = {}, {}, {}
@@ -308,8 +309,8 @@ class Trainer:
         for name, value in values.items():
             self._recorded[name].append(value.detach().float().mean())
 
-    def gather(self, values: dict[str, torch.Tensor]) -> None:
-        """Take in rows of this step to put together; see [`Recipe.gather`]."""
+    def keep_rows(self, values: dict[str, torch.Tensor]) -> None:
+        """Keep rows of this step until the update is complete; see [`Recipe.gather`]."""
         for name, rows in values.items():
             self._gathered[name].append(rows.detach())
 

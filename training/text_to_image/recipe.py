@@ -124,7 +124,7 @@ class TextToImageRecipe(Recipe):
         with self.accelerator.autocast():
             residuals = self.residuals(noisy, timesteps, text, batch, draw)
             output = self.base.denoise(
-                self.denoiser, noisy, self.objective.told(timesteps), text, batch.get("time_ids"), residuals
+                self.denoiser, noisy, self.objective.model_timesteps(timesteps), text, batch.get("time_ids"), residuals
             )
         return self.objective.losses(output, latents, noisy, noise, timesteps)
 
