@@ -1,0 +1,80 @@
+"""Checks of arguments. Each refuses one kind of mistake with a `ValueError` of one sentence."""
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def accepts(function: Callable, argument: str) -> bool:
+    """Whether a function has a parameter of this name."""
+    return argument in inspect.signature(function).parameters
+
+
+def is_integer(value: Any) -> bool:
+    """Whether a value is an integer of Python or NumPy; a bool is not."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite real number of Python or NumPy; a bool is not."""
+    is_real = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    return is_real and math.isfinite(value)
+
+
+def check_positive_int(name: str, value: Any, least: int = 1):
+    """Refuses everything but integers of at least `least`."""
+    if not is_integer(value) or value < least:
+        wanted = "a positive integer" if least == 1 else f"an integer of at least {least}"
+        raise ValueError(f"`{name}` must be {wanted}, but is {value!r}.")
+
+
+def check_number(name: str, value: Any):
+    """Refuses everything but finite numbers."""
+    if not is_number(value):
+        raise ValueError(f"`{name}` must be a finite number, but is {value!r}.")
+
+
+def check_positive(name: str, value: Any):
+    """Refuses everything but finite numbers above 0."""
+    if not is_number(value) or value <= 0:
+        raise ValueError(f"`{name}` must be a positive number, but is {value!r}.")
+
+
+def check_generator(generator: torch.Generator | list[torch.Generator] | None, num_images: int):
+    """Refuses everything but one generator, a list of one for each of `num_images` images, and `None`."""
+    for one in generator if isinstance(generator, list) else [generator]:
+        if one is not None and not isinstance(one, torch.Generator):
+            raise ValueError(f"`generator` must be a torch.Generator or a list of them, but has {one!r}.")
+    if isinstance(generator, list) and len(generator) != num_images:
+        raise ValueError(f"`generator` must be one generator or {num_images}, one per image, but is {len(generator)}.")
+
+
+def check_latents(latents: torch.Tensor | None, shape: tuple[int, ...]):
+    """Refuses latents of another shape; `None` passes."""
+    if latents is not None and tuple(latents.shape) != shape:
+        raise ValueError(f"`latents` must have the shape {shape}, but has {tuple(latents.shape)}.")
+
+
+def check_multiple(what: str, size: int, multiple: int):
+    """Refuses the size of an image that a network, which halves images, cannot process. `what` opens the sentence."""
+    if size % multiple != 0:
+        raise ValueError(f"{what} must be a multiple of {multiple}, because the network halves images, but is {size}.")
+
+
+def check_callback_inputs(names: Sequence[str], known: Sequence[str]):
+    """Refuses names of tensors that a callback cannot have."""
+    for name in names:
+        if name not in known:
+            raise ValueError(f"`callback_on_step_end_tensor_inputs` must be among {known}, but has {name!r}.")
+
+
+def check_output_type(output_type: str, channels: int, picture_channels: Sequence[int] = (1, 3, 4)):
+    """Refuses unknown kinds of output, and pictures with another number of channels than `picture_channels`."""
+    if output_type not in ("pil", "np", "pt"):
+        raise ValueError(f"`output_type` must be 'pil', 'np' or 'pt', but is {output_type!r}.")
+    if output_type == "pil" and channels not in picture_channels:
+        raise ValueError(f"PIL has no images of {channels} channels: pass `output_type='np'` or 'pt'.")

@@ -1,0 +1,181 @@
+"""Images that users pass and get: pictures, arrays and tensors, from tensors in `[0, 1]` and to them."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from PIL import Image, ImageOps
+from torch.nn import functional as F
+
+
+ImageInput = Image.Image | np.ndarray | torch.Tensor
+
+# The weights of red, green and blue, 0.299, 0.587 and 0.114 (ITU-R 601), in units of 1/65536 as Pillow has them
+LUMA = (19595, 38470, 7471)
+
+
+def list_images(name: str, images: Any) -> list:
+    """The entries of an argument that is one image, a list of images, or a batch of four dimensions."""
+    if isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim == 4:
+        images = list(images)
+    images = list(images) if isinstance(images, (list, tuple)) else [images]
+    if not images:
+        raise ValueError(f"`{name}` is empty: pass one image or more.")
+    return images
+
+
+def picture_to_array(image: Image.Image) -> np.ndarray:
+    """
+    A picture as an array, turned upright by its EXIF tag.
+
+    Returns:
+        `np.ndarray`: `(H, W)` or `(H, W, C)` with the channels of RGB, or of RGBA where there is transparency; uint8,
+        or float32 in `[0, 1]` for pictures of 16 bits.
+
+    Raises:
+        ValueError: for a picture of floats.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise ValueError("A float picture has no defined range: pass an array from 0 to 1 instead.")
+    if image.mode.startswith("I"):
+        return np.asarray(image).astype(np.float32) / 65535
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        return np.array(image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA"))
+    return np.array(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+
+
+def to_tensor(name: str, image: ImageInput) -> torch.Tensor:
+    """
+    One image as a tensor.
+
+    Args:
+        name (`str`): the argument's name, for errors.
+        image: a picture, an array `(H, W)` or `(H, W, C)`, or a tensor `(H, W)` or `(C, H, W)`; bytes, bools, or
+            floats in `[0, 1]`.
+
+    Returns:
+        `torch.Tensor` of shape `(C, H, W)`: float32 in `[0, 1]`.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if isinstance(image, Image.Image):
+        image = picture_to_array(image)
+    if not isinstance(image, (np.ndarray, torch.Tensor)):
+        raise ValueError(f"`{name}` must be a PIL image, an array or a tensor, but is a {type(image).__name__}.")
+    shape = tuple(image.shape)
+    if isinstance(image, np.ndarray):
+        if image.dtype.kind not in "biuf":
+            raise ValueError(f"`{name}` must hold floats from 0 to 1 or bytes, but holds {image.dtype}.")
+        # PyTorch only has the byte order of the machine.
+        native = image.dtype.newbyteorder("=")
+        image = torch.from_numpy(np.array(image.transpose(2, 0, 1) if image.ndim == 3 else image, dtype=native))
+    if image.ndim == 2:
+        image = image[None]
+    if image.ndim != 3 or 0 in shape:
+        raise ValueError(f"`{name}` must have the shape (H, W, C) or, of a tensor, (C, H, W), but has {shape}.")
+
+    if image.dtype == torch.uint8:
+        return image.float() / 255
+    if not image.is_floating_point() and image.dtype != torch.bool:
+        raise ValueError(f"`{name}` must hold floats from 0 to 1 or bytes, but holds {image.dtype}.")
+    image = image.float()
+    low, high = image.aminmax()
+    if not (low >= 0 and high <= 1):  # this form refuses NaN too
+        raise ValueError(f"`{name}` must hold values from 0 to 1, but they go from {low:.8g} to {high:.8g}.")
+    return image
+
+
+def check_one_size(images: list[torch.Tensor]):
+    """Refuses tensors `(C, H, W)` of different heights or widths."""
+    sizes = sorted({(image.shape[2], image.shape[1]) for image in images})
+    if len(sizes) > 1:
+        raise ValueError(
+            f"The images of one call must have one size, but these have {len(sizes)} (width, height): {sizes[:5]}."
+        )
+
+
+def fit_channels(name: str, image: torch.Tensor, channels: int, background: float = 1.0) -> torch.Tensor:
+    """
+    Converts an image between grayscale and colour, and between transparent and opaque.
+
+    Args:
+        name (`str`): the argument's name, for errors.
+        image (`torch.Tensor` of shape `(C, H, W)`): in `[0, 1]`; gray, gray and alpha, RGB, or RGBA.
+        channels (`int`): the number of channels of the result.
+        background (`float`): the gray value behind transparent pixels where the result is opaque.
+
+    Returns:
+        `torch.Tensor` of shape `(channels, H, W)`.
+
+    Raises:
+        ValueError: for other numbers of channels, unless they are equal.
+    """
+    if len(image) == channels:
+        return image
+    if len(image) not in (1, 2, 3, 4) or channels not in (1, 2, 3, 4):
+        raise ValueError(f"`{name}` must have {channels} channels, but has {len(image)}.")
+    alpha = torch.ones_like(image[:1])
+    if len(image) in (2, 4):
+        image, alpha = image[:-1], image[-1:]
+    if channels in (1, 3):
+        image = image * alpha + background * (1 - alpha)
+    if channels in (1, 2) and len(image) == 3:
+        image = to_gray(image)
+    if channels in (3, 4):
+        image = image.expand(3, -1, -1)
+    return image if channels in (1, 3) else torch.cat([image, alpha])
+
+
+def to_gray(image: torch.Tensor) -> torch.Tensor:
+    """Grayscale `(..., 1, H, W)` from RGB `(..., 3, H, W)` in `[0, 1]`, equal to Pillow's for bytes to the bit."""
+    luma = torch.tensor(LUMA, dtype=image.dtype, device=image.device)[:, None, None]
+    levels = ((image * 255).round() * luma).sum(-3, keepdim=True)
+    return ((levels + 32768) / 65536).floor() / 255
+
+
+def is_gray(image: torch.Tensor) -> bool:
+    """Whether an image `(C, H, W)` has no colours, or only gray ones."""
+    return len(image) < 3 or torch.equal(image[:1].expand(3, -1, -1), image[:3])
+
+
+def enlarge(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """
+    Enlarges images as Pillow's bicubic filter does, to the bit, which SR3 uses (a = -0.5).
+
+    Pillow resizes one axis after the other, and rounds to bytes after each, halves up. The filter of PyTorch with
+    antialiasing is Pillow's also where images grow.
+
+    Args:
+        images (`torch.Tensor` of shape `(N, C, h, w)`): in `[0, 1]`, rounded to bytes first.
+        size (`tuple[int, int]`): height and width of the result.
+
+    Returns:
+        `torch.Tensor` of shape `(N, C, *size)`: in `[0, 1]`.
+    """
+    levels = (images * 255).round()
+    for step in ((images.shape[2], size[1]), size):
+        levels = (F.interpolate(levels, step, mode="bicubic", antialias=True) + 0.5).floor().clamp(0, 255)
+    return levels / 255
+
+
+def denormalize(images: torch.Tensor) -> torch.Tensor:
+    """Images in `[0, 1]` from a network's, which are about in `[-1, 1]`."""
+    return (images / 2 + 0.5).clamp(0, 1)
+
+
+def to_output(images: torch.Tensor, output_type: str) -> list[Image.Image] | np.ndarray | torch.Tensor:
+    """
+    What a pipeline returns.
+
+    Args:
+        images (`torch.Tensor` of shape `(N, C, H, W)`): in `[0, 1]`.
+        output_type (`str`): `"pil"` for a list of pictures, `"np"` for an array `(N, H, W, C)`, or `"pt"` for the
+            tensor itself.
+    """
+    if output_type == "pt":
+        return images
+    images = images.permute(0, 2, 3, 1).cpu().numpy()
+    return DiffusionPipeline.numpy_to_pil(images) if output_type == "pil" else images

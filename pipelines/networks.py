@@ -1,0 +1,32 @@
+"""What pipelines want to know of their networks."""
+
+from diffusers import DiffusionPipeline, ModelMixin
+from torch import nn
+
+from .checks import accepts
+
+
+def get_sample_size(network: ModelMixin) -> tuple[int | None, int | None]:
+    """Height and width of the images of a network by its `sample_size`; `None` where this is missing."""
+    size = network.config.get("sample_size")
+    return tuple(size) if isinstance(size, (list, tuple)) else (size, size)
+
+
+def get_size_multiple(network: ModelMixin) -> int:
+    """What the sides of images must be multiples of: a UNet2DModel halves them after each block but the last."""
+    return 2 ** (len(network.config.get("block_out_channels", [0])) - 1)
+
+
+def takes_classes(network: ModelMixin) -> bool:
+    """Whether a network takes class labels, by the configuration that a UNet2DModel has."""
+    return any(network.config.get(key) is not None for key in ("num_class_embeds", "class_embed_type"))
+
+
+def get_shared_models(pipeline: DiffusionPipeline, pipeline_class: type[DiffusionPipeline]) -> dict[str, nn.Module]:
+    """
+    The models of a pipeline that a pipeline of another class has a component for, by name.
+
+    This is for `from_pipe`, because diffusers would leave behind models of other classes than the signature names.
+    """
+    models = {name: model for name, model in pipeline.components.items() if isinstance(model, nn.Module)}
+    return {name: model for name, model in models.items() if accepts(pipeline_class.__init__, name)}
