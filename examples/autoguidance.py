@@ -22,9 +22,11 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.guiders.guider_utils import GuiderOutput
 
 from diffusers_ext import ClassConditionalPipeline
-from diffusers_ext.training.evaluate_pipeline import EvaluateConfig, Evaluator
+from diffusers_ext.training.evaluate_pipeline import EvaluateConfig
+from diffusers_ext.training.evaluation.samples import SampleEvaluator
 from diffusers_ext.training.loop.accelerator import build_accelerator
 from diffusers_ext.training.loop.configuration import option, parse_config
+from diffusers_ext.training.loop.context import Context
 from diffusers_ext.training.loop.sampling import Generation
 
 
@@ -44,7 +46,7 @@ class Autoguidance(BaseGuidance):
         return guider
 
     def prepare_inputs(self, data: dict) -> list:
-        # Both models are asked the same question.
+        # Both models get the same inputs.
         return [self._prepare_batch(data, 0, name) for name in self._input_predictions[: self.num_conditions]]
 
     def prepare_models(self, denoiser: torch.nn.Module) -> None:
@@ -89,9 +91,9 @@ def main() -> None:
     size = pipe.unet.config.sample_size
     size = (size, size) if isinstance(size, int) else tuple(size)
     dataset = config.load_dataset(size, pipe.unet.config.in_channels)
-    evaluator = Evaluator(config, dataset)
-    generate = Generation(pipe, accelerator, config.seed, config.evaluation_batch_size)
-    rows = [row for steps in config.num_inference_steps for row in evaluator(generate, steps)]
+    evaluator = SampleEvaluator(dataset, split=config.dataset_split, device=accelerator.device, **config.measured())
+    generate = Generation(pipe, Context(accelerator), config.seed, config.evaluation_batch_size)
+    rows = [row for steps in config.num_inference_steps for row in evaluator(generate, steps, config.guidance_scales)]
     print(json.dumps(rows, indent=2))
 
 

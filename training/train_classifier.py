@@ -2,9 +2,11 @@
 
     accelerate launch training/train_classifier.py --config examples/digits_classifier.yaml
 
-Classifier guidance (Dhariwal & Nichol 2021, section 4): the classifier learns from images noised as those of the given
-diffusion model, which may know nothing of classes. The result is its pipeline with the classifier and the guider.
+Classifier guidance (Dhariwal & Nichol 2021, section 4): the classifier learns from images with the noise of the given
+diffusion model, which need not have classes. The result is its pipeline with the classifier and the guider.
 """
+
+from __future__ import annotations
 
 import itertools
 import math
@@ -18,72 +20,23 @@ from diffusers_ext.guiders import ClassifierGuidance
 from diffusers_ext.losses import noise_levels
 from diffusers_ext.models import NoisyClassifier
 from diffusers_ext.pipelines import ClassConditionalPipeline
-from diffusers_ext.pipelines.pipeline_class_conditional import quiet_guiders
+from diffusers_ext.pipelines.denoising import quiet_guiders
 from diffusers_ext.schedulers import ExactDDPMScheduler
 from diffusers_ext.training.diffusion.objectives import prediction_type
-from diffusers_ext.training.evaluate_pipeline import Evaluator, SamplingConfig
 from diffusers_ext.training.evaluation.grids import sample_grid
+from diffusers_ext.training.evaluation.samples import SampleEvaluator, SamplingConfig
 from diffusers_ext.training.loop.command import run
 from diffusers_ext.training.loop.configuration import JSONObject, ValidationConfig, option
 from diffusers_ext.training.loop.draws import Draw
 from diffusers_ext.training.loop.recipe import Recipe
-from diffusers_ext.training.loop.sampling import gather_rows
 
 
 ROWS_PER_SCALE = 2
 NOISE_LEVELS = (0.0, 0.25, 0.5, 0.75)  # as fractions of all timesteps
 
 
-@dataclass
-class ClassifierConfig(SamplingConfig, ValidationConfig):
-    """The options of train_classifier.py."""
-
-    pretrained_model_name_or_path: str | None = option(
-        help="The pipeline of the diffusion model to guide: a local folder or a Hub name."
-    )
-    classifier: JSONObject = option(
-        JSONObject(), help="Arguments of NoisyClassifier, as JSON or a YAML mapping; by default a small one."
-    )
-    guidance_scale: float = option(3.0, help="The scale that the published guider starts with.")
-    guidance_scales: list[float] = option([0.0, 1.0, 3.0, 10.0], help="The scales to measure and to draw.")
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.require(self.pretrained_model_name_or_path is not None, "--pretrained_model_name_or_path is required")
-
-
 class ClassifierRecipe(Recipe):
-    """Cross-entropy at all noise levels."""
-
-    config_class = ClassifierConfig
-
-    def __init__(self, config: ClassifierConfig):
-        super().__init__(config)
-        if self.dataset.id2label is None:
-            raise ValueError("A classifier needs labels: name the column with --label_column.")
-        self.diffusion = ClassConditionalPipeline.from_pretrained(
-            config.pretrained_model_name_or_path, cache_dir=config.cache_dir
-        )
-        self._check_images()
-        # Here, and not after the training, what can't be had is found out.
-        with quiet_guiders():
-            self.guider = ClassifierGuidance(guidance_scale=config.guidance_scale)
-        self.validation_images = config.load_validation_dataset(self.dataset, same_classes=True)
-        self.evaluator = Evaluator(config, self.dataset)
-
-    def _check_images(self) -> None:
-        pipeline, name = self.diffusion, self.config.pretrained_model_name_or_path
-        channels, names = pipeline.unet.config.in_channels, pipeline.config.id2label
-        if channels != self.config.channels:
-            raise ValueError(f"{name} makes images of {channels} channels, but this run has {self.config.channels}.")
-        size = check_resolution(pipeline.unet.config.sample_size)
-        if size != self.config.size:
-            raise ValueError(f"{name} makes images of the size {size}, but --resolution is {self.config.size}.")
-        if names is not None and names != self.dataset.id2label:
-            raise ValueError(f"{name} and the data set have different classes.")
-
-    def identity(self) -> dict:
-        return {"scheduler": {k: v for k, v in self.diffusion.scheduler.config.items() if not k.startswith("_")}}
+    """Dhariwal and Nichol 2021, section 4: a classifier learns by cross-entropy at all noise levels."""
 
     def networks(self) -> dict[str, torch.nn.Module]:
         """The half U-Net, with an output for each class."""
@@ -120,6 +73,38 @@ class ClassifierRecipe(Recipe):
         )
         return pipeline.to(classifier.device)
 
+    # What stands around the algorithm
+
+    def __init__(self, config: ClassifierConfig, context):
+        super().__init__(config, context)
+        if self.dataset.id2label is None:
+            raise ValueError("A classifier needs labels: name the column with --label_column.")
+        self.diffusion = ClassConditionalPipeline.from_pretrained(
+            config.pretrained_model_name_or_path, cache_dir=config.cache_dir
+        )
+        self._check_images()
+        # A guider or a feature extractor that is not available is reported now, and not after the training.
+        with quiet_guiders():
+            self.guider = ClassifierGuidance(guidance_scale=config.guidance_scale)
+        self.validation_images = config.load_validation_dataset(self.dataset, same_classes=True)
+        self.evaluator = SampleEvaluator(
+            self.dataset, split=config.dataset_split, device=context.device, **config.measured()
+        )
+
+    def _check_images(self) -> None:
+        pipeline, name = self.diffusion, self.config.pretrained_model_name_or_path
+        channels, names = pipeline.unet.config.in_channels, pipeline.config.id2label
+        if channels != self.config.channels:
+            raise ValueError(f"{name} makes images of {channels} channels, but this run has {self.config.channels}.")
+        size = check_resolution(pipeline.unet.config.sample_size)
+        if size != self.config.size:
+            raise ValueError(f"{name} makes images of the size {size}, but --resolution is {self.config.size}.")
+        if names is not None and names != self.dataset.id2label:
+            raise ValueError(f"{name} and the data set have different classes.")
+
+    def identity(self) -> dict:
+        return {"scheduler": {k: v for k, v in self.diffusion.scheduler.config.items() if not k.startswith("_")}}
+
     def sample_grid(self, generate):
         """A column per class (the first ten), rows by rising guidance scale, all from the same noise."""
         names, scales = self.dataset.id2label, self.config.guidance_scales
@@ -131,16 +116,16 @@ class ClassifierRecipe(Recipe):
 
     def evaluate(self, generate):
         """The samples at each guidance scale, after the classifier's own accuracy."""
-        return [self._accuracies(generate), *self.evaluator(generate)]
+        samples = self.evaluator(generate, self.config.num_inference_steps, self.config.guidance_scales)
+        return [self._accuracies(generate), *samples]
 
     def _accuracies(self, generate) -> dict:
         """The classifier's own accuracy at a few noise levels, on images that it may not have seen."""
-        accelerator, classifier = generate.accelerator, generate.pipeline.classifier
-        share = {"process_index": accelerator.process_index, "num_processes": accelerator.num_processes}
-        rows = itertools.count(accelerator.process_index, accelerator.num_processes)
-        draw, correct = Draw(self.config.seed, accelerator.device), []
-        for batch in self.validation_images.reference_batches(self.config.evaluation_batch_size, **share):
-            clean = batch["pixel_values"].to(accelerator.device) / 127.5 - 1
+        context, classifier = generate.context, generate.pipeline.classifier
+        rows = itertools.count(context.process_index, context.num_processes)
+        draw, correct = Draw(self.config.seed, context.device), []
+        for batch in self.validation_images.reference_batches(self.config.evaluation_batch_size, **context.share):
+            clean = batch["pixel_values"].to(context.device) / 127.5 - 1
             noise = draw.begin(0, list(itertools.islice(rows, len(clean)))).normal_like(clean)
             by_level = []
             for level in NOISE_LEVELS:
@@ -149,7 +134,7 @@ class ClassifierRecipe(Recipe):
                     predicted = classifier(noisy, timesteps).logits.argmax(dim=1).cpu()
                 by_level.append(predicted == batch["class_labels"])
             correct.append(torch.stack(by_level, dim=1))
-        accuracies = gather_rows(correct, accelerator).float().mean(dim=0).tolist()
+        accuracies = context.gather_rows(correct).float().mean(dim=0).tolist()
         names = [f"classifier_accuracy_at_{level:.0%}" for level in NOISE_LEVELS]
         split = self.config.validation_split or self.config.dataset_split
         provenance = {"split": split, "sampling_seed": self.config.seed}
@@ -168,21 +153,39 @@ class ClassifierRecipe(Recipe):
 
 
 def guided_scheduler(scheduler):
-    """The paper's algorithm 1 for a discrete process: it guides after the clipping, which therefore undoes nothing."""
+    """The scheduler of the paper's algorithm 1 for discrete processes: it guides after the clipping."""
     if "sigma_data" in scheduler.config or prediction_type(scheduler) == "flow_prediction":
         return scheduler
     return ExactDDPMScheduler.from_config(scheduler.config)
 
 
 def timesteps_at(level: torch.Tensor, scheduler) -> torch.Tensor:
-    """The timesteps (N,) that a denoiser is told at levels (N,) in [0, 1) of its process, from the least noise on."""
+    """The `timesteps` argument (N,) of a denoiser at levels (N,) in [0, 1) of its process; 0 is the least noise."""
     config = scheduler.config
-    if "sigma_data" in config:  # EDM tells log(sigma) / 4
+    if "sigma_data" in config:  # EDM's networks get log(sigma) / 4
         least, most = math.log(config.sigma_min) / 4, math.log(config.sigma_max) / 4
         return least + (most - least) * level
     timesteps = level * config.num_train_timesteps
     return timesteps if prediction_type(scheduler) == "flow_prediction" else timesteps.long()
 
 
+@dataclass
+class ClassifierConfig(SamplingConfig, ValidationConfig):
+    """The options of train_classifier.py."""
+
+    pretrained_model_name_or_path: str | None = option(
+        help="The pipeline of the diffusion model to guide: a local folder or a Hub name."
+    )
+    classifier: JSONObject = option(
+        JSONObject(), help="Arguments of NoisyClassifier, as JSON or a YAML mapping; by default a small one."
+    )
+    guidance_scale: float = option(3.0, help="The scale that the published guider starts with.")
+    guidance_scales: list[float] = option([0.0, 1.0, 3.0, 10.0], help="The scales to measure and to draw.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require(self.pretrained_model_name_or_path is not None, "--pretrained_model_name_or_path is required")
+
+
 if __name__ == "__main__":
-    run(ClassifierRecipe)
+    run(ClassifierRecipe, ClassifierConfig)

@@ -97,7 +97,7 @@ class DiffusionRecipe(Recipe):
 
     def __init__(self, config: DiffusionConfig, context):
         super().__init__(config, context)
-        self.objective = self.build_objective()
+        self.objective = config.objective()
         self.importance = None
         if config.timestep_sampling == "loss_second_moment":
             self.importance = LossSecondMoment(config.num_train_timesteps)
@@ -108,26 +108,6 @@ class DiffusionRecipe(Recipe):
         self.objective.sampling_scheduler()
         self.evaluator = SampleEvaluator(
             self.dataset, split=config.dataset_split, device=context.device, **config.measured()
-        )
-
-    def build_objective(self) -> Objective:
-        """The noise process that `--prediction_type` names."""
-        config = self.config
-        if config.prediction_type == "edm":
-            return EDM(sigma_data=config.sigma_data, p_mean=config.edm_p_mean, p_std=config.edm_p_std)
-        common = {
-            "num_train_timesteps": config.num_train_timesteps,
-            "timestep_sampling": config.timestep_sampling,
-            "weighting": config.weighting(),
-        }
-        if config.prediction_type == "flow_prediction":
-            return RectifiedFlow(size=config.size, **common)
-        return DiscreteDiffusion(
-            prediction_type=config.prediction_type,
-            beta_schedule=config.beta_schedule,
-            variance_type=config.variance_type,
-            loss_type=config.loss_type,
-            **common,
         )
 
     def identity(self) -> dict:
@@ -235,6 +215,25 @@ class DiffusionConfig(WeightingConfig, SamplingConfig, TrainingConfig):
         self.require(
             self.loss_type not in ("kl", "rescaled_kl") or self.loss_weighting == "none",
             f"--loss_type {self.loss_type} has no squared error for --loss_weighting {self.loss_weighting} to weight",
+        )
+
+    def objective(self) -> Objective:
+        """The noise process that `--prediction_type` names."""
+        if self.prediction_type == "edm":
+            return EDM(sigma_data=self.sigma_data, p_mean=self.edm_p_mean, p_std=self.edm_p_std)
+        common = {
+            "num_train_timesteps": self.num_train_timesteps,
+            "timestep_sampling": self.timestep_sampling,
+            "weighting": self.weighting(),
+        }
+        if self.prediction_type == "flow_prediction":
+            return RectifiedFlow(size=self.size, **common)
+        return DiscreteDiffusion(
+            prediction_type=self.prediction_type,
+            beta_schedule=self.beta_schedule,
+            variance_type=self.variance_type,
+            loss_type=self.loss_type,
+            **common,
         )
 
 

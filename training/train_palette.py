@@ -1,17 +1,19 @@
-"""Train a diffusion model that makes images of images: colorization, inpainting, super-resolution and so on.
+"""Train a diffusion model that makes images from images: colorization, inpainting, super-resolution and so on.
 
     accelerate launch training/train_palette.py --train_data_dir ~/photos --tasks colorization inpainting
 
 Palette (Saharia et al. 2022) for one task or several at once, SR3 (Saharia et al. 2021) with `--tasks
 super_resolution`, and any paired translation. The result is a [`PalettePipeline`]. `--prediction_type regression`
-trains the same network to say the image at once, for comparison.
+trains the same network to predict the image in one step, for comparison.
 
-A super-resolver for a [`CascadePipeline`] is `--tasks super_resolution --conditioning_augmentation 0.5`: its small
-images are noised, so that it forgives the flaws of generated ones (Ho et al. 2022, "CDM").
+`--tasks super_resolution --conditioning_augmentation 0.5` trains a super-resolver for a [`CascadePipeline`]: noise is
+added to its small images, so that it tolerates the flaws of generated ones (Ho et al. 2022, "CDM").
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,28 +22,219 @@ from diffusers import ClassifierFreeGuidance, UNet2DModel
 from diffusers_ext.data.corruptions import super_resolution
 from diffusers_ext.losses.diffusion import PredictionType
 from diffusers_ext.pipelines import PalettePipeline
-from diffusers_ext.pipelines.pipeline_palette import FILLS, quiet_guiders, smooth_fill
-from diffusers_ext.training.diffusion.denoisers import build_unet
+from diffusers_ext.pipelines.denoising import quiet_guiders
+from diffusers_ext.pipelines.fills import FILLS, smooth_fill
+from diffusers_ext.training.diffusion.denoisers import build_unet, num_labels, pretrained_unet
 from diffusers_ext.training.diffusion.objectives import (
     ContinuousDiffusion,
+    DiscreteDiffusion,
     Objective,
+    RectifiedFlow,
+    Regression,
     WeightingConfig,
-    build_objective,
     process,
 )
-from diffusers_ext.training.evaluate_pipeline import SamplingConfig
+from diffusers_ext.training.evaluation.samples import SamplingConfig
 from diffusers_ext.training.loop.command import run
 from diffusers_ext.training.loop.configuration import JSONObject, ValidationConfig, option
 from diffusers_ext.training.loop.recipe import Recipe
-from diffusers_ext.training.restoration.evaluation import RestorationConfig, RestorationEvaluator, Tasks
+from diffusers_ext.training.restoration.evaluation import RestorationEvaluator
+from diffusers_ext.training.restoration.tasks import RestorationConfig, Tasks
+
+
+class PaletteRecipe(Recipe):
+    """Saharia et al. 2022, section 3: denoising of images, conditioned on their degraded versions."""
+
+    def networks(self) -> dict[str, torch.nn.Module]:
+        """The denoiser: a UNet2DModel whose input is the conditioning image and, behind it, the noisy one."""
+        config = self.config
+        shape = {
+            "size": config.size,
+            "in_channels": 2 * config.channels + (config.conditioning_augmentation > 0),
+            "out_channels": config.channels,
+            "num_class_embeds": num_labels(self.id2label, self.null_class_label),
+        }
+        if config.pretrained_model_name_or_path is None:
+            return {"unet": build_unet(arguments=config.unet, **shape)}
+        needed = dict(self.trained_for)
+        if config.conditioning_fill != "noise":
+            # A network that saw noise where pixels are hidden may learn to use a fill. The reverse is refused, because
+            # it is probably a forgotten option.
+            del needed["conditioning_fill"]
+        unet = pretrained_unet(
+            PalettePipeline,
+            config.pretrained_model_name_or_path,
+            cache_dir=config.cache_dir,
+            null_class_label=self.null_class_label,
+            id2label=self.id2label,
+            **shape,
+            **needed,
+            **process(self.scheduler),
+        )
+        return {"unet": unet}
+
+    def step(self, batch, draw):
+        clean, corruption = batch["pixel_values"], self.tasks.mix(batch, draw)
+        conditioning, mask = self.condition(corruption, draw), corruption.mask
+        labels = self.draw_labels(batch, draw)
+        timesteps, noise = self.objective.draw_timesteps(draw), self.draw_noise(corruption, draw)
+        # Known pixels stay clean, as in the pipeline.
+        noisy = torch.where(mask > 0, self.objective.add_noise(clean, noise, timesteps), clean)
+
+        sample = torch.cat([conditioning, noisy], dim=1)
+        output = self.unet(sample, self.objective.model_timesteps(timesteps), class_labels=labels).sample
+
+        losses = self.objective.losses(output, clean, noisy, noise, timesteps, mask, self.config.loss_norm)
+        self.minimise("unet", losses)
+
+    def condition(self, corruption, draw) -> torch.Tensor:
+        """The conditioning image: hidden pixels filled, noise added, and now and then nothing, for guidance."""
+        config, conditioning = self.config, corruption.conditioning_image
+        if config.conditioning_fill != "noise":
+            conditioning = FILLS[config.conditioning_fill](conditioning, corruption.hidden)
+        if config.conditioning_augmentation > 0:
+            levels = config.conditioning_augmentation * draw.uniform()
+            conditioning = augment_conditioning(conditioning, levels, draw.normal(config.channels, *self.small_size))
+        if config.conditioning_dropout > 0:
+            conditioning = torch.where(draw.uniform(1, 1, 1) < config.conditioning_dropout, 0.0, conditioning)
+        return conditioning
+
+    def draw_labels(self, batch, draw) -> torch.Tensor | None:
+        """The label of each image (N,), some replaced by the label for "no class"."""
+        labels = None if self.id2label is None else batch["class_labels"]
+        if self.null_class_label is not None:
+            labels = draw.dropout(labels, self.config.label_dropout, self.null_class_label)
+        return labels
+
+    def draw_noise(self, corruption, draw) -> torch.Tensor:
+        """The start of the process: standard normal noise, or the degraded image with noise of `--source_noise`."""
+        noise = draw.normal_like(corruption.conditioning_image)
+        if self.config.source_noise is not None:
+            source = smooth_fill(corruption.conditioning_image, corruption.hidden)
+            noise = source + self.config.source_noise * noise
+        return noise
+
+    def pipeline(self, unet: UNet2DModel) -> PalettePipeline:
+        """The pipeline with a fast second-order sampler, see [`~Objective.sampling_scheduler`]."""
+        config = self.config
+        guider, scale_factor = None, None
+        if config.conditioning_dropout > 0:  # a scale of 1 does not guide, until a call asks for another
+            with quiet_guiders():
+                guider = ClassifierFreeGuidance(guidance_scale=1.0)
+        if any("super_resolution" in task.split("+") for task in config.tasks):
+            scale_factor = self.scale_factor
+        return PalettePipeline(
+            unet=unet,
+            scheduler=self.scheduler,
+            guider=guider,
+            tasks=config.tasks,
+            id2label=self.id2label,
+            null_class_label=self.null_class_label,
+            default_num_inference_steps=1 if config.prediction_type == "regression" else config.num_inference_steps,
+            default_scale_factor=scale_factor,
+            **self.trained_for,
+        )
+
+    # What stands around the algorithm
+
+    def __init__(self, config: PaletteConfig, context):
+        super().__init__(config, context)
+        self.tasks = Tasks(config.tasks, config.task_options, config.size, config.channels)
+        self.objective = config.objective()
+        self.scheduler = self.objective.sampling_scheduler()
+        self.id2label = self.dataset.id2label if config.class_conditional else None
+        if config.class_conditional and self.id2label is None:
+            raise ValueError("--class_conditional needs labels: name the column with --label_column.")
+        self.null_class_label = None
+        if self.id2label is not None and config.label_dropout > 0:
+            self.null_class_label = len(self.id2label)
+        self.evaluator = RestorationEvaluator(
+            self.tasks,
+            config.load_validation_dataset(self.dataset, same_classes=config.class_conditional),
+            context,
+            split=config.validation_split or config.dataset_split,
+            seed=config.seed,
+            **config.restored(),
+        )
+
+    @property
+    def trained_for(self) -> dict:
+        """What the network is trained for, beside its tasks and its process: entries of the pipeline's config."""
+        names = ("noise_conditioning", "source_noise", "conditioning_fill", "conditioning_augmentation")
+        return {name: getattr(self.config, name) for name in names}
+
+    def identity(self) -> dict:
+        config = self.config
+        options = {name: getattr(config, name) for name in ("tasks", "conditioning_dropout", "loss_norm")}
+        options["task_options"] = dict(config.task_options)
+        return {**self.objective.identity(), **self.trained_for, **options}
+
+    @property
+    def scale_factor(self) -> float:
+        """How much larger super-resolution makes images."""
+        options = self.config.task_options.get("super_resolution", {})
+        return float({**super_resolution.__kwdefaults__, **options}["factor"])
+
+    @property
+    def small_size(self) -> tuple[int, int]:
+        """Height and width of what super-resolution starts from."""
+        height, width = self.config.size
+        return round(height / self.scale_factor), round(width / self.scale_factor)
+
+    def sample_grid(self, generate):
+        """A row per task: input, output and truth."""
+        return self.evaluator.panel(generate)
+
+    def evaluate(self, generate):
+        """Restorations of each task; nothing without `--metrics` or `--feature_extractor`."""
+        is_asked = self.config.metrics is not None or self.config.feature_extractor is not None
+        return self.evaluator(generate) if is_asked else []
+
+    def describe(self) -> dict:
+        config, names = self.config, ", ".join(self.config.tasks)
+        kind = "a regression network" if config.prediction_type == "regression" else "a denoising diffusion model"
+        return {
+            "task": f"Images from images: {kind} of pixels ({config.prediction_type}) for {names}, trained from "
+            "random weights or those of its base model.",
+            "usage": "\n".join(_usage(task) for task in config.tasks),
+            "base_model": config.pretrained_model_name_or_path,
+            "tags": ["image-to-image", "diffusion", *(task for task in config.tasks if ":" not in task)],
+            "pipeline_tag": "image-to-image",
+        }
+
+
+def augment_conditioning(conditioning: torch.Tensor, levels: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """What a super-resolver sees of small images `sqrt(1 - level**2) * image + level * noise` (CDM, section 4.2).
+
+    Enlarging is linear, so the noise is enlarged by itself and comes on top of the enlarged images. The level goes
+    with them, in a channel of its own: a UNet2DModel has no other room for it beside the timestep and the class.
+
+    Args:
+        conditioning: the enlarged images, (N, C, H, W) in [-1, 1].
+        levels: in [0, 1), of shape (N,).
+        noise: standard normal, of the small images' shape (N, C, h, w).
+
+    Returns:
+        (N, C + 1, H, W): the images, then the level.
+    """
+    levels = levels[:, None, None, None]
+    enlarged = F.interpolate(noise, conditioning.shape[2:], mode="bicubic", antialias=True)
+    conditioning = (1 - levels**2).sqrt() * conditioning + levels * enlarged
+    return torch.cat([conditioning, levels.expand_as(conditioning[:, :1])], dim=1)
+
+
+def _usage(task: str) -> str:
+    parts, needed = task.split("+"), ""
+    if "inpainting" in parts:
+        needed = ", mask_image=mask"
+    elif "uncropping" in parts:
+        needed = ", padding=(16, 0, 16, 0)"
+    return f'image = pipe(image{needed}, task="{task}").images[0]'
 
 
 @dataclass
 class PaletteConfig(RestorationConfig, WeightingConfig, SamplingConfig, ValidationConfig):
     """The options of train_palette.py."""
-
-    # What the objectives ask for, and is no option here.
-    variance_type: ClassVar[str] = "fixed_small"
 
     unet: JSONObject = option(
         JSONObject(),
@@ -137,186 +330,22 @@ class PaletteConfig(RestorationConfig, WeightingConfig, SamplingConfig, Validati
             "--unet and --pretrained_model_name_or_path exclude each other: a pretrained network has its shape",
         )
 
-
-class PaletteRecipe(Recipe):
-    """Denoising of images that are shown beside their degraded versions."""
-
-    config_class = PaletteConfig
-
-    def __init__(self, config: PaletteConfig):
-        super().__init__(config)
-        self.tasks = Tasks(config, config.size, config.channels)
-        self.objective = _build_objective(config)
-        self.scheduler = self.objective.sampling_scheduler()
-        self.id2label = self.dataset.id2label if config.class_conditional else None
-        if config.class_conditional and self.id2label is None:
-            raise ValueError("--class_conditional needs labels: name the column with --label_column.")
-        self.null_class_label = None
-        if self.id2label is not None and config.label_dropout > 0:
-            self.null_class_label = len(self.id2label)
-        split = config.validation_split or config.dataset_split
-        images = config.load_validation_dataset(self.dataset, same_classes=config.class_conditional)
-        self.evaluator = RestorationEvaluator(config, self.tasks, images, split)
-
-    def identity(self) -> dict:
-        names = ("tasks", "noise_conditioning", "source_noise", "conditioning_fill", "conditioning_dropout")
-        options = {name: getattr(self.config, name) for name in (*names, "conditioning_augmentation", "loss_norm")}
-        return {**self.objective.identity(), **options, "task_options": dict(self.config.task_options)}
-
-    def networks(self) -> dict[str, torch.nn.Module]:
-        """The denoiser: a UNet2DModel that sees the conditioning image, and behind it the noisy one."""
-        config = self.config
-        # A network that was shown noise may learn to be shown a fill. The reverse is a forgotten option.
-        fill = {"conditioning_fill": "noise"} if config.conditioning_fill == "noise" else {}
-        unet = build_unet(
-            config,
-            PalettePipeline,
-            2 * config.channels + (config.conditioning_augmentation > 0),
-            config.channels,
-            self.id2label,
-            self.null_class_label,
-            noise_conditioning=config.noise_conditioning,
-            source_noise=config.source_noise,
-            conditioning_augmentation=config.conditioning_augmentation,
-            **fill,
-            **process(self.scheduler),
-        )
-        return {"unet": unet}
-
-    def step(self, batch, draw):
-        config, clean, labels = self.config, batch["pixel_values"], None
-        corruption = self.tasks.mix(batch, draw)
-        conditioning, mask = corruption.conditioning_image, corruption.mask
-        if config.conditioning_fill != "noise":
-            conditioning = FILLS[config.conditioning_fill](conditioning, corruption.hidden)
-        if config.conditioning_augmentation > 0:
-            levels = config.conditioning_augmentation * draw.uniform()
-            conditioning = augment_conditioning(conditioning, levels, draw.normal(config.channels, *self.small_size))
-        if config.conditioning_dropout > 0:
-            conditioning = torch.where(draw.uniform(1, 1, 1) < config.conditioning_dropout, 0.0, conditioning)
-        if self.id2label is not None:
-            labels = batch["class_labels"]
-        if self.null_class_label is not None:
-            labels = draw.dropout(labels, config.label_dropout, self.null_class_label)
-        timesteps, noise = self.objective.draw_timesteps(draw), draw.normal_like(clean)
-        if config.source_noise is not None:
-            source = smooth_fill(corruption.conditioning_image, corruption.hidden)
-            noise = source + config.source_noise * noise
-        # Known pixels are seen clean, as the pipeline keeps them.
-        noisy = torch.where(mask > 0, self.objective.add_noise(clean, noise, timesteps), clean)
-
-        sample = torch.cat([conditioning, noisy], dim=1)
-        output = self.unet(sample, self.objective.told(timesteps), class_labels=labels).sample
-
-        target = self.objective.target(clean, noise, timesteps)
-        weights = self.objective.weights(*self.objective.levels(timesteps)).flatten()
-        self.minimise("unet", weights * restoration_loss(output, target, mask, config.loss_norm))
-
-    def pipeline(self, unet: UNet2DModel) -> PalettePipeline:
-        """The pipeline with a fast second-order sampler, see [`~Objective.sampling_scheduler`]."""
-        config = self.config
-        guider, scale_factor = None, None
-        if config.conditioning_dropout > 0:  # a scale of 1 guides nothing, until a call says another
-            with quiet_guiders():
-                guider = ClassifierFreeGuidance(guidance_scale=1.0)
-        if any("super_resolution" in task.split("+") for task in config.tasks):
-            scale_factor = self.scale_factor
-        return PalettePipeline(
-            unet=unet,
-            scheduler=self.scheduler,
-            guider=guider,
-            tasks=config.tasks,
-            noise_conditioning=config.noise_conditioning,
-            source_noise=config.source_noise,
-            conditioning_fill=config.conditioning_fill,
-            id2label=self.id2label,
-            null_class_label=self.null_class_label,
-            default_num_inference_steps=1 if config.prediction_type == "regression" else config.num_inference_steps,
-            default_scale_factor=scale_factor,
-            conditioning_augmentation=config.conditioning_augmentation,
-        )
-
-    @property
-    def scale_factor(self) -> float:
-        """How much larger super-resolution makes images."""
-        options = self.config.task_options.get("super_resolution", {})
-        return float({**super_resolution.__kwdefaults__, **options}["factor"])
-
-    @property
-    def small_size(self) -> tuple[int, int]:
-        """Height and width of what super-resolution starts from."""
-        height, width = self.config.size
-        return round(height / self.scale_factor), round(width / self.scale_factor)
-
-    def sample_grid(self, generate):
-        """A row per task: input, output and truth."""
-        return self.evaluator.panel(generate)
-
-    def evaluate(self, generate):
-        """Restorations of each task; nothing without `--metrics` or `--feature_extractor`."""
-        is_asked = self.config.metrics is not None or self.config.feature_extractor is not None
-        return self.evaluator(generate) if is_asked else []
-
-    def describe(self) -> dict:
-        config, names = self.config, ", ".join(self.config.tasks)
-        kind = "a regression network" if config.prediction_type == "regression" else "a denoising diffusion model"
-        return {
-            "task": f"Images from images: {kind} of pixels ({config.prediction_type}) for {names}, trained from "
-            "random weights or those of its base model.",
-            "usage": "\n".join(_usage(task) for task in config.tasks),
-            "base_model": config.pretrained_model_name_or_path,
-            "tags": ["image-to-image", "diffusion", *(task for task in config.tasks if ":" not in task)],
-            "pipeline_tag": "image-to-image",
+    def objective(self) -> Objective:
+        """The noise process that `--prediction_type` and `--noise_conditioning` name."""
+        if self.prediction_type == "regression":
+            return Regression(num_train_timesteps=self.num_train_timesteps)
+        common = {
+            "num_train_timesteps": self.num_train_timesteps,
+            "timestep_sampling": self.timestep_sampling,
+            "weighting": self.weighting(),
         }
-
-
-def restoration_loss(output: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, norm: str) -> torch.Tensor:
-    """The error of each sample where pixels have to be made, in float32 and of shape (N,).
-
-    It is a mean over all pixels, those that are known counting as zero, as in
-    https://github.com/Janspiry/Palette-Image-to-Image-Diffusion-Models: each pixel that is made weighs the same.
-
-    Args:
-        output, target: (N, C, H, W).
-        mask: (N, 1, H, W), 1 where pixels have to be made and 0 elsewhere.
-        norm: "l2", the squared error, or "l1", the absolute one.
-    """
-    errors = mask * (output.float() - target.float())
-    return (errors.square() if norm == "l2" else errors.abs()).mean(dim=(1, 2, 3))
-
-
-def augment_conditioning(conditioning: torch.Tensor, levels: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    """What a super-resolver sees of small images `sqrt(1 - level**2) * image + level * noise` (CDM, section 4.2).
-
-    Enlarging is linear, so the noise is enlarged by itself and comes on top of the enlarged images. The level goes
-    with them, in a channel of its own: a UNet2DModel has no other room for it beside the timestep and the class.
-
-    Args:
-        conditioning: the enlarged images, (N, C, H, W) in [-1, 1].
-        levels: in [0, 1), of shape (N,).
-        noise: standard normal, of the small images' shape (N, C, h, w).
-
-    Returns:
-        (N, C + 1, H, W): the images, then the level.
-    """
-    levels = levels[:, None, None, None]
-    enlarged = F.interpolate(noise, conditioning.shape[2:], mode="bicubic", antialias=True)
-    conditioning = (1 - levels**2).sqrt() * conditioning + levels * enlarged
-    return torch.cat([conditioning, levels.expand_as(conditioning[:, :1])], dim=1)
-
-
-def _build_objective(config: PaletteConfig) -> Objective:
-    return build_objective(config) if config.noise_conditioning == "timestep" else ContinuousDiffusion(config)
-
-
-def _usage(task: str) -> str:
-    parts, needed = task.split("+"), ""
-    if "inpainting" in parts:
-        needed = ", mask_image=mask"
-    elif "uncropping" in parts:
-        needed = ", padding=(16, 0, 16, 0)"
-    return f'image = pipe(image{needed}, task="{task}").images[0]'
+        if self.prediction_type == "flow_prediction":
+            return RectifiedFlow(size=self.size, **common)
+        common |= {"prediction_type": self.prediction_type, "beta_schedule": self.beta_schedule}
+        if self.noise_conditioning == "timestep":
+            return DiscreteDiffusion(**common)
+        return ContinuousDiffusion(noise_conditioning=self.noise_conditioning, **common)
 
 
 if __name__ == "__main__":
-    run(PaletteRecipe)
+    run(PaletteRecipe, PaletteConfig)

@@ -24,6 +24,7 @@ from PIL import Image
 
 from diffusers_ext.data.digits import load_digits_dataset
 from diffusers_ext.training.loop.accelerator import build_accelerator
+from diffusers_ext.training.loop.context import TrainingContext
 from diffusers_ext.training.loop.signals import StopRequest
 from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.train_diffusion import DiffusionConfig, DiffusionRecipe
@@ -111,7 +112,8 @@ def our_trainer(size: int, batch_size: int, output_dir: str, **options) -> Train
         output_dir=output_dir,
         **options,
     )
-    return Trainer(DiffusionRecipe(config), build_accelerator())
+    accelerator = build_accelerator()
+    return Trainer(DiffusionRecipe(config, TrainingContext(accelerator)), accelerator)
 
 
 def repeated(update: Callable[[], object]) -> Callable[[], None]:

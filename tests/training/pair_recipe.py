@@ -33,8 +33,6 @@ class PairConfig(TrainingConfig):
 class PairRecipe(Recipe):
     """The critic learns in each step, the player in each second one."""
 
-    config_class = PairConfig
-
     def networks(self):
         return {"player": Convolutions(), "critic": Convolutions()}
 
@@ -54,4 +52,4 @@ class PairRecipe(Recipe):
 
 
 if __name__ == "__main__":
-    run(PairRecipe)
+    run(PairRecipe, PairConfig)

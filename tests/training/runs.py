@@ -8,7 +8,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from diffusers_ext.training.loop.accelerator import build_accelerator
+from diffusers_ext.training.loop.configuration import TrainingConfig
+from diffusers_ext.training.loop.context import TrainingContext
+from diffusers_ext.training.loop.recipe import Recipe
 from diffusers_ext.training.loop.signals import StopRequest
+from diffusers_ext.training.loop.trainer import Trainer
 
 
 TINY_UNET = {
@@ -42,15 +47,26 @@ def arguments(output_dir: Path, **options) -> list[str]:
     return [f"--{name}={value}" for name, value in options.items()]
 
 
+def context() -> TrainingContext:
+    """What a recipe that is built without a trainer is given."""
+    return TrainingContext(build_accelerator())
+
+
+def trainer(recipe_class: type[Recipe], config: TrainingConfig, **keywords) -> Trainer:
+    """A trainer in this process; `keywords` are those of [`build_accelerator`]."""
+    accelerator = build_accelerator(**keywords)
+    return Trainer(recipe_class(config, TrainingContext(accelerator)), accelerator)
+
+
 def train(command_line: list[str], log: Path) -> None:
     """One run, in this process, with its output in a file."""
     from diffusers_ext.training.loop.command import run
-    from diffusers_ext.training.train_diffusion import DiffusionRecipe
+    from diffusers_ext.training.train_diffusion import DiffusionConfig, DiffusionRecipe
 
     with log.open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    run(DiffusionRecipe, command_line)
+    run(DiffusionRecipe, DiffusionConfig, command_line)
 
 
 def start(command_line: list[str], log: Path | str = os.devnull) -> multiprocessing.Process:

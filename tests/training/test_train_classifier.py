@@ -13,10 +13,9 @@ from diffusers import (
 from PIL import Image
 
 from diffusers_ext import ClassConditionalPipeline, ExactDDPMScheduler
-from diffusers_ext.training.loop.accelerator import build_accelerator
-from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.train_classifier import ClassifierConfig, ClassifierRecipe
 from tests.tiny_unet import tiny_unet
+from tests.training.runs import context, trainer
 
 
 CLASSIFIER = {"block_out_channels": [8, 16], "down_block_types": ["DownBlock2D"] * 2, "norm_num_groups": 4}
@@ -29,7 +28,7 @@ def save_diffusion_model(folder, scheduler, **config):
     return folder
 
 
-def recipe(diffusion, output_dir, **options) -> ClassifierRecipe:
+def configuration(diffusion, output_dir, **options) -> ClassifierConfig:
     config = {
         "pretrained_model_name_or_path": str(diffusion),
         "dataset_name": "digits",
@@ -40,7 +39,11 @@ def recipe(diffusion, output_dir, **options) -> ClassifierRecipe:
         "train_batch_size": 8,
         "output_dir": str(output_dir),
     }
-    return ClassifierRecipe(ClassifierConfig(**{**config, **options}))
+    return ClassifierConfig(**{**config, **options})
+
+
+def recipe(diffusion, output_dir, **options) -> ClassifierRecipe:
+    return ClassifierRecipe(configuration(diffusion, output_dir, **options), context())
 
 
 @pytest.mark.parametrize(
@@ -59,7 +62,7 @@ def test_a_run_leaves_a_pipeline_that_is_guided(tmp_path, scheduler):
         "guidance_scale": 4.0,
     }
     diffusion = save_diffusion_model(tmp_path / "diffusion", scheduler, default_num_inference_steps=2)
-    assert Trainer(recipe(diffusion, folder, **options), build_accelerator()).train()
+    assert trainer(ClassifierRecipe, configuration(diffusion, folder, **options)).train()
 
     accuracies, *rows = json.loads((folder / "metrics.json").read_text())["evaluations"]
     assert accuracies["provenance"]["split"] == "test"

@@ -12,13 +12,12 @@ from PIL import Image
 from diffusers_ext import CascadePipeline, ClassConditionalPipeline, PalettePipeline
 from diffusers_ext.data.corruptions import Corruption, inpainting, uncropping
 from diffusers_ext.data.untrained_fills import load_fill, mean_fill
-from diffusers_ext.pipelines.pipeline_palette import FILLS, smooth_fill
+from diffusers_ext.pipelines.fills import FILLS, smooth_fill
 from diffusers_ext.training import evaluate_pipeline
-from diffusers_ext.training.loop.accelerator import build_accelerator
 from diffusers_ext.training.loop.configuration import parse_config
 from diffusers_ext.training.loop.draws import Draw
-from diffusers_ext.training.loop.trainer import Trainer
-from diffusers_ext.training.restoration.evaluation import RestorationConfig, Tasks, pipeline_inputs, untrained_methods
+from diffusers_ext.training.restoration.evaluation import pipeline_inputs, untrained_methods
+from diffusers_ext.training.restoration.tasks import Tasks
 from diffusers_ext.training.train_palette import (
     PaletteConfig,
     PaletteRecipe,
@@ -26,7 +25,7 @@ from diffusers_ext.training.train_palette import (
     restoration_loss,
 )
 from tests.hub.hub_server import card_errors
-from tests.training.runs import tensors
+from tests.training.runs import context, tensors, trainer
 
 
 UNET = {
@@ -58,13 +57,17 @@ def photographs(tmp_path_factory):
         yield
 
 
+def configuration(output_dir, **options) -> PaletteConfig:
+    return PaletteConfig(**{**OPTIONS, "output_dir": str(output_dir), **options})
+
+
 def recipe(output_dir, **options) -> PaletteRecipe:
-    return PaletteRecipe(PaletteConfig(**{**OPTIONS, "output_dir": str(output_dir), **options}))
+    return PaletteRecipe(configuration(output_dir, **options), context())
 
 
 def trained(output_dir, **options):
     """A short run, and its pipeline as it is published."""
-    assert Trainer(recipe(output_dir, **options), build_accelerator()).train()
+    assert trainer(PaletteRecipe, configuration(output_dir, **options)).train()
     pipe = PalettePipeline.from_pretrained(output_dir)
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -239,8 +242,7 @@ def test_conditioning_images_and_labels_are_hidden_as_often_as_asked(tmp_path):
 
 
 def test_each_sample_has_a_task_of_its_own(tmp_path):
-    config = RestorationConfig(tasks=["inpainting", "uncropping", "denoising"])
-    tasks, clean = Tasks(config, (8, 8), 1), images(60)
+    tasks, clean = Tasks(["inpainting", "uncropping", "denoising"], {}, (8, 8), 1), images(60)
     corruption = tasks.mix({"pixel_values": clean}, draw(range(60)))
     chosen = draw(range(60)).integers(3)
     assert chosen.bincount(minlength=3).min() > 10
@@ -256,7 +258,7 @@ def test_each_sample_has_a_task_of_its_own(tmp_path):
 
 
 def test_batches_in_parts_are_the_same_batch(tmp_path):
-    tasks, clean = Tasks(RestorationConfig(tasks=["denoising", "inpainting"]), (8, 8), 1), images(12)
+    tasks, clean = Tasks(["denoising", "inpainting"], {}, (8, 8), 1), images(12)
     whole = tasks.mix({"pixel_values": clean}, draw(range(12)))
     parts = [tasks.mix({"pixel_values": clean[rows]}, draw(rows)) for rows in ([0, 3, 7], [11, 2])]
     for part, rows in zip(parts, ([0, 3, 7], [11, 2]), strict=True):
@@ -507,11 +509,11 @@ def test_levels_of_augmentation_are_up_to_the_highest(tmp_path):
 
 def test_what_is_measured_is_what_the_network_was_trained_to_undo(tmp_path):
     """The pipeline makes of a corruption's inputs what the network is shown in training."""
-    config = RestorationConfig(tasks=["inpainting", "uncropping", "super_resolution", "inpainting+denoising"])
-    tasks, clean = Tasks(config, (8, 8), 1), ((images(3) + 1) * 127.5).round() / 127.5 - 1
-    pipe = recipe(tmp_path, tasks=config.tasks)
+    names = ["inpainting", "uncropping", "super_resolution", "inpainting+denoising"]
+    tasks, clean = Tasks(names, {}, (8, 8), 1), ((images(3) + 1) * 127.5).round() / 127.5 - 1
+    pipe = recipe(tmp_path, tasks=names)
     pipe = pipe.pipeline(**pipe.networks())
-    for task in config.tasks:
+    for task in names:
         corruption = tasks.corrupt(task, {"pixel_values": clean}, draw(range(3)))
         _, shown, hidden = pipe.prepare_images(**pipeline_inputs(task, corruption))
         if corruption.hidden is None:

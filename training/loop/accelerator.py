@@ -1,4 +1,4 @@
-"""Accelerate, without its silent fallbacks."""
+"""Starting Accelerate, and refusing its silent fallbacks."""
 
 import os
 
@@ -9,7 +9,7 @@ from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 
 
 def build_accelerator(report_to: str = "none", allow_tf32: bool = False, **keywords) -> Accelerator:
-    """Accelerate as its own configuration and these arguments ask for, or an error.
+    """An Accelerator as Accelerate's configuration and these arguments ask for, or an error.
 
     Args:
         report_to (`str`): a tracker, `all`, or `none`.
@@ -18,9 +18,9 @@ def build_accelerator(report_to: str = "none", allow_tf32: bool = False, **keywo
 
     Raises:
         ValueError: if the tracker is not installed.
-        RuntimeError: if Accelerate would run something else than what was launched.
+        RuntimeError: if Accelerate would not run what was launched.
     """
-    # Without `cpu=True` Accelerate takes several processes on a machine without GPUs for as many runs of one process.
+    # Without `cpu=True`, Accelerate would run each of several processes on a machine without GPUs as a run of its own.
     accelerator = Accelerator(
         log_with=None if report_to == "none" else report_to,
         cpu=not torch.accelerator.is_available(),
@@ -31,11 +31,11 @@ def build_accelerator(report_to: str = "none", allow_tf32: bool = False, **keywo
     launched = int(os.environ.get("WORLD_SIZE", 1))
     if accelerator.num_processes != launched:
         raise RuntimeError(
-            f"{launched} processes were launched, but Accelerate runs {accelerator.num_processes}: set up `accelerate "
+            f"{launched} processes were launched, but Accelerate runs {accelerator.num_processes}: run `accelerate "
             "config` for this machine."
         )
     if os.environ.get("ACCELERATE_USE_FSDP") == "true" and accelerator.distributed_type != DistributedType.FSDP:
-        raise RuntimeError("FSDP was asked for, but Accelerate does not run it on this machine.")
+        raise RuntimeError("Accelerate is configured for FSDP, but does not run it on this machine.")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allow_tf32
     if accelerator.device.type == "cpu":
         torch.set_num_threads(_cpu_threads())
@@ -45,9 +45,9 @@ def build_accelerator(report_to: str = "none", allow_tf32: bool = False, **keywo
 
 
 def _cpu_threads() -> int:
-    """Threads for a process that computes on the CPU: `OMP_NUM_THREADS` from 2 on, or its share of the cores.
+    """Threads for a process that computes on the CPU: `OMP_NUM_THREADS` if it is above 1, or a share of the cores.
 
-    A 1 says nothing: `accelerate launch` and torchrun set it whenever the user has not.
+    A value of 1 is ignored: `accelerate launch` and torchrun set it if the user has set none.
     """
     wanted = int(os.environ.get("OMP_NUM_THREADS", 1))
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent, and continue the run that wrote them."""
+"""Checkpoints: they are complete or absent, and continue exactly the run that wrote them."""
 
 import json
 import logging
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 STATE_FILE = "training_state.json"
 
-# What reading a checkpoint raises of which files are missing, cut off or of something else.
+# The errors of reading a checkpoint with missing, truncated or foreign files.
 _READ_ERRORS = (
     OSError,
     EOFError,
@@ -39,18 +39,18 @@ _READ_ERRORS = (
 class Checkpoints:
     """The checkpoints of one run: `checkpoint-<step>` folders in its output folder.
 
-    A checkpoint holds what is trained of each network and each further state as safetensors, what Accelerate keeps
-    (optimizers, and the sharded state of FSDP or DeepSpeed), and `training_state.json`: the step, and the identity of
-    the run.
+    A checkpoint holds the trained tensors of each network and each further state as safetensors, the state that
+    Accelerate keeps (optimizers, and the shards of FSDP or DeepSpeed), and `training_state.json`: the step, and the
+    identity of the run.
 
     Args:
         output_dir (`str` or `Path`): the output folder of the run.
         accelerator (`Accelerator`): prepared with the networks and optimizers.
-        networks (`dict`): the unwrapped networks, by name.
-        states (`dict`): what else is saved, by the name of its file: objects with a `state_dict` of tensors and a
-            `load_state_dict`, such as averages. They are the same on every process.
-        identity (`dict`): JSON values that tell architecture and data; only a run with the same ones may continue.
-        total_limit (`int` or `None`): how many checkpoints are kept.
+        networks (`dict`): the networks without wrappers, by name.
+        states (`dict`): further states to save, by the name of their file: objects with a `state_dict` of tensors and
+            a `load_state_dict`, such as averages. They are the same on every process.
+        identity (`dict`): JSON values that describe architecture and data; only a run with equal values may continue.
+        total_limit (`int` or `None`): how many checkpoints are kept; `None` keeps all.
     """
 
     def __init__(self, output_dir, accelerator: Accelerator, networks, states, identity, total_limit):
@@ -62,7 +62,7 @@ class Checkpoints:
         self.total_limit = total_limit
         if accelerator.is_main_process:
             if self.output_dir.exists() and not self.output_dir.is_dir():
-                raise ValueError(f"--output_dir must be a folder, and {self.output_dir} is a file.")
+                raise ValueError(f"--output_dir must be a folder, but {self.output_dir} is a file.")
             self.output_dir.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.output_dir)
             remove_leftovers(self.output_dir / SNAPSHOTS)
@@ -71,7 +71,10 @@ class Checkpoints:
         accelerator.register_load_state_pre_hook(self._load_networks)
 
     def save(self, step: int, state: dict) -> None:
-        """Write `checkpoint-<step>` beside, rename it, and only then remove the oldest. Every process calls it."""
+        """Write a temporary folder, rename it to `checkpoint-<step>`, and only then remove the oldest checkpoint.
+
+        Every process calls it.
+        """
         final = self.output_dir / f"checkpoint-{step}"
         if not self.accelerator.is_main_process:
             self.accelerator.wait_for_everyone()
@@ -86,17 +89,17 @@ class Checkpoints:
                 (folder / STATE_FILE).write_text(json.dumps({**state, "step": step, "identity": self.identity}))
                 self.accelerator.wait_for_everyone()
             for old in self.saved()[: -self.total_limit] if self.total_limit else []:
-                old.rename(beside(old))  # no longer a checkpoint, should the process be killed before all is gone
+                old.rename(beside(old))  # so that a process killed while it deletes leaves no incomplete checkpoint
                 remove(beside(old))
         self.accelerator.wait_for_everyone()
 
     def saved(self) -> list[Path]:
-        """The whole checkpoints, oldest first."""
+        """The complete checkpoints, oldest first."""
         found = [path for path in self.output_dir.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
         return sorted(filter(Path.is_dir, found), key=_step)
 
     def find(self, name: str) -> Path | None:
-        """The checkpoint that `--resume_from_checkpoint` means; `None` for `latest` when there is none yet.
+        """The checkpoint that `--resume_from_checkpoint` names; `None` for `latest` when there is none yet.
 
         Raises:
             FileNotFoundError: if there is no such checkpoint.
@@ -108,13 +111,15 @@ class Checkpoints:
             if (path / STATE_FILE).is_file():
                 return path
         saved = ", ".join(path.name for path in self.saved()) or "none"
-        raise FileNotFoundError(f"There is no checkpoint {name}; {self.output_dir} has {saved}.")
+        raise FileNotFoundError(
+            f"--resume_from_checkpoint: there is no checkpoint {name}; {self.output_dir} has {saved}."
+        )
 
     def load(self, path: Path) -> dict:
-        """Restore everything from a checkpoint, and return the state that `save` was given with the `step`.
+        """Restore everything from a checkpoint, and return the `state` that `save` wrote, with its `step`.
 
         Raises:
-            ValueError: if the checkpoint is of another architecture or data set, or damaged.
+            ValueError: if the checkpoint is damaged, or belongs to another architecture or data set.
         """
         with _damage_named(path):
             state = json.loads((path / STATE_FILE).read_text())
@@ -123,8 +128,8 @@ class Checkpoints:
         if difference is not None:
             where, there, here = difference
             raise ValueError(
-                f"{path} can't be resumed by this run, because {where} is {there} there and {here} here; give the "
-                "options it was started with, or another --output_dir."
+                f"{path} can't be resumed by this run, because {where} is {there} there and {here} here: use the "
+                "options that it was started with, or another --output_dir."
             )
         with _damage_named(path):
             self.accelerator.load_state(str(path))
@@ -133,10 +138,10 @@ class Checkpoints:
         return state
 
     def set_aside(self, after: int | None = None) -> None:
-        """Move checkpoints and snapshots that the run does not continue out of its way, into `earlier-runs/<time>`.
+        """Move the checkpoints and snapshots that the run does not continue into `earlier-runs/<time>`.
 
         Args:
-            after (`int`, *optional*): those of later steps; by default all, with the logs.
+            after (`int`, *optional*): move only those of later steps; by default all of them, and the logs.
         """
         if self.accelerator.is_main_process:
             written = [*self.saved(), *(self.output_dir / SNAPSHOTS).glob("step-*")]
@@ -149,11 +154,11 @@ class Checkpoints:
                         new = folder / path.relative_to(self.output_dir)
                         new.parent.mkdir(exist_ok=True)
                         path.rename(new)
-                logger.warning(f"What an earlier run saved was moved to {folder}.")
+                logger.warning(f"The checkpoints of an earlier run were moved to {folder}.")
         self.accelerator.wait_for_everyone()
 
-    # Accelerate would name the tensors after the wrapper of the moment (DDP): without these hooks a run could not go
-    # on under another number of processes. Sharded networks (FSDP, DeepSpeed) are left to Accelerate.
+    # Accelerate would name the tensors after their current wrapper (DDP). With these hooks a run can also be continued
+    # with another number of processes. Sharded networks (FSDP, DeepSpeed) are left to Accelerate.
 
     def _save_networks(self, models, weights, output_dir):
         if weights and self.accelerator.is_main_process:
@@ -171,7 +176,7 @@ class Checkpoints:
 
 @contextmanager
 def _damage_named(path: Path) -> Iterator[None]:
-    """Says which checkpoint it is that can't be read."""
+    """Turn the errors of reading a checkpoint into one sentence that names it."""
     try:
         yield
     except _READ_ERRORS as error:
@@ -186,7 +191,7 @@ def _step(path: Path) -> int:
 
 
 def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    # channels_last weights are not contiguous, and safetensors stores nothing else.
+    # channels_last weights are not contiguous, and safetensors stores contiguous tensors only.
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
 
 

@@ -1,4 +1,4 @@
-"""What the training scripts have in common on the command line."""
+"""Running a recipe from the command line: options, set-up, and errors in one sentence."""
 
 import logging
 import sys
@@ -35,7 +35,7 @@ def run(recipe_class: type[Recipe], config_class: type[TrainingConfig], argument
             project_config=ProjectConfiguration(config.output_dir, logging_dir=f"{config.output_dir}/logs"),
         )
         set_up_logging(accelerator)
-        # One process of a machine downloads and prepares, the others find it done.
+        # One process of a machine downloads and prepares the data; the others wait and reuse it.
         with accelerator.local_main_process_first():
             recipe = recipe_class(config, TrainingContext(accelerator))
         trainer = Trainer(recipe, accelerator)
@@ -45,10 +45,10 @@ def run(recipe_class: type[Recipe], config_class: type[TrainingConfig], argument
 
 @contextmanager
 def one_sentence(*errors: type[Exception], status: int) -> Iterator[None]:
-    """End the process with one sentence for what a user can put right, instead of a traceback.
+    """Replace the traceback of an error that the user can fix by one sentence, and end the process.
 
     Args:
-        errors: the exceptions to catch; others are mistakes of the program and keep their traceback.
+        errors: the exceptions to catch; all others are bugs and keep their traceback.
         status (`int`): the exit status.
     """
     try:
@@ -59,7 +59,7 @@ def one_sentence(*errors: type[Exception], status: int) -> Iterator[None]:
 
 
 def set_up_logging(accelerator: Accelerator) -> None:
-    """Log messages of the main process, and only the errors of the others and of busy libraries."""
+    """Show the messages of the main process, and only the errors of other processes and of talkative libraries."""
     level = logging.INFO if accelerator.is_local_main_process else logging.ERROR
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
     logging.getLogger("diffusers_ext").setLevel(level)

@@ -8,24 +8,25 @@ from diffusers_ext.data.randomness import derive_seed
 
 
 def seed_default_generator(seed: int) -> None:
-    """Seed what dropout inside of networks draws from."""
+    """Seed the generator that dropout inside of networks draws from."""
     if torch.accelerator.is_available():
         torch.manual_seed(seed)
-    else:  # without a device torch.manual_seed would queue each seed for one, with a stack trace
+    else:  # without a GPU, torch.manual_seed would queue each seed for one, with a stack trace
         torch.default_generator.manual_seed(seed)
 
 
 class Draw:
-    """What a recipe draws at random in one step, sample by sample.
+    """The random numbers of a recipe in one step, sample by sample.
 
     The numbers of a sample are a function of (`seed`, step, index of the sample in the global batch). So a resumed run
-    draws what an uninterrupted one would, and the split of a batch over processes or accumulation steps changes
-    nothing. Each call continues the streams of its samples: draw in the same order in every step. `step` is the
-    number of the step, from 0; `generators` are the streams, one for each sample, for models that draw by themselves.
+    draws the same numbers as an uninterrupted one, and splitting a batch over processes or accumulation steps changes
+    nothing. Each call continues the streams of its samples, so a recipe must draw in the same order in every step.
+    `step` is the number of the step, from 0; `generators` are the streams, one for each sample, for models that draw
+    by themselves.
 
     Args:
         seed (`int`): the seed of the run.
-        device (`torch.device`): where the numbers are drawn; CPU and GPU draw different ones.
+        device (`torch.device`): where the numbers are drawn; a CPU and a GPU draw different numbers.
     """
 
     def __init__(self, seed: int, device: torch.device):
@@ -44,7 +45,7 @@ class Draw:
         return self
 
     def select(self, rows: Sequence[int]) -> "Draw":
-        """The streams of the samples at `rows` of this batch: what it draws continues theirs alone."""
+        """The streams of the samples at `rows` of this batch; the other streams stay where they are."""
         selected = Draw(self.seed, self.device)
         selected.step, selected.generators = self.step, [self.generators[row] for row in rows]
         return selected

@@ -1,4 +1,4 @@
-"""Moving averages of a network, in float32 and by name."""
+"""Moving averages of a network's weights, kept in float32."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,22 +7,23 @@ import torch
 
 
 def trained_state(network: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """What training changes: the parameters that require gradients and the buffers that are saved, by name."""
+    """The tensors that training changes, by name: parameters that require gradients, and buffers that are saved."""
     frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
     return {name: tensor for name, tensor in network.state_dict().items() if name not in frozen}
 
 
 class WeightAverage:
-    """An average of a network's trained parameters over its training, with the latest of its buffers.
+    """An average of a network's trained parameters over its training, with the latest values of its buffers.
 
-    The average is kept in float32 whatever the precision of the network. Subclasses say how it forgets.
+    The average is kept in float32 whatever the precision of the network. Subclasses define its decay.
 
     Args:
         network (`torch.nn.Module`): the network to follow.
     """
 
     def __init__(self, network: torch.nn.Module):
-        # Listed once: searching the modules takes as long as averaging. Buffers must be updated in place, as for DDP.
+        # Listed once, because searching the modules takes as long as averaging. Buffers must be updated in place, as
+        # DDP requires too.
         trained = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
         self._parameters = list(trained.values())
         self._tensors = {**trained, **dict(network.named_buffers())}
@@ -30,12 +31,12 @@ class WeightAverage:
         self.buffers = {name: buffer.detach().clone() for name, buffer in network.named_buffers()}
 
     def decay_at(self, num_updates: int) -> float:
-        """The part of the average that stays at the `num_updates`-th update (from 1), in [0, 1)."""
+        """The weight of the old average in the `num_updates`-th update (from 1), in [0, 1)."""
         raise NotImplementedError
 
     @torch.no_grad()
     def update(self, num_updates: int) -> None:
-        """Take in the network's weights after its `num_updates`-th update (from 1)."""
+        """Add the network's weights after its `num_updates`-th update (from 1) to the average."""
         parameters = [parameter.float() for parameter in self._parameters]
         torch._foreach_lerp_(list(self.averages.values()), parameters, 1 - self.decay_at(num_updates))
         for name, buffer in self.buffers.items():
@@ -43,7 +44,7 @@ class WeightAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Let the network hold the average inside of the context, and get its own weights back after it."""
+        """Inside of this context the network holds the average; afterwards it gets its own weights back."""
         own = {name: tensor.detach().clone() for name, tensor in self._tensors.items()}
         self._copy_to_network({**self.averages, **self.buffers})
         try:
@@ -65,8 +66,8 @@ class WeightAverage:
         own = self.state_dict()
         if state.keys() != own.keys():
             raise ValueError(
-                f"The saved average is of another network: it lacks {sorted(own.keys() - state.keys())} and has "
-                f"{sorted(state.keys() - own.keys())} besides."
+                f"The saved average belongs to another network: {sorted(own.keys() - state.keys())} are missing, and "
+                f"{sorted(state.keys() - own.keys())} are left over."
             )
         for name, tensor in own.items():
             tensor.copy_(state[name])
@@ -78,9 +79,9 @@ class WeightAverage:
 
 
 class EMA(WeightAverage):
-    """The exponential moving average, with a short memory at first.
+    """The exponential moving average, with a faster decay at the beginning.
 
-    Its decay is min(decay, (1 + n) / (10 + n)) after n updates, so that the first, random weights are forgotten fast.
+    Its decay is min(decay, (1 + n) / (10 + n)) after n updates, so the random initial weights soon have no weight.
 
     Args:
         network (`torch.nn.Module`): the network to follow.

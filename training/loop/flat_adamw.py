@@ -1,4 +1,4 @@
-"""AdamW over one tensor that holds all weights of a network."""
+"""AdamW on one tensor that contains all weights of a network."""
 
 from collections.abc import Iterable
 
@@ -12,15 +12,15 @@ class FlatAdamW(torch.optim.AdamW):
     """AdamW (Loshchilov and Hutter 2019) over all parameters at once.
 
     The parameters become views of one flat tensor, and their gradients views of another one, each in its own shape
-    and memory format. What follows a backward pass is then an operation or two, however many parameters there are.
-    The flat tensor is `flat`, with its gradient: clipping it to a norm clips the parameters to their common norm.
+    and memory format. An update is then one or two operations, however many parameters there are. The flat tensor and
+    its gradient are `flat`: clipping the gradient of `flat` clips the common norm of all parameters.
 
-    Gradients are zeroed and never `None`. So a parameter that gets no gradient in a step still decays and keeps its
-    momentum, where separate tensors would be passed over.
+    Gradients are set to zero, never to `None`. So a parameter that gets no gradient in a step still decays and keeps
+    its momentum, unlike a separate tensor, which AdamW would skip.
 
     Args:
-        parameters: `torch.nn.Parameter`s of one dtype, on the device that they stay on.
-        options: those of `torch.optim.AdamW`.
+        parameters: `torch.nn.Parameter`s of one dtype, on their final device.
+        options: the options of `torch.optim.AdamW`.
     """
 
     def __init__(self, parameters: Iterable[torch.nn.Parameter], **options):
@@ -38,7 +38,7 @@ class FlatAdamW(torch.optim.AdamW):
             parameter.data = weights.copy_(parameter.detach())
             parameter.grad = gradient
         super().__init__([self.flat], **options)
-        # GradScaler shall skip steps that overflow by itself: only then does Accelerate notice.
+        # Accelerate notices a skipped step only if GradScaler itself skips steps that overflow.
         self._step_supports_amp_scaling = False
         self.register_step_pre_hook(self._check_views)
 
@@ -47,16 +47,18 @@ class FlatAdamW(torch.optim.AdamW):
 
     def _check_views(self, *_) -> None:
         if any(p.data_ptr() != view.data_ptr() for p, view in zip(self.parameters, self._weights, strict=True)):
-            raise RuntimeError("A weight was moved out of the flat tensor: place the network before its optimizer.")
+            raise RuntimeError(
+                "A weight was moved out of the flat tensor: move the network before you build its optimizer."
+            )
         if any(p.grad is not gradient for p, gradient in zip(self.parameters, self._gradients, strict=True)):
-            raise RuntimeError("A gradient was replaced: zero gradients with the optimizer's zero_grad() only.")
+            raise RuntimeError("A gradient was replaced: set gradients to zero only with the optimizer's zero_grad().")
 
     def zero_grad(self, set_to_none: bool = False) -> None:
         """Set all gradients to zero, in place whatever `set_to_none` is."""
         self.flat.grad.zero_()
 
     def state_dict(self) -> dict:
-        """The state as `torch.optim.AdamW` over separate, contiguous parameters has it."""
+        """The state in the form of a `torch.optim.AdamW` over separate, contiguous parameters."""
         packed = super().state_dict()
         separate = [{} for _ in self.parameters] if packed["state"] else []
         for name, value in packed["state"].get(0, {}).items():
@@ -68,15 +70,15 @@ class FlatAdamW(torch.optim.AdamW):
         return {"state": dict(enumerate(separate)), "param_groups": [group]}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Continue from a state, of this class or of `torch.optim.AdamW` over as many parameters in one group.
+        """Continue from the state of this class, or of `torch.optim.AdamW` over equally many parameters in one group.
 
         Raises:
-            ValueError: if it is the state of another number of parameters.
+            ValueError: if the state has another number of parameters.
         """
         (group,) = state_dict["param_groups"]
         if len(group["params"]) != len(self.parameters):
             raise ValueError(
-                f"This state is of {len(group['params'])} parameters, and here are {len(self.parameters)}."
+                f"The state has {len(group['params'])} parameters, but the optimizer has {len(self.parameters)}."
             )
         packed = {}
         for index, state in state_dict["state"].items():

@@ -6,12 +6,12 @@ from pathlib import Path
 from diffusers_ext.hub.atomic import write_text_atomically
 
 
-class Records:
-    """The file `metrics.jsonl`, an object per line, each with its `step`: `{"step": 10, "loss": 0.12, ...}`.
+class MetricsLog:
+    """The file `metrics.jsonl`, one object per line, each with its `step`: `{"step": 10, "loss": 0.12, ...}`.
 
     Args:
         folder (`str` or `Path`): where the file is; lines are appended to it.
-        resume_step (`int`): lines of later steps, which a killed run wrote after its last checkpoint, are dropped.
+        resume_step (`int`): lines of later steps are dropped; a killed run wrote them after its last checkpoint.
         enabled (`bool`): whether this process writes; the others pass `False`.
     """
 
@@ -20,7 +20,7 @@ class Records:
         self.resume_step = resume_step
         self.enabled = enabled
 
-    def __enter__(self) -> "Records":
+    def __enter__(self) -> "MetricsLog":
         if self.enabled:
             write_text_atomically(self.path, "".join(self._kept_lines()))
             self._file = self.path.open("a")
@@ -38,5 +38,5 @@ class Records:
 
     def _kept_lines(self) -> list[str]:
         lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
-        # A line without its end was being written when the process was killed.
+        # A line without a line break at its end was being written when the process was killed.
         return [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= self.resume_step]

@@ -13,7 +13,7 @@ from diffusers_ext.training.loop.configuration import TrainingConfig
 from diffusers_ext.training.loop.flat_adamw import FlatAdamW
 
 
-# Elsewhere Accelerate replaces the parameters by its own, as sharding (FSDP, DeepSpeed) and fp8 do.
+# With the others (FSDP, DeepSpeed), and with fp8, Accelerate replaces the parameters by its own.
 KEEPS_PARAMETERS = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
 
@@ -23,11 +23,11 @@ def build_optimizer(
     """AdamW (Loshchilov and Hutter 2019) over the parameters that require gradients.
 
     It is a [`~diffusers_ext.training.loop.flat_adamw.FlatAdamW`] wherever `accelerator` keeps the parameters as they
-    are; then the network moves to its device. The state is the same in either case. Or it is that of bitsandbytes,
-    with its state in 8 bits.
+    are; then the network moves to its device. The saved state is the same in either case. With `--use_8bit_adam` it is
+    the AdamW of bitsandbytes, which keeps its state in 8 bits.
 
     Raises:
-        ImportError: if that is asked for and bitsandbytes is not installed.
+        ImportError: if `--use_8bit_adam` is given and bitsandbytes is not installed.
     """
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     options = {
@@ -42,7 +42,7 @@ def build_optimizer(
     one_dtype = len({parameter.dtype for parameter in parameters}) == 1
     optimizer_class = FlatAdamW if keeps and one_dtype else torch.optim.AdamW
     if optimizer_class is FlatAdamW:
-        # Moving the parameters later would tear them out of the flat tensor.
+        # Moved later, the parameters would no longer be views of the flat tensor.
         network.to(accelerator.device)
     return optimizer_class(parameters, fused=True, **options)
 
@@ -58,15 +58,15 @@ def _adamw_8bit(parameters: list[torch.nn.Parameter], options: dict) -> torch.op
 def build_lr_scheduler(optimizer: torch.optim.Optimizer, config: TrainingConfig, max_train_steps: int) -> LambdaLR:
     """The learning rate as a function of the step.
 
-    It is stepped once per step, and not prepared by Accelerate: so warm-up and decay last as many steps as the options
-    say, under any number of processes and accumulation steps, and whether or not each step updates the network.
+    It advances once per step and is not prepared by Accelerate. So warm-up and decay take as many steps as the options
+    say, for any number of processes and accumulation steps, and also if some steps do not update the network.
 
     Raises:
-        ValueError: if there are fewer steps than those that warm-up and decay take.
+        ValueError: if warm-up and decay take more steps than the training has.
     """
-    # PyTorch would take a network that the first step leaves alone for a mistake.
+    # PyTorch warns if the first step does not update a network, which is no mistake here.
     warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler\.step\(\)` before `optimizer\.step")
-    if config.lr_scheduler == "warmup_stable_decay":  # diffusers has none
+    if config.lr_scheduler == "warmup_stable_decay":  # diffusers does not have it
         return _build_warmup_stable_decay(optimizer, config, max_train_steps)
     return get_scheduler(
         config.lr_scheduler,
@@ -84,8 +84,8 @@ def _build_warmup_stable_decay(
     decay_steps = max_train_steps // 2 if config.lr_decay_steps is None else config.lr_decay_steps
     if config.lr_warmup_steps + decay_steps > max_train_steps:
         raise ValueError(
-            f"--lr_warmup_steps {config.lr_warmup_steps} and --lr_decay_steps {decay_steps} must be at most the "
-            f"{max_train_steps} steps of the training together."
+            f"--lr_warmup_steps {config.lr_warmup_steps} and --lr_decay_steps {decay_steps} together must be at most "
+            f"{max_train_steps}, the steps of the training."
         )
     return get_wsd_schedule(
         optimizer, config.lr_warmup_steps, decay_steps, num_training_steps=max_train_steps, decay_type="linear"

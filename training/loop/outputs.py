@@ -1,4 +1,4 @@
-"""What a run leaves behind: the pipeline, a grid of samples, the metrics, the options and the model card."""
+"""The outputs of a run: the pipeline, a grid of samples, the metrics, the options and the model card."""
 
 import io
 import json
@@ -21,13 +21,13 @@ from diffusers_ext.training.loop.recipe import Recipe
 from diffusers_ext.training.loop.sampling import Generation
 
 
-class Results:
-    """Samples, measures and publishes the networks of a recipe; the averaged ones, where there are averages.
+class Outputs:
+    """Samples, measures and publishes the networks of a recipe; the averaged ones, if there are averages.
 
     Args:
-        recipe (`Recipe`): knows the pipeline and its measures.
-        accelerator (`Accelerator`): all processes take part in sampling, the main one writes.
-        networks, averages (`dict`): the unwrapped networks, and their `EMA`s.
+        recipe (`Recipe`): builds the pipeline and its measures.
+        accelerator (`Accelerator`): all processes take part in sampling; the main one writes.
+        networks, averages (`dict`): the networks without wrappers, and their `EMA`s.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Results:
             for average in self.averages.values():
                 stack.enter_context(average.applied())
             if self.config.compile:
-                # Compiled for the shapes of training; other batch sizes would be compiled anew.
+                # The networks are compiled for the shapes of training; other batch sizes would be compiled again.
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             for network in self.networks.values():
                 network.eval()
@@ -59,7 +59,7 @@ class Results:
             )
 
     def write_samples(self, step: int) -> None:
-        """Draw `samples/step-<step>.png`, and show it to the trackers."""
+        """Write `samples/step-<step>.png`, and send it to the trackers."""
         with self._generation() as generate:
             grid = self.recipe.sample_grid(generate)
         if self.accelerator.is_main_process:
@@ -81,7 +81,7 @@ class Results:
         return rows
 
     def write(self, step: int, training_seconds: float) -> None:
-        """Leave everything in the output folder, and publish it if asked to."""
+        """Write everything to the output folder, and publish it if `--push_to_hub` is given."""
         with self._generation() as generate:
             pipeline_class = type(generate.pipeline).__name__
             if self.accelerator.is_main_process:
@@ -112,7 +112,7 @@ class Results:
         count = "streamed" if dataset.num_examples is None else f"{dataset.num_examples} images"
         count += f" ({dataset.num_skipped} unreadable ones left out)" if dataset.num_skipped else ""
         height, width = config.size
-        # A recipe that reads more than this tells its data itself.
+        # A recipe that reads more data than this describes it itself.
         data = {
             "dataset": f"`{name}`, split `{config.dataset_split}`: {count}, {height}x{width}x{config.channels}.",
             "dataset_id": None if is_local else source,
@@ -147,19 +147,19 @@ def _is_measure(name: str, value) -> bool:
 
 
 def _labels(row: dict) -> dict[str, str]:
-    """What tells a row from others of an evaluation, beside its guidance scale."""
+    """The entries that distinguish a row from the others of an evaluation, beside its guidance scale."""
     return {name: row[name] for name in ("task", "method") if name in row}
 
 
 def card_row(row: dict) -> dict:
-    """A row of an evaluation as tables show it: the measures, and how they were come by."""
+    """A row of an evaluation as tables show it: the measures, and how they were computed."""
     measures = {name: value for name, value in row.items() if _is_measure(name, value)}
     shown = ("guidance_scale", "num_inference_steps", "scheduler", "num_generated", "extractor")
     return {**_labels(row), **{name: row["provenance"].get(name) for name in shown}, **measures}
 
 
 def shown_command(argv: list[str]) -> str:
-    """The command line of a run as a reader would repeat it, without the access token."""
+    """The command that repeats a run, without the access token."""
     shown = []
     for argument in argv[1:]:
         if shown and shown[-1] in ("--hub_token", "--hub-token"):

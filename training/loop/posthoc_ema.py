@@ -1,9 +1,9 @@
 """Post-hoc EMA (Karras et al. 2024, section 3 and appendix C): averages of any length, made after the training.
 
 The training keeps averages with a profile p(tau) ~ tau**gamma over the training so far, for one or two exponents, and
-stores them every so many steps. Any other such profile is nearly a linear combination of the stored ones, and the same
-combination of the stored weights is the average with that profile. Profiles are named by their standard deviation
-relative to the length of the training, sigma_rel in the paper: 0.10 averages over about the last tenth of it.
+stores them at regular intervals. Any other such profile is nearly a linear combination of the stored ones, and the
+same combination of the stored weights is the average with that profile. A profile is identified by its standard
+deviation relative to the length of the training, sigma_rel in the paper: 0.10 averages over about the last tenth.
 """
 
 import json
@@ -28,11 +28,11 @@ def gamma_of_std(std: float) -> float:
     """The exponent gamma of the profile with this relative standard deviation.
 
     Raises:
-        ValueError: if `std` is not between 0 and 0.2887, that of the plain mean.
+        ValueError: if `std` is not between 0 and 0.2887, the value of the plain mean.
     """
     if not 0 < std < LARGEST_STD:
-        raise ValueError(f"The length of an average must be between 0 and {LARGEST_STD:.4f}, and {std} is not.")
-    # std**2 = (gamma + 1) / ((gamma + 2)**2 (gamma + 3)), multiplied out. One root is not negative.
+        raise ValueError(f"The length of an average must be between 0 and {LARGEST_STD:.4f}, not {std}.")
+    # std**2 = (gamma + 1) / ((gamma + 2)**2 (gamma + 3)), multiplied out. Exactly one root is not negative.
     t = std**-2
     return float(np.roots([1.0, 7.0, 16.0 - t, 12.0 - t]).real.max())
 
@@ -48,11 +48,11 @@ def profile_product(gamma_a, step_a, gamma_b, step_b) -> np.ndarray:
 
 
 def posthoc_coefficients(stored: list[tuple[float, int]], std: float, step: int) -> tuple[list[float], float]:
-    """The combination of stored profiles that is nearest to another one, by least squares (section 3.2).
+    """The combination of stored profiles that is nearest to a wanted profile, by least squares (section 3.2).
 
     Args:
-        stored (`list[tuple[float, int]]`): the length (relative standard deviation) and step of each.
-        std, step: those of the wanted profile.
+        stored (`list[tuple[float, int]]`): the length (relative standard deviation) and the step of each profile.
+        std, step: the length and the step of the wanted profile.
 
     Returns:
         `tuple`: a coefficient for each stored profile, and the relative L2 error of the combination.
@@ -61,7 +61,7 @@ def posthoc_coefficients(stored: list[tuple[float, int]], std: float, step: int)
         ValueError: if a length is out of range.
     """
     if (std, step) in stored:
-        # Then the solution is known, and rounding would blur it.
+        # The solution is known exactly; solving the equations would add rounding errors.
         return [float(profile == (std, step)) for profile in stored], 0.0
     gammas = np.array([gamma_of_std(length) for length, _ in stored])
     steps = np.array([float(at) for _, at in stored])
@@ -96,7 +96,7 @@ class PostHocEMA:
     Args:
         output_dir (`str` or `Path`): the output folder of the run.
         networks (`dict`): the unwrapped networks, by name.
-        stds (`list[float]`): the relative standard deviations of the profiles to follow.
+        stds (`list[float]`): the relative standard deviations of the profiles to keep.
     """
 
     def __init__(self, output_dir: str | Path, networks: dict[str, torch.nn.Module], stds: list[float]):
@@ -109,17 +109,17 @@ class PostHocEMA:
         return {f"{name}_{std}": average for (name, std), average in self._averages.items()}
 
     def update(self, num_updates: int) -> None:
-        """Take in the networks' weights after their `num_updates`-th update (from 1)."""
+        """Add the networks' weights after their `num_updates`-th update (from 1) to the averages."""
         for average in self._averages.values():
             average.update(num_updates)
 
     def write_snapshot(self, step: int) -> None:
-        """Write all averages to `posthoc_ema/step-<step>`, which appears whole."""
+        """Write all averages to `posthoc_ema/step-<step>`, which appears only when it is complete."""
         with written_beside(self.output_dir / FOLDER / f"step-{step}") as folder:
             for (name, std), average in self._averages.items():
                 metadata = {"network": name, "std": std, "buffers": list(average.buffers)}
                 tensors = {key: tensor.contiguous() for key, tensor in average.state_dict().items()}
-                # One entry: of several the order would be another each time.
+                # A single entry, because the order of several entries would differ from file to file.
                 save_file(tensors, folder / f"{name}_{std}.safetensors", {"average": json.dumps(metadata)})
 
 
@@ -146,12 +146,12 @@ class Snapshots:
 
     @property
     def networks(self) -> list[str]:
-        """The networks that there are snapshots of."""
+        """The networks that have snapshots."""
         return sorted(self._files)
 
     @property
     def steps(self) -> list[int]:
-        """The steps that there are snapshots of, in ascending order."""
+        """The steps that have snapshots, in ascending order."""
         return sorted({step for files in self._files.values() for _, step in files})
 
     def reconstruct(self, network: str, std: float, step: int) -> tuple[dict[str, torch.Tensor], float]:
@@ -159,19 +159,20 @@ class Snapshots:
 
         Args:
             network (`str`): its name in the recipe.
-            std (`float`): the relative standard deviation of the profile, between 0 and 0.2887. Those between the
-                stored ones come out best, others need snapshots that are close to each other.
-            step (`int`): where the average ends, a step that there is a snapshot of.
+            std (`float`): the relative standard deviation of the profile, between 0 and 0.2887. The result is best
+                between the stored lengths; other lengths need snapshots at short intervals.
+            step (`int`): where the average ends: a step that has a snapshot.
 
         Returns:
-            `tuple`: the tensors by name, float32 but for the buffers, and the relative L2 error of the profile.
+            `tuple`: the tensors by name (weights in float32, buffers as they are), and the relative L2 error of the
+                profile.
 
         Raises:
-            ValueError: if there is no snapshot of that step, or no such profile.
+            ValueError: if the step has no snapshot, or `std` is out of range.
         """
         if step not in self.steps:
-            raise ValueError(f"There is no snapshot of step {step}, but of {', '.join(map(str, self.steps))}.")
-        # Later snapshots would only have to be cancelled out again.
+            raise ValueError(f"There is no snapshot of step {step}, only of {', '.join(map(str, self.steps))}.")
+        # Later snapshots contain later weights, which would only have to be cancelled out.
         files = {profile: path for profile, path in sorted(self._files[network].items()) if profile[1] <= step}
         coefficients, error = posthoc_coefficients(list(files), std, step)
         sums, buffers = {}, {}
@@ -191,5 +192,5 @@ class Snapshots:
 def _metadata(file) -> dict:
     metadata = file.metadata() or {}
     if "average" not in metadata:
-        raise ValueError(f"A file in {FOLDER} is no snapshot of an average.")
+        raise ValueError(f"A file in {FOLDER} is not a snapshot of an average.")
     return json.loads(metadata["average"])

@@ -1,4 +1,4 @@
-"""Stopping on request: the first SIGTERM or SIGINT asks, the second one ends the process."""
+"""Stopping a run by a signal: the first SIGTERM or SIGINT asks for it, the second one ends the process."""
 
 import os
 import signal
@@ -7,8 +7,8 @@ import signal
 class StopRequest:
     """Catches SIGTERM and SIGINT (Ctrl-C) while it is entered, so that a run can write a checkpoint and stop.
 
-    The first signal sets `requested`. A second one acts as if nobody had caught it. `accelerate launch` does not pass
-    signals on: if it is gone, that counts as a request too.
+    The first signal sets `requested`. The second one has its usual effect. `accelerate launch` does not forward
+    signals to its processes, so the end of the launcher counts as a request too.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)

@@ -1,4 +1,4 @@
-"""The loop that all recipes share: updates, averages, records, checkpoints, and stopping."""
+"""The training loop of all recipes: updates, averages, logs, checkpoints, and stopping."""
 
 import logging
 import math
@@ -16,9 +16,9 @@ from diffusers_ext.training.loop.configuration import TrainingConfig
 from diffusers_ext.training.loop.draws import Draw, seed_default_generator
 from diffusers_ext.training.loop.ema import EMA
 from diffusers_ext.training.loop.flat_adamw import FlatAdamW
-from diffusers_ext.training.loop.metrics_log import Records
+from diffusers_ext.training.loop.metrics_log import MetricsLog
 from diffusers_ext.training.loop.optimizers import build_lr_scheduler, build_optimizer
-from diffusers_ext.training.loop.outputs import Results
+from diffusers_ext.training.loop.outputs import Outputs
 from diffusers_ext.training.loop.posthoc_ema import PostHocEMA
 from diffusers_ext.training.loop.recipe import Recipe
 from diffusers_ext.training.loop.signals import StopRequest
@@ -28,22 +28,22 @@ logger = logging.getLogger(__name__)
 
 
 class NonFiniteLossError(ArithmeticError):
-    """A loss or a gradient became infinite or not a number."""
+    """A loss or a gradient is infinite or not a number."""
 
 
 class Trainer:
     """Trains the networks of a recipe.
 
-    A step is a function of (seed, step, samples) and of nothing that a restart or another number of processes would
-    change: the order of the data, its augmentation and all noise come from there. So a resumed run continues bit for
-    bit, and several processes follow one.
+    A step is a function of (seed, step, samples): the order of the data, its augmentation and all noise depend on
+    nothing else, in particular on nothing that a restart or another number of processes would change. So a resumed run
+    continues bit for bit, and several processes train like one.
 
     Args:
-        recipe (`Recipe`): what is trained.
+        recipe (`Recipe`): the training job.
         accelerator (`Accelerator`): from [`~diffusers_ext.training.loop.accelerator.build_accelerator`].
 
     Raises:
-        ValueError, FileNotFoundError: if the options or the checkpoint to resume from don't fit the recipe.
+        ValueError, FileNotFoundError: if the options, or the checkpoint to resume from, don't fit the recipe.
     """
 
     def __init__(self, recipe: Recipe, accelerator: Accelerator):
@@ -52,7 +52,7 @@ class Trainer:
         self.step = self.samples_seen = 0
         self._seconds_before = 0.0
         if recipe.dataset.num_skipped:
-            logger.warning(f"{recipe.dataset.num_skipped} images can't be read and were left out.")
+            logger.warning(f"{recipe.dataset.num_skipped} images can't be read and are left out.")
         self.batch_size = self.config.train_batch_size * accelerator.num_processes
         self.batch_size *= self.config.gradient_accumulation_steps
         self.max_train_steps = self._max_train_steps()
@@ -79,14 +79,14 @@ class Trainer:
             self.config.checkpoints_total_limit,
         )
         self._resume()
-        self.results = Results(recipe, accelerator, self.networks, self.averages)
+        self.outputs = Outputs(recipe, accelerator, self.networks, self.averages)
 
     def _max_train_steps(self) -> int:
         if self.config.max_train_steps is not None:
             return self.config.max_train_steps
         num_examples = self.recipe.dataset.num_examples
         if num_examples is None:
-            raise ValueError("A streamed data set has no known length: say --max_train_steps.")
+            raise ValueError("A streamed data set has no known length: give --max_train_steps.")
         return math.ceil(self.config.num_train_epochs * num_examples / self.batch_size)
 
     def _build_networks(self) -> None:
@@ -107,8 +107,8 @@ class Trainer:
             optimizer = build_optimizer(network, own_options, self.accelerator)
             self.lr_schedulers[name] = build_lr_scheduler(optimizer, own_options, self.max_train_steps)
             is_flat = isinstance(optimizer, FlatAdamW)
-            # A flat network is in place already, and is not to be moved: to Accelerate's "cpu:0" all tensors on "cpu"
-            # would be copied, out of the flat one.
+            # A flat network is on its device already and must not be moved: for Accelerate's "cpu:0", all tensors on
+            # "cpu" would be copied, and would no longer be views of the flat tensor.
             placement = {"device_placement": [False, None]} if is_flat else {}
             self.prepared[name], self.optimizers[name] = self.accelerator.prepare(network, optimizer, **placement)
             self.trained[name] = [weight for weight in self.prepared[name].parameters() if weight.requires_grad]
@@ -124,14 +124,14 @@ class Trainer:
     def _check_networks(self) -> None:
         config = self.config
         if len(self.networks) > 1 and config.mixed_precision == "fp16" and config.gradient_accumulation_steps > 1:
-            # One gradient scale serves all of them, and changes between the parts of a sum.
+            # All networks share one gradient scale, which changes between the parts of an accumulated sum.
             raise ValueError(
                 f"{', '.join(self.networks)} can't accumulate gradients in fp16: use --mixed_precision bf16, or "
                 "--gradient_accumulation_steps 1."
             )
-        # A discriminator that is too small for it does not keep its generator from it.
+        # It is enough if one network can: a small discriminator may be unable to.
         if config.gradient_checkpointing and not any(map(_can_checkpoint, self.networks.values())):
-            raise ValueError(f"--gradient_checkpointing is not for {', '.join(self.networks)}, which can't do it.")
+            raise ValueError(f"--gradient_checkpointing is not supported by {', '.join(self.networks)}.")
 
     def _resume(self) -> None:
         name = self.config.resume_from_checkpoint
@@ -151,30 +151,30 @@ class Trainer:
         """Train until the last step, and write the results.
 
         Returns:
-            `bool`: whether it got there; `False` if it was asked to stop, after writing a checkpoint.
+            `bool`: whether it reached the last step; `False` if it was asked to stop, and wrote a checkpoint.
 
         Raises:
-            NonFiniteLossError: if a loss or gradient is not finite. The last checkpoint stays as it was.
+            NonFiniteLossError: if a loss or gradient is not finite. The last checkpoint is kept.
         """
         self._started = time.perf_counter()
-        with self._open_records() as records, StopRequest() as stop:
-            finished = self._loop(records, stop)
-        # The trained state is on the disk now: what follows can be interrupted, and is made again on resuming.
+        with self._open_log() as log, StopRequest() as stop:
+            finished = self._loop(log, stop)
+        # The trained state is on the disk now. If the process is killed after this, resuming makes the outputs again.
         if finished:
-            self.results.write(self.step, self._training_seconds())
+            self.outputs.write(self.step, self._training_seconds())
         self.accelerator.end_training()
         return finished
 
     def _training_seconds(self) -> float:
-        """How long the training has taken, with the runs that this one continues."""
+        """How long the training has taken, including the runs that this one continues."""
         return self._seconds_before + time.perf_counter() - self._started
 
-    def _open_records(self) -> Records:
+    def _open_log(self) -> MetricsLog:
         self.accelerator.init_trackers("diffusers_ext", _flat(self.config))
-        return Records(self.results.output_dir / "logs", self.step, enabled=self.accelerator.is_main_process)
+        return MetricsLog(self.outputs.output_dir / "logs", self.step, enabled=self.accelerator.is_main_process)
 
     def start(self) -> None:
-        """Open the stream of batches, at the first one that has not been seen."""
+        """Open the stream of batches at the first one that has not been used."""
         self.batches = self.recipe.dataset.batches(
             self.config.train_batch_size,
             seed=self.config.seed,
@@ -185,7 +185,7 @@ class Trainer:
             run_length=self.batch_size,
         )
 
-    def _loop(self, records: Records, stop: StopRequest) -> bool:
+    def _loop(self, log: MetricsLog, stop: StopRequest) -> bool:
         config = self.config
         self.start()
         progress = tqdm(
@@ -200,13 +200,13 @@ class Trainer:
                 progress.update()
                 progress.set_postfix({name: f"{value:.3g}" for name, value in values.items()}, refresh=False)
                 if self.step % config.logging_steps == 0:
-                    records.write(self.step, **values)
+                    log.write(self.step, **values)
                     self.accelerator.log(values, step=self.step)
 
                 complete = self.step == self.max_train_steps
                 last = stopping or complete
                 measured = _is_due(self.step, config.evaluation_steps)
-                # Before the checkpoint: a run that resumes from there never comes back to this step.
+                # Before the checkpoint: a run that resumes from it does not repeat this step.
                 if config.posthoc_ema_stds and (complete or _is_due(self.step, config.posthoc_ema_steps)):
                     self._write_snapshot()
                 if last or measured or _is_due(self.step, config.checkpointing_steps):
@@ -215,9 +215,9 @@ class Trainer:
                     logger.warning(f"Stopped at step {self.step}; continue with --resume_from_checkpoint latest.")
                     return False
                 if _is_due(self.step, config.validation_steps):
-                    self.results.write_samples(self.step)
+                    self.outputs.write_samples(self.step)
                 if measured and not last:
-                    records.write(self.step, evaluation=self.results.evaluate(self.step))
+                    log.write(self.step, evaluation=self.outputs.evaluate(self.step))
         return True
 
     def update(self, stop: StopRequest) -> tuple[dict[str, float], bool]:
@@ -234,14 +234,14 @@ class Trainer:
         for micro_step in range(self.config.gradient_accumulation_steps):
             batch = {name: self._to_device(values) for name, values in next(self.batches).items()}
             first_row = (micro_step * accelerator.num_processes + accelerator.process_index) * size
-            # Dropout inside of networks draws from the global generator, which thus has no history either.
+            # Dropout inside of networks draws from the global generator: seeding makes it a function of the step too.
             seed_default_generator(derive_seed(self.config.seed, "network", self.step, first_row))
             with accelerator.accumulate(*self.prepared.values()):
                 self.recipe.step(batch, self.draw.begin(self.step, range(first_row, first_row + size)))
         self.step += 1
         self.samples_seen += self.batch_size
 
-        # One exchange per step serves the records, the check and an agreement on stopping at the same step.
+        # One exchange per step carries the logged values, the check, and the agreement to stop at the same step.
         names = sorted(self._recorded)
         means = [torch.stack(self._recorded[name]).mean() for name in names]
         means.append(torch.tensor(float(stop.requested), device=accelerator.device))
@@ -260,14 +260,14 @@ class Trainer:
         return values, stopping > 0
 
     def _share_buffers(self) -> None:
-        """Average what each process found in its part of the batch: the statistics of batch norm."""
+        """Average the buffers, such as the statistics of batch norm, over the processes' parts of the batch."""
         if self.accelerator.num_processes > 1:
             buffers = [b for network in self.networks.values() for b in network.buffers() if b.is_floating_point()]
             for buffer in buffers:
                 buffer.copy_(self.accelerator.reduce(buffer, "mean"))
 
     def _prefix(self, name: str) -> str:
-        """What stands before the names of values to report: the network, where there are several."""
+        """The prefix of names of values to report: the network's name, if there are several networks."""
         return "" if len(self.networks) == 1 else f"{name}_"
 
     def _to_device(self, values: torch.Tensor) -> torch.Tensor:
@@ -279,7 +279,7 @@ class Trainer:
     def minimise(self, names: tuple[str, ...], loss: torch.Tensor) -> None:
         """Update the networks `names` to lower the mean of `loss`; see [`Recipe.minimise`]."""
         loss = loss.mean()
-        # A discriminator in a generator's loss gets no gradients, and none are computed.
+        # Only for the weights of these networks: no gradients are computed for a discriminator in a generator's loss.
         self.accelerator.backward(loss, inputs=[weight for name in names for weight in self.trained[name]])
         self.record({f"{self._prefix(names[0])}loss": loss})
         for name in names:
@@ -291,21 +291,21 @@ class Trainer:
             norm = self._clip(name)
             self._updated.add(name)
         optimizer.step()
-        # Under fp16 a step with an overflow is skipped and the scale lowered: no error, and nothing to record.
+        # With fp16 a step that overflows is skipped and the scale is lowered: no error, and nothing to report.
         if accelerator.sync_gradients and not optimizer.step_was_skipped:
             self.record({f"{self._prefix(name)}grad_norm": norm})
         optimizer.zero_grad()
 
     def _clip(self, name: str) -> torch.Tensor:
-        """Scale the gradients of a network down to the largest norm, where there is one, and return their norm."""
+        """Scale the gradients of a network down to `--max_grad_norm`, if it is set, and return their norm."""
         if self.config.max_grad_norm:
             return self.accelerator.clip_grad_norm_(self.clipped[name], self.config.max_grad_norm)
-        # Clipping to an infinite norm would multiply all gradients by 1.
+        # Only the norm is needed: clipping to an infinite norm would multiply all gradients by 1.
         self.accelerator.unscale_gradients(self.optimizers[name])
         return torch.nn.utils.get_total_norm([weight.grad for weight in self.clipped[name] if weight.grad is not None])
 
     def record(self, values: dict[str, torch.Tensor]) -> None:
-        """Take in values of this step to report; see [`Recipe.log`]."""
+        """Add values of this step to the report; see [`Recipe.log`]."""
         for name, value in values.items():
             self._recorded[name].append(value.detach().float().mean())
 
@@ -315,7 +315,7 @@ class Trainer:
             self._gathered[name].append(rows.detach())
 
     def _global_rows(self, own: list[torch.Tensor]) -> torch.Tensor:
-        """The rows of all processes, in the order of the global batch: each batch of an update is split over them."""
+        """The rows of all processes in the order of the global batch, of which each process has a part."""
         rows = torch.stack(own)
         gathered = self.accelerator.gather(rows).view(self.accelerator.num_processes, *rows.shape)
         return gathered.transpose(0, 1).flatten(0, 2)
@@ -345,7 +345,7 @@ def _is_due(step: int, every: int | None) -> bool:
 
 
 def _can_checkpoint(network: torch.nn.Module) -> bool:
-    """Whether it can compute activations twice; only diffusers' classes tell that they can't."""
+    """Whether the network can compute activations twice; only classes of diffusers declare that they can't."""
     return getattr(network, "_supports_gradient_checkpointing", True)
 
 
@@ -355,6 +355,6 @@ def _architecture(network: torch.nn.Module) -> dict:
 
 
 def _flat(config: TrainingConfig) -> dict:
-    """The options as trackers take them: numbers, booleans and strings."""
+    """The options in the form that trackers accept: numbers, booleans and strings."""
     plain = (int, float, str, bool)
     return {name: value if isinstance(value, plain) else str(value) for name, value in config.to_dict().items()}

@@ -1,204 +1,100 @@
-"""Restoration tasks, for training and measures: which there are, what they do to batches, how well they are undone."""
+"""Measuring and showing how well a pipeline, or a method that needs no training, restores degraded images."""
 
-import inspect
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
 
 import torch
-from accelerate import Accelerator, PartialState
 from PIL import Image
-from tqdm.auto import tqdm
 
 from diffusers_ext.data import ImageDataset, derive_seed
-from diffusers_ext.data.corruptions import Corruption, describe_corruptions, load_corruptions
-from diffusers_ext.data.transforms import to_pixel_values
+from diffusers_ext.data.corruptions import Corruption
 from diffusers_ext.data.untrained_fills import FILLS, load_fill, visible
 from diffusers_ext.hub.atomic import write_text_atomically
 from diffusers_ext.hub.card import markdown_table
-from diffusers_ext.metrics import METRICS, load_feature_extractor
+from diffusers_ext.metrics import load_feature_extractor
 from diffusers_ext.metrics.compute import check_measurable
-from diffusers_ext.metrics.perceptual import as_uint8
-from diffusers_ext.metrics.restoration import RESTORATION_METRICS
-from diffusers_ext.pipelines import PalettePipeline
+from diffusers_ext.pixels import as_uint8, to_pixel_values
 from diffusers_ext.training.evaluation.grids import sample_grid
 from diffusers_ext.training.evaluation.pairs import PairedMeasures
-from diffusers_ext.training.loop.configuration import DataConfig, EvaluationConfig, JSONObject, option
+from diffusers_ext.training.loop.context import Context
 from diffusers_ext.training.loop.draws import Draw
 from diffusers_ext.training.loop.outputs import card_row, save_image
 from diffusers_ext.training.loop.sampling import Generation
+from diffusers_ext.training.restoration.tasks import Tasks
 
 
-TRANSLATION = "translation"  # the one task that is no corruption: its inputs come with the images
-# Arguments of a pipeline's call that a task, other options or this evaluation decide.
-_GIVEN = {
-    *("self", "image", "task", "mask_image", "padding", "scale_factor", "height", "width", "class_labels"),
-    *("num_images_per_input", "num_inference_steps", "timesteps", "sigmas", "guidance_scale", "generator", "latents"),
-    *("output_type", "return_dict", "callback_on_step_end", "callback_on_step_end_tensor_inputs"),
-}
 PANEL_IMAGES = 4
 PANEL_COLUMNS = ("input", "output", "truth")
-
-
-def _tasks_help() -> str:
-    lines = [f"{name}: {line}" for name, line in describe_corruptions().items()]
-    text = (
-        "The restoration tasks, one or several, of which each sample gets one at random. They can be joined, as in "
-        "deblurring+jpeg_restoration, and be functions of yours, as module:function. " + " ".join(lines)
-    )
-    # argparse formats help texts.
-    return f"{text} {TRANSLATION}: paired images, see --conditioning_image_column.".replace("%", "%%")
-
-
-@dataclass
-class RestorationConfig(DataConfig, EvaluationConfig):
-    """Which tasks are trained or measured."""
-
-    tasks: list[str] | None = option(help=_tasks_help())
-    task_options: JSONObject = option(
-        JSONObject(), help="What tasks are told, by task, as JSON or a YAML mapping: '{\"super_resolution\": {...}}'."
-    )
-    call_options: JSONObject = option(
-        JSONObject(),
-        help="Arguments of the pipeline's call, by task too: {strength: 0.5} starts from the degraded image.",
-    )
-    first_guess: Literal["grey", "mean", "telea", "biharmonic"] = option(
-        "grey", help="What a restoration with a strength below 1 starts from where pixels are hidden."
-    )
-    num_restorations: int = option(1, help="How many restorations of each image are measured; 2 show diversity.")
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.require_at_least(1, "num_restorations")
-        is_paired = TRANSLATION in (self.tasks or ())
-        self.require(
-            is_paired == (self.conditioning_image_column is not None) or not self.tasks,
-            f"--tasks {TRANSLATION} and --conditioning_image_column, which names its inputs, need each other",
-        )
-        if not self.tasks:
-            return
-        self.require(
-            not self.task_options or set(self.tasks) != {TRANSLATION}, f"--tasks {TRANSLATION} has no --task_options"
-        )
-        unknown = ", ".join(sorted(set(self.call_options) - set(self.tasks)))
-        self.require(not unknown, f"--call_options are for {', '.join(self.tasks)}, not for {unknown}")
-        for name in ("task_options", "call_options"):
-            for task, options in getattr(self, name).items():
-                self.require(isinstance(options, dict), f"--{name} of {task} must be a mapping, not {options!r}")
-        known = [name for name in inspect.signature(PalettePipeline.__call__).parameters if name not in _GIVEN]
-        unknown = ", ".join(sorted({name for options in self.call_options.values() for name in options} - set(known)))
-        self.require(not unknown, f"--call_options must be among {', '.join(known)}, not {unknown}")
-        metrics = self.metrics or ()
-        needy = [name for name in metrics if name in (*METRICS, "perceptual_distance", "deep_feature_distance")]
-        self.require(not needy or self.feature_extractor, f"--metrics {' '.join(needy)} needs --feature_extractor")
-        self.require(
-            "diversity" not in metrics or self.num_restorations > 1,
-            "--metrics diversity compares restorations of one image: it needs --num_restorations 2 or more",
-        )
-
-    @property
-    def known_metrics(self) -> Sequence[str]:
-        return RESTORATION_METRICS if self.tasks else super().known_metrics
-
-
-class Tasks:
-    """What tasks make of the batches of a data set.
-
-    Args:
-        config ([`RestorationConfig`]): names them, and their options.
-        size, channels: of the images.
-
-    Raises:
-        ValueError, ImportError: if there is no such task, or if it can't do with such images or options.
-    """
-
-    def __init__(self, config: RestorationConfig, size: tuple[int, int], channels: int):
-        self.names = list(config.tasks)
-        corruptions = [name for name in self.names if name != TRANSLATION]
-        if len(corruptions) + 1 < len(self.names):
-            raise ValueError(f"--tasks must be different ones, not {' '.join(self.names)}.")
-        self._corruptions = load_corruptions(corruptions, config.task_options) if corruptions else {}
-        blank = torch.zeros(1, channels, *size)
-        for name in corruptions:  # options are checked by use
-            shown = visible(self.corrupt(name, {"pixel_values": blank}, Draw(0, blank.device).begin(0, [0])))
-            if not shown.abs().max() <= 1:
-                raise ValueError(f"The task {name} must give images in [-1, 1], wherever they are not `hidden`.")
-
-    def corrupt(self, task: str, batch: dict[str, torch.Tensor], draw: Draw) -> Corruption:
-        """What a network is shown of a batch in [-1, 1], for one task."""
-        if task == TRANSLATION:
-            return Corruption(batch["conditioning_pixel_values"])
-        return self._corruptions[task](batch["pixel_values"], draw)
-
-    def mix(self, batch: dict[str, torch.Tensor], draw: Draw) -> Corruption:
-        """What a network is shown of a batch in [-1, 1], for a task per sample, drawn from the sample's stream.
-
-        Returns:
-            `Corruption`: with a mask, which is 1 everywhere for tasks that have none, and with `hidden`, which is 0
-            everywhere where none of an image is.
-        """
-        images, chosen = batch["pixel_values"], draw.integers(len(self.names))
-        shown, mask = torch.empty_like(images), torch.ones_like(images[:, :1])
-        hidden = torch.zeros_like(mask)
-        for index, task in enumerate(self.names):
-            rows = (chosen == index).nonzero().flatten()
-            if len(rows) == 0:
-                continue
-            part = {name: values[rows] for name, values in batch.items()}
-            corruption = self.corrupt(task, part, draw.select(rows.tolist()))
-            shown[rows] = corruption.conditioning_image
-            if corruption.mask is not None:
-                mask[rows] = corruption.mask
-            if corruption.hidden is not None:
-                hidden[rows] = corruption.hidden
-        return Corruption(shown, mask, hidden)
 
 
 class RestorationEvaluator:
     """Measures how well a [`PalettePipeline`] undoes what tasks do to the images of a data set.
 
-    What happens to image i depends on the seed, the task and i alone, so that all methods see the same.
+    The corruption of image i depends only on the seed, the task and i, so all methods see the same inputs.
 
     Args:
-        config ([`RestorationConfig`] and `SamplingConfig`): what is measured, and how.
         tasks ([`Tasks`]): the tasks.
-        dataset (`ImageDataset`): the images; best such as were not trained on.
-        split (`str`): the name of their split, put beside the numbers.
+        dataset (`ImageDataset`): the images, preferably ones that were not trained on.
+        context (`Context`): the device and the other processes.
+        split (`str`): the name of their split, reported beside the measures.
+        seed (`int`): of the corruptions.
+        feature_extractor (`str`, *optional*), metrics (`list[str]`, *optional*): see [`load_feature_extractor`] and
+            [`restoration_metrics`].
+        num_samples (`int`): how many images are measured.
+        batch_size (`int`): images per process and call of the pipeline.
+        task_options, call_options (`dict[str, dict]`): by task: its options, and arguments of the pipeline's call.
+        first_guess (`str`): what hidden pixels are filled with where a restoration starts from the image.
+        num_restorations (`int`): how many restorations of each image are measured.
 
     Raises:
-        ValueError, OSError, ImportError: if a feature extractor or a distance can't be had, or is of no use for such
-            images.
+        ValueError, OSError, ImportError: if a feature extractor or a distance is not available, or can't be used for
+            these images.
     """
 
-    def __init__(self, config, tasks: Tasks, dataset: ImageDataset, split: str):
-        self.config, self.tasks, self.dataset, self.split = config, tasks, dataset, split
-        state = PartialState()
-        self._share = (state.process_index, state.num_processes)
+    def __init__(
+        self,
+        tasks: Tasks,
+        dataset: ImageDataset,
+        context: Context,
+        *,
+        split: str,
+        seed: int,
+        feature_extractor: str | None,
+        metrics: list[str] | None,
+        num_samples: int,
+        batch_size: int,
+        task_options: dict[str, dict],
+        call_options: dict[str, dict],
+        first_guess: str,
+        num_restorations: int,
+    ):
+        self.tasks, self.dataset, self.context, self.split, self.seed = tasks, dataset, context, split, seed
+        self.num_samples, self.batch_size = num_samples, batch_size
+        self.call_options, self.num_restorations = call_options, num_restorations
+        self._settings = {"corruption_seed": seed, "task_options": dict(task_options), "first_guess": first_guess}
         self.extractor = None
-        if config.feature_extractor is not None:
-            self.extractor = load_feature_extractor(config.feature_extractor, device=state.device)
-            count = min(config.num_evaluation_samples, dataset.num_examples or math.inf)
-            check_measurable(self.extractor, (dataset.channels, *dataset.resolution), config.metrics, count, count)
-        self._measure = PairedMeasures(config.metrics, dataset, self.extractor)
-        self.guess = load_fill(config.first_guess, dataset.channels)
+        if feature_extractor is not None:
+            self.extractor = load_feature_extractor(feature_extractor, device=context.device)
+            count = min(num_samples, dataset.num_examples or math.inf)
+            check_measurable(self.extractor, (dataset.channels, *dataset.resolution), metrics, count, count)
+        self._measure = PairedMeasures(metrics, dataset, self.extractor, context.device)
+        self.guess = load_fill(first_guess, dataset.channels)
 
-    def __call__(self, generate: Generation, num_inference_steps: int | None = None) -> list[dict]:
+    def __call__(self, generate: Generation, num_inference_steps: int, guidance_scales: list[float]) -> list[dict]:
         """Measure a pipeline: a row per task, and per guidance scale where the pipeline was trained for guidance.
 
         Args:
             generate (`Generation`): has the pipeline.
-            num_inference_steps (`int`, *optional*): the steps of its sampler, instead of its own default.
+            num_inference_steps (`int`): the steps of its sampler.
+            guidance_scales (`list[float]`): the scales to measure.
         """
         pipeline = generate.pipeline
-        steps = num_inference_steps or pipeline.config.default_num_inference_steps
-        scales = [None] if pipeline.guider is None else self.config.guidance_scales
         settings = {
-            "num_inference_steps": steps,
+            "num_inference_steps": num_inference_steps,
             "scheduler": type(pipeline.scheduler).__name__,
             "sampling_seed": generate.seed,
         }
@@ -206,27 +102,26 @@ class RestorationEvaluator:
             self._row(
                 task,
                 "model",
-                partial(self._restore, generate, guidance_scale=scale, num_inference_steps=steps),
-                generate.accelerator,
+                partial(self._restore, generate, guidance_scale=scale, num_inference_steps=num_inference_steps),
                 guidance_scale=scale,
                 **settings,
             )
             for task in self.tasks.names
-            for scale in scales
+            for scale in ([None] if pipeline.guider is None else guidance_scales)
         ]
 
-    def baselines(self, accelerator: Accelerator) -> list[dict]:
-        """Measure what needs no training, a row per task and method."""
+    def baselines(self) -> list[dict]:
+        """Measure the methods that need no training, a row per task and method."""
         example, rows = self._first(1), []
         for task in self.tasks.names:
             for name, method in untrained_methods(task, self._corrupted(task, example, [0])).items():
-                rows.append(self._row(task, name, partial(self._fill, method), accelerator))
+                rows.append(self._row(task, name, partial(self._fill, method)))
         return rows
 
     def _fill(self, method: Callable, task: str, batch: dict, indices: list[int], corruption: Corruption):
-        """What a method makes of a batch, (B, K, C, H, W): K times the same, which shows as no diversity."""
+        """The result of a method for a batch, (B, K, C, H, W): K times the same image, so its diversity is 0."""
         restored = method(corruption)[:, None]
-        return restored.expand(-1, self.config.num_restorations, -1, -1, -1)
+        return restored.expand(-1, self.num_restorations, -1, -1, -1)
 
     def _first(self, count: int) -> dict[str, torch.Tensor]:
         """The first images of the data set, as `_batches` gives them; fewer if a batch is smaller."""
@@ -237,54 +132,47 @@ class RestorationEvaluator:
         """The indices and the images, in [-1, 1] and on the CPU, of this process's share of the data set."""
         indices = itertools.count(process_index, num_processes)
         for batch in self.dataset.reference_batches(
-            self.config.evaluation_batch_size,
-            process_index=process_index,
-            num_processes=num_processes,
-            limit=self.config.num_evaluation_samples,
+            self.batch_size, process_index=process_index, num_processes=num_processes, limit=self.num_samples
         ):
             images = {name: to_pixel_values(values) for name, values in batch.items() if name.endswith("pixel_values")}
             yield list(itertools.islice(indices, len(images["pixel_values"]))), {**batch, **images}
 
     def _corrupted(self, task: str, batch: dict[str, torch.Tensor], indices: list[int]) -> Corruption:
-        draw = Draw(derive_seed(self.config.seed, "corruption", task), torch.device("cpu"))
+        draw = Draw(derive_seed(self.seed, "corruption", task), torch.device("cpu"))
         return self.tasks.corrupt(task, batch, draw.begin(0, indices))
 
-    def _row(self, task: str, method: str, restore: Callable, accelerator: Accelerator, **settings) -> dict:
+    def _row(self, task: str, method: str, restore: Callable, **settings) -> dict:
         """The measures of `restore(task, batch, indices, corruption)` on all images."""
-        progress = tqdm(
-            self._batches(*self._share), f"{task}: {method}", disable=not accelerator.is_local_main_process
-        )
         restored = (
-            restore(task, batch, indices, self._corrupted(task, batch, indices)) for indices, batch in progress
+            restore(task, batch, indices, self._corrupted(task, batch, indices))
+            for indices, batch in self.context.progress(self._batches(**self.context.share), f"{task}: {method}")
         )
         values = self._measure(
-            (batch["pixel_values"] for _, batch in self._batches(*self._share)),
+            (batch["pixel_values"] for _, batch in self._batches(**self.context.share)),
             restored,
-            accelerator,
+            self.context,
             class_labels=self._class_labels,
             provenance={
                 **settings,
                 "split": self.split,
-                "corruption_seed": self.config.seed,
-                "task_options": dict(self.config.task_options),
-                "call_options": self.config.call_options.get(task, {}),
-                "first_guess": self.config.first_guess,
+                **self._settings,
+                "call_options": self.call_options.get(task, {}),
             },
         )
         return {"task": task, "method": method, "guidance_scale": settings.get("guidance_scale"), **values}
 
     @cached_property
     def _class_labels(self) -> torch.Tensor | None:
-        """The classes of this process's images, where somebody asks."""
+        """The classes of this process's images, if a classifier measures them."""
         if self.dataset.id2label is None or self.extractor is None:
             return None
-        return torch.cat([batch["class_labels"] for _, batch in self._batches(*self._share)])
+        return torch.cat([batch["class_labels"] for _, batch in self._batches(**self.context.share)])
 
     def _restore(
         self, generate: Generation, task: str, batch: dict, indices: list[int], corruption: Corruption, **arguments
     ) -> torch.Tensor:
-        """Restorations of a batch, uint8 (B, K, C, H, W) on the CPU; those of image i depend on the seed and i."""
-        pipeline, count = generate.pipeline, self.config.num_restorations
+        """Restorations of a batch, uint8 (B, K, C, H, W) on the CPU; they depend on the seed and the index alone."""
+        pipeline, count = generate.pipeline, self.num_restorations
         if pipeline.unet.config.get("num_class_embeds") is not None:
             arguments["class_labels"] = batch["class_labels"]
         generators = [
@@ -295,7 +183,7 @@ class RestorationEvaluator:
         images = pipeline(
             **pipeline_inputs(task, corruption, self.guess),
             **arguments,
-            **self.config.call_options.get(task, {}),
+            **self.call_options.get(task, {}),
             num_images_per_input=count,
             generator=generators,
             output_type="pt",
@@ -303,7 +191,7 @@ class RestorationEvaluator:
         return images.mul(255).round().to("cpu", torch.uint8).unflatten(0, (-1, count))
 
     def panel(self, generate: Generation, num_images: int = PANEL_IMAGES) -> Image.Image:
-        """The first images: a row per task, with input, output and truth of each. Hidden pixels are gray."""
+        """The first images: a row per task, with the input, output and truth of each. Hidden pixels are gray."""
         batch, cells = self._first(num_images), []
         indices = list(range(len(batch["pixel_values"])))
         for task in self.tasks.names:
@@ -316,18 +204,18 @@ class RestorationEvaluator:
 
 
 def pipeline_inputs(task: str, corruption: Corruption, guess: Callable[[Corruption], torch.Tensor] = visible) -> dict:
-    """The arguments of [`PalettePipeline`] that have it undo a corruption, with a guess of what is hidden."""
+    """The arguments of [`PalettePipeline`] that undo a corruption; `guess` fills the hidden pixels."""
     image = visible(corruption) if corruption.hidden is None else guess(corruption)
     inputs = {"task": task, "image": image / 2 + 0.5}
     if corruption.hidden is not None:
         inputs["mask_image"] = corruption.hidden > 0
-    if "super_resolution" in task.split("+"):  # brought to size already
+    if "super_resolution" in task.split("+"):  # the corruption has enlarged the image already
         inputs["height"], inputs["width"] = corruption.conditioning_image.shape[2:]
     return inputs
 
 
 def untrained_methods(task: str, example: Corruption) -> dict[str, Callable[[Corruption], torch.Tensor]]:
-    """What needs no training, by name: the input as it is, or fillings of what is hidden. Images are in [-1, 1]."""
+    """Methods that need no training, by name: the input as it is, or fills of hidden pixels. Images are in [-1, 1]."""
     if example.hidden is None:
         return {{"colorization": "grey", "super_resolution": "bicubic"}.get(task, "input"): visible}
     channels = example.conditioning_image.shape[1]

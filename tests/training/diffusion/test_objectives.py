@@ -9,7 +9,6 @@ from diffusers_ext.training.diffusion.objectives import (
     EDM,
     DiscreteDiffusion,
     RectifiedFlow,
-    build_objective,
     prediction_type,
 )
 from diffusers_ext.training.loop.draws import Draw
@@ -17,7 +16,7 @@ from diffusers_ext.training.train_diffusion import DiffusionConfig
 
 
 def objective(**options):
-    return build_objective(DiffusionConfig(dataset_name="digits", **options))
+    return DiffusionConfig(dataset_name="digits", **options).objective()
 
 
 @pytest.fixture
@@ -111,7 +110,7 @@ def test_discrete_diffusion_is_that_of_diffusers(images, kind):
 def test_fewer_timesteps_are_no_shorter_process():
     """Ho et al.'s betas are for T = 1000; others are rescaled, so that the noise ends at the same level."""
     ends = [objective(prediction_type="epsilon", beta_schedule="linear", num_train_timesteps=t) for t in (200, 1000)]
-    short, full = (o.levels(torch.tensor([o.config.num_train_timesteps - 1]))[0].item() for o in ends)
+    short, full = (o.levels(torch.tensor([o.num_train_timesteps - 1]))[0].item() for o in ends)
     assert abs(math.log(short) - math.log(full)) < 0.5 and short < 0.02
     sampler = ends[0].sampling_scheduler()
     torch.testing.assert_close(sampler.alphas_cumprod, ends[0].scheduler.alphas_cumprod, rtol=1e-4, atol=1e-6)

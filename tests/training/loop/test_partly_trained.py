@@ -3,12 +3,10 @@
 import torch
 from safetensors.torch import load_file
 
-from diffusers_ext.training.loop.accelerator import build_accelerator
 from diffusers_ext.training.loop.configuration import parse_config
-from diffusers_ext.training.loop.trainer import Trainer
 from tests.training.loop.test_several_networks import arguments
 from tests.training.pair_recipe import Convolutions, PairConfig, PairRecipe
-from tests.training.runs import steps
+from tests.training.runs import steps, trainer
 
 
 class PartlyTrained(PairRecipe):
@@ -24,7 +22,7 @@ class PartlyTrained(PairRecipe):
 
 
 def build(output_dir, **changes):
-    return Trainer(PartlyTrained(parse_config(PairConfig, arguments(output_dir, **changes))), build_accelerator())
+    return trainer(PartlyTrained, parse_config(PairConfig, arguments(output_dir, **changes)))
 
 
 def test_frozen_weights_are_neither_trained_nor_kept(tmp_path):

@@ -6,12 +6,10 @@ import sys
 import pytest
 import torch
 
-from diffusers_ext.training.loop.accelerator import build_accelerator
 from diffusers_ext.training.loop.configuration import parse_config
 from diffusers_ext.training.loop.signals import StopRequest
-from diffusers_ext.training.loop.trainer import Trainer
 from tests.training.pair_recipe import PairConfig, PairRecipe
-from tests.training.runs import environment, records, tensors, weights
+from tests.training.runs import environment, records, tensors, trainer, weights
 
 
 STEPS = 6
@@ -24,8 +22,8 @@ def arguments(output_dir, **changes):
     return [f"--{name}={value}" for name, value in options.items()]
 
 
-def trainer(output_dir, **changes):
-    return Trainer(PairRecipe(parse_config(PairConfig, arguments(output_dir, **changes))), build_accelerator())
+def pair(output_dir, **changes):
+    return trainer(PairRecipe, parse_config(PairConfig, arguments(output_dir, **changes)))
 
 
 def followed_steps(trainer, count):
@@ -37,7 +35,7 @@ def followed_steps(trainer, count):
 
 
 def test_each_loss_trains_its_network_alone(tmp_path):
-    both = trainer(tmp_path)
+    both = pair(tmp_path)
     start = {name: weights(network) for name, network in both.networks.items()}
     average = both.averages["player"].averages["first.weight"].clone()
     (first, after_first), (second, after_second) = followed_steps(both, 2)
@@ -49,24 +47,24 @@ def test_each_loss_trains_its_network_alone(tmp_path):
 
 
 def test_a_loss_of_one_network_leaves_the_gradients_of_others_at_zero(tmp_path):
-    both = trainer(tmp_path)
+    both = pair(tmp_path)
     _ = list(followed_steps(both, 2))  # the second step ends with a loss of the player, through the critic
     assert all(not parameter.grad.any() for parameter in both.networks["critic"].parameters())
 
 
 def test_networks_have_learning_rates_of_their_own_which_follow_the_steps(tmp_path):
-    rates = [(values["player_lr"], values["critic_lr"]) for values, _ in followed_steps(trainer(tmp_path), 3)]
+    rates = [(values["player_lr"], values["critic_lr"]) for values, _ in followed_steps(pair(tmp_path), 3)]
     for step, (player, critic) in enumerate(rates):
         assert player == pytest.approx(1e-2 * (1 - step / STEPS))
         assert critic == pytest.approx(2 * player)
 
 
 def test_only_what_the_recipe_names_is_averaged(tmp_path):
-    assert list(trainer(tmp_path).averages) == ["player"]
+    assert list(pair(tmp_path).averages) == ["player"]
 
 
 def test_an_average_rests_while_its_network_does(tmp_path):
-    both = trainer(tmp_path, steps_per_player=100)
+    both = pair(tmp_path, steps_per_player=100)
     average = both.averages["player"].averages["first.weight"].clone()
     _ = list(followed_steps(both, 3))
     assert torch.equal(both.averages["player"].averages["first.weight"], average)
@@ -74,7 +72,7 @@ def test_an_average_rests_while_its_network_does(tmp_path):
 
 def test_fp16_with_accumulation_is_refused(tmp_path):
     with pytest.raises(ValueError, match="player, critic can't accumulate gradients in fp16"):
-        trainer(tmp_path, mixed_precision="fp16", gradient_accumulation_steps=2)
+        pair(tmp_path, mixed_precision="fp16", gradient_accumulation_steps=2)
 
 
 def launch(output_dir, processes=1, **changes):
@@ -97,13 +95,13 @@ def test_two_processes_follow_one(tmp_path):
 
 
 def test_a_resumed_run_is_the_same_bit_for_bit(tmp_path):
-    whole = trainer(tmp_path / "whole")
+    whole = pair(tmp_path / "whole")
     *_, (_, expected) = followed_steps(whole, STEPS)
-    stopped = trainer(tmp_path / "stopped")
+    stopped = pair(tmp_path / "stopped")
     _ = list(followed_steps(stopped, 3))
     stopped._started = 0.0
     stopped._save()
-    resumed = trainer(tmp_path / "stopped", resume_from_checkpoint="latest")
+    resumed = pair(tmp_path / "stopped", resume_from_checkpoint="latest")
     *_, (_, found) = followed_steps(resumed, STEPS - 3)
     assert resumed.step == STEPS
     for name in expected:
@@ -122,7 +120,7 @@ class Together(PairRecipe):
 
 
 def test_one_loss_can_train_several(tmp_path):
-    both = Trainer(Together(parse_config(PairConfig, arguments(tmp_path))), build_accelerator())
+    both = trainer(Together, parse_config(PairConfig, arguments(tmp_path)))
     start = {name: weights(network) for name, network in both.networks.items()}
     ((values, after),) = followed_steps(both, 1)
     assert all(not torch.equal(after[name], start[name]) for name in start)
