@@ -195,7 +195,7 @@ def test_a_file_that_does_not_stand_alone_is_refused(toys, tmp_path, monkeypatch
         monkeypatch.setattr(toys.models, "__path__", [*toys.models.__path__, str(room)])
         module = importlib.import_module(f"diffusers_ext.models.scheduling_entangled{number}")
         monkeypatch.setattr(toys, "Entangled", module.Entangled, raising=False)
-        with pytest.raises(ValueError, match=r"Entangled can't be saved, because scheduling_entangled\d.py imports"):
+        with pytest.raises(ValueError, match=r"scheduling_entangled\d.py can't be published, because it imports"):
             toy_pipeline(toys, scheduler=module.Entangled()).save_pretrained(tmp_path / "saved")
 
 

@@ -12,11 +12,9 @@ have in this package, because diffusers executes all of them in one flat namespa
 overwrite the globals of the first.
 """
 
-import ast
 import inspect
 import json
 import re
-import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,6 +24,7 @@ from diffusers import DiffusionPipeline
 from diffusers.pipelines.pipeline_loading_utils import LOADABLE_CLASSES
 
 import diffusers_ext
+from diffusers_ext.hub.inlining import inline
 
 
 INDEX = DiffusionPipeline.config_name
@@ -88,20 +87,8 @@ def _write_json(file: Path, content: dict) -> None:
 
 def _bundle_class(published_class: type, folder: Path) -> list[str]:
     file = Path(inspect.getsourcefile(published_class))
-    for imported in _imports(file):
-        if imported.startswith(".") or imported.split(".")[0] == "diffusers_ext":
-            raise ValueError(
-                f"{published_class.__name__} can't be saved, because {file.name} imports {imported}; a published file "
-                "stands alone: it imports torch, diffusers, transformers, PIL and numpy only."
-            )
-    shutil.copyfile(file, folder / file.name)
+    (folder / file.name).write_text(inline(file), encoding="utf-8")
     return [file.stem, published_class.__name__]
-
-
-def _imports(file: Path) -> list[str]:
-    nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
-    plain = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
-    return plain + ["." * node.level + (node.module or "") for node in nodes if isinstance(node, ast.ImportFrom)]
 
 
 def bundled_pipeline_class(folder: Path) -> str | None:
