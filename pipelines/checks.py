@@ -44,6 +44,18 @@ def check_positive(name: str, value: Any):
         raise ValueError(f"`{name}` must be a positive number, but is {value!r}.")
 
 
+def check_fraction(name: str, value: Any):
+    """Refuses everything but numbers from 0 to less than 1."""
+    if not is_number(value) or not 0 <= value < 1:
+        raise ValueError(f"`{name}` must be from 0 to less than 1, but is {value!r}.")
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]):
+    """Refuses everything but the choices."""
+    if value not in choices:
+        raise ValueError(f"`{name}` must be one of {', '.join(choices)}, but is {value!r}.")
+
+
 def check_generator(generator: torch.Generator | list[torch.Generator] | None, num_images: int):
     """Refuses everything but one generator, a list of one for each of `num_images` images, and `None`."""
     for one in generator if isinstance(generator, list) else [generator]:

@@ -34,6 +34,12 @@ def quiet_guiders() -> Iterator[None]:
         logger.setLevel(level)
 
 
+def check_needs_no_classifier(guider: BaseGuidance | None):
+    """Refuses a guider for classifier guidance, for pipelines that have no classifier."""
+    if hasattr(guider, "guide"):
+        raise ValueError(f"{type(guider).__name__} needs a classifier, which this pipeline does not have.")
+
+
 def check_guidance_scale(guidance_scale: float | None, guider: BaseGuidance | None, name: str = "guider"):
     """Refuses a `guidance_scale` that is no number, or that the guider, the pipeline's component `name`, lacks."""
     if guidance_scale is None:

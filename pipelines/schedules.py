@@ -76,6 +76,11 @@ def set_timesteps(
     return scheduler.timesteps[begin:]
 
 
+def adds_noise(scheduler: SchedulerMixin) -> bool:
+    """Whether a scheduler can add the noise of a timestep to images, as nearly all can."""
+    return hasattr(scheduler, "add_noise") or hasattr(scheduler, "scale_noise")
+
+
 def get_step_arguments(scheduler: SchedulerMixin, **arguments: Any) -> dict[str, Any]:
     """Those of the arguments that the step of a scheduler has, such as `eta` and `generator`."""
     return {name: value for name, value in arguments.items() if accepts(scheduler.step, name)}

@@ -22,6 +22,7 @@ import torch
 from diffusers_ext.data import load_image_dataset
 from diffusers_ext.metrics import extract_features, fid, load_feature_extractor, perceptual_distance
 from diffusers_ext.pipelines import PalettePipeline
+from diffusers_ext.pipelines.fills import fill_padding
 from diffusers_ext.training.evaluation.grids import sample_grid
 from diffusers_ext.training.loop.outputs import save_image
 
@@ -98,7 +99,8 @@ def main() -> None:
     print(f"{len(photographs)} photographs, in which values change by {change:.3f} from column to column")
     for options in [None, *arguments.call_options]:
         if options is None:
-            wide, _ = pipeline._uncrop(known, (size, 0, size, 0))
+            is_mirrored = pipeline.config.conditioning_fill == "mirror"
+            wide, _ = fill_padding(known, (size, 0, size, 0), is_mirrored)
         else:
             wide = widen(pipeline, known, json.loads(options))
         values = measure(wide, photographs, size, extractor)

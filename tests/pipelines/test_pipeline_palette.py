@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from diffusers import (
     AutoGuidance,
     ClassifierFreeGuidance,
@@ -20,28 +19,17 @@ from diffusers import (
     IPNDMScheduler,
     LayerSkipConfig,
     PNDMScheduler,
-    UNet2DModel,
     UniPCMultistepScheduler,
 )
 from PIL import Image
 from safetensors.torch import load_file
 
 from diffusers_ext.converters import convert_guided_diffusion
-from diffusers_ext.data.corruptions import CORRUPTIONS
-from diffusers_ext.data.corruptions.resampling import resample
 from diffusers_ext.guiders import ClassifierGuidance
 from diffusers_ext.pipelines import pipeline_palette
-from diffusers_ext.pipelines.pipeline_palette import (
-    PalettePipeline,
-    blend_seam,
-    kept_columns,
-    layered_fill,
-    mirror_fill,
-    smooth_fill,
-    tile_starts,
-)
+from diffusers_ext.pipelines.fills import smooth_fill
+from diffusers_ext.pipelines.pipeline_palette import PalettePipeline
 from diffusers_ext.schedulers import ExactDDPMScheduler, scheduling_gaussian_diffusion
-from diffusers_ext.training.loop.draws import Draw
 from tests.pipelines.testing import (
     PipelineBatchTesterMixin,
     PipelineCallbackTesterMixin,
@@ -53,24 +41,10 @@ from tests.pipelines.testing import (
     assert_equal,
     generators,
 )
-from tests.tiny_unet import tiny_unet
+from tests.pipelines.tiny_palette import draw, make_images, make_pipeline, make_unet, note_calls, to_picture
 
 
 GOLDEN = Path(__file__).parent / "golden" / "palette" / "unet_and_samplers"
-
-
-def make_unet(seed: int = 0, **changes) -> UNet2DModel:
-    return tiny_unet(seed, **{"in_channels": 6, **changes})
-
-
-def make_images(num_images: int = 3, height: int = 8, width: int = 8, channels: int = 3) -> torch.Tensor:
-    """Of whole bytes, `(N, C, H, W)` in `[0, 1]`."""
-    generator = torch.Generator().manual_seed(7)
-    return torch.randint(0, 256, (num_images, channels, height, width), generator=generator) / 255
-
-
-def to_picture(image: torch.Tensor) -> Image.Image:
-    return PalettePipeline.numpy_to_pil(image.permute(1, 2, 0).numpy())[0]
 
 
 class TranslationConfig(PipelineTesterConfig):
@@ -181,22 +155,6 @@ class TestFlowBatch(FlowConfig, PipelineBatchTesterMixin):
 
 class TestFlowDtype(FlowConfig, PipelineDtypeTesterMixin):
     pass
-
-
-def make_pipeline(**changes) -> PalettePipeline:
-    return TranslationConfig().get_pipeline(**{"guider": None, "tasks": None, "default_scale_factor": None, **changes})
-
-
-def draw(pipe: PalettePipeline, image=None, seed: int = 0, **inputs) -> torch.Tensor:
-    image = make_images(1) if image is None else image
-    return pipe(image, **{"output_type": "pt", "generator": torch.Generator().manual_seed(seed), **inputs}).images
-
-
-def note_calls(pipe: PalettePipeline) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Fills with the sample and the noise level of each forward pass of the network to come."""
-    calls = []
-    pipe.unet.register_forward_pre_hook(lambda unet, args: calls.append(args[:2]))
-    return calls
 
 
 @pytest.fixture(scope="module")
@@ -441,7 +399,7 @@ class TestStrength:
         assert pipe.num_timesteps == 3
 
     def test_needs_a_scheduler_that_adds_noise(self):
-        with pytest.raises(ValueError, match="`strength` must be 1, for IPNDMScheduler"):
+        with pytest.raises(ValueError, match="`strength` must be 1, because IPNDMScheduler"):
             draw(make_pipeline(scheduler=IPNDMScheduler()), strength=0.5)
 
     def test_a_little_strength_changes_a_little(self):
@@ -473,7 +431,7 @@ class TestStrength:
             torch.testing.assert_close(hole, expected, rtol=0, atol=1e-6)
 
     def test_a_flow_from_the_image_is_no_diffusion(self):
-        with pytest.raises(ValueError, match="starts from the image, and .* DDIMScheduler is for diffusion"):
+        with pytest.raises(ValueError, match="starts from the image, but .* DDIMScheduler is for diffusion"):
             draw(make_pipeline(source_noise=0.25))
 
     @pytest.mark.parametrize("scheduler", [HeunDiscreteScheduler(), FlowMatchHeunDiscreteScheduler()])
@@ -492,91 +450,6 @@ class TestStrength:
         assert not torch.equal(
             draw(pipe, image, mask_image=box, strength=0.5), draw(pipe, guess, mask_image=box, strength=0.5)
         )
-
-
-class TestSmoothFill:
-    @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (7, 5), (16, 64)])
-    def test_known_pixels_stay_and_others_lie_between_them(self, shape):
-        images = make_images(2, *shape)
-        unknown = torch.rand(2, 1, *shape, generator=torch.Generator().manual_seed(0)) < 0.7
-        unknown[:, :, 0, 0] = False
-        filled = smooth_fill(images, unknown)
-        torch.testing.assert_close(torch.where(unknown, images, filled), images, rtol=0, atol=0)
-        lowest, highest = images.masked_fill(unknown, 1).amin((2, 3)), images.masked_fill(unknown, 0).amax((2, 3))
-        assert (filled.amin((2, 3)) >= lowest - 1e-6).all() and (filled.amax((2, 3)) <= highest + 1e-6).all()
-        assert_equal(filled[1:], smooth_fill(images[1:], unknown[1:]))
-
-    def test_a_gap_is_a_ramp_from_edge_to_edge(self):
-        images, unknown = torch.full((1, 1, 32, 32), 0.8), torch.zeros(1, 1, 32, 32)
-        images[..., :8], unknown[..., 8:24] = 0.2, 1
-        ramp = torch.linspace(0.2, 0.8, 18)[1:-1].expand(1, 1, 32, 16)
-        torch.testing.assert_close(smooth_fill(images, unknown)[..., 8:24], ramp, rtol=0, atol=0.03)
-
-    def test_a_horizon_goes_on_and_softens(self):
-        images, unknown = torch.zeros(1, 1, 32, 64), torch.zeros(1, 1, 32, 64)
-        images[:, :, :16], unknown[..., 32:] = 1, 1
-        contrast = smooth_fill(images, unknown)[:, :, (0, -1)].diff(dim=2).abs().flatten()
-        assert contrast[31] == 1 and (contrast[32:].diff() <= 1e-3).all() and 0.05 < contrast[-1] < 0.5
-
-    @pytest.mark.parametrize(("name", "fill"), [("smooth", smooth_fill), ("mirror", mirror_fill)])
-    def test_a_network_may_be_shown_it(self, tmp_path, name, fill):
-        make_pipeline(conditioning_fill=name).save_pretrained(tmp_path)
-        pipe = PalettePipeline.from_pretrained(tmp_path)
-        calls, image, unknown = note_calls(pipe), make_images(1), torch.zeros(1, 1, 8, 8)
-        unknown[..., :3] = 1
-        draw(pipe, image, mask_image=(0, 0, 3, 8))
-        torch.testing.assert_close(calls[0][0][:, :3], fill(image * 2 - 1, unknown))
-
-    def test_layers_go_on_further_sideways(self):
-        images, unknown = torch.zeros(1, 1, 32, 64), torch.zeros(1, 1, 32, 64)
-        images[:, :, :16], unknown[..., 32:] = 1, 1
-        contrasts = [
-            fill(images, unknown)[:, :, (0, -1)].diff(dim=2).abs().flatten()[32:]
-            for fill in (smooth_fill, layered_fill)
-        ]
-        assert (contrasts[1] > contrasts[0])[4:].all() and contrasts[1][-1] > 2 * contrasts[0][-1]
-        assert_equal(layered_fill(images, unknown)[..., :32], images[..., :32])
-
-    @pytest.mark.parametrize("padding", [(1, 0, 0, 0), (3, 2, 1, 5), (0, 0, 9, 0), (0, 7, 0, 0)])
-    def test_layers_of_one_colour_are_of_one_colour(self, padding):
-        padded, unknown = make_pipeline()._uncrop(torch.full((2, 3, 3, 2), 0.3), padding)
-        torch.testing.assert_close(padded, torch.full_like(padded, 0.3))
-        assert unknown.sum() == padded[:, :1].numel() - 12
-
-    def test_nothing_unknown_is_nothing_to_do_and_nothing_known_is_grey(self):
-        images = make_images(1)
-        assert smooth_fill(images, torch.zeros(1, 1, 8, 8)) is images
-        assert_equal(smooth_fill(images, torch.ones(1, 1, 8, 8)), torch.zeros_like(images))
-
-
-class TestMirrorFill:
-    @pytest.mark.parametrize("sides", [(0, 0, 5, 0), (9, 0, 9, 0), (0, 2, 0, 30), (3, 1, 4, 7)])
-    def test_it_pads_as_numpy_does(self, sides):
-        left, top, right, bottom = sides
-        images = make_images(2, 4, 3)
-        padded, unknown = (F.pad(x, (left, right, top, bottom), value=1.0) for x in (images, 0 * images[:, :1]))
-        expected = np.pad(images.numpy(), ((0, 0), (0, 0), (top, bottom), (left, right)), mode="symmetric")
-        assert_equal(mirror_fill(padded, unknown), torch.from_numpy(expected))
-
-    def test_padding_is_first_filled_with_the_outermost_quarters(self):
-        images = make_images(2, 4, 8)
-        padded, unknown = make_pipeline(conditioning_fill="mirror")._uncrop(images, (5, 2, 3, 0))
-        columns = torch.tensor([0, 0, 1, 1, 0, *range(8), 7, 6, 6])
-        assert_equal(padded, images[..., columns][..., [0, 0, *range(4)], :])
-        assert unknown.sum() == 2 * (6 * 16 - 32)
-
-    def test_each_image_has_its_own_box_and_holes_are_filled_smoothly_first(self):
-        images, unknown = make_images(3), torch.zeros(3, 1, 8, 8)
-        unknown[0, ..., 4:], unknown[1, :, :6], unknown[2, :, 3:5, 2:4] = 1, 1, 1
-        filled = mirror_fill(images, unknown)
-        assert_equal(filled[0], torch.cat([images[0, ..., :4], images[0, ..., :4].flip(2)], dim=2))
-        assert_equal(filled[1], torch.cat([images[1, :, 6:].flip(1), images[1, :, 6:]] * 2, dim=1))
-        assert_equal(filled[2], smooth_fill(images, unknown)[2])
-
-    def test_nothing_unknown_is_nothing_to_do_and_nothing_known_is_grey(self):
-        images = make_images(1)
-        assert_equal(mirror_fill(images, torch.zeros(1, 1, 8, 8)), images)
-        assert_equal(mirror_fill(images, torch.ones(1, 1, 8, 8)), torch.zeros_like(images))
 
 
 class TestImages:
@@ -630,372 +503,6 @@ class TestImages:
         kept = image.clone()
         draw(make_pipeline(), image, mask_image=(0, 0, 4, 4))
         assert_equal(image, kept)
-
-
-class TestTasks:
-    ALL = ["colorization", "inpainting", "uncropping", "jpeg_restoration", "super_resolution"]
-
-    @pytest.mark.parametrize(
-        ("tasks", "inputs", "task"),
-        [
-            (ALL, {"mask_image": (0, 0, 4, 4)}, "inpainting"),
-            (ALL, {"padding": (4, 0, 0, 0)}, "uncropping"),
-            (ALL, {"scale_factor": 2}, "super_resolution"),
-            (ALL, {"height": 16, "width": 16}, "super_resolution"),
-            (ALL, {}, "jpeg_restoration"),
-            (ALL, {"image": make_images(1, channels=1)}, "colorization"),
-            (ALL, {"image": make_images(1, channels=1).repeat(1, 3, 1, 1)}, "colorization"),
-            (ALL, {"task": "colorization"}, "colorization"),
-            (["colorization", "inpainting"], {}, "colorization"),
-            (ALL, {"task": "uncropping", "mask_image": (0, 0, 4, 8)}, "uncropping"),
-            (["uncropping"], {"mask_image": (0, 0, 4, 8)}, "uncropping"),
-            (["deblurring"], {}, "deblurring"),
-            (["deblurring", "denoising"], {"task": "denoising"}, "denoising"),
-            (["my_module:my_holes"], {"mask_image": (0, 0, 4, 8)}, "my_module:my_holes"),
-            (["my_module:my_holes"], {}, "my_module:my_holes"),
-            (None, {}, "translation"),
-            (None, {"mask_image": (0, 0, 4, 4)}, "inpainting"),
-            (None, {"task": "denoising"}, "denoising"),
-        ],
-    )
-    def test_inference(self, tasks, inputs, task):
-        pipe = make_pipeline(tasks=tasks)
-        assert pipe.prepare_images(**{"image": make_images(1), **inputs})[0] == task
-        assert draw(pipe, **inputs).isfinite().all()
-
-    def test_colorization_makes_gray(self):
-        pipe, image = make_pipeline(), make_images(1)
-        picture = to_picture(image[0])
-        expected = draw(pipe, picture.convert("L"), task="colorization")
-        assert_equal(draw(pipe, picture, task="colorization"), expected)
-        assert_equal(draw(pipe, picture.convert("L").convert("RGB"), task="translation"), expected)
-
-    def test_conditions_are_those_of_training(self):
-        images = make_images(2, 16, 16) * 2 - 1
-        random = Draw(0, torch.device("cpu")).begin(0, [0, 1])
-        pipe = make_pipeline(tasks=list(CORRUPTIONS))
-        small = resample((images + 1) * 127.5, (4, 4)) / 255
-        for task, inputs in {
-            "colorization": {"image": images / 2 + 0.5},
-            "super_resolution": {"image": small, "scale_factor": 4},
-        }.items():
-            expected = CORRUPTIONS[task](images, random).conditioning_image
-            _, condition, unknown = pipe.prepare_images(task=task, **inputs)
-            torch.testing.assert_close(condition * 2 - 1, expected, rtol=0, atol=1e-6)
-            assert unknown is None
-
-    def test_combinations(self):
-        tasks = ["colorization+inpainting", "super_resolution+denoising", "inpainting+uncropping"]
-        pipe, image = make_pipeline(tasks=tasks), make_images(1)
-        inputs = {"task": tasks[0], "mask_image": (0, 0, 4, 8)}
-        calls = note_calls(pipe)
-        result = draw(pipe, image, **inputs)
-        gray = pipe.prepare_images(image, **inputs)[1]
-        assert torch.equal(gray[:, 0], gray[:, 1])
-        for sample, _ in calls:
-            torch.testing.assert_close(sample[:, :3, :, 4:], gray[..., 4:] * 2 - 1)
-            assert not torch.allclose(sample[:, 3:, :, 4:], gray[..., 4:] * 2 - 1, atol=0.1)
-        assert not (result[..., 4:] == gray[..., 4:]).any()
-
-        assert draw(pipe, image, scale_factor=2).shape[2:] == (16, 16)
-        assert_equal(draw(pipe, image, task=tasks[2], mask_image=(0, 0, 4, 8))[..., 4:], image[..., 4:])
-        with pytest.raises(ValueError, match="needs `mask_image`"):
-            draw(pipe, image, task=tasks[0])
-        with pytest.raises(ValueError, match="no task"):
-            draw(make_pipeline(), image, task="denoising+sharpening")
-
-    def test_super_resolution(self):
-        pipe = make_pipeline(default_scale_factor=2)
-        picture = Image.fromarray(np.add.outer(np.arange(8), np.arange(6)).astype(np.uint8) * 10 + 50)
-        image = pipe.prepare_images(picture, scale_factor=4)[1]
-        expected = np.asarray(picture.resize((24, 32), Image.Resampling.BICUBIC))
-        np.testing.assert_allclose(image[0, 0] * 255, expected, atol=1.01)
-        assert draw(pipe, picture, task="super_resolution").shape[2:] == (16, 12)
-        assert draw(pipe, picture, height=10, width=18).shape[2:] == (10, 18)
-        assert draw(pipe, make_images(1, 4, 4), scale_factor=1.5).shape[2:] == (6, 6)
-        # the condition itself, where someone has made it already
-        assert_equal(pipe.prepare_images(make_images(1), scale_factor=1)[1], make_images(1))
-
-    @pytest.mark.parametrize(
-        ("tasks", "inputs", "message"),
-        [
-            (["colorization"], {"task": "inpainting", "mask_image": (0, 0, 4, 4)}, "not trained.*colorization"),
-            (["colorization"], {"mask_image": (0, 0, 4, 4)}, "not trained.*'inpainting'"),
-            (["colorization"], {"padding": (4, 0, 0, 0)}, "not trained.*'uncropping'"),
-            (["colorization"], {"task": "deblurring"}, "not trained"),
-            (None, {"task": "inpaintng"}, "no task 'inpaintng'"),
-            (ALL, {"task": "inpainting"}, "needs `mask_image`"),
-            (["inpainting"], {}, "needs `mask_image`"),
-            (["uncropping"], {}, "needs `padding`"),
-            (["uncropping"], {"padding": (2, 0, 0, 0), "mask_image": (0, 0, 2, 2)}, "or else"),
-            (["super_resolution"], {}, "scale_factor"),
-            (["super_resolution"], {"height": 16}, "both"),
-            (["super_resolution"], {"height": 16, "width": 16, "scale_factor": 2}, "either"),
-            (["super_resolution"], {"scale_factor": 0.5}, "scale_factor"),
-            (["super_resolution"], {"scale_factor": "2"}, "scale_factor"),
-            (["super_resolution"], {"height": 4, "width": 16}, "height"),
-            (["deblurring", "denoising"], {}, "pass `task`, one of deblurring, denoising"),
-            (ALL, {"task": "colorization", "mask_image": (0, 0, 2, 2)}, "`mask_image`.*colorization"),
-            (ALL, {"task": "inpainting", "padding": (2, 0, 0, 0)}, "`padding`.*inpainting"),
-            (ALL, {"task": "jpeg_restoration", "scale_factor": 2}, "`scale_factor`.*jpeg"),
-        ],
-    )
-    def test_what_does_not_fit_is_refused(self, tasks, inputs, message):
-        with pytest.raises(ValueError, match=message) as caught:
-            draw(make_pipeline(tasks=tasks), **inputs)
-        assert str(caught.value).endswith(".") and "\n" not in str(caught.value)
-
-    @pytest.mark.parametrize("tasks", ["inpainting", [], [1]])
-    def test_bad_tasks(self, tasks):
-        with pytest.raises(ValueError, match="`tasks`"):
-            make_pipeline(tasks=tasks)
-
-
-class TestKnownPixels:
-    @pytest.mark.parametrize("scheduler", [DDPMScheduler(), EulerDiscreteScheduler()], ids=["ddpm", "euler"])
-    def test_pictures_keep_every_byte(self, scheduler):
-        pipe = make_pipeline(scheduler=scheduler)
-        values = np.arange(256, dtype=np.uint8).reshape(16, 16)
-        array = np.stack([values, values[::-1], values.T], axis=2)
-        result = np.array(draw(pipe, Image.fromarray(array), mask_image=(4, 0, 12, 8), output_type="pil")[0])
-        changed = (result != array).any(axis=2)
-        assert not changed[8:].any() and not changed[:, :4].any() and not changed[:, 12:].any()
-        assert changed[:8, 4:12].mean() > 0.9
-
-    def test_tensors_keep_every_bit(self):
-        pipe, image = make_pipeline(), torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-        images = draw(pipe, image, mask_image=(0, 0, 4, 8), num_images_per_input=2)
-        assert_equal(images[..., 4:], image.repeat_interleave(2, dim=0)[..., 4:])
-        assert not torch.equal(images[0], images[1])
-
-    def test_forms_of_a_mask(self):
-        pipe, images = make_pipeline(), make_images(2)
-        array = np.zeros((8, 8), dtype=np.float32)
-        array[2:8, 1:5] = 1
-        picture = Image.fromarray((array * 255).astype(np.uint8))
-        drawing = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
-        drawing.paste((255, 255, 255, 255), (1, 2, 5, 8))
-        expected = draw(pipe, images, mask_image=(1, 2, 5, 8))
-        for mask in (
-            [1, 2, 5, 8],
-            picture,
-            picture.convert("RGB"),
-            picture.convert("1"),
-            drawing,
-            array,
-            array.astype(bool),
-            array.astype(np.uint8),
-            Image.fromarray(array.astype(np.uint8)),
-            array.astype(">f4"),
-            array[:, :, None],
-            torch.from_numpy(array),
-            torch.from_numpy(array)[None, None],
-            [(1, 2, 5, 8), picture],
-            [[(1, 2, 5, 6), (1, 4, 5, 8)], array],
-        ):
-            assert_equal(draw(pipe, images, mask_image=mask), expected)
-        alone = draw(pipe, images[:1], mask_image=(1, 2, 5, 8))
-        assert_equal(draw(pipe, images[:1], mask_image=[(1, 2, 5, 6), (1, 4, 5, 8)]), alone)
-
-    def test_a_mask_for_each_image(self):
-        images = make_images(2)
-        results = draw(make_pipeline(), images, mask_image=[(0, 0, 4, 8), (4, 0, 8, 8)])
-        assert_equal(results[0, ..., 4:], images[0, ..., 4:])
-        assert_equal(results[1, ..., :4], images[1, ..., :4])
-        assert not (results == images).all(dim=1)[0, :, :4].any()
-
-    def test_nothing_to_make(self):
-        image = make_images(1)
-        assert_equal(draw(make_pipeline(), image, mask_image=np.zeros((8, 8))), image)
-
-    @pytest.mark.parametrize("padding", [(4, 0, 0, 0), (0, 2, 0, 0), (0, 0, 6, 0), (0, 0, 0, 4), (2, 4, 4, 2)])
-    @pytest.mark.parametrize("strength", [1.0, 0.5])
-    def test_uncropping(self, padding, strength):
-        pipe, image = make_pipeline(), make_images(1, 10, 8)
-        left, top, right, bottom = padding
-        wider = draw(pipe, image, padding=padding, strength=strength)
-        assert wider.shape[2:] == (10 + top + bottom, 8 + left + right)
-        assert_equal(wider[:, :, top : top + 10, left : left + 8], image)
-
-    @pytest.mark.parametrize(
-        ("inputs", "message"),
-        [
-            ({"mask_image": np.ones((8, 6))}, "size of the image, 8 x 8 pixels, but has 6 x 8"),
-            ({"mask_image": Image.new("L", (4, 4))}, "4 x 4"),
-            ({"mask_image": [np.ones((8, 8))] * 2}, "1, one per image, but is 2"),
-            ({"mask_image": (0, 0, 9, 8)}, r"\(0, 0, 9, 8\).*8 x 8"),
-            ({"mask_image": (4, 0, 4, 8)}, "does not lie"),
-            ({"mask_image": (-1, 0, 4, 8)}, "does not lie"),
-            ({"mask_image": [(0, 0, 4, 8), (0, 0, 4)]}, "`mask_image`"),
-            ({"mask_image": [[(0, 0, 4)]]}, "left, top, right, bottom"),
-            ({"mask_image": "mask.png"}, "str"),
-            ({"mask_image": []}, "empty"),
-            ({"mask_image": np.full((8, 8), 2.0)}, "from 0 to 1"),
-            ({"padding": (0, 0, 0, 0)}, "padding"),
-            ({"padding": (-2, 0, 4, 0)}, "padding"),
-            ({"padding": 4}, "padding"),
-            ({"padding": (1, 0, 0, 0)}, "width.*multiple of 2.*9"),
-        ],
-    )
-    def test_bad_masks_are_refused(self, inputs, message):
-        with pytest.raises(ValueError, match=message) as caught:
-            draw(make_pipeline(), **inputs)
-        assert str(caught.value).endswith(".") and "\n" not in str(caught.value)
-
-
-class TestTiles:
-    def test_starts_cover_and_overlap(self):
-        for length in range(1, 60):
-            for overlap in range(8):
-                starts = tile_starts(length, 8, overlap)
-                ends = [start + min(8, length) for start in starts]
-                assert starts[0] == 0 and ends[-1] == length
-                assert all(end - start >= overlap for end, start in zip(ends[:-1], starts[1:], strict=True))
-
-    def test_an_image_of_tile_size_is_whole(self):
-        pipe = make_pipeline()
-        assert_equal(draw(pipe, tile_size=8), draw(pipe))
-        assert_equal(draw(pipe, tile_size=16), draw(pipe))
-
-    def test_tiles_of_a_pointwise_network_are_the_whole(self):
-        pipe = make_pipeline()
-        pipe.unet.register_forward_hook(lambda unet, args, output: (args[0][:, 3:] * 0.5 - args[0][:, :3],))
-        calls = note_calls(pipe)
-        image = make_images(2, 20, 28)
-        whole = draw(pipe, image, guidance_scale=2.0)
-        calls.clear()
-        tiled = draw(pipe, image, tile_size=8, tile_overlap=3, tile_batch_size=5, guidance_scale=2.0)
-        torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-5)
-        assert max(len(sample) for sample, _ in calls) == 5
-        assert all(sample.shape[2:] == (8, 8) for sample, _ in calls)
-
-    def test_tiles_see_their_part_of_the_condition(self):
-        pipe = make_pipeline()
-        calls = note_calls(pipe)
-        image = make_images(1, 8, 14)
-        draw(pipe, image, tile_size=8, tile_overlap=2, num_inference_steps=1)
-        ((sample, _),) = calls
-        for tile, start in zip(sample[:, :3], (0, 6), strict=True):
-            torch.testing.assert_close(tile, image[0, :, :, start : start + 8] * 2 - 1)
-
-    def test_with_classes_masks_and_batches(self):
-        pipe = make_pipeline(unet=make_unet(num_class_embeds=3))
-        image = make_images(2, 13, 21)
-        inputs = {"mask_image": (0, 0, 11, 13), "tile_size": 8}
-        together = draw(pipe, image, class_labels=[0, 2], generator=generators([1, 2]), **inputs)
-        alone = draw(pipe, image[1:], class_labels=2, generator=generators([2]), tile_batch_size=1, **inputs)
-        torch.testing.assert_close(together[1:], alone, rtol=0, atol=1e-5)
-        assert_equal(together[..., 11:], image[..., 11:])
-
-
-class TestPanorama:
-    def extend(self, pipe, image, width, **inputs):
-        generator = torch.Generator().manual_seed(0)
-        return pipe.panorama(image, width, generator=generator, **{"output_type": "pt", **inputs}).images
-
-    @pytest.mark.parametrize(("side", "left"), [("both", 9), ("left", 19), ("right", 0)])
-    def test_the_image_is_in_it(self, side, left):
-        image = make_images(2, 6, 8)
-        panorama = self.extend(make_pipeline(), image, 27, side=side)
-        assert panorama.shape == (2, 3, 6, 27)
-        assert_equal(panorama[..., left : left + 8], image)
-        assert not (panorama[..., :1] == panorama[..., 1:2]).all()
-
-    def test_windows_overlap_by_half(self):
-        pipe = make_pipeline(tasks=["uncropping"])
-        calls = note_calls(pipe)
-        panorama = self.extend(pipe, make_images(1), 24, side="right", num_inference_steps=1) * 2 - 1
-        assert len(calls) == 5  # the outermost of four new columns is made again, but for the last window's
-        for i, (sample, _) in enumerate(calls):
-            start = 4 + 3 * i
-            torch.testing.assert_close(sample[..., :3, :, :4], panorama[..., start : start + 4], rtol=0, atol=1e-6)
-
-    def test_pictures_classes_and_several_of_each(self):
-        pipe = make_pipeline(unet=make_unet(num_class_embeds=3))
-        pictures = [to_picture(image) for image in make_images(2)]
-        inputs = {"class_labels": [0, 2], "num_images_per_input": 2, "output_type": "pil", "tile_size": 8}
-        panoramas = self.extend(pipe, pictures, 16, **inputs)
-        assert [panorama.size for panorama in panoramas] == [(16, 8)] * 4
-        for panorama, picture in zip(panoramas, [pictures[0]] * 2 + [pictures[1]] * 2, strict=True):
-            np.testing.assert_array_equal(np.asarray(panorama)[:, 4:12], np.asarray(picture))
-        assert panoramas[0] != panoramas[1]
-
-    @pytest.mark.parametrize("new", [1, 3, 4, 32])
-    def test_windows_give_what_is_missing_and_all_but_the_last_keep_back_a_quarter(self, new):
-        for missing in range(100):
-            kept = kept_columns(missing, new)
-            assert sum(kept) == missing and all(count == new - new // 4 for count in kept[:-1])
-            assert all(0 < count <= new for count in kept)
-
-    def test_colours_go_on_at_the_seam_and_the_difference_fades(self):
-        edge, new = torch.full((2, 3, 6, 1), 0.7), torch.full((2, 3, 6, 9), 0.5)
-        edge[1] = 0.2
-        blended = blend_seam(new, edge, 3.0)
-        torch.testing.assert_close(blended[..., 2] - 0.5, (edge[..., 0] - 0.5) / math.e)
-        assert (blended - new).abs()[..., -1].max() < 0.03
-        assert blend_seam(new, edge, 0) is new
-
-    def test_what_fades_solves_the_screened_poisson_equation(self):
-        """Five-point differences of it are it, divided by the squared width, where it is smooth."""
-        rows = torch.linspace(0, math.pi, 65, dtype=torch.float64)[:-1] + math.pi / 128
-        edge = 0.5 + 0.2 * rows.cos()[:, None].expand(1, 1, -1, 1)
-        added = blend_seam(torch.full((1, 1, 64, 32), 0.5, dtype=torch.float64), edge, 10.0) - 0.5
-        inner = added[..., 1:-1, 1:-1]
-        neighbours = added[..., 2:, 1:-1] + added[..., :-2, 1:-1] + added[..., 1:-1, 2:] + added[..., 1:-1, :-2]
-        torch.testing.assert_close(neighbours - 4 * inner, inner / 10**2, atol=1e-5, rtol=0)
-
-    def test_the_grain_of_an_edge_makes_no_streaks(self):
-        grain = torch.tensor([0.4, 0.6]).repeat(8)[None, None, :, None]
-        added = blend_seam(torch.full((1, 1, 16, 8), 0.5), grain, 4.0) - 0.5
-        assert added[..., 4:-4, 2:].abs().max() < 2e-3  # of 0.1
-        assert added[..., 4:-4, 0].abs().max() > 2e-3
-
-    def test_blending_leaves_the_image_alone_and_brings_its_neighbours_nearer(self):
-        image = make_images(2, 6, 8)
-        plain, blended = (
-            self.extend(make_pipeline(), image, 14, num_inference_steps=1, blend_width=width) for width in (0, 4)
-        )
-        assert_equal(blended[..., 3:11], image)
-        for known, new in ((3, 2), (10, 11)):
-            steps = [(made[..., known] - made[..., new]).abs().mean() for made in (plain, blended)]
-            assert steps[1] < steps[0]
-
-    def test_mirrored_grain_goes_on_and_passes_into_what_is_made(self):
-        pipe, image = make_pipeline(conditioning_fill="mirror"), make_images(2, 8, 8)
-        plain, far, near = (
-            self.extend(pipe, image, 14, num_inference_steps=1, blend_width=width) for width in (0, 1000, 1e-3)
-        )
-        for wide in (plain, far, near):
-            assert_equal(wide[..., 3:11], image)
-        torch.testing.assert_close(far[..., :3], image[..., :1].expand(-1, -1, -1, 3), rtol=0, atol=0.02)
-        torch.testing.assert_close(far[..., 11:], image[..., -1:].expand(-1, -1, -1, 3), rtol=0, atol=0.02)
-        torch.testing.assert_close(near, plain)
-
-    def test_no_wider_is_no_work(self):
-        assert_equal(self.extend(make_pipeline(), make_images(1), 8), make_images(1))
-
-    @pytest.mark.parametrize(
-        ("inputs", "message"),
-        [
-            ({"width": 4}, "`width`"),
-            ({"width": "wide"}, "`width`"),
-            ({"side": "top"}, "`side`"),
-            ({"window_width": 32}, "at least 16 pixels"),
-            ({"window_width": 0}, "window_width"),
-            ({"blend_width": -1}, "blend_width"),
-            ({"blend_width": math.nan}, "blend_width"),
-            ({"blend_width": "wide"}, "blend_width"),
-            ({"output_type": "jpg"}, "output_type"),
-            ({"class_labels": 1}, "no classes"),
-        ],
-    )
-    def test_bad_input_is_refused(self, inputs, message):
-        with pytest.raises(ValueError, match=message):
-            self.extend(make_pipeline(), **{"image": make_images(1), "width": 16, **inputs})
-
-    def test_needs_a_network_that_uncrops(self):
-        with pytest.raises(ValueError, match="not trained.*'uncropping'"):
-            self.extend(make_pipeline(tasks=["inpainting"]), make_images(1), 16)
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ from diffusers_ext.converters.vaes import (
 )
 from diffusers_ext.hub.atomic import written_beside
 from diffusers_ext.pipelines import ClassConditionalPipeline, PalettePipeline
-from diffusers_ext.pipelines.pipeline_palette import TASKS
+from diffusers_ext.pipelines.palette_tasks import TASKS
 from diffusers_ext.schedulers.scheduling_gaussian_diffusion import ExactDDPMScheduler
 
 

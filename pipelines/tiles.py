@@ -1,0 +1,94 @@
+"""Predict large images in overlapping tiles, which are blended (MultiDiffusion: Bar-Tal et al. 2023)."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from .checks import check_multiple, check_positive_int, is_integer
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Square tiles of `size` pixels that overlap by `overlap` or more, `batch_size` of them in a forward pass."""
+
+    size: int
+    overlap: int
+    batch_size: int
+
+
+def check_tiling(
+    height: int, width: int, tile_size: int | None, tile_overlap: int | None, tile_batch_size: int, multiple: int
+):
+    """Refuses images and tiles whose sides are no multiples of `multiple`, and tiles that are none."""
+    if tile_size is not None:
+        check_positive_int("tile_size", tile_size)
+        check_positive_int("tile_batch_size", tile_batch_size)
+        check_multiple("`tile_size`", tile_size, multiple)
+        if tile_overlap is not None and (not is_integer(tile_overlap) or not 0 <= tile_overlap < tile_size):
+            raise ValueError(
+                f"`tile_overlap` must be from 0 to less than `tile_size`, {tile_size}, but is {tile_overlap!r}."
+            )
+    elif tile_overlap is not None:
+        raise ValueError("`tile_overlap` needs `tile_size`: without it, the image is processed as a whole.")
+    for side, size in (("height", height), ("width", width)):
+        # The network never sees the whole of a side that is longer than a tile.
+        if tile_size is None or size < tile_size:
+            check_multiple(f"The {side} of the image", size, multiple)
+
+
+def plan_tiling(
+    tile_size: int | None, tile_overlap: int | None, tile_batch_size: int, height: int, width: int
+) -> Tiling | None:
+    """The tiles of an image, which overlap by a quarter by default; `None` if it is predicted as a whole."""
+    if tile_size is None or max(height, width) <= tile_size:
+        return None
+    return Tiling(tile_size, tile_size // 4 if tile_overlap is None else tile_overlap, tile_batch_size)
+
+
+def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
+    """Where evenly spread tiles begin that cover `length` and overlap by `overlap` or more."""
+    if length <= tile:
+        return [0]
+    last = math.ceil((length - overlap) / (tile - overlap)) - 1
+    return [round(i * (length - tile) / last) for i in range(last + 1)]
+
+
+def run_tiled(
+    forward: Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor],
+    sample: torch.Tensor,
+    class_labels: torch.Tensor | None,
+    tiling: Tiling,
+) -> torch.Tensor:
+    """
+    The output of a network for a large image, blended from its outputs for tiles with a Hann window as weight.
+
+    Args:
+        forward (`Callable`): the network, from tiles `(n, C, h, w)` and their labels `(n,)` to `(n, C', h, w)`.
+        sample (`torch.Tensor` of shape `(N, C, H, W)`): the images.
+        class_labels (`torch.Tensor` of shape `(N,)`, *optional*): their labels.
+        tiling ([`Tiling`]): the tiles. One that is larger than the image is cut to its size.
+
+    Returns:
+        `torch.Tensor` of shape `(N, C', H, W)`.
+    """
+    height, width = sample.shape[2:]
+    size = (min(height, tiling.size), min(width, tiling.size))
+    starts = [tile_starts(length, tile, tiling.overlap) for length, tile in zip((height, width), size, strict=True)]
+    tiles = [(..., slice(y, y + size[0]), slice(x, x + size[1])) for y in starts[0] for x in starts[1]]
+    crops = torch.cat([sample[tile] for tile in tiles])
+    labels = [None] * math.ceil(len(crops) / tiling.batch_size)
+    if class_labels is not None:
+        labels = class_labels.repeat(len(tiles)).split(tiling.batch_size)
+    outputs = torch.cat([forward(*batch) for batch in zip(crops.split(tiling.batch_size), labels, strict=True)])
+
+    # The window is centred on the pixels, so that no pixel has the weight 0.
+    rows, columns = ((torch.arange(n, device=sample.device).add(0.5) * (math.pi / n)).sin() ** 2 for n in size)
+    weight = rows[:, None] * columns
+    total = outputs.new_zeros(len(sample), outputs.shape[1], height, width)
+    weights = outputs.new_zeros(height, width)
+    for tile, output in zip(tiles, outputs.split(len(sample)), strict=True):
+        total[tile] += weight * output
+        weights[tile] += weight
+    return total / weights
