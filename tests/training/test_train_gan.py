@@ -12,14 +12,15 @@ from PIL import Image
 
 from diffusers_ext import GANPipeline, MLPDiscriminator, MLPGenerator
 from diffusers_ext.data.digits import DIGIT_NAMES, load_digits_dataset
+from diffusers_ext.losses.discriminator_outputs import judge_both
 from diffusers_ext.training import evaluate_pipeline
-from diffusers_ext.training.loop.accelerator import build_accelerator
 from diffusers_ext.training.loop.configuration import parse_config
 from diffusers_ext.training.loop.draws import Draw
 from diffusers_ext.training.loop.signals import StopRequest
 from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.train_gan import GANConfig, GANRecipe
-from tests.training.runs import environment, records, steps, tensors, weights
+from tests.training import runs
+from tests.training.runs import context, environment, records, steps, tensors, weights
 
 
 SMALL = {"latent_dim": 8, "channels": 4}
@@ -49,12 +50,16 @@ def few_digits(tmp_path_factory):
         yield
 
 
+def configuration(output_dir, **options) -> GANConfig:
+    return GANConfig(**{**OPTIONS, "output_dir": str(output_dir), **options})
+
+
 def recipe(output_dir, **options) -> GANRecipe:
-    return GANRecipe(GANConfig(**{**OPTIONS, "output_dir": str(output_dir), **options}))
+    return GANRecipe(configuration(output_dir, **options), context())
 
 
 def trainer(output_dir, **options) -> Trainer:
-    return Trainer(recipe(output_dir, **options), build_accelerator())
+    return runs.trainer(GANRecipe, configuration(output_dir, **options))
 
 
 VARIANTS = {
@@ -107,13 +112,13 @@ def test_penalties_are_computed_lazily_and_weigh_as_much(tmp_path):
     assert added == pytest.approx(3 * eager[0]["penalty"], rel=1e-3)
 
 
-def test_one_pass_says_what_two_would(tmp_path):
+def test_one_pass_gives_the_outputs_of_two(tmp_path):
     run = trainer(tmp_path, **CONDITIONAL, loss="hinge", discriminator={"normalization": "none", "channels": 4})
     real, fake = torch.randn(2, 3, 1, 8, 8)
     labels = torch.tensor([1, 2, 3])
     discriminator, calls = run.networks["discriminator"], []
     handle = discriminator.register_forward_hook(lambda *_: calls.append(1))
-    on_real, on_fake = run.recipe.judge_both(real, fake, labels)
+    on_real, on_fake = judge_both(discriminator, real, fake, labels)
     assert len(calls) == 1
     handle.remove()
     torch.testing.assert_close(on_real.logits, discriminator(real, labels).logits)
@@ -123,8 +128,8 @@ def test_one_pass_says_what_two_would(tmp_path):
 def test_batch_norm_sees_real_and_generated_images_apart(tmp_path):
     run = trainer(tmp_path, discriminator={"normalization": "batch", "channels": 4}, resolution=[16])
     real, fake = torch.randn(3, 1, 16, 16), 5 + torch.randn(3, 1, 16, 16)
-    on_real, on_fake = run.recipe.judge_both(real, fake, None)
     discriminator = run.networks["discriminator"]
+    on_real, on_fake = judge_both(discriminator, real, fake)
     torch.testing.assert_close(on_real.logits, discriminator(real).logits)
     torch.testing.assert_close(on_fake.logits, discriminator(fake).logits)
 
@@ -303,7 +308,7 @@ def test_bad_options_are_refused(tmp_path, options, message):
             "which batch normalization mixes",
         ),
         ({"resolution": [9]}, "must be even"),
-        ({"gradient_checkpointing": True}, "--gradient_checkpointing is not for generator, discriminator"),
+        ({"gradient_checkpointing": True}, "--gradient_checkpointing is not supported by generator, discriminator"),
     ],
 )
 def test_networks_that_do_not_fit_are_refused(tmp_path, options, message):

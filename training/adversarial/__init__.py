@@ -1,0 +1,1 @@
+"""Generative adversarial networks that make images from noise: what train_gan.py trains."""

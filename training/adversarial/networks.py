@@ -1,123 +1,167 @@
-"""The networks of a GAN: new ones, or those of a pipeline to go on with."""
+"""The networks of a GAN: new ones, or those of a published pipeline."""
 
 import logging
 
 from torch import nn
 
 from diffusers_ext.data.loading import check_resolution
+from diffusers_ext.losses.discriminator_outputs import has_batch_norm
 from diffusers_ext.models import DCGANDiscriminator, DCGANGenerator, MLPDiscriminator, MLPGenerator
 from diffusers_ext.pipelines import GANPipeline
-from diffusers_ext.training.adversarial.judging import has_batch_norm
 
 
 logger = logging.getLogger(__name__)
 
-ARCHITECTURES = {
-    "dcgan": (DCGANGenerator, DCGANDiscriminator),
-    "mlp": (MLPGenerator, MLPDiscriminator),
-}
+GENERATORS = {"dcgan": DCGANGenerator, "mlp": MLPGenerator}
+DISCRIMINATORS = {"dcgan": DCGANDiscriminator, "mlp": MLPDiscriminator}
 
 
-def build_gan(config, id2label: dict[int, str] | None) -> tuple[nn.Module, nn.Module]:
-    """A generator and a discriminator.
+def new_generator(
+    architecture: str,
+    arguments: dict,
+    *,
+    size: tuple[int, int],
+    channels: int,
+    num_classes: int | None = None,
+    conditioning: str = "projection",
+    num_categories: int = 0,
+    num_continuous_codes: int = 0,
+) -> nn.Module:
+    """A new generator, from latents to images.
 
     Args:
-        config ([`~diffusers_ext.training.train_gan.GANConfig`]): the options.
-        id2label (`dict[int, str]` or `None`): the classes that they are told.
+        architecture (`str`): "dcgan" or "mlp".
+        arguments (`dict`): further arguments of its class.
+        size, channels: of the images; size is height and width.
+        num_classes (`int`, *optional*): how many classes it makes; by default it is unconditional.
+        conditioning (`str`): how classes enter the discriminator. With "concat" they enter the generator in the same
+            way, as one-hot vectors; otherwise as learned vectors.
+        num_categories, num_continuous_codes (`int`): the parts of InfoGAN's code, at the end of the latents.
 
     Raises:
-        ValueError: if they do not fit the images, the classes or the options.
+        ValueError, TypeError: if the arguments do not fit the class or the images.
     """
-    num_classes = None if id2label is None else len(id2label)
-    if config.pretrained_model_name_or_path is None:
-        generator, discriminator = _new_generator(config, num_classes), _new_discriminator(config, num_classes)
-    else:
-        generator, discriminator = _pretrained(config, id2label)
-    _check_batch_norm(config, generator, discriminator)
-    return generator, discriminator
-
-
-def _new_generator(config, num_classes: int | None) -> nn.Module:
-    conditioning = None
-    if num_classes is not None:
-        conditioning = "concat" if config.conditioning == "concat" else "embedding"
-    return ARCHITECTURES[config.architecture][0](
+    label_entry = "concat" if conditioning == "concat" else "embedding"
+    return GENERATORS[architecture](
         **{
-            "conditioning": conditioning,
-            "num_categories": config.num_categories,
-            "num_continuous_codes": config.num_continuous_codes,
-            **config.generator,
-            "sample_size": config.size,
-            "out_channels": config.channels,
+            "conditioning": None if num_classes is None else label_entry,
+            "num_categories": num_categories,
+            "num_continuous_codes": num_continuous_codes,
+            **arguments,
+            "sample_size": size,
+            "out_channels": channels,
             "num_classes": num_classes,
         }
     )
 
 
-def _new_discriminator(config, num_classes: int | None) -> nn.Module:
-    conditions = {}
+def new_discriminator(
+    architecture: str,
+    arguments: dict,
+    *,
+    size: tuple[int, int],
+    channels: int,
+    num_classes: int | None = None,
+    conditioning: str = "projection",
+    num_categories: int = 0,
+    num_continuous_codes: int = 0,
+    spectral_norm: bool = False,
+    normalization: str = "batch",
+) -> nn.Module:
+    """A new discriminator, from images to logits.
+
+    Args:
+        architecture, arguments, size, channels, num_classes, num_categories, num_continuous_codes: see
+            [`new_generator`].
+        conditioning (`str`): "concat", "embedding" or "projection"; or "auxiliary" for one that does not see the
+            classes and predicts them (AC-GAN).
+        spectral_norm (`bool`): whether its weights are divided by their spectral norms.
+        normalization (`str`): that of a DCGAN, unless `arguments` have another one.
+
+    Raises:
+        ValueError, TypeError: if the arguments do not fit the class or the images.
+    """
+    usual = {
+        "num_categories": num_categories,
+        "num_continuous_codes": num_continuous_codes,
+        "spectral_norm": spectral_norm,
+    }
     if num_classes is not None:
-        is_auxiliary = config.conditioning == "auxiliary"
-        conditions["conditioning"] = None if is_auxiliary else config.conditioning
-        conditions["auxiliary_classifier"] = is_auxiliary
-    if config.architecture == "dcgan":
-        conditions["normalization"] = _default_normalization(config)
-    return ARCHITECTURES[config.architecture][1](
-        **{
-            **conditions,
-            "num_categories": config.num_categories,
-            "num_continuous_codes": config.num_continuous_codes,
-            "spectral_norm": config.spectral_norm,
-            **config.discriminator,
-            "sample_size": config.size,
-            "in_channels": config.channels,
-            "num_classes": num_classes,
-        }
-    )
+        is_auxiliary = conditioning == "auxiliary"
+        usual |= {"conditioning": None if is_auxiliary else conditioning, "auxiliary_classifier": is_auxiliary}
+    if architecture == "dcgan":
+        usual["normalization"] = normalization
+    fixed = {"sample_size": size, "in_channels": channels, "num_classes": num_classes}
+    return DISCRIMINATORS[architecture](**{**usual, **arguments, **fixed})
 
 
-def _default_normalization(config) -> str:
-    if config.gradient_penalty > 0:
-        return "layer"  # Gulrajani et al. 2017, section 4
-    return "none" if config.spectral_norm or config.has_penalty else "batch"
+def pretrained_gan(
+    name: str,
+    *,
+    size: tuple[int, int],
+    channels: int,
+    num_classes: int | None = None,
+    id2label: dict[int, str] | None = None,
+    num_categories: int = 0,
+    num_continuous_codes: int = 0,
+    spectral_norm: bool = False,
+    cache_dir: str | None = None,
+) -> tuple[nn.Module, nn.Module | None]:
+    """The generator of a [`GANPipeline`], and its discriminator, or `None` if the pipeline has none.
 
+    Args:
+        name (`str`): the pipeline's folder, or its name on the Hub.
+        size, channels: of the images; size is height and width.
+        num_classes (`int`, *optional*), id2label (`dict[int, str]`, *optional*): the classes, and their names.
+        num_categories, num_continuous_codes (`int`): the parts of InfoGAN's code; 0 accepts what the pipeline has.
+        spectral_norm (`bool`): whether its discriminator must have spectral norm.
+        cache_dir (`str`, *optional*): where a download is kept.
 
-def _pretrained(config, id2label: dict[int, str] | None) -> tuple[nn.Module, nn.Module]:
-    name, wanted = config.pretrained_model_name_or_path, len(id2label or ())
-    pipeline = GANPipeline.from_pretrained(name, cache_dir=config.cache_dir)
+    Raises:
+        ValueError: if they do not fit the images, the classes or these options.
+    """
+    pipeline = GANPipeline.from_pretrained(name, cache_dir=cache_dir)
     generator, discriminator = pipeline.generator, pipeline.discriminator
-    size, found = check_resolution(generator.config.sample_size), generator.config.num_classes or 0
-    if generator.config.out_channels != config.channels:
+    found_size = check_resolution(generator.config.sample_size)
+    if generator.config.out_channels != channels:
         raise ValueError(
-            f"{name} makes images of {generator.config.out_channels} channels, but this run has --channels "
-            f"{config.channels}."
+            f"{name} makes images of {generator.config.out_channels} channels, but this run has --channels {channels}."
         )
-    if size != config.size:
-        raise ValueError(f"{name} makes images of the size {size}, but --resolution is {config.size}.")
+    if found_size != size:
+        raise ValueError(f"{name} makes images of the size {found_size}, but --resolution is {size}.")
+    found, wanted = generator.config.num_classes or 0, num_classes or 0
     if found != wanted:
         raise ValueError(f"{name} has {found} classes, but this run has {wanted}: see --class_conditional.")
     if pipeline.config.id2label not in (None, id2label):
         raise ValueError(f"{name} and the data set have different classes.")
-    for part in ("num_categories", "num_continuous_codes"):
-        if getattr(config, part) not in (0, generator.config[part]):
+    for part, number in (("num_categories", num_categories), ("num_continuous_codes", num_continuous_codes)):
+        if number not in (0, generator.config[part]):
             raise ValueError(
-                f"{name} has a code with {part}={generator.config[part]}, but this run has --{part} "
-                f"{getattr(config, part)}."
+                f"{name} has a code with {part}={generator.config[part]}, but this run has --{part} {number}."
             )
     if discriminator is None:
         logger.warning(f"{name} has no discriminator: a new one is trained with its generator.")
-        discriminator = _new_discriminator(config, wanted or None)
-    if config.spectral_norm and not discriminator.config.spectral_norm:
+    elif spectral_norm and not discriminator.config.spectral_norm:
         raise ValueError(f"The discriminator of {name} has no spectral norm: leave out --spectral_norm.")
     return generator, discriminator
 
 
-def _check_batch_norm(config, generator: nn.Module, discriminator: nn.Module) -> None:
+def check_batch_norm(generator: nn.Module, discriminator: nn.Module, *, batch_size: int, is_penalised: bool) -> None:
+    """Refuse batch norm where it can't work.
+
+    Args:
+        generator, discriminator (`nn.Module`): the networks.
+        batch_size (`int`): images per process and step.
+        is_penalised (`bool`): whether the discriminator's gradients at single images are penalised.
+
+    Raises:
+        ValueError: if so.
+    """
     for name, network in (("generator", generator), ("discriminator", discriminator)):
-        if has_batch_norm(network) and config.train_batch_size == 1:
+        if has_batch_norm(network) and batch_size == 1:
             raise ValueError(f"The {name} has batch normalization, which needs --train_batch_size 2 or more.")
-    if has_batch_norm(discriminator) and config.has_penalty:
+    if has_batch_norm(discriminator) and is_penalised:
         raise ValueError(
-            "--gradient_penalty, --r1 and --r2 are of single images, which batch normalization mixes: give the "
+            "--gradient_penalty, --r1 and --r2 are about single images, which batch normalization mixes: give the "
             'discriminator "normalization": "layer", "instance" or "none".'
         )
