@@ -56,19 +56,26 @@ def check_choice(name: str, value: Any, choices: Sequence[str]):
         raise ValueError(f"`{name}` must be one of {', '.join(choices)}, but is {value!r}.")
 
 
-def check_generator(generator: torch.Generator | list[torch.Generator] | None, num_images: int):
-    """Refuses everything but one generator, a list of one for each of `num_images` images, and `None`."""
+def check_generator(generator: torch.Generator | list[torch.Generator] | None, count: int):
+    """Refuses everything but one generator, a list of `count` of them, one for each result, and `None`."""
     for one in generator if isinstance(generator, list) else [generator]:
         if one is not None and not isinstance(one, torch.Generator):
             raise ValueError(f"`generator` must be a torch.Generator or a list of them, but has {one!r}.")
-    if isinstance(generator, list) and len(generator) != num_images:
-        raise ValueError(f"`generator` must be one generator or {num_images}, one per image, but is {len(generator)}.")
+    if isinstance(generator, list) and len(generator) != count:
+        raise ValueError(f"`generator` must be one generator or a list of {count}, but is a list of {len(generator)}.")
 
 
-def check_latents(latents: torch.Tensor | None, shape: tuple[int, ...]):
-    """Refuses latents of another shape; `None` passes."""
-    if latents is not None and tuple(latents.shape) != shape:
-        raise ValueError(f"`latents` must have the shape {shape}, but has {tuple(latents.shape)}.")
+def check_latents(latents: torch.Tensor | None, shape: tuple[int | None, ...]):
+    """Refuses everything but a tensor of this shape, in which `None` is any positive number, and `None`."""
+    if latents is None:
+        return
+    fits = torch.is_tensor(latents) and latents.ndim == len(shape)
+    if not fits or any(
+        size != wanted if wanted is not None else size == 0 for size, wanted in zip(latents.shape, shape, strict=True)
+    ):
+        wanted = ", ".join("N" if size is None else str(size) for size in shape)
+        found = tuple(latents.shape) if torch.is_tensor(latents) else type(latents).__name__
+        raise ValueError(f"`latents` must be a tensor of the shape ({wanted}), but is {found}.")
 
 
 def check_multiple(what: str, size: int, multiple: int):

@@ -54,7 +54,7 @@ def check_class_labels_given(
         raise ValueError(f"`class_labels` must be left out, because {network} has no classes.")
     if class_labels is None and has_classes and null_class_label is None:
         raise ValueError(
-            f"`class_labels` must be given, because {network} has classes and no `null_class_label` for no class."
+            f"`class_labels` must be given, because {network} has classes, and the pipeline has no `null_class_label`."
         )
 
 

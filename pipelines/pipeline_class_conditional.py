@@ -83,6 +83,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
     """
 
     pipeline_tag = "unconditional-image-generation"
+    samples_from_noise = True
     model_cpu_offload_seq = "unet"
     _optional_components = ["guider", "classifier"]
     _callback_tensor_inputs = ["latents", "noise_pred"]
@@ -296,11 +297,6 @@ class ClassConditionalPipeline(DiffusionPipeline):
     def image_shape(self) -> tuple[int, int | None, int | None]:
         """Channels, height and width of the images of a call without `height` and `width`."""
         return (self.unet.config.in_channels, *get_sample_size(self.unet))
-
-    @property
-    def samples_from_noise(self) -> bool:
-        """Whether a call without images makes images: always."""
-        return True
 
     @property
     def interrupt(self) -> bool:

@@ -12,7 +12,8 @@ from PIL import Image
 import diffusers_ext
 from diffusers_ext.models.modeling_dcgan import DCGANDiscriminator, DCGANGenerator
 from diffusers_ext.models.modeling_mlp_gan import MLPGenerator
-from diffusers_ext.pipelines.pipeline_gan import GANPipeline, GANWalkOutput, lerp, slerp
+from diffusers_ext.pipelines.interpolation import lerp, slerp
+from diffusers_ext.pipelines.pipeline_gan import GANPipeline, GANWalkOutput
 from tests.pipelines.testing import (
     PipelineBatchTesterMixin,
     PipelineDtypeTesterMixin,
@@ -393,16 +394,19 @@ class TestRefusals:
             ({"class_labels": []}, "is empty"),
             ({"class_labels": [1.0]}, "must hold class ids"),
             ({"class_labels": True}, "must hold class ids"),
-            ({"class_labels": 1, "batch_size": 2}, "`batch_size` is for generators without classes"),
+            ({"class_labels": 1, "batch_size": 2}, "`batch_size` is for unconditional images"),
             ({"class_labels": 1, "num_images_per_label": 0}, "`num_images_per_label` must be a positive integer"),
             ({"class_labels": 1, "truncation": 0}, "`truncation` must be a positive number"),
             ({"class_labels": 1, "truncation": math.nan}, "`truncation` must be a positive number"),
             ({"class_labels": 1, "truncation": True}, "`truncation` must be a positive number"),
-            ({"class_labels": 1, "truncation": 1.0, "latents": torch.zeros(1, 6)}, "`truncation` is for latents"),
-            ({"class_labels": 1, "latents": torch.zeros(2, 6)}, "`latents` must be 1, but are 2"),
+            (
+                {"class_labels": 1, "truncation": 1.0, "latents": torch.zeros(1, 6)},
+                "`truncation` is for random latents",
+            ),
+            ({"class_labels": 1, "latents": torch.zeros(2, 6)}, r"of the shape \(1, 6\), but is \(2, 6\)"),
             ({"class_labels": 1, "latents": torch.zeros(1, 5)}, r"of the shape \(N, 6\), but is \(1, 5\)"),
             ({"class_labels": 1, "latents": [[0.0] * 6]}, r"of the shape \(N, 6\), but is list"),
-            ({"class_labels": [1, 2], "generator": generators([0])}, "a list of 2, but of 1"),
+            ({"class_labels": [1, 2], "generator": generators([0])}, "a list of 2, but is a list of 1"),
             (
                 {"class_labels": 1, "generator": 42},
                 "`generator` must be a torch.Generator or a list of them, but has 42",
@@ -424,8 +428,8 @@ class TestRefusals:
             ({"batch_size": 0}, "`batch_size` must be a positive integer"),
             ({"batch_size": 2.0}, "`batch_size` must be a positive integer"),
             ({"num_images_per_label": 2}, "`num_images_per_label` needs `class_labels`"),
-            ({"latents": torch.zeros(0, 6)}, "`latents` must be one or more"),
-            ({"batch_size": 3, "latents": torch.zeros(2, 6)}, "`latents` must be 3, but are 2"),
+            ({"latents": torch.zeros(0, 6)}, r"of the shape \(N, 6\), but is \(0, 6\)"),
+            ({"batch_size": 3, "latents": torch.zeros(2, 6)}, r"of the shape \(3, 6\), but is \(2, 6\)"),
             ({"categories": 3}, "`categories` must be integers from 0 to 2"),
             ({"categories": 0.5}, "`categories` must be integers from 0 to 2"),
             ({"categories": "one"}, "`categories` must hold numbers"),
@@ -447,8 +451,8 @@ class TestRefusals:
             ({"num_points": 1}, "`num_points` must be an integer of at least 2"),
             ({"latents": torch.zeros(1, 1, 6)}, "`num_points` must be an integer of at least 2"),
             ({"latents": torch.zeros(2, 6)}, r"of the shape \(N, 4, 6\), but is \(2, 6\)"),
-            ({"batch_size": 2, "latents": torch.zeros(1, 3, 6)}, "`latents` must be 2, but are 1"),
-            ({"batch_size": 2, "generator": generators([0])}, "a list of 2, but of 1"),
+            ({"batch_size": 2, "latents": torch.zeros(1, 3, 6)}, r"of the shape \(2, 3, 6\), but is \(1, 3, 6\)"),
+            ({"batch_size": 2, "generator": generators([0])}, "a list of 2, but is a list of 1"),
         ],
     )
     def test_of_a_walk(self, inputs, message):
@@ -476,7 +480,7 @@ class TestRefusals:
             pipe()
 
     def test_a_generator_of_something_else(self):
-        with pytest.raises(ValueError, match="`generator` must make images of latents, .* but is a UNetGenerator"):
+        with pytest.raises(ValueError, match="`generator` must make images from latents, .* but is a UNetGenerator"):
             GANPipeline(diffusers_ext.UNetGenerator(block_out_channels=(4, 4)))
 
     @pytest.mark.parametrize("id2label", [{4: "four"}, {"x": "ten"}])
