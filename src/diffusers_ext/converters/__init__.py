@@ -1,48 +1,33 @@
-"""Original checkpoints in, classes of this package or of diffusers out: `python -m diffusers_ext.converters`."""
+"""Checkpoints of other repositories, converted to networks and pipelines of this package or of diffusers.
 
-from diffusers_ext.converters.autoencoders import convert_vqgan
-from diffusers_ext.converters.classifiers import convert_guided_diffusion_classifier, convert_mnist_lenet
-from diffusers_ext.converters.folders import convert_checkpoint
-from diffusers_ext.converters.gans import convert_dcgan, convert_mlp_gan
-from diffusers_ext.converters.sr3 import convert_sr3
-from diffusers_ext.converters.translation import (
-    convert_patch_discriminator,
-    convert_resnet_generator,
-    convert_translation_network,
-    convert_unet_generator,
-)
-from diffusers_ext.converters.unets import (
-    convert_guided_diffusion,
-    convert_improved_diffusion,
-    convert_latent_diffusion,
-    convert_palette,
-)
-from diffusers_ext.converters.vaes import (
-    convert_disentangling_vae,
-    convert_mnist_mlp_vae,
-    convert_pythae,
-    convert_pytorch_vae,
-)
+The command is `python -m diffusers_ext.converters`; it and [`convert_checkpoint`] write folders for `from_pretrained`.
+Functions such as `convert_palette` convert a state dict in memory.
+
+Each subpackage covers one origin, a repository or several by the same authors, and defines `FAMILIES`, a tuple of
+[`Family`](family.py). Nothing else lists them: to add a family, add a subpackage. One in another folder is found as
+well, once that folder is in `diffusers_ext.converters.__path__`. The modules beside the subpackages are what several
+origins share.
+"""
+
+from collections.abc import Callable
+
+from diffusers_ext.converters.checkpoint_to_folder import convert_checkpoint as convert_checkpoint
+from diffusers_ext.converters.listing import families as families
 
 
-__all__ = [
-    "convert_checkpoint",
-    "convert_dcgan",
-    "convert_disentangling_vae",
-    "convert_guided_diffusion",
-    "convert_guided_diffusion_classifier",
-    "convert_improved_diffusion",
-    "convert_latent_diffusion",
-    "convert_mlp_gan",
-    "convert_mnist_lenet",
-    "convert_mnist_mlp_vae",
-    "convert_palette",
-    "convert_patch_discriminator",
-    "convert_pythae",
-    "convert_pytorch_vae",
-    "convert_resnet_generator",
-    "convert_sr3",
-    "convert_translation_network",
-    "convert_unet_generator",
-    "convert_vqgan",
-]
+def __getattr__(name: str) -> Callable:
+    """The public functions of the families, which are imported when one of them is first used (PEP 562)."""
+    if name == "__all__":
+        return sorted(["convert_checkpoint", *_functions()])
+    # Only such names, because the import system asks for others while the subpackages are being imported.
+    if name.startswith("convert_") and name in _functions():
+        return _functions()[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_functions()})
+
+
+def _functions() -> dict[str, Callable]:
+    return {function.__name__: function for family in families().values() for function in family.functions}

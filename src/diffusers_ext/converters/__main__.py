@@ -1,40 +1,34 @@
-r"""Convert a published checkpoint to a folder for `from_pretrained`.
-
-    python -m diffusers_ext.converters 256x256_diffusion.pt adm-256 --family guided_diffusion \
-        --preset 256x256_diffusion
-    python -m diffusers_ext.converters ema_0.9999_200000.pt my-model --family improved_diffusion \
-        --option image_size=64 num_heads=4 diffusion_steps=4000 noise_schedule=cosine rescale_timesteps=true
-    python -m diffusers_ext.converters 200_Network.pth inpainting --family palette --preset inpainting_celebahq
-    python -m diffusers_ext.converters I640000_E37_gen.pth faces-8x --family sr3 --preset sr_sr3_16_128
-    python -m diffusers_ext.converters latest_net_G_A.pth horse2zebra --family cyclegan \
-        --option reverse_file=latest_net_G_B.pth
-    python -m diffusers_ext.converters last.ckpt vqgan --family vqgan --preset vqgan_imagenet_f16_1024
-    python -m diffusers_ext.converters my_run/final_model vae --family pythae
-    python -m diffusers_ext.converters netG_epoch_24.pth faces --family dcgan \
-        --option discriminator_file=netD_epoch_24.pth
-"""
+"""Convert a published checkpoint to a folder for `from_pretrained`."""
 
 import argparse
 import ast
 import json
 import sys
+import textwrap
 
-from diffusers_ext.converters.folders import FAMILIES, convert_checkpoint
-from diffusers_ext.converters.presets import PRESETS
+from diffusers_ext.converters.checkpoint_to_folder import convert_checkpoint
+from diffusers_ext.converters.family import Family
+from diffusers_ext.converters.listing import families
+
+
+COMMAND = "python -m diffusers_ext.converters"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    presets = "\n".join(f"  {family}: {', '.join(names)}" for family, names in PRESETS.items())
+    known = families()
+    with_classes = ", ".join(name for name, family in known.items() if "id2label" in family.options)
     parser = argparse.ArgumentParser(
-        "python -m diffusers_ext.converters",
+        COMMAND,
         description=__doc__,
-        epilog=f"presets, named as the published files or their configurations are:\n{presets}",
+        epilog="families:\n\n" + "\n\n".join(map(describe, known.values())),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("file", help="the checkpoint: a file of torch.save or safetensors, or a run of pythae")
-    parser.add_argument("output_dir", help="the folder to write, which must not exist or be empty")
-    parser.add_argument("--family", required=True, choices=FAMILIES, help="the network that the checkpoint is of")
-    parser.add_argument("--preset", help="the published checkpoint that it is, or its configuration")
+    parser.add_argument(
+        "file", help="the checkpoint: a file of torch.save or safetensors, or for some families the folder of a run"
+    )
+    parser.add_argument("output_dir", help="the folder to write, which must not exist or must be empty")
+    parser.add_argument("--family", required=True, choices=known, help="where the checkpoint comes from; see below")
+    parser.add_argument("--preset", help="the name of the published checkpoint or of its configuration")
     parser.add_argument(
         "--option",
         nargs="+",
@@ -43,12 +37,27 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="arguments of the original's network and process that no tensor shows, such as num_heads=4",
     )
-    parser.add_argument("--id2label", metavar="FILE", help='a JSON file of class names: {"0": "tench", ...}')
+    parser.add_argument(
+        "--id2label",
+        metavar="FILE",
+        help=f'a JSON file of class names, {{"0": "tench", ...}}, for the families {with_classes}',
+    )
     return parser
 
 
+def describe(family: Family) -> str:
+    """A paragraph of the help text."""
+    options = ", ".join(name for name in family.options if name != "id2label")
+    lines = textwrap.wrap(family.description, 112)
+    lines += textwrap.wrap(f"options: {options or 'none'}", 112, subsequent_indent="  ")
+    if family.presets:
+        lines += textwrap.wrap(f"presets: {', '.join(family.presets)}", 112, subsequent_indent="  ")
+    lines.append(f"{COMMAND} --family {family.name} {family.example}")
+    return f"  {family.name}\n" + textwrap.indent("\n".join(lines), "    ")
+
+
 def parse_option(text: str) -> tuple[str, object]:
-    """`name=value`, where the value is a number, `true`, `false`, `none`, a list as `1,2,4`, or else a word."""
+    """`name=value`, where the value is a number, `true`, `false`, `none`, a list as `1,2,4`, or otherwise a word."""
     name, equals, value = text.partition("=")
     if not equals:
         raise ValueError(f"An option must be NAME=VALUE, but is {text!r}.")
@@ -63,7 +72,7 @@ def read_id2label(path: str) -> dict[str, str]:
         try:
             content = json.load(file)
         except ValueError as error:
-            raise ValueError(f"{path} is no JSON file ({error}).") from error
+            raise ValueError(f"{path} is not a JSON file ({error}).") from error
     if not isinstance(content, dict):
         raise ValueError(f'{path} must hold the names of the classes by their ids, as {{"0": "tench"}}.')
     return content

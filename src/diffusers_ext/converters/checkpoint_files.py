@@ -1,0 +1,124 @@
+"""Safe reading of other people's checkpoint files: only tensors are read, and no code in a file is executed."""
+
+import json
+import os
+import pickle
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from diffusers_ext.converters.state_dicts import listed
+
+
+class _LightningCallback:
+    """Stands for a class that Lightning named beside the weights until 2021, as the key of a callback's state."""
+
+
+# The weights_only unpickler meets arbitrary bytes in a damaged file, and raises any of these.
+_DAMAGED = (
+    AttributeError,
+    EOFError,
+    IndexError,
+    KeyError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+NESTED = ("state_dict", "model_state_dict")  # the names that Lightning and pythae save the weights under
+
+
+def read_state_dict(path: str | os.PathLike) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint by name.
+
+    The file holds a state dict, or a dict with a state dict under one of the names `NESTED`. If all names begin with
+    `module.`, as `torch.nn.DataParallel` writes them, that prefix is removed.
+
+    Args:
+        path (`str` or `os.PathLike`): a safetensors file, or one that `torch.save` wrote. It is read with
+            `weights_only=True`, so that no code in it is executed.
+
+    Raises:
+        FileNotFoundError: if the file does not exist.
+        ValueError: if the file is damaged, holds other objects than tensors, or does not hold a state dict.
+    """
+    if os.path.isdir(path):
+        raise ValueError(f"{path} is a folder: give the checkpoint file in it.")
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"There is no file {path}.")
+    content = _read_safetensors(path) if str(path).endswith(".safetensors") else _read_pickle(path)
+    for name in NESTED:
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
+    if not isinstance(content, Mapping) or not content:
+        raise ValueError(f"{path} does not hold a state dict, but a {type(content).__name__}.")
+    unnamed = [repr(name) for name in content if not isinstance(name, str)]
+    if unnamed:
+        raise ValueError(f"{path} does not hold a state dict: these keys are not strings: {listed(unnamed)}.")
+    others = [name for name, value in content.items() if not isinstance(value, torch.Tensor)]
+    if others:
+        raise ValueError(f"{path} does not hold a state dict: these entries are not tensors: {listed(others)}.")
+    wrapper = "module." if all(name.startswith("module.") for name in content) else ""
+    return {name.removeprefix(wrapper): tensor for name, tensor in content.items()}
+
+
+def read_settings(path: Path) -> dict:
+    """The entries of a JSON file; none if the file does not exist.
+
+    Raises:
+        ValueError: if the file is not a JSON object.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not a JSON file ({error}).") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold the settings of the checkpoint by name.")
+    return content
+
+
+def _read_safetensors(path: str | os.PathLike) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged, or is not a safetensors file.") from error
+
+
+def _read_pickle(path: str | os.PathLike):
+    known = (_LightningCallback, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint")
+    with open(path, "rb") as file, torch.serialization.safe_globals([known]):
+        try:
+            _check_sums(path)
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except _DAMAGED as error:
+            foreign = re.search(r"GLOBAL (\S+)", str(error))
+            if foreign:
+                raise ValueError(f"{path} holds {foreign[1]}, but only tensors are read from checkpoints.") from error
+            raise ValueError(f"{path} is damaged, or was not written by torch.save.") from error
+
+
+def _check_sums(path: str | os.PathLike) -> None:
+    """Refuses a zip file whose content does not match its checksums, which torch.load does not verify."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        # after `set_crc32_options(False)`, torch writes zeros instead of checksums
+        has_sums = any(entry.CRC for entry in archive.infolist())
+        wrong = archive.testzip() if has_sums else None
+    if wrong is not None:
+        raise zipfile.BadZipFile(wrong)

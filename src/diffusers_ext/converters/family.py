@@ -1,0 +1,67 @@
+"""What a subpackage tells about the checkpoints that it converts."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from diffusers_ext.converters.original_arguments import Kind
+from diffusers_ext.converters.state_dicts import StateDict
+
+
+class Saveable(Protocol):
+    """A model, scheduler or pipeline."""
+
+    def save_pretrained(self, save_directory): ...
+
+
+class Conversion(NamedTuple):
+    """A converted checkpoint."""
+
+    components: Mapping[str, Saveable]  # by the subfolder to write each to; "" is the folder itself
+    assumed: Iterable[str] = ()  # what neither the tensors nor the options showed, for the user to read
+
+
+class RunFiles(NamedTuple):
+    """Names of files in the folder of a training run, which can be given instead of the checkpoint itself."""
+
+    weights: str
+    settings: str  # JSON beside the weights, with values for some of the family's options
+
+
+@dataclass(frozen=True)
+class Family:
+    """One kind of checkpoint: its name on the command line, and how it is converted.
+
+    Args:
+        name (`str`):
+            The value of `--family`.
+        description (`str`):
+            What the files are, and what they become: a sentence for the help text.
+        example (`str`):
+            The arguments of an example command, without `--family`.
+        convert (`Callable`):
+            `convert(state_dict, options)` makes a [`Conversion`]. The options were checked, and may be changed.
+        options (`Mapping`):
+            The kind of each option that `--option` may set; `original_arguments.py` has kinds. A family with an option
+            `id2label` takes names of classes by `--id2label`.
+        functions (`tuple`):
+            Public functions that convert a state dict to a network. `diffusers_ext.converters` exports them.
+        presets (`Mapping`):
+            Options of published checkpoints, by the name of the checkpoint or of its configuration.
+        run_files (`RunFiles`, *optional*):
+            What the original's training writes to a folder, if it may be read from there.
+    """
+
+    name: str
+    description: str
+    example: str
+    convert: Callable[[StateDict, dict], Conversion]
+    options: Mapping[str, Kind]
+    functions: tuple[Callable, ...]
+    presets: Mapping[str, Mapping] = field(default_factory=dict)
+    run_files: RunFiles | None = None
+
+
+def assumptions(options: Mapping, defaults: Mapping) -> list[str]:
+    """`name=value` for each default that no option replaces."""
+    return [f"{name}={value}" for name, value in defaults.items() if name not in options]

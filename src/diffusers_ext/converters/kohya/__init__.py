@@ -1,0 +1,28 @@
+"""LoRA files of https://github.com/kohya-ss/sd-scripts, which WebUIs read, to and from those of diffusers.
+
+    python -m diffusers_ext.converters.kohya lora.safetensors out/ --base stabilityai/stable-diffusion-xl-base-1.0
+
+The numbers stay the same, and the file shows which direction is meant. kohya's names are those of the original
+networks with `_` in place of `.`, so that only the networks themselves show which layer a name means. SD 1.x and 2.x
+have diffusers' names; SDXL and SD3 have those of their authors. The authors' SD3 has a single layer for query, key and
+value. Three adapters with equal `down` tensors become one of the same rank. Three others become one of three times the
+rank, whose blocks stay apart. Reading separates either into three again.
+"""
+
+from diffusers_ext.converters.kohya.layer_names import kohya_layers, text_encoder_key
+from diffusers_ext.converters.kohya.lora_files import convert_lora_file, lora_metadata
+from diffusers_ext.converters.kohya.lora_tensors import from_kohya, is_kohya, to_kohya
+
+
+__all__ = [
+    "convert_lora_file",
+    "from_kohya",
+    "is_kohya",
+    "kohya_layers",
+    "lora_metadata",
+    "text_encoder_key",
+    "to_kohya",
+]
+
+# A LoRA needs the pipeline that it is for, so that it is converted by a command of its own.
+FAMILIES = ()

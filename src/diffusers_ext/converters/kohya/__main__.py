@@ -1,0 +1,25 @@
+"""LoRA files of kohya's layout to that of diffusers, and back."""
+
+import argparse
+from pathlib import Path
+
+from diffusers import DiffusionPipeline
+
+from diffusers_ext.converters.kohya.lora_files import convert_lora_file
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser("python -m diffusers_ext.converters.kohya", description=__doc__)
+    parser.add_argument("source", type=Path, help="The file to convert.")
+    parser.add_argument("destination", type=Path, help="The file or folder to write.")
+    parser.add_argument("--base", required=True, help="The pipeline that the LoRA is for: a folder or a Hub name.")
+    arguments = parser.parse_args()
+    try:
+        pipeline = DiffusionPipeline.from_pretrained(arguments.base)
+        print(convert_lora_file(arguments.source, arguments.destination, pipeline))
+    except (ValueError, OSError) as error:
+        parser.exit(2, f"error: {error}\n")
+
+
+if __name__ == "__main__":
+    main()

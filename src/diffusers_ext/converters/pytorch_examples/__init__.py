@@ -1,0 +1,25 @@
+"""https://github.com/pytorch/examples: its DCGAN."""
+
+from diffusers_ext.converters.adversarial_pairs import generator_and_discriminator
+from diffusers_ext.converters.family import Conversion, Family
+from diffusers_ext.converters.original_arguments import path
+from diffusers_ext.converters.pytorch_examples.dcgan import DCGAN_ARGUMENTS, OF_GENERATOR, convert_dcgan
+from diffusers_ext.converters.state_dicts import StateDict
+from diffusers_ext.models.modeling_dcgan import DCGANGenerator
+
+
+def _dcgan(state_dict: StateDict, options: dict) -> Conversion:
+    return Conversion(generator_and_discriminator(convert_dcgan, DCGANGenerator, state_dict, options, OF_GENERATOR))
+
+
+FAMILIES = (
+    Family(
+        name="dcgan",
+        description="A DCGAN generator of pytorch/examples becomes a GANPipeline, together with its discriminator if "
+        "`discriminator_file` names it. A discriminator alone becomes a DCGANDiscriminator.",
+        example="netG_epoch_24.pth faces --option discriminator_file=netD_epoch_24.pth",
+        convert=_dcgan,
+        options={**DCGAN_ARGUMENTS, "discriminator_file": path},
+        functions=(convert_dcgan,),
+    ),
+)
