@@ -3,10 +3,12 @@
     accelerate launch training/train_controlnet.py --pretrained_model_name_or_path <base> \
         --train_data_dir ~/captioned --condition canny
 
-Zhang et al. 2023 ("Adding Conditional Control to Text-to-Image Diffusion Models"). Control images are made of the
-images while training, or come from a column. The result is what `ControlNetModel.from_pretrained` (for Stable
-Diffusion 3 `SD3ControlNetModel.from_pretrained`) and the ControlNet pipelines of diffusers read.
+Zhang et al. 2023 ("Adding Conditional Control to Text-to-Image Diffusion Models"). Control images are computed from
+the training images, or come from a column of the data set. `ControlNetModel.from_pretrained` (for Stable Diffusion 3
+`SD3ControlNetModel.from_pretrained`) and the ControlNet pipelines of diffusers read the result.
 """
+
+from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,104 +19,30 @@ from diffusers import AutoPipelineForText2Image, DiffusionPipeline
 
 from diffusers_ext.data.conditions import LABEL_MAP_CONDITIONS, canny, describe_conditions, load_condition
 from diffusers_ext.data.decoding import UnreadableImageError, decode_image
-from diffusers_ext.data.transforms import ImageTransform, to_pixel_values
-from diffusers_ext.metrics.edges import edge_f1
-from diffusers_ext.metrics.perceptual import as_uint8
+from diffusers_ext.data.transforms import ImageTransform
+from diffusers_ext.metrics import edge_f1
+from diffusers_ext.pixels import as_uint8, to_pixel_values
 from diffusers_ext.training.evaluation.grids import sample_grid
 from diffusers_ext.training.loop.command import run
 from diffusers_ext.training.loop.configuration import JSONObject, option
-from diffusers_ext.training.text_to_image.options import TextToImageConfig
-from diffusers_ext.training.text_to_image.recipe import TextToImageRecipe, row_title
-from diffusers_ext.training.text_to_image.saving import save_model, write_whole
+from diffusers_ext.training.loop.context import TrainingContext
+from diffusers_ext.training.text_to_image.model_files import save_model, write_whole
+from diffusers_ext.training.text_to_image.text_to_image_recipe import (
+    TextToImageConfig,
+    TextToImageRecipe,
+    row_title,
+)
 
 
 GRID_ROWS = 4
 
 
-def _condition_help() -> str:
-    lines = [f"{name}: {line}" for name, line in describe_conditions().items()]
-    text = (
-        "What control images are made of the images by, or of the label maps in --conditioning_image_column: "
-        f"{' '.join(lines)} Or a function of yours, as module:function. By default the images of "
-        "--conditioning_image_column (depth, edges, poses ...) are taken as they are."
-    )
-    return text.replace("%", "%%")  # argparse formats help texts
-
-
-@dataclass
-class ControlNetConfig(TextToImageConfig):
-    """The options of train_controlnet.py."""
-
-    condition: str | None = option(help=_condition_help())
-    condition_options: JSONObject = option(
-        JSONObject(), help="What it is told, as JSON or a YAML mapping, such as '{\"sigma\": 2.0}'."
-    )
-    controlnet_model_name_or_path: str | None = option(
-        help="A ControlNet for this base to go on with, instead of a copy of the denoiser."
-    )
-    validation_images: list[str] | None = option(
-        help="Control images of the grids, files, one for each of --validation_prompts; by default those of the first "
-        "images of the data set."
-    )
-    control_is_edges: bool | None = option(
-        help="Whether control images show edges, bright on dark, which samples are compared with (edge_f1); if not, "
-        "it is the edges in them. By default, for canny and soft_edges."
-    )
-
-    def __post_init__(self):
-        super().__post_init__()
-        of_labels, column = self.condition in LABEL_MAP_CONDITIONS, self.conditioning_image_column is not None
-        self.require(
-            self.condition is not None or column,
-            "--condition or --conditioning_image_column is required: how control images are made, or where they are",
-        )
-        self.require(
-            not of_labels or column, f"--condition {self.condition} needs label maps: name --conditioning_image_column"
-        )
-        self.require(
-            self.condition is None or of_labels or not column,
-            f"--condition {self.condition} makes control images, and --conditioning_image_column has some: leave out "
-            "one of them",
-        )
-        self.require(
-            not self.prior_prompts, "--prior_prompts are for what changes the base, and a ControlNet does not"
-        )
-        self.require(
-            self.condition is not None or not self.condition_options, "--condition_options need a --condition"
-        )
-        self.require(
-            self.validation_images is None or len(self.validation_images) == len(self.validation_prompts or ()),
-            "--validation_images are as many as --validation_prompts, one for each",
-        )
-
-    def load_dataset(self, size, channels, center_crop=False, random_flip=False, **options):
-        of_labels = self.condition in LABEL_MAP_CONDITIONS
-        return super().load_dataset(
-            size, channels, center_crop, random_flip, conditioning_label_maps=of_labels, **options
-        )
-
-
 class ControlNetRecipe(TextToImageRecipe):
-    """Zhang et al. 2023: the base stays as it is, and a network beside it learns to steer it."""
-
-    config_class = ControlNetConfig
-
-    def __init__(self, config: ControlNetConfig):
-        super().__init__(config)
-        self.control = self.base.control()
-        self.make_control = load_condition(config.condition, config.condition_options) if config.condition else None
-        if self.make_control is not None:  # options are checked by use
-            self.make_control(torch.full((1, 3, *config.size), -1.0))
-        self.shown_prompts, self.shown_controls = self._shown_pairs()
-        self._uncontrolled = None
-
-    def identity(self) -> dict:
-        options = {"condition": self.config.condition, "condition_options": dict(self.config.condition_options)}
-        return {**super().identity(), **options}
+    """Zhang et al. 2023: the base stays unchanged, and a network beside it learns to control it."""
 
     def networks(self):
         name = self.config.controlnet_model_name_or_path
-        # Before the base is brought to a lower precision: this copy is trained.
+        # Before the base is cast to a lower precision: this copy of its weights is trained.
         self._start = self.control.new() if name is None else self.control.load(name, self.config.cache_dir)
         self.control.freeze_unread(self._start)
         return super().networks()
@@ -127,27 +55,46 @@ class ControlNetRecipe(TextToImageRecipe):
     def residuals(self, noisy_latents, timesteps, text, batch, draw):
         condition = self.control.condition(self.control_images(batch), draw, self.moments)
         inputs = self.base.denoiser_inputs(text, batch["time_ids"])
-        told = self.objective.told(timesteps)
-        return self.control.residuals(self.controlnet, noisy_latents, told, condition, inputs)
+        return self.control.residuals(self.controlnet, noisy_latents, timesteps, condition, inputs)
 
     def control_images(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """The control images of a batch of images, (N, 3, H, W) in [-1, 1]."""
         if self.make_control is None:
             return batch["conditioning_pixel_values"]
-        of_labels = self.config.condition in LABEL_MAP_CONDITIONS
-        return self.make_control(batch["conditioning_pixel_values" if of_labels else "pixel_values"])
-
-    # Samples
+        return self.make_control(batch["conditioning_pixel_values" if self.config.of_label_maps else "pixel_values"])
 
     def pipeline(self, controlnet) -> DiffusionPipeline:
         """The base's pipeline with the ControlNet."""
         self.base.pipeline.set_progress_bar_config(disable=True)
         return AutoPipelineForText2Image.from_pipe(super().pipeline(), controlnet=controlnet)
 
+    def save(self, pipeline, folder: Path):
+        write_whole(partial(save_model, pipeline.controlnet), folder, last="config.json")
+
+    # What stands around the algorithm
+
+    def __init__(self, config: ControlNetConfig, context: TrainingContext):
+        super().__init__(config, context)
+        self.control = self.base.control()
+        self.make_control = load_condition(config.condition, config.condition_options) if config.condition else None
+        if self.make_control is not None:  # its options are checked when it is called
+            self.make_control(torch.full((1, 3, *config.size), -1.0))
+        self.shown_prompts, self.shown_controls = self._shown_pairs()
+        self._uncontrolled = None
+
+    def image_options(self) -> dict:
+        return {**super().image_options(), "conditioning_label_maps": self.config.of_label_maps}
+
+    def identity(self) -> dict:
+        options = {"condition": self.config.condition, "condition_options": dict(self.config.condition_options)}
+        return {**super().identity(), **options}
+
+    # Samples
+
     def _shown_pairs(self) -> tuple[list[str], torch.Tensor]:
-        """What the grid shows: prompts, and their control images (K, 3, H, W) in [-1, 1]."""
+        """The rows of the grid: prompts, and their control images (K, 3, H, W) in [-1, 1]."""
         config = self.config
-        transform = ImageTransform(config.size, center_crop=True, label_maps=config.condition in LABEL_MAP_CONDITIONS)
+        transform = ImageTransform(config.size, center_crop=True, label_maps=config.of_label_maps)
         if config.validation_images is not None:
             files = [transform.fit(_read_image(path)) for path in config.validation_images]
             return config.validation_prompts, to_pixel_values(torch.stack(files))
@@ -178,9 +125,9 @@ class ControlNetRecipe(TextToImageRecipe):
         return sample_grid(rows.flatten(0, 1), count + 1, titles, names)
 
     def evaluate(self, generate):
-        """The measures of all recipes, and how well the edges of samples are those of the controls: edge_f1."""
+        """The measures of all recipes, and how well the edges of samples match those of the controls: edge_f1."""
         rows = super().evaluate(generate) or [{"provenance": self._call_arguments()}]
-        if self._uncontrolled is None:  # what the base makes of the same prompts and noise never changes
+        if self._uncontrolled is None:  # the base never changes, and so do its images of these prompts
             prompts = {"prompt": self.validation_inputs()["prompt"]}
             self._uncontrolled = self.generate(replace(generate, pipeline=self.base.pipeline), prompts)
         rows[0]["edge_f1"] = self._edge_f1(self._shown_images(generate))
@@ -197,9 +144,6 @@ class ControlNetRecipe(TextToImageRecipe):
         expected = (shown > 0).repeat_interleave(config.num_validation_images, dim=0)
         found = canny(to_pixel_values(images), **options)[:, 0] > 0
         return edge_f1(found, expected).mean().item()
-
-    def save(self, pipeline, folder: Path):
-        write_whole(partial(save_model, pipeline.controlnet), folder, last="config.json")
 
     def describe(self) -> dict:
         config, name = self.config, self.control.controlnet_class.__name__
@@ -223,5 +167,69 @@ def _read_image(path: str) -> torch.Tensor:
         raise ValueError(f"--validation_images: {path}: {error}.") from error
 
 
+def _condition_help() -> str:
+    lines = [f"{name}: {line}" for name, line in describe_conditions().items()]
+    text = (
+        "How control images are computed, from the training images or from the label maps in "
+        f"--conditioning_image_column: {' '.join(lines)} Or a function of your own, as module:function. By default "
+        "the images of --conditioning_image_column (depth, edges, poses ...) are used unchanged."
+    )
+    return text.replace("%", "%%")  # argparse formats help texts
+
+
+@dataclass
+class ControlNetConfig(TextToImageConfig):
+    """The options of train_controlnet.py."""
+
+    condition: str | None = option(help=_condition_help())
+    condition_options: JSONObject = option(
+        JSONObject(), help="Its options, as JSON or a YAML mapping, such as '{\"sigma\": 2.0}'."
+    )
+    controlnet_model_name_or_path: str | None = option(
+        help="A ControlNet for this base to start from, instead of a copy of the denoiser."
+    )
+    validation_images: list[str] | None = option(
+        help="The control images of the sample grids: files, one for each of --validation_prompts; by default those "
+        "of the first images of the data set."
+    )
+    control_is_edges: bool | None = option(
+        help="Whether control images show edges, bright on dark. edge_f1 compares these with the edges of samples; "
+        "for other control images it compares the edges in them. By default, true for canny and soft_edges."
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        column = self.conditioning_image_column is not None
+        self.require(
+            self.condition is not None or column,
+            "--condition or --conditioning_image_column is required: how control images are computed, or where they "
+            "are",
+        )
+        self.require(
+            not self.of_label_maps or column,
+            f"--condition {self.condition} needs label maps: set --conditioning_image_column",
+        )
+        self.require(
+            self.condition is None or self.of_label_maps or not column,
+            f"--condition {self.condition} computes control images, and --conditioning_image_column contains some: "
+            "leave out one of them",
+        )
+        self.require(
+            not self.prior_prompts, "--prior_prompts measure changes of the base, which a ControlNet leaves unchanged"
+        )
+        self.require(
+            self.condition is not None or not self.condition_options, "--condition_options need a --condition"
+        )
+        self.require(
+            self.validation_images is None or len(self.validation_images) == len(self.validation_prompts or ()),
+            "--validation_images must be as many as --validation_prompts, one for each",
+        )
+
+    @property
+    def of_label_maps(self) -> bool:
+        """Whether control images are computed from label maps, and not from the training images."""
+        return self.condition in LABEL_MAP_CONDITIONS
+
+
 if __name__ == "__main__":
-    run(ControlNetRecipe)
+    run(ControlNetRecipe, ControlNetConfig)

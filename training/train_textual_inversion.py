@@ -4,11 +4,13 @@
         --train_data_dir ~/my_cat --placeholder_token "<my-cat>" --initializer_token cat
 
 Gal et al. 2023 ("An Image is Worth One Word: Personalizing Text-to-Image Generation using Textual Inversion"): all
-networks stay as they are, and only the embedding of the word is learned, in each CLIP text encoder of the base. The
-result is what `load_textual_inversion` of diffusers reads: `learned_embeds.safetensors`, for a second text encoder
-`learned_embeds_2.safetensors`, and then `learned_embeds_clip.safetensors` with both as `clip_l` and `clip_g`, the form
-of other programs.
+networks stay unchanged, and only the embedding of the word is trained, in each CLIP text encoder of the base. The
+result is `learned_embeds.safetensors`, which `load_textual_inversion` of diffusers reads, and for a second text
+encoder `learned_embeds_2.safetensors`. With two encoders, `learned_embeds_clip.safetensors` contains both embeddings
+as `clip_l` and `clip_g`, the layout of other programs.
 """
+
+from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
@@ -20,11 +22,11 @@ from safetensors.torch import save_file
 from diffusers_ext.data.subjects import Subject
 from diffusers_ext.training.loop.command import run
 from diffusers_ext.training.loop.configuration import option
-from diffusers_ext.training.text_to_image.options import TextToImageConfig
-from diffusers_ext.training.text_to_image.placeholders import Placeholder
-from diffusers_ext.training.text_to_image.recipe import TextToImageRecipe
-from diffusers_ext.training.text_to_image.saving import write_whole
-from diffusers_ext.training.text_to_image.subject_options import SubjectsConfig
+from diffusers_ext.training.loop.context import TrainingContext
+from diffusers_ext.training.text_to_image.model_files import write_whole
+from diffusers_ext.training.text_to_image.placeholder_token import Placeholder
+from diffusers_ext.training.text_to_image.subject_images import SubjectsConfig, SubjectsRecipe
+from diffusers_ext.training.text_to_image.text_to_image_recipe import TextToImageConfig
 
 
 logger = logging.getLogger(__name__)
@@ -33,7 +35,125 @@ FILES = {"text_encoder": "learned_embeds.safetensors", "text_encoder_2": "learne
 FILE_OF_ALL = "learned_embeds_clip.safetensors"
 KEYS_OF_ALL = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}
 
-# What an image of a thing or in a style can be called, in words that say nothing else about it.
+
+class TextualInversionRecipe(SubjectsRecipe):
+    """Gal et al. 2023, section 4: the diffusion loss, minimised over the embedding of a word."""
+
+    def trained_networks(self):
+        self.placeholder.install()
+        self.placeholder.set_vectors(self._initial())
+        if self.config.gradient_checkpointing:
+            self.base.denoiser.enable_gradient_checkpointing()
+        return {"placeholder_vectors": self._initial}
+
+    def prompts(self, batch, draw):
+        captions, chosen = super().prompts(batch, draw), draw.integers(len(self.templates)).tolist()
+        return [self.templates[i].replace("{}", caption) for i, caption in zip(chosen, captions, strict=True)]
+
+    def encode_prompts(self, prompts):
+        token_ids = self.base.tokenize(self.placeholder.expand(prompts))
+        self.placeholder.set_vectors(self.placeholder_vectors())
+        return self.encode({name: ids.to(self.context.device) for name, ids in token_ids.items()})
+
+    def pipeline(self, placeholder_vectors):
+        self.placeholder.set_vectors(placeholder_vectors())
+        return super().pipeline()
+
+    def save(self, pipeline, folder: Path):
+        vectors = {name: rows.detach().cpu().float() for name, rows in self.network("placeholder_vectors")().items()}
+
+        def write(unfinished: Path) -> None:
+            for name, rows in vectors.items():
+                save_file({self.config.placeholder_token: rows}, unfinished / FILES[name], {"format": "pt"})
+            if len(vectors) > 1:
+                of_all = {KEYS_OF_ALL[name]: rows for name, rows in vectors.items()}
+                save_file(of_all, unfinished / FILE_OF_ALL, {"format": "pt"})
+
+        write_whole(write, folder, last=FILES["text_encoder"])
+
+    # What stands around the algorithm
+
+    def __init__(self, config: TextualInversionConfig, context: TrainingContext):
+        super().__init__(config, context)
+        self.placeholder = Placeholder(self.base, config.placeholder_token, config.num_vectors)
+        self._initial = self.placeholder.initial_vectors(config.initializer_token)
+        self.templates = self._fitting_templates()
+        self._check_captions()
+
+    def image_subjects(self) -> list[Subject]:
+        # The caption of each image is the word, which is inserted into the templates.
+        config = self.config
+        return [
+            Subject(config.placeholder_token, config.train_data_dir, config.dataset_name, config.dataset_config_name)
+        ]
+
+    def _fitting_templates(self) -> list[str]:
+        """The sentences that are not truncated within the word."""
+        config = self.config
+        if config.caption_column is not None:
+            return ["{}"]
+        templates = config.prompt_templates or TEMPLATES[config.learnable_property]
+        fitting = [t for t in templates if self.placeholder.fits(t.replace("{}", config.placeholder_token))]
+        cut = [t for t in templates if t not in fitting]
+        if cut and (config.prompt_templates or not fitting):
+            raise ValueError(
+                f"The {config.num_vectors} tokens of {config.placeholder_token} don't fit into {cut[0]!r} for "
+                f"{self.base.name}: use shorter --prompt_templates, or fewer --num_vectors."
+            )
+        if cut:
+            logger.warning(
+                f"{len(cut)} of {len(templates)} templates are too long for {self.base.name} and are left out."
+            )
+        return list(fitting)
+
+    def _check_captions(self) -> None:
+        word = self.config.placeholder_token
+        for caption in self.dataset.captions:
+            if word not in caption:
+                raise ValueError(f"Every caption must contain the new word {word}, unlike {caption!r}.")
+            if not self.placeholder.fits(caption):
+                raise ValueError(f"The caption {caption!r} is too long for {self.base.name}: {word} is cut off.")
+
+    def identity(self) -> dict:
+        names = ("placeholder_token", "initializer_token")
+        options = {name: getattr(self.config, name) for name in names}
+        return {**super().identity(), **options, "templates": self.templates}
+
+    def generate(self, generate, inputs):
+        return super().generate(generate, {**inputs, "prompt": self.placeholder.expand(inputs["prompt"])})
+
+    def default_prompts(self):
+        return [self.templates[0].replace("{}", self.dataset.captions[0])]
+
+    def describe(self) -> dict:
+        config = self.config
+        return {
+            "task": f"Text to image: the word `{config.placeholder_token}` for a {self.base.class_name}, learned by "
+            f"textual inversion in {config.num_vectors} vector{'s' * (config.num_vectors > 1)}.",
+            "loading": self._loading(),
+            "base_model": self.base_model(),
+            "tags": ["text-to-image", "textual_inversion"],
+            "pipeline_tag": "text-to-image",
+        }
+
+    def _loading(self) -> str:
+        prompt, lines = repr(self.validation_inputs()["prompt"][0]), self.base.loading()
+        if not hasattr(self.base.pipeline, "load_textual_inversion"):
+            mixin = "TextualInversionLoaderMixin"
+            lines = f"from diffusers.loaders import {mixin}\n{lines}"
+            lines += "# This pipeline can't load embeddings by itself: add the loader of the other pipelines.\n"
+            lines += f'pipe.__class__ = type("Pipeline", (type(pipe), {mixin}), {{}})\n'
+            prompt = f"pipe.maybe_convert_prompt({prompt}, pipe.tokenizer)"
+        lines += 'pipe.load_textual_inversion("{address}")\n'
+        if "text_encoder_2" in self.placeholder.names:
+            lines += (
+                f'pipe.load_textual_inversion(\n    "{{address}}", weight_name="{FILES["text_encoder_2"]}", '
+                "text_encoder=pipe.text_encoder_2, tokenizer=pipe.tokenizer_2\n)\n"
+            )
+        return f"{lines}image = pipe({prompt}).images[0]"
+
+
+# Prompts for images of a thing or in a style, in words that say nothing else about the image.
 TEMPLATES = {
     "object": (
         *("a photo of a {}", "a photo of the {}", "a photo of my {}", "a photo of one {}", "one {}", "the {}"),
@@ -55,20 +175,20 @@ TEMPLATES = {
 class TextualInversionConfig(TextToImageConfig, SubjectsConfig):
     """The options of train_textual_inversion.py."""
 
-    placeholder_token: str | None = option(help="The new word, one that the base does not know, such as <my-cat>.")
+    placeholder_token: str | None = option(help="The new word, which the base does not know yet, such as <my-cat>.")
     initializer_token: str | None = option(
-        help="A known word that it starts from, of one token, or of --num_vectors; by default the mean of all words."
+        help="A known word to start from, of one token or of --num_vectors tokens; by default the mean of all words."
     )
-    num_vectors: int = option(1, help="How many tokens the new word has: more can say more about it.")
+    num_vectors: int = option(1, help="The number of tokens of the new word: more tokens can describe more details.")
     learnable_property: Literal["object", "style"] = option(
         "object",
-        help="What the images have in common, and so what they are called in training: `a photo of a {}`, or `a "
+        help="What the images have in common. It selects the prompts of the training: `a photo of a {}`, or `a "
         "painting in the style of {}`.",
     )
-    prompt_templates: list[str] | None = option(help="Other such sentences, with {} for the new word.")
+    prompt_templates: list[str] | None = option(help="Your own prompts instead, with {} for the new word.")
     caption_column: str | None = option(
-        help="The column of captions, instead of such sentences; the new word must stand in each. `text` if they are "
-        "in text files beside the images."
+        help="The column with captions, instead of such prompts. Each caption must contain the new word. `text` if "
+        "the captions are in text files beside the images."
     )
 
     # A word has few numbers, and its images are few
@@ -84,128 +204,16 @@ class TextualInversionConfig(TextToImageConfig, SubjectsConfig):
         self.require_at_least(1, "num_vectors")
         self.require(
             self.caption_column is None or self.prompt_templates is None,
-            "--caption_column and --prompt_templates are two ways to call an image: leave out one of them",
+            "--caption_column and --prompt_templates both set the prompts of images: leave out one of them",
         )
         for template in self.prompt_templates or ():
             self.require("{}" in template, f"--prompt_templates need a {{}} for the new word, unlike {template!r}")
-        self.require(self.prompt_templates != [], "--prompt_templates must name at least one")
+        self.require(self.prompt_templates != [], "--prompt_templates must contain at least one")
         self.require(
-            not self.cache_text_embeddings, "--cache_text_embeddings keeps what a new word changes: leave it out"
+            not self.cache_text_embeddings,
+            "--cache_text_embeddings would keep embeddings that a new word changes: leave it out",
         )
-
-    def image_subjects(self) -> list[Subject]:
-        # Each image is called by the word, around which the templates stand.
-        return [Subject(self.placeholder_token, self.train_data_dir, self.dataset_name, self.dataset_config_name)]
-
-
-class TextualInversionRecipe(TextToImageRecipe):
-    """Gal et al. 2023, section 4: the diffusion loss, minimised over the embedding of a word."""
-
-    config_class = TextualInversionConfig
-
-    def __init__(self, config: TextualInversionConfig):
-        super().__init__(config)
-        self.placeholder = Placeholder(self.base, config.placeholder_token, config.num_vectors)
-        self._initial = self.placeholder.initial_vectors(config.initializer_token)
-        self.templates = self._fitting_templates()
-        self._check_captions()
-
-    def _fitting_templates(self) -> list[str]:
-        config = self.config
-        if config.caption_column is not None:
-            return ["{}"]
-        templates = config.prompt_templates or TEMPLATES[config.learnable_property]
-        fitting = [t for t in templates if self.placeholder.fits(t.replace("{}", config.placeholder_token))]
-        cut = [t for t in templates if t not in fitting]
-        if cut and (config.prompt_templates or not fitting):
-            raise ValueError(
-                f"The {config.num_vectors} tokens of {config.placeholder_token} don't fit into {cut[0]!r} for "
-                f"{self.base.name}: take shorter --prompt_templates, or fewer --num_vectors."
-            )
-        if cut:
-            logger.warning(
-                f"{len(cut)} of {len(templates)} templates are too long for {self.base.name}, and left out."
-            )
-        return list(fitting)
-
-    def _check_captions(self) -> None:
-        word = self.config.placeholder_token
-        for caption in self.dataset.captions:
-            if word not in caption:
-                raise ValueError(f"The new word {word} must stand in every caption, unlike in {caption!r}.")
-            if not self.placeholder.fits(caption):
-                raise ValueError(f"The caption {caption!r} is too long for {self.base.name}: {word} is cut off.")
-
-    def identity(self) -> dict:
-        names = ("placeholder_token", "initializer_token")
-        options = {name: getattr(self.config, name) for name in names}
-        return {**super().identity(), **options, "templates": self.templates}
-
-    def trained_networks(self):
-        self.placeholder.install()
-        self.placeholder.put(self._initial())
-        if self.config.gradient_checkpointing:
-            self.base.denoiser.enable_gradient_checkpointing()
-        return {"placeholder_vectors": self._initial}
-
-    def prompts(self, batch, draw):
-        captions, chosen = super().prompts(batch, draw), draw.integers(len(self.templates)).tolist()
-        return [self.templates[i].replace("{}", caption) for i, caption in zip(chosen, captions, strict=True)]
-
-    def encode_prompts(self, prompts):
-        token_ids = self.base.tokenize(self.placeholder.spelled(prompts))
-        self.placeholder.put(self.placeholder_vectors())
-        return self.encode({name: ids.to(self.accelerator.device) for name, ids in token_ids.items()})
-
-    def pipeline(self, placeholder_vectors):
-        self.placeholder.put(placeholder_vectors())
-        return super().pipeline()
-
-    def generate(self, generate, inputs):
-        return super().generate(generate, {**inputs, "prompt": self.placeholder.spelled(inputs["prompt"])})
-
-    def default_prompts(self):
-        return [self.templates[0].replace("{}", self.dataset.captions[0])]
-
-    def save(self, pipeline, folder: Path):
-        vectors = {name: rows.detach().cpu().float() for name, rows in self.network("placeholder_vectors")().items()}
-
-        def write(unfinished: Path) -> None:
-            for name, rows in vectors.items():
-                save_file({self.config.placeholder_token: rows}, unfinished / FILES[name], {"format": "pt"})
-            if len(vectors) > 1:
-                of_all = {KEYS_OF_ALL[name]: rows for name, rows in vectors.items()}
-                save_file(of_all, unfinished / FILE_OF_ALL, {"format": "pt"})
-
-        write_whole(write, folder, last=FILES["text_encoder"])
-
-    def describe(self) -> dict:
-        config = self.config
-        return {
-            "task": f"Text to image: the word `{config.placeholder_token}` for a {self.base.class_name}, learned by "
-            f"textual inversion in {config.num_vectors} vector{'s' * (config.num_vectors > 1)}.",
-            "loading": self._loading(),
-            "base_model": self.base_model(),
-            "tags": ["text-to-image", "textual_inversion"],
-            "pipeline_tag": "text-to-image",
-        }
-
-    def _loading(self) -> str:
-        prompt, lines = repr(self.validation_inputs()["prompt"][0]), self.base.loading()
-        if not hasattr(self.base.pipeline, "load_textual_inversion"):
-            mixin = "TextualInversionLoaderMixin"
-            lines = f"from diffusers.loaders import {mixin}\n{lines}"
-            lines += "# It has no loader of words, and is lent that of other pipelines.\n"
-            lines += f'pipe.__class__ = type("Pipeline", (type(pipe), {mixin}), {{}})\n'
-            prompt = f"pipe.maybe_convert_prompt({prompt}, pipe.tokenizer)"
-        lines += 'pipe.load_textual_inversion("{address}")\n'
-        if "text_encoder_2" in self.placeholder.names:
-            lines += (
-                f'pipe.load_textual_inversion(\n    "{{address}}", weight_name="{FILES["text_encoder_2"]}", '
-                "text_encoder=pipe.text_encoder_2, tokenizer=pipe.tokenizer_2\n)\n"
-            )
-        return f"{lines}image = pipe({prompt}).images[0]"
 
 
 if __name__ == "__main__":
-    run(TextualInversionRecipe)
+    run(TextualInversionRecipe, TextualInversionConfig)

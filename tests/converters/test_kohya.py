@@ -9,20 +9,20 @@ from safetensors.torch import load_file, save_file
 
 from diffusers_ext.converters.kohya import convert_lora_file, from_kohya, is_kohya, to_kohya
 from diffusers_ext.training.text_to_image.base_models import load_base_model
-from diffusers_ext.training.text_to_image.lora import FILE, LoraConfig, adapted, add_adapters, save_adapters
-from diffusers_ext.training.text_to_image.saving import write_whole
+from diffusers_ext.training.text_to_image.lora import FILE, adapted, add_adapters, save_adapters
+from diffusers_ext.training.text_to_image.model_files import write_whole
 from tests.training.runs import environment
 from tests.training.text_to_image_models import FAMILIES, SIZE, tiny_base
 
 
 ADAPTERS = [
     ("sd1", {}),
-    ("sd1", {"use_dora": True, "lora_targets": ["to_q", "conv1"]}),
-    ("sd2", {"lora_alpha": 1}),
-    ("sdxl", {"lora_targets": ["to_k", "conv1", "conv2", "conv", "conv_shortcut", "conv_in", "conv_out", "linear_2"]}),
-    ("sdxl", {"lora_targets": ["all-linear"], "lora_alpha": 3}),
+    ("sd1", {"use_dora": True, "targets": ["to_q", "conv1"]}),
+    ("sd2", {"alpha": 1}),
+    ("sdxl", {"targets": ["to_k", "conv1", "conv2", "conv", "conv_shortcut", "conv_in", "conv_out", "linear_2"]}),
+    ("sdxl", {"targets": ["all-linear"], "alpha": 3}),
     ("sd3", {}),
-    ("sd3", {"lora_targets": ["attn.to_q", "attn.to_k", "attn.to_v", "ff.net.2", "proj_out"], "use_dora": True}),
+    ("sd3", {"targets": ["attn.to_q", "attn.to_k", "attn.to_v", "ff.net.2", "proj_out"], "use_dora": True}),
 ]
 
 
@@ -42,7 +42,7 @@ def random_adapters(folder, family, **options):
     """A LoRA file of diffusers with random numbers, and the image that it makes."""
     base = load_base_model(tiny_base(family))
     base.freeze(torch.device("cpu"))
-    add_adapters(base, LoraConfig(lora_rank=2, **options), train_text_encoders=True)
+    add_adapters(base, rank=2, **options, train_text_encoders=True)
     numbers = torch.Generator().manual_seed(1)
     for network in adapted(base).values():
         for name, weight in network.named_parameters():
@@ -79,7 +79,7 @@ def test_the_way_there_and_back_is_exact(tmp_path, family, options):
 
 @pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
 def test_diffusers_reads_kohya_s_layout_as_we_write_it(tmp_path, family):
-    file, expected = random_adapters(tmp_path, family, lora_alpha=3, lora_targets=["to_q", "to_v", "conv1"])
+    file, expected = random_adapters(tmp_path, family, alpha=3, targets=["to_q", "to_v", "conv1"])
     pipe = pipeline(family)
     pipe.load_lora_weights(str(convert_lora_file(file, tmp_path / "kohya.safetensors", pipe)))
     assert np.array_equal(image(pipe), expected)

@@ -17,12 +17,11 @@ from diffusers import (
 from PIL import Image
 
 from diffusers_ext.data.conditions import canny, default_palette
-from diffusers_ext.training.loop.accelerator import build_accelerator
 from diffusers_ext.training.loop.draws import Draw
 from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.train_controlnet import ControlNetConfig, ControlNetRecipe
 from tests.training.personal import run_on_one_and_two_processes
-from tests.training.runs import records, tensors
+from tests.training.runs import context, records, tensors, trainer as build_trainer
 from tests.training.text_to_image_models import FAMILIES, SIZE, captioned_images, tiny_base
 
 
@@ -55,13 +54,17 @@ def pictures(tmp_path_factory):
         yield OPTIONS["train_data_dir"]
 
 
-def recipe(output_dir, family: str = "sd1", **options) -> ControlNetRecipe:
+def configuration(output_dir, family: str = "sd1", **options) -> ControlNetConfig:
     values = {**OPTIONS, "pretrained_model_name_or_path": tiny_base(family), "output_dir": str(output_dir), **options}
-    return ControlNetRecipe(ControlNetConfig(**values))
+    return ControlNetConfig(**values)
+
+
+def recipe(output_dir, family: str = "sd1", **options) -> ControlNetRecipe:
+    return ControlNetRecipe(configuration(output_dir, family, **options), context())
 
 
 def trainer(output_dir, family: str = "sd1", **options) -> Trainer:
-    return Trainer(recipe(output_dir, family, **options), build_accelerator())
+    return build_trainer(ControlNetRecipe, configuration(output_dir, family, **options))
 
 
 def draw(count: int) -> Draw:
@@ -194,7 +197,7 @@ def test_the_grid_shows_the_control_images_and_an_untrained_net_the_base(tmp_pat
     reference = next(job.dataset.reference_batches(3))["pixel_values"] / 127.5 - 1
     expected = (canny(reference) / 2 + 0.5).repeat_interleave(3, dim=0)
     assert torch.equal(torch.stack(inputs["image"]), expected)
-    (row,) = training.results.evaluate(0)
+    (row,) = training.outputs.evaluate(0)
     assert row["edge_f1"] == row["edge_f1_without_control"]
 
 
@@ -285,7 +288,7 @@ def test_training_goes_on_from_a_controlnet(run, tmp_path):
     assert (tmp_path / "again" / "config.json").read_text() == (folder / "config.json").read_text()
     other = {"sd1": "sdxl", "sdxl": "sd1"}.get(family)
     if other:
-        with pytest.raises(ValueError, match="is no ControlNet to go on with for .*: its cross_attention_dim is"):
+        with pytest.raises(ValueError, match="is not a ControlNet for .*: its cross_attention_dim is"):
             trainer(tmp_path, other, controlnet_model_name_or_path=str(folder))
 
 
@@ -306,8 +309,9 @@ def test_bfloat16(tmp_path, family):
     from accelerate.state import AcceleratorState
 
     AcceleratorState._reset_state()
-    job = recipe(tmp_path, family, mixed_precision="bf16", max_train_steps=1)
-    training = Trainer(job, build_accelerator(mixed_precision="bf16"))
+    config = configuration(tmp_path, family, mixed_precision="bf16", max_train_steps=1)
+    training = build_trainer(ControlNetRecipe, config, mixed_precision="bf16")
+    job = training.recipe
     try:
         assert training.train()
     finally:
@@ -330,8 +334,8 @@ def test_two_processes_follow_one(tmp_path, family):
     ("options", "sentence"),
     [
         ({"condition": None}, "--condition or --conditioning_image_column is required"),
-        ({"condition": "segmentation"}, "needs label maps: name --conditioning_image_column"),
-        ({"conditioning_image_column": "depth"}, "--condition canny makes control images, and"),
+        ({"condition": "segmentation"}, "needs label maps: set --conditioning_image_column"),
+        ({"conditioning_image_column": "depth"}, "--condition canny computes control images, and"),
         (
             {"condition": None, "conditioning_image_column": "depth"},
             "there is no image column 'depth', the columns",
@@ -343,8 +347,8 @@ def test_two_processes_follow_one(tmp_path, family):
             {"condition": None, "conditioning_image_column": "depth", "condition_options": {"sigma": 1}},
             "--condition_options need a --condition",
         ),
-        ({"validation_images": ["a.png"]}, "--validation_images are as many as --validation_prompts"),
-        ({"prior_prompts": ["a"], "clip_model": "b"}, "--prior_prompts are for what changes the base"),
+        ({"validation_images": ["a.png"]}, "--validation_images must be as many as --validation_prompts"),
+        ({"prior_prompts": ["a"], "clip_model": "b"}, "--prior_prompts measure changes of the base"),
         ({"caption_column": "title"}, "there is no caption column 'title'"),
         ({"resolution": [15]}, "--resolution must be a multiple of"),
     ],

@@ -10,7 +10,6 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from diffusers_ext.data.randomness import derive_seed
-from diffusers_ext.training.loop.accelerator import build_accelerator
 from diffusers_ext.training.loop.command import run
 from diffusers_ext.training.loop.configuration import parse_config
 from diffusers_ext.training.loop.draws import Draw
@@ -18,7 +17,7 @@ from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.text_to_image.lora import FILE
 from diffusers_ext.training.train_dreambooth import DreamBoothConfig, DreamBoothRecipe
 from tests.training.personal import OPTIONS, command_line, image, load, run_on_one_and_two_processes
-from tests.training.runs import records, tensors
+from tests.training.runs import records, tensors, trainer as build_trainer
 from tests.training.text_to_image_models import SIZE, captioned_images, tiny_base
 
 
@@ -43,8 +42,7 @@ def trainer(options, tmp_path):
     def make(family="sd1", folder="run", **others) -> Trainer:
         chosen = {**options, "pretrained_model_name_or_path": tiny_base(family), **others}
         chosen = {name: value for name, value in chosen.items() if value != "none"}
-        recipe = DreamBoothRecipe(DreamBoothConfig(**chosen, output_dir=str(tmp_path / folder)))
-        return Trainer(recipe, build_accelerator())
+        return build_trainer(DreamBoothRecipe, DreamBoothConfig(**chosen, output_dir=str(tmp_path / folder)))
 
     return make
 
@@ -78,7 +76,7 @@ def test_the_result_gives_the_same_images_in_diffusers(trainer, tmp_path, family
         loaded.load_lora_weights(str(folder))
     else:
         before = image(load(tiny_base(family), family), PROMPT)
-    with made.results._generation() as generate:
+    with made.outputs._generation() as generate:
         ours = image(generate.pipeline, PROMPT)
     assert np.array_equal(image(loaded, PROMPT), ours) and not np.array_equal(ours, before)
     assert len(generated(folder / "class_images")) == 5
@@ -298,7 +296,7 @@ def test_two_processes_follow_one(options, tmp_path, family):
         ({"with_prior_preservation": True}, "needs a --class_prompt"),
         ({**PRIOR, "num_class_images": 0}, "--num_class_images must be at least 1"),
         ({**PRIOR, "prior_loss_weight": -1.0}, "--prior_loss_weight must be at least 0"),
-        ({"train_data_dir": "elsewhere"}, "--instance_data_dir says where the images are"),
+        ({"train_data_dir": "elsewhere"}, "--instance_data_dir already names the images"),
         ({"subjects": [{"instance_data_dir": "a"}]}, "leave out --instance_data_dir, --instance_prompt"),
         ({**ALONE, "subjects": []}, "--subjects must name at least one"),
         ({**ALONE, "subjects": [{"instance_prompt": "a"}]}, "--subjects need an instance_data_dir"),
@@ -319,5 +317,6 @@ def test_what_makes_no_sense_is_refused_in_one_sentence(trainer, changed, senten
 
 def test_the_command_line_says_it_in_one_sentence(options, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
-        run(DreamBoothRecipe, command_line({**options, "with_prior_preservation": True, "output_dir": str(tmp_path)}))
+        line = command_line({**options, "with_prior_preservation": True, "output_dir": str(tmp_path)})
+        run(DreamBoothRecipe, DreamBoothConfig, line)
     assert stopped.value.code == 2 and "error: --with_prior_preservation needs" in capsys.readouterr().err

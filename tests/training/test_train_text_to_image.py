@@ -10,14 +10,13 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, ViTConfig, ViTImageProcessorPil, ViTModel
 
 from diffusers_ext.hub.repository import files_to_publish
-from diffusers_ext.training.loop.accelerator import build_accelerator
 from diffusers_ext.training.loop.command import run
 from diffusers_ext.training.loop.draws import Draw
 from diffusers_ext.training.loop.trainer import Trainer
+from diffusers_ext.training.text_to_image.fine_tuning import FineTuningConfig, FineTuningRecipe
 from diffusers_ext.training.text_to_image.lora import FILE
-from diffusers_ext.training.train_text_to_image import FineTuningConfig, FineTuningRecipe
 from tests.training.personal import command_line, image as image_of_prompt, load, run_on_one_and_two_processes
-from tests.training.runs import records, tensors
+from tests.training.runs import context, records, tensors, trainer as build_trainer
 from tests.training.text_to_image_models import (
     FAMILIES,
     PROMPT_LENGTH,
@@ -50,14 +49,19 @@ def pictures(tmp_path_factory):
         yield folder
 
 
-def recipe(output_dir, family="sd1", **options) -> FineTuningRecipe:
+def configuration(output_dir, family="sd1", **options) -> FineTuningConfig:
     options = {"pretrained_model_name_or_path": tiny_base(family), **OPTIONS, **options}
-    return FineTuningRecipe(FineTuningConfig(**options, output_dir=str(output_dir)))
+    return FineTuningConfig(**options, output_dir=str(output_dir))
+
+
+def recipe(output_dir, family="sd1", **options) -> FineTuningRecipe:
+    return FineTuningRecipe(configuration(output_dir, family, **options), context())
 
 
 def trainer(output_dir, family="sd1", precision="no", **options) -> Trainer:
     AcceleratorState._reset_state()  # which has one precision for all accelerators of a process
-    return Trainer(recipe(output_dir, family, **options), build_accelerator(mixed_precision=precision))
+    config = configuration(output_dir, family, **options)
+    return build_trainer(FineTuningRecipe, config, mixed_precision=precision)
 
 
 def trained(output_dir, family="sd1", **options) -> Trainer:
@@ -72,7 +76,7 @@ def image(pipeline) -> np.ndarray:
 
 def image_of(made: Trainer) -> np.ndarray:
     """By the trained networks themselves, averaged as they are published."""
-    with made.results._generation() as generate:
+    with made.outputs._generation() as generate:
         return image(generate.pipeline)
 
 
@@ -332,11 +336,11 @@ def test_adapters_are_trained_on(tmp_path):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"family": "sd2"}, "is no LoRA for .* with these options: .* is \\(2, 16\\) in the file and"),
-        ({"family": "sdxl"}, "is no LoRA for"),
+        ({"family": "sd2"}, "is not a LoRA for .* with these options: .* is \\(2, 16\\) in the file and"),
+        ({"family": "sdxl"}, "is not a LoRA for"),
         ({"lora_rank": 4}, "is \\(2, .*\\) in the file and \\(4, .*\\) in the model"),
-        ({"lora_alpha": 7}, "was made with --lora_alpha 2, and this is 7"),
-        ({"train_text_encoder": True}, "is not there in the file"),
+        ({"lora_alpha": 7}, "was trained with --lora_alpha 2, but this run has 7"),
+        ({"train_text_encoder": True}, "is missing in the file"),
     ],
 )
 def test_adapters_of_another_base_or_shape_are_refused(tmp_path, adapters, options, sentence):
@@ -389,7 +393,7 @@ def test_samples_are_measured_by_the_models_that_the_user_names(tmp_path, judges
     assert [line for line in records(tmp_path) if "evaluation" in line]
     # By hand, from the images of the trained model.
     recipe = made.recipe
-    with made.results._generation() as generate:
+    with made.outputs._generation() as generate:
         images = recipe.generate(generate, recipe.validation_inputs())
     clip, real = recipe.measures.models["clip_i"], torch.cat([b["pixel_values"] for b in recipe.reference_batches()])
     pairs = torch.nn.functional.cosine_similarity(clip(images).features[:, None], clip(real).features[None], dim=-1)
@@ -399,13 +403,13 @@ def test_samples_are_measured_by_the_models_that_the_user_names(tmp_path, judges
 def test_an_untrained_model_has_not_drifted(tmp_path, judges):
     options = {"dino_model": judges["dino_model"], "prior_prompts": ["a thing"]}
     made = trainer(tmp_path, "sd3", **LORA, **options)
-    with made.results._generation() as generate:
+    with made.outputs._generation() as generate:
         (row,) = made.recipe.evaluate(generate)
     assert row["prior_drift"] == pytest.approx(0, abs=1e-5) and "clip_t" not in row
 
 
 def test_a_clip_model_that_reads_no_text_is_refused(tmp_path, judges):
-    with pytest.raises(ValueError, match="--clip_model must read text as well"):
+    with pytest.raises(ValueError, match="--clip_model must encode text as well"):
         recipe(tmp_path, clip_model=judges["dino_model"])
 
 
@@ -424,11 +428,11 @@ def test_a_clip_model_that_reads_no_text_is_refused(tmp_path, judges):
         ({"metrics": ["fid"]}, "are not for text-to-image models"),
         ({"prior_prompts": ["a dog"]}, "--prior_prompts need an image model"),
         ({"lora_rank": 0}, "--lora_rank must be at least 1"),
-        ({"lora_alpha": 2.0}, "--lora_alpha is for adapters: give them a --lora_rank"),
-        ({"use_dora": True}, "--use_dora is for adapters"),
+        ({"lora_alpha": 2.0}, "--lora_alpha is only for adapters: set --lora_rank"),
+        ({"use_dora": True}, "--use_dora is only for adapters"),
         ({"lora_rank": 3, "lora_init": "orthogonal"}, "needs an even --lora_rank"),
         ({"text_encoder_lr": 1e-4}, "needs --train_text_encoder"),
-        ({"train_text_encoder": True, "cache_text_embeddings": True}, "keeps what --train_text_encoder changes"),
+        ({"train_text_encoder": True, "cache_text_embeddings": True}, "would keep embeddings that --train_text_encoder changes"),
         ({"caption_column": "prompt"}, "there is no caption column 'prompt'"),
         (
             {"bucket_step": 3, "resolution": [15], "aspect_ratio_buckets": True},
@@ -443,7 +447,7 @@ def test_options_that_make_no_sense_are_refused_in_one_sentence(tmp_path, option
 
 
 def test_layers_that_are_not_there_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="--lora_targets: no layer of the UNet2DConditionModel of .* is a to_z"):
+    with pytest.raises(ValueError, match="--lora_targets: the UNet2DConditionModel of .* has no layer named to_z"):
         trainer(tmp_path, **LORA, lora_targets=["to_k", "to_z"])
 
 
@@ -460,6 +464,6 @@ def test_images_without_captions_are_refused(tmp_path, pictures):
 def test_the_command_line_says_it_in_one_sentence(tmp_path, capsys):
     options = {**OPTIONS, "pretrained_model_name_or_path": tiny_base("sd1"), "train_data_dir": str(tmp_path)}
     with pytest.raises(SystemExit) as stopped:
-        run(FineTuningRecipe, command_line({**options, "output_dir": str(tmp_path / "out")}))
+        run(FineTuningRecipe, FineTuningConfig, command_line({**options, "output_dir": str(tmp_path / "out")}))
     assert stopped.value.code == 2
     assert "error: " in capsys.readouterr().err

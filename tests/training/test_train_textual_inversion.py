@@ -8,7 +8,6 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from diffusers_ext.hub.repository import files_to_publish
-from diffusers_ext.training.loop.accelerator import build_accelerator
 from diffusers_ext.training.loop.draws import Draw
 from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.text_to_image.base_models import weights_fingerprint
@@ -19,7 +18,7 @@ from diffusers_ext.training.train_textual_inversion import (
     TextualInversionRecipe,
 )
 from tests.training.personal import OPTIONS, image, load, run_on_one_and_two_processes
-from tests.training.runs import records, tensors
+from tests.training.runs import records, tensors, trainer as build_trainer
 from tests.training.text_to_image_models import captioned_images, tiny_base
 
 
@@ -39,14 +38,14 @@ def trainer(pictures, tmp_path):
         base = tiny_base(family)
         options = {"pretrained_model_name_or_path": base, "train_data_dir": pictures, **OPTIONS, **options}
         config = TextualInversionConfig(**{"placeholder_token": WORD, **options}, output_dir=str(tmp_path / folder))
-        return Trainer(TextualInversionRecipe(config), build_accelerator(mixed_precision=precision))
+        return build_trainer(TextualInversionRecipe, config, mixed_precision=precision)
 
     return make
 
 
 def rows_of(made: Trainer) -> dict[str, torch.Tensor]:
     """The averaged vectors, which are published."""
-    with made.results._generation():
+    with made.outputs._generation():
         return {name: rows.detach().clone() for name, rows in made.networks["placeholder_vectors"]().items()}
 
 
@@ -75,7 +74,7 @@ def test_words_give_the_same_images_in_diffusers(trainer, tmp_path, family, num_
     if family == "sd3":
         prompt = pipeline.maybe_convert_prompt(PROMPT, pipeline.tokenizer)
         assert prompt == f"a {WORD} {WORD}_1 too"
-    with made.results._generation() as generate:
+    with made.outputs._generation() as generate:
         ours = image(generate.pipeline, prompt)
     assert np.array_equal(image(pipeline, prompt), ours)
 
@@ -133,7 +132,7 @@ def test_prompts_are_templates_or_captions(trainer, pictures, tmp_path):
         (tmp_path / "captioned" / f"{index}.txt").write_text(f"{WORD} no {index}")
     made = trainer(train_data_dir=captioned, caption_column="text")
     assert set(prompts_of(made)) == {f"{WORD} no {index}" for index in range(3)}
-    with pytest.raises(ValueError, match="must stand in every caption, unlike in 'picture 0'"):
+    with pytest.raises(ValueError, match="Every caption must contain the new word <cat>, unlike 'picture 0'"):
         trainer(caption_column="text")
 
 
@@ -192,8 +191,8 @@ def test_two_processes_follow_one(pictures, tmp_path, family):
     ("options", "sentence"),
     [
         ({"placeholder_token": None}, "--placeholder_token is required"),
-        ({"placeholder_token": "a"}, "is known to the tokenizer of .* already, as a"),
-        ({"placeholder_token": "<|endoftext|>"}, "is known to the tokenizer"),
+        ({"placeholder_token": "a"}, "The tokenizer of .* already knows --placeholder_token a, as a"),
+        ({"placeholder_token": "<|endoftext|>"}, "already knows --placeholder_token"),
         ({"placeholder_token": "my cat"}, "must be one word without spaces"),
         ({"initializer_token": "dog"}, "'dog' is 3 tokens .* or --num_vectors 3"),
         ({"initializer_token": "dog", "num_vectors": 2}, "'dog' is 3 tokens"),
@@ -202,7 +201,7 @@ def test_two_processes_follow_one(pictures, tmp_path, family):
         ({"prompt_templates": ["a cat"]}, "need a {} for the new word, unlike 'a cat'"),
         ({"prompt_templates": ["a most extraordinarily long {}"]}, "don't fit into 'a most"),
         ({"prompt_templates": ["{}"], "caption_column": "text"}, "leave out one of them"),
-        ({"cache_text_embeddings": True}, "keeps what a new word changes"),
+        ({"cache_text_embeddings": True}, "would keep embeddings that a new word changes"),
         ({"streaming": True, "validation_prompts": ["a"]}, "--streaming is not for"),
         ({"caption_column": "prompt"}, "there is no caption column 'prompt'"),
     ],

@@ -1,7 +1,7 @@
-"""ControlNets for the two kinds of denoisers: how they start, what they are shown, and what they add.
+"""ControlNets for UNets and for transformers: their initial weights, their inputs and their outputs.
 
-A ControlNet (Zhang et al. 2023) is a copy of a denoiser's first half that sees a control image, and whose results go
-into the denoiser through convolutions (or linear layers) that start at zero: at first, it changes nothing.
+A ControlNet (Zhang et al. 2023) is a copy of a denoiser's first half that also sees a control image. Its outputs are
+added inside the denoiser, after convolutions (or linear layers) that start at zero: at first, it changes nothing.
 """
 
 import torch
@@ -9,28 +9,28 @@ from diffusers import ControlNetModel, SD3ControlNetModel
 from diffusers.models.modeling_utils import ModelMixin
 
 
-# What a denoiser adds inside, by the keywords of its call.
+# The keywords of a denoiser's call that take the outputs of a ControlNet.
 RESIDUALS = ("down_block_additional_residuals", "mid_block_additional_residual", "block_controlnet_hidden_states")
 
 
 class UNetControl:
-    """A ControlNet for a UNet, which sees the pixels of control images, from 0 to 1.
+    """ControlNets for a UNet, which see the pixels of control images.
 
     Args:
-        base ([`~diffusers_ext.training.text_to_image.base_models.BaseModel`]): whose denoiser is controlled.
+        base ([`~diffusers_ext.training.text_to_image.base_models.BaseModel`]): the base whose denoiser is controlled.
     """
 
     controlnet_class = ControlNetModel
-    image_argument = "image"  # of the pipeline's call
+    image_argument = "image"  # the keyword of control images in the pipeline's call
 
-    # How many channels the pixels of a control image have at each size, down to that of the latents.
+    # The channels of a control image at each size, from that of the image down to that of the latents.
     _channels = (16, 32, 96, 256)
-    # What a ControlNet has in common with its denoiser.
+    # The options that a ControlNet has in common with its denoiser.
     _shared = ("in_channels", "block_out_channels", "layers_per_block", "cross_attention_dim", "addition_embed_type")
 
     def __init__(self, base):
         self.base = base
-        # A ControlNet that learns is in float32, and the frozen denoiser may be not.
+        # A ControlNet in training is in float32, but the frozen denoiser may be in another precision.
         base.denoiser.register_forward_pre_hook(_residuals_in_its_dtype, with_kwargs=True)
 
     def load(self, name_or_path: str, cache_dir: str | None = None) -> ModelMixin:
@@ -38,15 +38,15 @@ class UNetControl:
 
         Raises:
             ValueError: if it is for another base.
-            OSError: if there is none.
+            OSError: if it does not exist.
         """
         controlnet = self.controlnet_class.from_pretrained(name_or_path, cache_dir=cache_dir)
         for key, needed in self._needed().items():
             found = controlnet.config.get(key)
             if found != needed:
                 raise ValueError(
-                    f"{name_or_path} is no ControlNet to go on with for {self.base.name}: its {key} is {found}, and "
-                    f"must be {needed}."
+                    f"{name_or_path} is not a ControlNet for {self.base.name}: its {key} is {found}, but must be "
+                    f"{needed}."
                 )
         return controlnet
 
@@ -54,7 +54,7 @@ class UNetControl:
         return {key: self.base.denoiser.config.get(key) for key in self._shared}
 
     def freeze_unread(self, controlnet: ModelMixin) -> None:
-        """Let weights whose results are read by nothing not learn: they get no gradients."""
+        """Freeze the weights whose output is not used, and which would get no gradients."""
 
     def new(self) -> ControlNetModel:
         """A ControlNet with the weights of the denoiser."""
@@ -63,11 +63,20 @@ class UNetControl:
         return ControlNetModel.from_unet(self.base.denoiser, conditioning_embedding_out_channels=channels)
 
     def zero_layers(self, controlnet: ControlNetModel) -> list[torch.nn.Module]:
-        """Those through which all that a ControlNet adds has to go."""
+        """The layers that start at zero; all outputs of the ControlNet pass through them."""
         return [*controlnet.controlnet_down_blocks, controlnet.controlnet_mid_block]
 
     def condition(self, control_images: torch.Tensor, draw, moments) -> torch.Tensor:
-        """What the ControlNet sees of control images (N, 3, H, W) in [-1, 1]; `moments` encodes images."""
+        """The `controlnet_cond` argument of a ControlNet.
+
+        Args:
+            control_images (`torch.Tensor` of shape (N, 3, H, W)): in [-1, 1].
+            draw (`Draw`): the source of random numbers.
+            moments (`Callable`): encodes images as [`BaseModel.encode_moments`] does.
+
+        Returns:
+            `torch.Tensor`: for a UNet the pixels in [0, 1], for a transformer latents (N, C, h, w).
+        """
         return control_images / 2 + 0.5
 
     def residuals(
@@ -78,13 +87,13 @@ class UNetControl:
         condition: torch.Tensor,
         inputs: dict,
     ) -> dict:
-        """What is added inside of the denoiser, as keywords of its call.
+        """The outputs of a ControlNet, as keywords of the denoiser's call.
 
         Args:
             controlnet (`torch.nn.Module`): the network, or a wrapper around it.
-            noisy_latents, timesteps: what the denoiser sees, and is told.
+            noisy_latents, timesteps: the same inputs as the denoiser's.
             condition: from [`~UNetControl.condition`].
-            inputs (`dict`): the text as keywords, from [`BaseModel.denoiser_inputs`].
+            inputs (`dict`): the text embeddings, from [`BaseModel.denoiser_inputs`].
         """
         down, middle = controlnet(
             sample=noisy_latents, timestep=timesteps, controlnet_cond=condition, return_dict=False, **inputs
@@ -93,13 +102,13 @@ class UNetControl:
 
 
 class TransformerControl(UNetControl):
-    """A ControlNet for the transformer of Stable Diffusion 3, which sees the latents of control images."""
+    """ControlNets for the transformer of Stable Diffusion 3, which see the latents of control images."""
 
     controlnet_class = SD3ControlNetModel
     image_argument = "control_image"
 
     _shared = ("in_channels", "patch_size", "num_attention_heads", "attention_head_dim", "joint_attention_dim")
-    # Of the pooled text it sees what the denoiser does, and control images are scaled as all latents are.
+    # It sees the same pooled text embeddings as the denoiser, and control images scaled as all latents are.
     _own = {"extra_conditioning_channels": 0, "force_zeros_for_pooled_projection": False}
 
     def _needed(self):
@@ -108,7 +117,7 @@ class TransformerControl(UNetControl):
     def new(self) -> SD3ControlNetModel:
         """A ControlNet with the weights of the first half of the denoiser."""
         transformer = self.base.denoiser
-        # from_transformer would write its own numbers into the configuration of the transformer.
+        # from_transformer would change the configuration of the transformer.
         config = {name: value for name, value in transformer.config.items() if not name.startswith("_")}
         num_layers = max(1, config["num_layers"] // 2)
         controlnet = SD3ControlNetModel.from_config({**config, "num_layers": num_layers, **self._own})
@@ -118,7 +127,7 @@ class TransformerControl(UNetControl):
         return controlnet
 
     def freeze_unread(self, controlnet: SD3ControlNetModel) -> None:
-        # What the last block makes of the text.
+        # The text output of the last block is not used.
         for name, weight in controlnet.transformer_blocks[-1].named_parameters():
             if name.startswith(("ff_context", "attn.to_add_out", "attn.add_q_proj", "attn.norm_added_q")):
                 weight.requires_grad_(False)

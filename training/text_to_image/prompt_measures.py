@@ -1,10 +1,9 @@
-"""How good samples of prompts are, seen by networks that the user names: CLIP-I, CLIP-T, DINO, and prior drift."""
+"""Measures of the samples of prompts, by image and text encoders: CLIP-I, CLIP-T, DINO, and prior drift."""
 
 from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
-from accelerate import PartialState
 from transformers import AutoTokenizer
 
 from diffusers_ext.metrics import load_feature_extractor
@@ -13,35 +12,32 @@ from diffusers_ext.metrics import load_feature_extractor
 class PromptMeasures:
     """Measures of samples (Ruiz et al. 2023, "DreamBooth", section 4.1), each a mean of cosines in [-1, 1].
 
-    clip_i and dino are taken over all pairs of a sample and a training image, clip_t over all samples and their
-    prompts. prior_drift is 1 minus the mean cosine of images of the same prompt and noise before and after training.
+    clip_i and dino are means over all pairs of a sample and a training image, clip_t is the mean over all samples and
+    their prompts. prior_drift is 1 minus the mean cosine between the images that the model makes of the same prompts
+    and noise before and after the training.
 
     Args:
-        config ([`~diffusers_ext.training.text_to_image.recipe.TextToImageConfig`]): names the networks.
+        clip_model (`str`, *optional*): the folder or Hub name of a CLIP model, for clip_i and clip_t.
+        dino_model (`str`, *optional*): the folder or Hub name of an image model such as DINO, for dino.
+        device (`torch.device`): where they run.
 
     Raises:
-        ValueError, OSError: if a network can't be had, or `--clip_model` reads no text.
+        ValueError: if `clip_model` has no text encoder.
+        OSError: if a model does not exist.
     """
 
-    def __init__(self, config):
-        self.config = config
-        names = {"clip_i": config.clip_model, "dino": config.dino_model}
-        device = PartialState().device
-        self.models = {
-            measure: load_feature_extractor(name, device=device) for measure, name in names.items() if name is not None
-        }
+    def __init__(self, clip_model: str | None, dino_model: str | None, device: torch.device):
+        names = {"clip_i": clip_model, "dino": dino_model}
+        names = {measure: name for measure, name in names.items() if name is not None}
+        self.provenance = {"extractor": ", ".join(names.values())}
+        self.models = {measure: load_feature_extractor(name, device=device) for measure, name in names.items()}
         self._references, self._prior = {}, None
-        if config.clip_model is not None:
+        if clip_model is not None:
             if not hasattr(self.models["clip_i"].model, "get_text_features"):
                 raise ValueError(
-                    f"--clip_model must read text as well as images, as CLIP does; {config.clip_model} does not."
+                    f"--clip_model must encode text as well as images, as CLIP does; {clip_model} does not."
                 )
-            self.tokenizer = AutoTokenizer.from_pretrained(config.clip_model)
-
-    @property
-    def provenance(self) -> dict:
-        """What the values were come by."""
-        return {"extractor": ", ".join(name for name in (self.config.clip_model, self.config.dino_model) if name)}
+            self.tokenizer = AutoTokenizer.from_pretrained(clip_model)
 
     def __call__(
         self, images: torch.Tensor, prompts: list[str], references: Iterable[torch.Tensor]
@@ -50,7 +46,7 @@ class PromptMeasures:
         Args:
             images: the samples, uint8 (N, 3, H, W).
             prompts: the prompt of each.
-            references: the training images, in batches of that kind; read in the first call only.
+            references: batches of training images, also uint8; they are read in the first call only.
         """
         if not self._references:
             self._references = self._means(references)
@@ -65,11 +61,11 @@ class PromptMeasures:
         return values
 
     def remember_prior(self, images: torch.Tensor) -> None:
-        """Take in images, uint8 (N, 3, H, W), that the model made before the training."""
+        """Keep the embeddings of images, uint8 (N, 3, H, W), that the model made before the training."""
         self._prior = embed(self._prior_model, images)
 
     def prior_drift(self, images: torch.Tensor) -> dict[str, float]:
-        """How far images of the same prompts and noise are from what they were."""
+        """The drift of images, uint8 (N, 3, H, W), made after the training from the same prompts and noise."""
         cosines = (embed(self._prior_model, images) * self._prior).sum(dim=1)
         return {"prior_drift": 1 - cosines.mean().item()}
 
@@ -93,6 +89,6 @@ class PromptMeasures:
 
 
 def embed(model, images: torch.Tensor, batch_size: int = 64) -> torch.Tensor:
-    """The directions (N, D) that a feature extractor sees images uint8 (N, 3, H, W) in, of length 1, on the CPU."""
+    """The features of images, uint8 (N, 3, H, W), scaled to length 1: (N, D) on the CPU."""
     features = [model(batch).features.cpu() for batch in images.split(batch_size)]
     return F.normalize(torch.cat(features), dim=1)

@@ -1,21 +1,24 @@
-"""The text encoders of a base, where they learn."""
+"""The text encoders of a base as one network, for training."""
 
 import torch
 
+from diffusers_ext.training.text_to_image.base_models import BaseModel
+
 
 class TextEncoders(torch.nn.Module):
-    """The text encoders of a base as one network that can be trained: token ids in, what the denoiser reads out.
+    """The text encoders of a base as one network that can be trained.
 
     Args:
-        base ([`~diffusers_ext.training.text_to_image.base_models.BaseModel`]): it keeps its own text encoders.
+        base ([`BaseModel`]): the text encoders stay its own.
     """
 
-    def __init__(self, base):
+    def __init__(self, base: BaseModel):
         super().__init__()
         self._base = base
         self.encoders = torch.nn.ModuleDict(base.text_encoders)
 
     def forward(self, token_ids: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Token ids, int64 (N, L), by text encoder -> text embeddings, see [`BaseModel.encode_text`]."""
         return self._base.encode_text(token_ids, dict(self.encoders))
 
     @property
@@ -28,7 +31,7 @@ class TextEncoders(torch.nn.Module):
         }
 
     def train(self, mode: bool = True) -> "TextEncoders":
-        """Those that learn; dropout would only disturb the others."""
+        """Set the mode of the encoders that are trained; dropout would only disturb the others."""
         for encoder in self.encoders.values():
             encoder.train(mode and any(parameter.requires_grad for parameter in encoder.parameters()))
         self.training = mode

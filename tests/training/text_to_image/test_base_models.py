@@ -1,12 +1,12 @@
 import json
 import shutil
-from types import SimpleNamespace
 
 import pytest
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline
 from diffusers.training_utils import compute_snr
 
+from diffusers_ext.training.diffusion.objectives import Weighting
 from diffusers_ext.training.loop.draws import Draw
 from diffusers_ext.training.text_to_image.base_models import load_base_model, take_apart, weights_fingerprint
 from diffusers_ext.training.text_to_image.text_encoders import TextEncoders
@@ -22,11 +22,6 @@ def base(request):
     base.freeze(torch.device("cpu"))
     base.pipeline.set_progress_bar_config(disable=True)
     return base
-
-
-def options(**values):
-    defaults = {"timestep_sampling": None, "loss_weighting": "none", "snr_gamma": 5.0}
-    return SimpleNamespace(**{**defaults, **values})
 
 
 def draw(count):
@@ -182,7 +177,7 @@ def residual_shapes(base, noisy):
 @pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
 def test_noise_and_targets_are_those_of_the_base_s_scheduler(family):
     base = load_base_model(tiny_base(family))
-    objective, stock = base.objective(options()), base.pipeline.scheduler
+    objective, stock = base.objective(), base.pipeline.scheduler
     clean, noise, timesteps = numbers(3, 4, 8, 8), numbers(3, 4, 8, 8).flip(0), torch.tensor([0, 300, 999])
     torch.testing.assert_close(
         objective.add_noise(clean, noise, timesteps), stock.add_noise(clean, noise, timesteps), rtol=1e-5, atol=1e-5
@@ -196,7 +191,7 @@ def test_noise_and_targets_are_those_of_the_base_s_scheduler(family):
 @pytest.mark.parametrize("family", ["sd1", "sd2"])
 def test_min_snr_is_that_of_diffusers(family):
     base = load_base_model(tiny_base(family))
-    objective = base.objective(options(loss_weighting="min_snr", snr_gamma=5.0))
+    objective = base.objective(weighting=Weighting("min_snr", snr_gamma=5.0))
     timesteps = torch.tensor([1, 200, 900])
     snr = compute_snr(base.pipeline.scheduler, timesteps)
     expected = snr.clamp(max=5.0) / (snr + 1 if family == "sd2" else snr)
@@ -209,7 +204,7 @@ def test_min_snr_is_that_of_diffusers(family):
 
 def test_the_flow_of_sd3_is_trained_at_its_sampler_s_levels():
     base = load_base_model(tiny_base("sd3"))
-    objective = base.objective(options())
+    objective = base.objective()
     clean, noise = numbers(2, 4, 8, 8), numbers(2, 4, 8, 8).flip(0)
     timesteps = torch.tensor([250.0, 1000.0])
     sigmas = torch.tensor([0.25, 1.0]).view(2, 1, 1, 1)
@@ -218,7 +213,7 @@ def test_the_flow_of_sd3_is_trained_at_its_sampler_s_levels():
     # Logit-normal, and shifted by 3: the median 1/2 becomes 3/4.
     drawn = objective.draw_timesteps(draw(2000)) / 1000
     assert abs(drawn.median() - 0.75) < 0.02 and drawn.min() > 0 and drawn.max() <= 1
-    uniform = base.objective(options(timestep_sampling="uniform")).draw_timesteps(draw(2000)) / 1000
+    uniform = base.objective(timestep_sampling="uniform").draw_timesteps(draw(2000)) / 1000
     assert (uniform < 0.25).float().mean() > (drawn < 0.25).float().mean() + 0.02
 
 
@@ -227,7 +222,7 @@ def test_a_process_that_has_no_such_levels_is_refused():
     base.pipeline.scheduler = DDIMScheduler.from_config(base.pipeline.scheduler.config)
     base.pipeline.scheduler.register_to_config(sigma_data=0.5)
     with pytest.raises(ValueError, match="EDM"):
-        base.objective(options())
+        base.objective()
 
 
 # Weights

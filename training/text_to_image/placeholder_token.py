@@ -1,4 +1,4 @@
-"""New words for text encoders that stay as they are: vectors in the place of token embeddings."""
+"""A new word for frozen text encoders: trained vectors in the place of token embeddings."""
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -12,11 +12,11 @@ class PlaceholderVectors(ModelMixin, ConfigMixin):
     """The vectors that a placeholder stands for, several for each text encoder.
 
     Args:
-        num_vectors (`int`): how many.
+        num_vectors (`int`): the number of vectors for each text encoder.
         widths (`dict[str, int]`): the width of token embeddings, by the name of the text encoder.
     """
 
-    _supports_gradient_checkpointing = True  # there is none to save: those of the base are
+    _supports_gradient_checkpointing = True  # there is nothing to save here, but the networks of the base have it
 
     @register_to_config
     def __init__(self, num_vectors: int, widths: dict[str, int]):
@@ -30,18 +30,15 @@ class PlaceholderVectors(ModelMixin, ConfigMixin):
         return dict(self.vectors.items())
 
     def enable_gradient_checkpointing(self) -> None:
-        """Nothing to save: there are no activations."""
+        """Does nothing: there are no activations."""
 
 
 class ExtendedEmbedding(torch.nn.Module):
-    """A token embedding that has further vectors for the ids from `first_id` on.
+    """A token embedding with further vectors for the ids from `first_id` on.
 
     Args:
-        embedding (`torch.nn.Embedding`): gives the others; it stays as it is.
-        first_id (`int`): the id of the first of the further vectors.
-
-    Attributes:
-        vectors (`torch.Tensor` of shape (num_vectors, width)): to be set before a call.
+        embedding (`torch.nn.Embedding`): embeds the other ids; it stays unchanged.
+        first_id (`int`): the id of the first further vector.
     """
 
     def __init__(self, embedding: torch.nn.Embedding, first_id: int):
@@ -54,11 +51,12 @@ class ExtendedEmbedding(torch.nn.Module):
     def weight(self) -> torch.Tensor:
         return self.embedding.weight
 
-    def put(self, vectors: torch.Tensor) -> None:
-        """Look up in these vectors (num_vectors, width) from now on."""
+    def set_vectors(self, vectors: torch.Tensor) -> None:
+        """Use these vectors, (num_vectors, width), from now on."""
         self._vectors = [vectors]
 
     def forward(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """Token ids (N, L) -> embeddings (N, L, width)."""
         own = self.embedding(token_ids.clamp(max=self.first_id - 1))
         further = self._vectors[0].to(own.dtype)[(token_ids - self.first_id).clamp(min=0)]
         return torch.where((token_ids >= self.first_id)[..., None], further, own)
@@ -67,15 +65,15 @@ class ExtendedEmbedding(torch.nn.Module):
 class Placeholder:
     """A new word of one or several tokens, in all CLIP text encoders of a base.
 
-    Tokens are named as `load_textual_inversion` of diffusers names them: `<word>`, `<word>_1`, `<word>_2` ...
+    Its tokens have the names that `load_textual_inversion` of diffusers gives them: `<word>`, `<word>_1`, ...
 
     Args:
-        base (`BaseModel`): the base.
-        word (`str`): how it is written in prompts.
-        num_vectors (`int`): how many tokens it has.
+        base ([`BaseModel`]): the base.
+        word (`str`): the word as it is written in prompts.
+        num_vectors (`int`): the number of its tokens.
 
     Raises:
-        ValueError: if it is no word, or if a tokenizer knows it already.
+        ValueError: if it contains spaces, or a tokenizer knows it already.
     """
 
     def __init__(self, base: BaseModel, word: str, num_vectors: int):
@@ -91,16 +89,16 @@ class Placeholder:
             taken = [token for token in (*self.tokens, f"{word}_1", f"{word.lower()}</w>") if token in known]
             if taken:
                 raise ValueError(
-                    f"--placeholder_token {word} is known to the tokenizer of {base.name} already, as {taken[0]}: "
-                    f"take another, such as <my-{word.strip('<>')}>."
+                    f"The tokenizer of {base.name} already knows --placeholder_token {word}, as {taken[0]}: choose "
+                    f"another word, such as <my-{word.strip('<>')}>."
                 )
 
     def initial_vectors(self, initializer: str | None) -> PlaceholderVectors:
         """Vectors that start as the embeddings of known words.
 
         Args:
-            initializer (`str`, *optional*): a word of one token, from which all start, or of as many tokens as there
-                are vectors; by default, all start from the mean of all embeddings.
+            initializer (`str`, *optional*): a word of one token, from which all vectors start, or of as many tokens
+                as there are vectors; by default, all vectors start from the mean of all embeddings.
 
         Raises:
             ValueError: if it has another number of tokens.
@@ -115,9 +113,9 @@ class Placeholder:
             ids = tokenizer(initializer, add_special_tokens=False).input_ids
             if len(ids) not in (1, len(self.tokens)):
                 raise ValueError(
-                    f"--initializer_token {initializer!r} is {len(ids)} tokens to the tokenizer of {self.base.name}: "
-                    "take a word that is one"
-                    + (f", or --num_vectors {len(ids)}, each of which starts from one of them." if ids else ".")
+                    f"--initializer_token {initializer!r} is {len(ids)} tokens for the tokenizer of "
+                    f"{self.base.name}: choose a word of one token"
+                    + (f", or --num_vectors {len(ids)}, where each vector starts from one token." if ids else ".")
                 )
             starts[name] = embeddings[ids]
         vectors = PlaceholderVectors(len(self.tokens), {name: start.shape[-1] for name, start in starts.items()})
@@ -127,7 +125,7 @@ class Placeholder:
         return vectors
 
     def fits(self, prompt: str) -> bool:
-        """Whether the tokenizers leave all of the word, where it is in the prompt first."""
+        """Whether the first occurrence of the word in a prompt is not truncated."""
         before = prompt[: prompt.index(self.word)]
         return all(
             len(self.base.tokenizers[name](before).input_ids) + len(self.tokens) <= self._lengths[name]
@@ -135,23 +133,23 @@ class Placeholder:
         )
 
     def install(self) -> None:
-        """Teach the word to the tokenizers, and let the text encoders look it up in [`~Placeholder.put`]'s vectors."""
+        """Add the word to the tokenizers, and extend the token embeddings; see [`~Placeholder.set_vectors`]."""
         self.embeddings = {}
         for name in self.names:
             tokenizer, encoder = self.base.tokenizers[name], self.base.text_encoders[name]
-            # Two encoders of a pipeline in memory may share a tokenizer, which then knows it.
+            # Two encoders of a pipeline in memory may share a tokenizer, to which the word is added only once.
             tokenizer.add_tokens(self.tokens)
             first_id = tokenizer.convert_tokens_to_ids(self.word)
             self.embeddings[name] = ExtendedEmbedding(encoder.get_input_embeddings(), first_id)
             encoder.set_input_embeddings(self.embeddings[name])
 
-    def put(self, vectors: dict[str, torch.Tensor]) -> None:
-        """Let the word mean these vectors, (num_vectors, width) by the name of the text encoder."""
+    def set_vectors(self, vectors: dict[str, torch.Tensor]) -> None:
+        """Embed the word as these vectors, (num_vectors, width) by the name of the text encoder."""
         for name, embedding in self.embeddings.items():
-            embedding.put(vectors[name])
+            embedding.set_vectors(vectors[name])
 
-    def spelled(self, prompts: list[str]) -> list[str]:
-        """Prompts as the base's pipeline wants them: with all tokens of the word, where it does not do that itself."""
+    def expand(self, prompts: list[str]) -> list[str]:
+        """Prompts with all tokens of the word, where the base's pipeline does not insert them itself."""
         if hasattr(self.base.pipeline, "maybe_convert_prompt"):
             return prompts
         tokenizer = self.base.tokenizers[self.names[0]]

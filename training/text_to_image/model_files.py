@@ -1,4 +1,4 @@
-"""Files of diffusers' own kinds: written whole or not at all, without the paths of this machine, and aligned."""
+"""Writing the files of trained models: all of them or none, aligned, and without the paths of this machine."""
 
 import json
 import tempfile
@@ -12,7 +12,13 @@ from diffusers_ext.hub.atomic import move_into
 
 
 def write_whole(write: Callable[[Path], None], folder: Path, last: str) -> None:
-    """Let `write` fill a folder beside, and move its files into `folder` one by one, the file `last` at the end."""
+    """Write files into a folder so that it is complete as soon as the file `last` exists.
+
+    Args:
+        write (`Callable`): writes all files into the empty folder that it is given.
+        folder (`Path`): the files are moved here, one by one, after all of them are written.
+        last (`str`): the name of the file that is moved last.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".tmp-", dir=folder, ignore_cleanup_errors=True) as unfinished:
         write(Path(unfinished))
@@ -22,14 +28,14 @@ def write_whole(write: Callable[[Path], None], folder: Path, last: str) -> None:
 
 
 def save_pipeline(pipeline: DiffusionPipeline, folder: Path) -> None:
-    """Save a pipeline of diffusers without the folders of this machine that its parts were loaded from."""
+    """Save a pipeline of diffusers without the names of the local folders that its parts were loaded from."""
     pipeline.save_pretrained(folder)
     for file in (folder / "model_index.json", *folder.glob("*/config.json")):
         _forget_origin(file)
 
 
 def save_model(model: ModelMixin, folder: Path) -> None:
-    """Save a model of diffusers without the folder of this machine that it was loaded from."""
+    """Save a model of diffusers without the name of the local folder that it was loaded from."""
     model.save_pretrained(folder)
     _forget_origin(folder / "config.json")
 

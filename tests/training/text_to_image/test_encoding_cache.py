@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diffusers_ext.training.text_to_image.base_models import load_base_model
-from diffusers_ext.training.text_to_image.caching import MomentCache, TensorCache, TextCache
+from diffusers_ext.training.text_to_image.encoding_cache import MomentCache, TensorCache, TextCache
 from tests.training.text_to_image_models import FAMILIES, SIZE, tiny_base
 
 
@@ -146,5 +146,5 @@ def test_several_processes_fill_one_cache(tmp_path):
 
 def test_text_of_encoders_that_learn_is_not_kept(tmp_path):
     base = load_base_model(tiny_base("sd1"))
-    with pytest.raises(ValueError, match="can't be cached while text encoders learn"):
+    with pytest.raises(ValueError, match="can't be cached while text encoders are trained"):
         text_cache(tmp_path, base)

@@ -1,11 +1,12 @@
-"""What frozen networks make of images and prompts, computed once and kept on the disk.
+"""Caches on the disk for the encodings of images and prompts by frozen networks.
 
-Latents are kept as moments, from which every step draws anew. A file is found by what was encoded and by the weights
-that encoded it, so it is never out of date; it can be shared by runs, and by the processes of one: files are written
-beside and renamed, and whoever comes second replaces a file by its equal. A damaged file is made again.
+Latents are stored as moments, from which each step draws a new sample. The name of a file is a digest of the inputs
+and of the encoder's weights, so a file never goes out of date. Runs, and the processes of one run, can share a cache:
+a file is written under a temporary name and renamed, and a second writer replaces it by an equal one. A damaged file
+is computed again.
 
-Rows are encoded one by one, with a cache or without: what a row becomes then does not depend on the rows beside it,
-and a run with caches, one without and one that was resumed are equal bit for bit.
+Rows are encoded one by one, with a cache or without. The encoding of a row therefore does not depend on the other rows
+of its batch, and runs with a cache, without one, and resumed runs are equal bit for bit.
 """
 
 import hashlib
@@ -24,12 +25,12 @@ Tensors = dict[str, torch.Tensor]
 
 
 class TensorCache:
-    """What networks make of tensors, each answer in a file of its own.
+    """The outputs of networks, one file for each input.
 
     Args:
-        folder (`str` or `Path`, *optional*): where the files are; `None` keeps nothing.
-        networks (`Iterable[torch.nn.Module]`): those that encode, as they will be when they do.
-        precision (`str`): that in which they compute, as Accelerate calls it.
+        folder (`str` or `Path`, *optional*): the folder of the files; with `None` nothing is stored.
+        networks (`Iterable[torch.nn.Module]`): the encoders, with the weights that they encode with.
+        precision (`str`): the precision that they compute in: "no" (float32), "fp16" or "bf16".
     """
 
     def __init__(self, folder: str | Path | None, networks: Iterable[torch.nn.Module], precision: str = "no"):
@@ -37,7 +38,7 @@ class TensorCache:
         self.fingerprint = "" if folder is None else f"{weights_fingerprint(*networks)} {precision}"
 
     def get(self, inputs: Tensors, compute: Callable[[], Tensors], device: torch.device) -> Tensors:
-        """The tensors made of `inputs`, on `device`: those on the disk, or else what `compute` returns and is kept."""
+        """The encoding of `inputs`, on `device`: from the disk, or else computed by `compute` and stored."""
         if self.folder is None:
             return compute()
         key = _digest(inputs, self.fingerprint)
@@ -50,13 +51,13 @@ class TensorCache:
 
 
 class MomentCache:
-    """The moments of images, by their pixels: crop, flip and size are in these.
+    """The moments of images, found by the pixels after cropping, flipping and resizing.
 
-    A crop at random or a flip makes another image: a cache is of most use without (`--center_crop`, or buckets).
+    A random crop or a flip makes another image, so a cache helps most without them (`--center_crop`, or buckets).
 
     Args:
-        folder (`str` or `Path`, *optional*): where they are kept; `None` keeps none.
-        base (`BaseModel`): encodes.
+        folder (`str` or `Path`, *optional*): the folder of the cache; with `None` nothing is stored.
+        base ([`BaseModel`]): encodes the images.
     """
 
     def __init__(self, folder: str | Path | None, base: BaseModel):
@@ -72,17 +73,17 @@ class MomentCache:
 
 
 class TextCache:
-    """What the denoiser reads of prompts, by their token ids.
+    """The text embeddings of prompts, found by the token ids.
 
     Args:
-        folder (`str` or `Path`, *optional*): where it is kept; `None` keeps nothing.
-        base (`BaseModel`): tokenises; its text encoders are those that encode.
-        encode (`Callable`): token ids (1, L) by text encoder -> "prompt_embeds" (1, L, D) and what else there is.
-        precision (`str`): that in which `encode` computes, as Accelerate calls it.
-        device (`torch.device`): where the text encoders are.
+        folder (`str` or `Path`, *optional*): the folder of the cache; with `None` nothing is stored.
+        base ([`BaseModel`]): tokenises the prompts. Its text encoders are the ones that `encode` uses.
+        encode (`Callable`): token ids (1, L) by text encoder -> text embeddings, see [`BaseModel.encode_text`].
+        precision (`str`): the precision that `encode` computes in: "no" (float32), "fp16" or "bf16".
+        device (`torch.device`): the device of the text encoders.
 
     Raises:
-        ValueError: if a text encoder learns, and so has no fixed answer.
+        ValueError: if a text encoder is trained, so that its embeddings change.
     """
 
     def __init__(
@@ -95,15 +96,15 @@ class TextCache:
     ):
         encoders = base.text_encoders.values()
         if folder is not None and any(weight.requires_grad for encoder in encoders for weight in encoder.parameters()):
-            raise ValueError("Text embeddings can't be cached while text encoders learn: leave one of the two out.")
+            raise ValueError("Text embeddings can't be cached while text encoders are trained: turn off one of them.")
         self._cache = TensorCache(folder, encoders, precision)
         self._base, self._encode, self._device = base, encode, device
 
     @torch.no_grad()
     def __call__(self, prompts: list[str]) -> Tensors:
-        """What the denoiser reads of prompts: tensors (N, ...) by name; see [`BaseModel.encode_text`]."""
+        """The text embeddings of prompts: tensors (N, ...) by name, see [`BaseModel.encode_text`]."""
         token_ids = self._base.tokenize(prompts)
-        texts = {}  # a prompt that comes twice, as the empty one does, is encoded once
+        texts = {}  # a prompt that occurs twice, as the empty one often does, is encoded once
         for row, prompt in enumerate(prompts):
             if prompt not in texts:
                 texts[prompt] = self._text({name: ids[row : row + 1] for name, ids in token_ids.items()})
@@ -115,7 +116,7 @@ class TextCache:
 
 
 def _read(path: Path) -> Tensors | None:
-    """The tensors of a file; `None` if there is none, or if it is damaged."""
+    """The tensors of a file; `None` if it does not exist or is damaged."""
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
