@@ -2,22 +2,24 @@
 
     accelerate launch training/train_autoencoder.py --config examples/digits_vae.yaml
 
-`--architecture` is the network, `--objective` what it minimises beside the error of its reconstructions: the evidence
+`--architecture` is the network. `--objective` is what is minimised beside the error of reconstructions: the evidence
 lower bound (Kingma and Welling 2014), beta-VAE (Higgins et al. 2017; with --kl_capacity, Burgess et al. 2018),
 beta-TCVAE (Chen et al. 2018) or FactorVAE (Kim and Mnih 2018). The autoencoders of latent diffusion (`kl`, `vq`) are
-trained as there, with perceptual and patch-adversarial losses (Esser et al. 2021, Rombach et al. 2022). The result is
-an [`AutoencoderPipeline`].
+trained with perceptual and patch-adversarial losses (Esser et al. 2021, Rombach et al. 2022). The result is an
+[`AutoencoderPipeline`].
 """
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from accelerate import PartialState
 
 from diffusers_ext.data import derive_seed
 from diffusers_ext.losses.adaptive_weight import adaptive_weight, last_layer_gradient
 from diffusers_ext.losses.adversarial import AdversarialLoss, discriminator_loss, generator_loss
+from diffusers_ext.losses.discriminator_outputs import accuracies, judge_both
 from diffusers_ext.losses.elbo import (
     ReconstructionLoss,
     TotalCorrelationEstimator,
@@ -28,26 +30,326 @@ from diffusers_ext.losses.elbo import (
 from diffusers_ext.losses.perceptual import load_perceptual_loss
 from diffusers_ext.models import LatentDiscriminator, PatchDiscriminator
 from diffusers_ext.pipelines import AutoencoderPipeline
-from diffusers_ext.training.adversarial.judging import accuracies, has_batch_norm, judge_both
 from diffusers_ext.training.autoencoding.evaluation import AutoencoderEvaluator, corrupt
 from diffusers_ext.training.autoencoding.networks import (
     LATENT_DIFFUSION_ARCHITECTURES,
     QUANTIZED_ARCHITECTURES,
     VECTOR_ARCHITECTURES,
+    Pass,
     Runner,
     build_autoencoder,
 )
-from diffusers_ext.training.autoencoding.regularizers import Regularisation
-from diffusers_ext.training.evaluate_pipeline import Evaluator
+from diffusers_ext.training.autoencoding.regularizers import (
+    Divergence,
+    EstimatedTotalCorrelation,
+    JudgedTotalCorrelation,
+    Quantization,
+    Regularizer,
+)
+from diffusers_ext.training.evaluation.samples import SampleEvaluator
 from diffusers_ext.training.loop.command import run
 from diffusers_ext.training.loop.configuration import JSONObject, ValidationConfig, option
 from diffusers_ext.training.loop.recipe import Recipe
-from diffusers_ext.training.loop.sampling import all_rows
 
 
-# Of the divergence, by objective; of latent diffusion's it is that of its "slight KL penalty".
+class AutoencoderRecipe(Recipe):
+    """Kingma and Welling 2014, algorithm 1: the errors of reconstructions, and a loss that regularizes the latents.
+
+    It trains plain, denoising and variational autoencoders; subclasses train the others.
+    """
+
+    def networks(self) -> dict[str, torch.nn.Module]:
+        """The autoencoder."""
+        config = self.config
+        autoencoder = build_autoencoder(
+            config.architecture,
+            config.autoencoder,
+            size=config.size,
+            channels=config.channels,
+            variational=config.objective != "autoencoder",
+            batch_size=config.train_batch_size,
+        )
+        self.runner = Runner(autoencoder)
+        self.regularizer = self.build_regularizer()
+        self.reconstruction_type = self.choose_reconstruction_type()
+        self.reconstruction_evaluator = self.build_reconstruction_evaluator()
+        return {"autoencoder": autoencoder}
+
+    def build_regularizer(self) -> Regularizer:
+        """The loss that is added to the errors."""
+        config = self.config
+        if config.objective == "autoencoder":
+            return Regularizer()
+        if config.objective == "beta_tc":
+            return EstimatedTotalCorrelation(
+                config.divergence_weight,
+                config.kl_warmup_steps,
+                estimator=config.total_correlation_estimator,
+                batch_size=config.train_batch_size,
+                num_examples=self.dataset.num_examples,
+                context=self.context,
+            )
+        return Divergence(
+            config.divergence_weight, config.kl_warmup_steps, config.kl_capacity, config.kl_capacity_steps
+        )
+
+    def step(self, batch, draw):
+        self.improve_autoencoder(batch["pixel_values"], draw)
+
+    def improve_autoencoder(self, images: torch.Tensor, draw) -> Pass:
+        """Update the autoencoder with a batch of images, and return its pass."""
+        output = self.reconstruct(images, draw)
+        errors = self.reconstruction_errors(output, images)
+        self.minimise("autoencoder", self.scaled(errors) + self.regularisation(output, errors, draw))
+        return output
+
+    def reconstruct(self, images: torch.Tensor, draw) -> Pass:
+        """Encode images, with noise if `--denoising` asks for it, and decode a draw of their latents."""
+        inputs = corrupt(images, self.config.denoising, draw)
+        generators = draw.generators if self.config.objective != "autoencoder" else None
+        return self.runner(self.autoencoder, self.runner.to_network(inputs), generators)
+
+    def reconstruction_errors(self, output: Pass, images: torch.Tensor) -> torch.Tensor:
+        """-log p(x|z) of each image, of shape (N,)."""
+        errors = reconstruction_error(self.reconstruction_type, output.sample, self.runner.to_network(images))
+        self.log(reconstruction=errors)
+        return errors
+
+    def scaled(self, errors: torch.Tensor) -> torch.Tensor:
+        """Errors as the loss has them: sums over the values of an image in a bound of the likelihood, else means."""
+        return errors / self.num_values if self.config.objective == "autoencoder" else errors
+
+    def regularisation(self, output: Pass, errors: torch.Tensor, draw) -> torch.Tensor | float:
+        """The loss that is added to the errors, (N,) or a number."""
+        loss, values = self.regularizer(output, errors, draw.step)
+        self.log(**values)
+        return loss
+
+    def pipeline(self, autoencoder: torch.nn.Module, **discriminator: torch.nn.Module) -> AutoencoderPipeline:
+        """The pipeline of the autoencoder; a discriminator is only needed for the training."""
+        return AutoencoderPipeline(autoencoder)
+
+    # What stands around the algorithm
+
+    def __init__(self, config: AutoencoderConfig, context):
+        super().__init__(config, context)
+        self.num_values = config.channels * config.size[0] * config.size[1]
+        self.evaluator = SampleEvaluator(
+            self.dataset, split=config.dataset_split, device=context.device, **config.measured()
+        )
+        self.validation_images = config.load_validation_dataset(self.dataset)
+
+    def choose_reconstruction_type(self) -> str:
+        """The kind of error that `--reconstruction_loss` names, or the usual one for the network."""
+        chosen, gives_probabilities = self.config.reconstruction_loss, self.runner.sample_range == (0.0, 1.0)
+        if chosen == "bernoulli" and not gives_probabilities:
+            raise ValueError(
+                "--reconstruction_loss bernoulli needs a network that gives probabilities, from 0 to 1, and not "
+                f"{self.runner.sample_range}."
+            )
+        if chosen is None and self.config.architecture in LATENT_DIFFUSION_ARCHITECTURES:
+            return "l1"
+        return chosen or ("bernoulli" if gives_probabilities else "mse")
+
+    def build_reconstruction_evaluator(self) -> AutoencoderEvaluator:
+        """What measures and shows reconstructions."""
+        config = self.config
+        return AutoencoderEvaluator(
+            self.runner,
+            self.validation_images,
+            self.context,
+            split=config.validation_split or config.dataset_split,
+            seed=config.seed,
+            reconstruction_type=self.reconstruction_type,
+            denoising=config.denoising,
+            extractor=self.evaluator.extractor,
+            num_samples=config.num_evaluation_samples,
+            batch_size=config.evaluation_batch_size,
+        )
+
+    def identity(self) -> dict:
+        names = ["objective", "reconstruction_loss", "denoising"]
+        names += ["beta", "kl_warmup_steps", "kl_capacity", "kl_capacity_steps"]
+        names += ["total_correlation_estimator", "perceptual_network", "perceptual_weight"]
+        names += ["adversarial_weight", "adversarial_loss", "adversarial_start"]
+        # The checkpoints of all autoencoders have this name, whichever class trains them.
+        return {"class": "AutoencoderRecipe", **{name: getattr(self.config, name) for name in names}}
+
+    def averaged(self, names):
+        return ("autoencoder",)
+
+    def sample_grid(self, generate):
+        """Images above their reconstructions, and samples of the prior."""
+        return self.reconstruction_evaluator.panel(generate)
+
+    def evaluate(self, generate):
+        """The measures of the reconstructions, and with a feature extractor those of samples."""
+        rows = [self.reconstruction_evaluator()]
+        if generate.pipeline.has_prior and self.evaluator.extractor is not None:
+            rows.append({"method": "samples", **self.evaluator.measure(generate)})
+        return rows
+
+    def describe(self) -> dict:
+        config = self.config
+        kind = "denoising " if config.denoising > 0 else ""
+        has_prior = config.architecture in VECTOR_ARCHITECTURES and config.objective != "autoencoder"
+        return {
+            "task": f"Images to latents and back: a {kind}autoencoder ({config.architecture}), trained from random "
+            f"weights with the objective `{config.objective}` and the reconstruction loss "
+            f"`{self.reconstruction_type}`.",
+            "usage": ("images = pipe(batch_size=4).images\n" if has_prior else "")
+            + "latents = pipe.encode(image)\ncopy = pipe.decode(latents).images[0]",
+            "pipeline_tag": "unconditional-image-generation" if has_prior else "image-to-image",
+            "tags": ["autoencoder", config.architecture, *(["vae"] if config.objective != "autoencoder" else [])],
+        }
+
+
+class FactorVAERecipe(AutoencoderRecipe):
+    """Kim and Mnih 2018, algorithm 2: a discriminator of latents estimates their total correlation."""
+
+    def networks(self) -> dict[str, torch.nn.Module]:
+        """The autoencoder, and the discriminator of its latents."""
+        networks, arguments = super().networks(), self.config.latent_discriminator
+        latent_dim = networks["autoencoder"].config.latent_dim
+        return {**networks, "discriminator": LatentDiscriminator(**{**arguments, "latent_dim": latent_dim})}
+
+    def step(self, batch, draw):
+        output = self.improve_autoencoder(batch["pixel_values"], draw)
+        self.improve_discriminator(output.latents.detach(), draw)
+
+    def build_regularizer(self) -> Regularizer:
+        """The divergence, and the weighted estimate of the total correlation (eq. 2)."""
+        config = self.config
+        return JudgedTotalCorrelation(config.divergence_weight, config.kl_warmup_steps, self.total_correlation)
+
+    def total_correlation(self, latents: torch.Tensor) -> torch.Tensor:
+        """The estimate log D(z) / (1 - D(z)) (eq. 3), which is the logit of the discriminator, of shape (N,)."""
+        return self.network("discriminator")(latents).logits.float()
+
+    def improve_discriminator(self, latents: torch.Tensor, draw) -> None:
+        """Teach it to tell latents from shuffled ones. These are of the same batch; the paper takes another batch."""
+        context = self.context
+        own = len(latents) * context.process_index
+        shuffled = shuffle_dimensions(context.all_rows(latents), context.all_rows(draw.uniform(latents.shape[1])))
+        shuffled = shuffled[own : own + len(latents)]
+        logits, shuffled_logits = self.discriminator(torch.cat([latents, shuffled])).logits.chunk(2)
+        self.minimise("discriminator", latent_discriminator_loss(logits, shuffled_logits))
+        self.log(discriminator_accuracy=((logits > 0).float() + (shuffled_logits < 0).float()) / 2)
+
+    # What stands around the algorithm
+
+    def optimizer_options(self, name):
+        if name != "discriminator":
+            return {}
+        rate = self.config.discriminator_learning_rate or 1e-4
+        return {"learning_rate": rate, "adam_beta1": 0.5, "adam_beta2": 0.9}  # appendix A
+
+
+class VQVAERecipe(AutoencoderRecipe):
+    """Van den Oord et al. 2017: latents are replaced by the nearest codes, whose codebooks are running means."""
+
+    def step(self, batch, draw):
+        output = self.improve_autoencoder(batch["pixel_values"], draw)
+        if output.continuous:
+            self._step = draw.step
+            for level, (codes, latents) in enumerate(zip(output.codes, output.continuous, strict=True)):
+                self.gather(**{f"codes_{level}": codes, f"continuous_{level}": latents.float()})
+
+    def after_update(self, **gathered):
+        """Move codes towards the mean of the latents that they replace in the global batch (Razavi et al. 2019, A)."""
+        if not gathered:
+            return
+        codes, latents = (
+            [gathered[name] for name in sorted(gathered) if name.startswith(kind)] for kind in ("codes", "continuous")
+        )
+        if self.config.architecture == "vqvae":
+            codes, latents = codes[0], latents[0]
+        generator = torch.Generator().manual_seed(derive_seed(self.config.seed, "revived codes", self._step))
+        self.network("autoencoder").update_codebook(codes, latents, generator=generator)
+
+    def build_regularizer(self) -> Regularizer:
+        """The commitment of latents to their codes."""
+        return Quantization(self.runner.num_codes, self.runner.network.config.embedding_dim)
+
+
+class LatentDiffusionAutoencoderRecipe(AutoencoderRecipe):
+    """Esser et al. 2021, section 3.1, Rombach et al. 2022, appendix G: errors that look small, and a discriminator."""
+
+    def networks(self) -> dict[str, torch.nn.Module]:
+        """The autoencoder, and the discriminator of patches of its reconstructions."""
+        config, networks = self.config, super().networks()
+        if config.adversarial_weight > 0:
+            arguments = {"normalization": "instance", **config.patch_discriminator, "in_channels": config.channels}
+            networks["discriminator"] = discriminator = PatchDiscriminator(**arguments)
+            # Images that are too small for it are reported now, and not when it starts to count.
+            with torch.no_grad():
+                discriminator.eval()(torch.zeros(1, config.channels, *config.size))
+        return networks
+
+    def step(self, batch, draw):
+        images = batch["pixel_values"]
+        is_adversarial = self.config.adversarial_weight > 0 and draw.step >= self.config.adversarial_start
+
+        output = self.reconstruct(images, draw)
+        errors = self.reconstruction_errors(output, images)
+        reconstruction = self.scaled(errors + self.perceptual_errors(output.sample, images))
+        losses = reconstruction + self.regularisation(output, errors, draw)
+        if is_adversarial:
+            losses = losses + self.adversarial_losses(output.sample, reconstruction)
+        self.minimise("autoencoder", losses)
+
+        if is_adversarial:
+            self.improve_discriminator(images, output.sample.detach())
+
+    def perceptual_errors(self, sample: torch.Tensor, images: torch.Tensor) -> torch.Tensor | float:
+        """The weighted perceptual distances (N,), times the number of values, because errors are sums over these."""
+        if self.perceptual_loss is None:
+            return 0.0
+        distances = self.perceptual_loss(sample, images)
+        self.log(perceptual_distance=distances)
+        return self.num_values * self.config.perceptual_weight * distances
+
+    def adversarial_losses(self, sample: torch.Tensor, reconstruction: torch.Tensor) -> torch.Tensor:
+        """The losses of reconstructions against the discriminator (N,), weighted as in Esser et al. 2021, eq. 7."""
+        losses = generator_loss(self.config.adversarial_loss, self.network("discriminator")(sample).logits)
+        last_layer = self.network("autoencoder").decoder.conv_out.weight
+        gradients = [last_layer_gradient(loss.mean(), last_layer) for loss in (reconstruction, losses)]
+        # Gradients of the global batch, and thus the same weight on all processes.
+        gradients = self.context.all_rows(torch.stack(gradients)[None]).mean(dim=0)
+        weight = adaptive_weight(*gradients)
+        self.log(adversarial=losses, adaptive_weight=weight)
+        return self.config.adversarial_weight * weight * losses
+
+    def improve_discriminator(self, images: torch.Tensor, reconstructions: torch.Tensor) -> None:
+        """Teach the discriminator to tell images from reconstructions."""
+        kind = self.config.adversarial_loss
+        on_real, on_fake = judge_both(self.discriminator, images, reconstructions)
+        self.minimise("discriminator", discriminator_loss(kind, on_real.logits, on_fake.logits))
+        self.log(**accuracies(kind, on_real.logits, on_fake.logits))
+
+    def build_regularizer(self) -> Regularizer:
+        """The commitment of latents to their codes, or a slight divergence from the prior."""
+        return Quantization(self.runner.num_codes) if self.config.architecture == "vq" else super().build_regularizer()
+
+    # What stands around the algorithm
+
+    def __init__(self, config: AutoencoderConfig, context):
+        super().__init__(config, context)
+        self.perceptual_loss = None
+        if config.perceptual_network is not None:
+            self.perceptual_loss = load_perceptual_loss(config.perceptual_network, context.device)
+            # A network that can't process such images is reported now, and not in the first step.
+            blank = torch.zeros(1, config.channels, *config.size, device=context.device)
+            self.perceptual_loss(blank, blank)
+
+    def optimizer_options(self, name):
+        rate = self.config.discriminator_learning_rate
+        return {"learning_rate": rate} if name == "discriminator" and rate is not None else {}
+
+
+# The usual weights of the divergence, or of the total correlation, by objective.
 BETAS = {"vae": 1.0, "beta_vae": 4.0, "beta_tc": 6.0, "factor": 10.0}
-LATENT_DIFFUSION_BETA = 1e-6
+LATENT_DIFFUSION_BETA = 1e-6  # the "slight KL penalty" of Rombach et al. 2022
 
 
 @dataclass
@@ -58,18 +360,19 @@ class AutoencoderConfig(ValidationConfig):
         "conv", help="The network; kl and vq are diffusers' AutoencoderKL and VQModel."
     )
     autoencoder: JSONObject = option(
-        JSONObject(), help="Arguments of its class, as JSON or a YAML mapping; by default some to suit the resolution."
+        JSONObject(), help="Arguments of its class, as JSON or a YAML mapping; by default they suit the resolution."
     )
     objective: Literal["autoencoder", "vae", "beta_vae", "beta_tc", "factor"] | None = option(
-        help="What is minimised: the error of the reconstruction alone (and the commitment to codes), or with terms "
-        "of the divergence from a prior. By default vae, beta_vae for kl, and autoencoder where there are codes."
+        help="What is minimised: with autoencoder, the error of reconstructions (and the commitment to codes); "
+        "otherwise also a divergence from a prior. By default vae, but beta_vae for kl, and autoencoder for networks "
+        "with codes."
     )
     reconstruction_loss: ReconstructionLoss | None = option(
-        help="bernoulli (for networks whose output is a sigmoid), mse (half the squared error) or l1. By default "
-        "bernoulli after a sigmoid, l1 for kl and vq, and mse."
+        help="bernoulli (for networks whose output is a sigmoid), mse (half the squared error) or l1. By default l1 "
+        "for kl and vq, bernoulli after a sigmoid, and mse otherwise."
     )
     denoising: float = option(
-        0.0, help="The standard deviation of noise in the input, for images in [-1, 1]; the target stays clean."
+        0.0, help="The standard deviation of noise that is added to the input, in [-1, 1]; the target stays clean."
     )
     beta: float | None = option(
         help="The weight of the divergence (beta_vae: by default 4, for kl 1e-6) or of the total correlation "
@@ -77,7 +380,7 @@ class AutoencoderConfig(ValidationConfig):
     )
     kl_warmup_steps: int = option(0, help="Updates in which the weight of the divergence rises from 0.")
     kl_capacity: float | None = option(
-        help="beta_vae: draw the divergence to this many nats, instead of to 0 (Burgess et al. 2018)."
+        help="beta_vae: pull the divergence to this many nats, instead of to 0 (Burgess et al. 2018)."
     )
     kl_capacity_steps: int = option(0, help="Updates in which that capacity rises from 0.")
     total_correlation_estimator: TotalCorrelationEstimator = option(
@@ -86,17 +389,17 @@ class AutoencoderConfig(ValidationConfig):
     latent_discriminator: JSONObject = option(JSONObject(), help="factor: arguments of LatentDiscriminator.")
 
     perceptual_network: str | None = option(
-        help="kl, vq: lpips, or a local folder or Hub name of an image model whose features are compared too."
+        help="kl, vq: lpips, or a local folder or Hub name of an image model, to add a distance of its features."
     )
-    perceptual_weight: float = option(1.0, help="The weight of that distance, beside the mean error of a value.")
+    perceptual_weight: float = option(1.0, help="The weight of that distance, relative to the mean error of a value.")
     adversarial_weight: float = option(
-        0.0, help="kl, vq: the weight of a patch discriminator, on top of the adaptive one (latent diffusion: 0.5)."
+        0.0, help="kl, vq: the weight of a patch discriminator, times the adaptive weight (latent diffusion: 0.5)."
     )
-    adversarial_loss: AdversarialLoss = option("hinge", help="Its loss.")
-    adversarial_start: int = option(0, help="The update from which it counts.")
+    adversarial_loss: AdversarialLoss = option("hinge", help="The loss of that discriminator.")
+    adversarial_start: int = option(0, help="The update from which the discriminator counts.")
     patch_discriminator: JSONObject = option(JSONObject(), help="Arguments of PatchDiscriminator.")
     discriminator_learning_rate: float | None = option(
-        help="The learning rate of a discriminator. By default 1e-4 for factor, and --learning_rate."
+        help="The learning rate of a discriminator; by default 1e-4 for factor, otherwise --learning_rate."
     )
 
     learning_rate: float = option(1e-3, help="The learning rate after the warm-up.")
@@ -145,7 +448,7 @@ class AutoencoderConfig(ValidationConfig):
         )
         self.require(
             self.kl_capacity is None or self.kl_warmup_steps == 0,
-            "--kl_capacity and --kl_warmup_steps exclude each other: both let the divergence in slowly",
+            "--kl_capacity and --kl_warmup_steps exclude each other: both make the divergence count slowly",
         )
 
     def _check_discriminator(self, objective: str) -> None:
@@ -178,197 +481,21 @@ class AutoencoderConfig(ValidationConfig):
 
     @property
     def divergence_weight(self) -> float:
-        """`beta`, or what is usual."""
+        """`beta`, or the usual weight."""
         if self.beta is not None:
             return self.beta
         is_slight = (self.architecture, self.objective) == ("kl", "beta_vae")
         return LATENT_DIFFUSION_BETA if is_slight else BETAS[self.objective]
 
 
-class AutoencoderRecipe(Recipe):
-    """The error of a reconstruction, and what keeps its latents in order."""
-
-    config_class = AutoencoderConfig
-
-    def __init__(self, config: AutoencoderConfig):
-        super().__init__(config)
-        self.evaluator = Evaluator(config, self.dataset)
-        self.validation_images = config.load_validation_dataset(self.dataset)
-        self.perceptual_loss = None
-        if config.perceptual_network is not None:
-            self.perceptual_loss = load_perceptual_loss(config.perceptual_network, PartialState().device)
-            # Here, and not in the first step, a network that can't do with such images is found out.
-            blank = torch.zeros(1, config.channels, *config.size, device=PartialState().device)
-            self.perceptual_loss(blank, blank)
-        self.num_values = config.channels * config.size[0] * config.size[1]
-
-    def identity(self) -> dict:
-        names = ["objective", "reconstruction_loss", "denoising"]
-        names += ["beta", "kl_warmup_steps", "kl_capacity", "kl_capacity_steps"]
-        names += ["total_correlation_estimator", "perceptual_network", "perceptual_weight"]
-        names += ["adversarial_weight", "adversarial_loss", "adversarial_start"]
-        return {name: getattr(self.config, name) for name in names}
-
-    def networks(self) -> dict[str, torch.nn.Module]:
-        """The autoencoder, and a discriminator of its latents or its images where the objective has one."""
-        config, networks = self.config, {}
-        networks["autoencoder"] = autoencoder = build_autoencoder(
-            config.architecture, config.autoencoder, config.size, config.channels, config.objective != "autoencoder"
-        )
-        if has_batch_norm(autoencoder) and config.train_batch_size * getattr(autoencoder, "smallest_map", 2) == 1:
-            raise ValueError(
-                "The autoencoder has batch normalization where images are one pixel, which needs --train_batch_size 2 "
-                "or more."
-            )
-        self.runner = Runner(autoencoder)
-        self.regularisation = Regularisation(config, self.runner, self.dataset.num_examples)
-        self.reconstruction_type = self._reconstruction_type()
-        self.autoencoder_evaluator = AutoencoderEvaluator(
-            config, self.validation_images, self.runner, self.reconstruction_type, self.evaluator.extractor
-        )
-        if config.objective == "factor":
-            latent_dim = autoencoder.config.latent_dim
-            networks["discriminator"] = LatentDiscriminator(
-                **{**config.latent_discriminator, "latent_dim": latent_dim}
-            )
-        elif config.adversarial_weight > 0:
-            networks["discriminator"] = PatchDiscriminator(
-                **{"normalization": "instance", **config.patch_discriminator, "in_channels": config.channels}
-            )
-            # Here, and not when it begins to count, images that are too small for it are found out.
-            with torch.no_grad():
-                networks["discriminator"].eval()(torch.zeros(1, config.channels, *config.size))
-        return networks
-
-    def _reconstruction_type(self) -> str:
-        chosen, has_levels = self.config.reconstruction_loss, self.runner.sample_range == (0.0, 1.0)
-        if chosen == "bernoulli" and not has_levels:
-            raise ValueError(
-                f"--reconstruction_loss bernoulli needs a network that gives probabilities, from 0 to 1, and not "
-                f"{self.runner.sample_range}."
-            )
-        if chosen is None and self.config.architecture in LATENT_DIFFUSION_ARCHITECTURES:
-            return "l1"
-        return chosen or ("bernoulli" if has_levels else "mse")
-
-    def optimizer_options(self, name: str) -> dict:
-        config = self.config
-        if name != "discriminator":
-            return {}
-        if config.objective == "factor":  # Kim and Mnih 2018, appendix A
-            return {
-                "learning_rate": config.discriminator_learning_rate or 1e-4,
-                "adam_beta1": 0.5,
-                "adam_beta2": 0.9,
-            }
-        return {"learning_rate": config.discriminator_learning_rate or config.learning_rate}
-
-    def averaged(self, names):
-        return ("autoencoder",)
-
-    def step(self, batch, draw):
-        images = batch["pixel_values"]
-        inputs = corrupt(images, self.config.denoising, draw)
-        generators = draw.generators if self.config.objective != "autoencoder" else None
-        output = self.runner(self.autoencoder, self.runner.to_network(inputs), generators)
-
-        errors = reconstruction_error(self.reconstruction_type, output.sample, self.runner.to_network(images))
-        self.log(reconstruction=errors)
-        reconstruction = errors + self.perceptual_error(output.sample, images)
-        if self.config.objective == "autoencoder":  # no bound to be had: the mean of all values, not their sum
-            reconstruction = reconstruction / self.num_values
-        latent_discriminator = self.network("discriminator") if self.config.objective == "factor" else None
-        regularisation, values = self.regularisation(output, errors, draw.step, latent_discriminator)
-        self.log(**values)
-        loss = reconstruction + regularisation
-        if self.config.adversarial_weight > 0 and draw.step >= self.config.adversarial_start:
-            loss = loss + self.adversarial_loss(output.sample, reconstruction)
-        self.minimise("autoencoder", loss)
-
-        if self.config.objective == "factor":
-            self.train_latent_discriminator(output.latents.detach(), draw)
-        elif self.config.adversarial_weight > 0 and draw.step >= self.config.adversarial_start:
-            self.train_patch_discriminator(images, output.sample.detach())
-        if output.continuous:
-            self._step = draw.step
-            for level, (codes, latents) in enumerate(zip(output.codes, output.continuous, strict=True)):
-                self.gather(**{f"codes_{level}": codes, f"continuous_{level}": latents.float()})
-
-    def perceptual_error(self, sample: torch.Tensor, images: torch.Tensor) -> torch.Tensor | float:
-        """The perceptual distance of each image (N,), for each of its values, as the error is a sum over these."""
-        if self.perceptual_loss is None:
-            return 0.0
-        distances = self.perceptual_loss(sample, images)
-        self.log(perceptual_distance=distances)
-        return self.num_values * self.config.perceptual_weight * distances
-
-    def train_latent_discriminator(self, latents: torch.Tensor, draw) -> None:
-        """Kim and Mnih 2018, algorithm 2; what is shuffled is the same batch, where the paper takes another one."""
-        own = len(latents) * PartialState().process_index
-        shuffled = shuffle_dimensions(all_rows(latents), all_rows(draw.uniform(latents.shape[1])))
-        shuffled = shuffled[own : own + len(latents)]
-        logits, shuffled_logits = self.discriminator(torch.cat([latents, shuffled])).logits.chunk(2)
-        self.minimise("discriminator", latent_discriminator_loss(logits, shuffled_logits))
-        self.log(discriminator_accuracy=((logits > 0).float() + (shuffled_logits < 0).float()) / 2)
-
-    def adversarial_loss(self, sample: torch.Tensor, reconstruction: torch.Tensor) -> torch.Tensor:
-        """What the discriminator says of reconstructions (N,), as heavy as their error (Esser et al. 2021, eq. 7)."""
-        losses = generator_loss(self.config.adversarial_loss, self.network("discriminator")(sample).logits)
-        last_layer = self.network("autoencoder").decoder.conv_out.weight
-        gradients = [last_layer_gradient(loss.mean(), last_layer) for loss in (reconstruction, losses)]
-        # Of the global batch, and the same on all processes.
-        gradients = all_rows(torch.stack(gradients)[None]).mean(dim=0)
-        weight = adaptive_weight(*gradients)
-        self.log(adversarial=losses, adaptive_weight=weight)
-        return self.config.adversarial_weight * weight * losses
-
-    def train_patch_discriminator(self, real: torch.Tensor, fake: torch.Tensor) -> None:
-        real_logits, fake_logits = judge_both(self.discriminator, real, fake)
-        self.minimise("discriminator", discriminator_loss(self.config.adversarial_loss, real_logits, fake_logits))
-        self.log(**accuracies(self.config.adversarial_loss, real_logits, fake_logits))
-
-    def after_update(self, **gathered):
-        """Move the codebooks to the means of what they stand for in the global batch (Razavi et al. 2019, app. A)."""
-        if not gathered:
-            return
-        codes, latents = (
-            [gathered[name] for name in sorted(gathered) if name.startswith(kind)] for kind in ("codes", "continuous")
-        )
-        if self.config.architecture == "vqvae":
-            codes, latents = codes[0], latents[0]
-        generator = torch.Generator().manual_seed(derive_seed(self.config.seed, "revived codes", self._step))
-        self.network("autoencoder").update_codebook(codes, latents, generator=generator)
-
-    def pipeline(self, autoencoder: torch.nn.Module, **discriminator: torch.nn.Module) -> AutoencoderPipeline:
-        """The autoencoder; a discriminator has done its work."""
-        return AutoencoderPipeline(autoencoder)
-
-    def sample_grid(self, generate):
-        """Images above their reconstructions, and samples of the prior."""
-        return self.autoencoder_evaluator.panel(generate)
-
-    def evaluate(self, generate):
-        """The measures of the reconstructions, and with a feature extractor those of samples."""
-        rows = [self.autoencoder_evaluator(generate)]
-        if generate.pipeline.has_prior and self.evaluator.extractor is not None:
-            measures = self.evaluator.measure(generate, self.config.num_evaluation_samples)
-            rows.append({"method": "samples", **measures})
-        return rows
-
-    def describe(self) -> dict:
-        config = self.config
-        kind = "denoising " if config.denoising > 0 else ""
-        has_prior = config.architecture in VECTOR_ARCHITECTURES and config.objective != "autoencoder"
-        return {
-            "task": f"Images to latents and back: a {kind}autoencoder ({config.architecture}), trained from random "
-            f"weights with the objective `{config.objective}` and the reconstruction loss "
-            f"`{self.reconstruction_type}`.",
-            "usage": ("images = pipe(batch_size=4).images\n" if has_prior else "")
-            + "latents = pipe.encode(image)\ncopy = pipe.decode(latents).images[0]",
-            "pipeline_tag": "unconditional-image-generation" if has_prior else "image-to-image",
-            "tags": ["autoencoder", config.architecture, *(["vae"] if config.objective != "autoencoder" else [])],
-        }
+def autoencoder_recipe(config: AutoencoderConfig, context) -> AutoencoderRecipe:
+    """The recipe that trains `--architecture` with `--objective`."""
+    if config.architecture in LATENT_DIFFUSION_ARCHITECTURES:
+        return LatentDiffusionAutoencoderRecipe(config, context)
+    if config.architecture in QUANTIZED_ARCHITECTURES:
+        return VQVAERecipe(config, context)
+    return FactorVAERecipe(config, context) if config.objective == "factor" else AutoencoderRecipe(config, context)
 
 
 if __name__ == "__main__":
-    run(AutoencoderRecipe)
+    run(autoencoder_recipe, AutoencoderConfig)

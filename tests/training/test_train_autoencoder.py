@@ -14,12 +14,12 @@ from diffusers_ext import AutoencoderPipeline
 from diffusers_ext.data.digits import load_digits_dataset
 from diffusers_ext.losses import reconstruction_error, standard_normal_kl
 from diffusers_ext.training.autoencoding.regularizers import rising
-from diffusers_ext.training.loop.accelerator import build_accelerator
 from diffusers_ext.training.loop.configuration import parse_config
 from diffusers_ext.training.loop.draws import Draw
 from diffusers_ext.training.loop.trainer import Trainer
-from diffusers_ext.training.train_autoencoder import AutoencoderConfig, AutoencoderRecipe
-from tests.training.runs import environment, records, tensors
+from diffusers_ext.training.train_autoencoder import AutoencoderConfig, AutoencoderRecipe, autoencoder_recipe
+from tests.training import runs
+from tests.training.runs import context, environment, records, tensors
 
 
 MLP = {"architecture": "mlp", "autoencoder": {"hidden_dims": [16], "latent_dim": 4}}
@@ -61,13 +61,22 @@ def few_digits(tmp_path_factory):
         yield
 
 
+def configuration(output_dir, **options) -> AutoencoderConfig:
+    return AutoencoderConfig(**{**OPTIONS, "output_dir": str(output_dir), **options})
+
+
 def recipe(output_dir, **options) -> AutoencoderRecipe:
-    return AutoencoderRecipe(AutoencoderConfig(**{**OPTIONS, "output_dir": str(output_dir), **options}))
+    return autoencoder_recipe(configuration(output_dir, **options), context())
+
+
+def trainer(output_dir, mixed_precision=None, **options) -> Trainer:
+    accumulated = options.get("gradient_accumulation_steps", 1)
+    keywords = {"mixed_precision": mixed_precision, "gradient_accumulation_steps": accumulated}
+    return runs.trainer(autoencoder_recipe, configuration(output_dir, **options), **keywords)
 
 
 def trained(output_dir, **options) -> AutoencoderPipeline:
-    accelerator = build_accelerator(gradient_accumulation_steps=options.get("gradient_accumulation_steps", 1))
-    assert Trainer(recipe(output_dir, **options), accelerator).train()
+    assert trainer(output_dir, **options).train()
     return AutoencoderPipeline.from_pretrained(output_dir)
 
 
@@ -183,20 +192,19 @@ def test_the_capacity_is_where_the_divergence_goes(tmp_path):
         assert runs[-1]["kl"] == pytest.approx(capacity, rel=0.35)
 
 
-def test_a_denoising_autoencoder_sees_noise_and_says_what_is_clean(tmp_path):
-    trainer = Trainer(recipe(tmp_path, **RUNS["denoising"]), build_accelerator())
+def test_a_denoising_autoencoder_sees_noise_and_reconstructs_clean_images(tmp_path):
+    run, recorded = trainer(tmp_path, **RUNS["denoising"]), {}
     seen = []
-    trainer.networks["autoencoder"].register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    run.networks["autoencoder"].register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     batch = {"pixel_values": torch.zeros(4096, 1, 8, 8)}
-    trainer._recorded, trainer._gathered, trainer._updated = {}, {}, set()
-    trainer.record = lambda values: trainer._recorded.update(values)
-    output = trainer.networks["autoencoder"](torch.full((1, 1, 8, 8), 0.5)).sample
-    trainer.recipe.step(batch, Draw(0, torch.device("cpu")).begin(0, range(4096)))
+    run.recipe.log, run.recipe.minimise = lambda **values: recorded.update(values), lambda name, loss: None
+    output = run.networks["autoencoder"](torch.full((1, 1, 8, 8), 0.5)).sample
+    run.recipe.step(batch, Draw(0, torch.device("cpu")).begin(0, range(4096)))
     noisy = seen[1]
     assert noisy.std().item() == pytest.approx(0.2, rel=0.02)  # half of it, in [0, 1]
     assert noisy.min() >= 0 and noisy.max() <= 1
     expected = reconstruction_error("bernoulli", output, torch.full((1, 1, 8, 8), 0.5)).item()
-    assert trainer._recorded["reconstruction"].mean().item() == pytest.approx(expected, rel=0.05)
+    assert recorded["reconstruction"].mean().item() == pytest.approx(expected, rel=0.05)
 
 
 def test_a_perceptual_distance_counts(tmp_path):
@@ -253,7 +261,7 @@ def test_the_resolved_options_can_be_read_again(tmp_path):
         ({"architecture": "vq", "perceptual_network": "lpips", "channels": 4}, "sees 1 or 3 --channels, not 4"),
         ({"discriminator_learning_rate": 1e-4}, "--discriminator_learning_rate needs a discriminator"),
         ({"denoising": -0.1}, "--denoising must be at least 0"),
-        ({"perceptual_network": "digits", "architecture": "kl"}, "shows no layers to compare"),
+        ({"perceptual_network": "digits", "architecture": "kl"}, "layers of the feature extractor digits cannot be compared"),
         ({"reconstruction_loss": "bernoulli", "architecture": "conv"}, "bernoulli needs a network that gives prob"),
         ({"resolution": [9], "architecture": "kl", "autoencoder": BLOCKS}, "--resolution must be a multiple of 2"),
         ({"resolution": [9], "architecture": "vqvae"}, "Height and width must be multiples of 4"),
@@ -268,7 +276,7 @@ def test_the_resolved_options_can_be_read_again(tmp_path):
 )
 def test_what_cannot_work_is_refused_before_training(tmp_path, options, sentence):
     with pytest.raises((ValueError, TypeError), match=sentence):
-        Trainer(recipe(tmp_path, **options), build_accelerator())
+        trainer(tmp_path, **options)
 
 
 @pytest.mark.parametrize(
@@ -280,18 +288,18 @@ def test_what_cannot_work_is_refused_before_training(tmp_path, options, sentence
 )
 def test_a_data_set_of_fewer_images_than_a_batch_is_refused(tmp_path, options, found):
     with pytest.raises(ValueError, match=f"--objective beta_tc needs a data set of .* but this one {found}"):
-        Trainer(recipe(tmp_path, **{**RUNS["beta_tc"], **options}), build_accelerator())
+        trainer(tmp_path, **{**RUNS["beta_tc"], **options})
 
 
 @pytest.mark.parametrize("name", ["vae", "vqvae", "kl"])
 def test_bfloat16_trains(name, tmp_path):
     AcceleratorState._reset_state(reset_partial_state=False)  # it remembers the precision of the runs before
     try:
-        trainer = Trainer(recipe(tmp_path, **RUNS[name]), build_accelerator(mixed_precision="bf16"))
-        assert trainer.train()
+        run = trainer(tmp_path, mixed_precision="bf16", **RUNS[name])
+        assert run.train()
     finally:
         AcceleratorState._reset_state(reset_partial_state=False)
-    assert all(tensor.isfinite().all() for tensor in trainer.networks["autoencoder"].state_dict().values())
+    assert all(tensor.isfinite().all() for tensor in run.networks["autoencoder"].state_dict().values())
 
 
 @pytest.mark.parametrize("name", ["vae", "beta_tc", "capacity"])

@@ -1,0 +1,1 @@
+"""Autoencoders of images (train_autoencoder.py): plain, variational, vector-quantised, and for latent diffusion."""

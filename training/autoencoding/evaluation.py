@@ -1,42 +1,40 @@
-"""How well an autoencoder says images again, how much it knows of them, and what that looks like."""
+"""How well an autoencoder reconstructs images, how it uses its latents, and a picture of reconstructions."""
 
 import itertools
 import math
 from collections.abc import Iterator
-from functools import partial
 
 import torch
-from accelerate import PartialState
 from PIL import Image
 
 from diffusers_ext.data import ImageDataset, derive_seed
-from diffusers_ext.data.transforms import to_pixel_values
 from diffusers_ext.losses.elbo import reconstruction_error, standard_normal_kl
 from diffusers_ext.metrics.compute import FEWEST_IMAGES
 from diffusers_ext.metrics.extractors import FeatureExtractor
-from diffusers_ext.metrics.perceptual import as_uint8
 from diffusers_ext.metrics.restoration import restoration_metrics
+from diffusers_ext.pixels import as_uint8, to_pixel_values
 from diffusers_ext.training.autoencoding.networks import Runner
 from diffusers_ext.training.evaluation.grids import sample_grid
 from diffusers_ext.training.evaluation.pairs import ssim_window
+from diffusers_ext.training.loop.context import Context
 from diffusers_ext.training.loop.draws import Draw
-from diffusers_ext.training.loop.sampling import Generation, gather_rows
+from diffusers_ext.training.loop.sampling import Generation
 
 
 PANEL_COLUMNS = 8
-ACTIVE = 0.01  # the variance of a unit's mean from which it counts as active: Burda et al. 2016, section 5.2
+ACTIVE = 0.01  # a unit is active if the variance of its mean is larger: Burda et al. 2016, section 5.2
 
 
 def active_units(mean: torch.Tensor) -> torch.Tensor:
-    """How many latents tell images apart: those whose posterior mean varies over images (N, ...) by more than 0.01."""
+    """How many latents distinguish images: those whose posterior mean (N, ...) has a variance above 0.01 over N."""
     return (mean.float().flatten(1).var(dim=0, correction=0) > ACTIVE).float().sum()
 
 
 def code_statistics(codes: list[torch.Tensor], num_codes: int) -> dict[str, torch.Tensor]:
-    """Which part of each codebook some codes use, and their perplexity: the number of codes, if all are used alike.
+    """The used fraction of each codebook, and the perplexity of its codes: their number if all are equally frequent.
 
     Args:
-        codes (`list[torch.Tensor]`): those of one codebook, or of the top and the bottom one.
+        codes (`list[torch.Tensor]`): the codes of one codebook, or of the top and the bottom one.
         num_codes (`int`): how many entries a codebook has.
     """
     statistics = {}
@@ -48,42 +46,55 @@ def code_statistics(codes: list[torch.Tensor], num_codes: int) -> dict[str, torc
 
 
 class AutoencoderEvaluator:
-    """Measures reconstructions, and the bound of a variational autoencoder.
+    """Measures reconstructions, and the evidence lower bound of a variational autoencoder.
+
+    What is random about image i depends only on the seed and i.
 
     Args:
-        config (`AutoencoderConfig`): how many images are measured, the noise of a denoising one, and the seed. What is
-            random of image i depends on the seed and i.
-        dataset (`ImageDataset`): the images; best such as were not trained on.
-        runner ([`~diffusers_ext.training.autoencoding.networks.Runner`]): runs the autoencoder.
-        reconstruction_type (`str`): what the decoder's output is taken for, see `reconstruction_error`.
+        runner ([`Runner`]): calls the autoencoder.
+        dataset (`ImageDataset`): the images, preferably ones that were not trained on.
+        context (`Context`): the device and the other processes.
+        split (`str`): the name of their split, reported beside the measures.
+        seed (`int`): of the input noise and of the latents.
+        reconstruction_type (`str`): how errors are measured, see [`reconstruction_error`].
+        denoising (`float`): the standard deviation of the noise in the input.
         extractor (`FeatureExtractor`, *optional*): for the FID of reconstructions.
+        num_samples (`int`): how many images are measured.
+        batch_size (`int`): images per process and pass.
     """
 
     def __init__(
         self,
-        config,
-        dataset: ImageDataset,
         runner: Runner,
+        dataset: ImageDataset,
+        context: Context,
+        *,
+        split: str,
+        seed: int,
         reconstruction_type: str,
+        denoising: float,
         extractor: FeatureExtractor | None,
+        num_samples: int,
+        batch_size: int,
     ):
-        self.config, self.dataset, self.runner = config, dataset, runner
-        self.reconstruction_type, self.extractor = reconstruction_type, extractor
-        self._num_images = min(config.num_evaluation_samples, dataset.num_examples or math.inf)
+        self.runner, self.dataset, self.context, self.split, self.seed = runner, dataset, context, split, seed
+        self.reconstruction_type, self.denoising, self.extractor = reconstruction_type, denoising, extractor
+        self.num_samples, self.batch_size = num_samples, batch_size
 
     @torch.no_grad()
-    def __call__(self, generate: Generation) -> dict:
-        """The measures of the reconstructions, those of a variational autoencoder being of the posterior's mean.
+    def __call__(self) -> dict:
+        """The measures of reconstructions. A variational autoencoder decodes the mean of the posterior for them.
 
-        - `mse`, of values in [0, 1], `psnr`, `ssim`, and `reconstruction_fid` with a feature extractor;
-        - `elbo`, in nats per image, with one draw of latents for each, `reconstruction` and `kl`, and `active_units`;
+        - `mse`, of values in [0, 1], `psnr`, `ssim`, and with a feature extractor `reconstruction_fid`;
+        - `elbo`, in nats per image, with one draw of latents for each, its terms `reconstruction` and `kl`, and
+          `active_units`;
         - `codebook_usage` and `codebook_perplexity`, over all images.
         """
-        gather = partial(gather_rows, accelerator=generate.accelerator)
+        gather = self.context.gather_rows
         truth, restored, table, means, codes = [], [], [], [], []
-        for indices, images, inputs in self._batches():
+        for indices, images, inputs in self._batches(**self.context.share):
             inputs = self.runner.to_network(inputs)
-            output = self.runner(self.runner.network, inputs, None)
+            output = self.runner(self.runner.network, inputs)
             reconstruction = self.runner.from_network(output.sample)
             columns = {"mse": (0.5 * (reconstruction - images)).square().mean(dim=(1, 2, 3))}
             if output.mean is not None:
@@ -101,35 +112,35 @@ class AutoencoderEvaluator:
         if codes[0]:
             gathered = [gather(list(level)) for level in zip(*codes, strict=True)]
             row |= {k: v.item() for k, v in code_statistics(gathered, self.runner.num_codes).items()}
-        return {"method": "reconstruction", **row, **self._likeness(truth, restored, gather)}
+        return {"method": "reconstruction", **row, **self._similarity(truth, restored)}
 
     def _bound(self, indices: list[int], images: torch.Tensor, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         """The bound of each image and its terms, by one draw of the posterior."""
-        generators = [torch.Generator().manual_seed(derive_seed(self.config.seed, "posterior", i)) for i in indices]
+        generators = [torch.Generator().manual_seed(derive_seed(self.seed, "posterior", i)) for i in indices]
         output = self.runner(self.runner.network, inputs, generators)
         target = self.runner.to_network(images)
         reconstruction = reconstruction_error(self.reconstruction_type, output.sample, target)
         kl = standard_normal_kl(output.mean, output.logvar).flatten(1).sum(dim=1)
         return {"reconstruction": reconstruction, "kl": kl, "elbo": -reconstruction - kl}
 
-    def _likeness(self, truth: list[torch.Tensor], restored: list[torch.Tensor], gather) -> dict:
-        metrics = (
-            ["psnr"]
-            + (["ssim"] if min(self.dataset.resolution) >= 3 else [])
-            + (["fid"] if self.extractor is not None and self._num_images >= FEWEST_IMAGES["fid"] else [])
-        )
+    def _similarity(self, truth: list[torch.Tensor], restored: list[torch.Tensor]) -> dict:
+        """How similar reconstructions are to the images, one by one and as a set."""
+        metrics = ["psnr", *(["ssim"] if min(self.dataset.resolution) >= 3 else [])]
+        num_images = min(self.num_samples, self.dataset.num_examples or math.inf)
+        if self.extractor is not None and num_images >= FEWEST_IMAGES["fid"]:
+            metrics.append("fid")
         row = restoration_metrics(
             truth,
             restored,
             metrics,
             extractor=self.extractor,
             ssim_window_size=ssim_window(self.dataset.resolution),
-            gather=gather,
+            gather=self.context.gather_rows,
             provenance={
-                "split": self.config.validation_split or self.config.dataset_split,
+                "split": self.split,
                 "reconstruction_loss": self.reconstruction_type,
-                "denoising": self.config.denoising,
-                "sampling_seed": self.config.seed,
+                "denoising": self.denoising,
+                "sampling_seed": self.seed,
             },
         )
         row.pop("per_image")
@@ -138,31 +149,34 @@ class AutoencoderEvaluator:
         return row
 
     def _batches(
-        self, limit: int | None = None, is_shared: bool = True
+        self, process_index: int = 0, num_processes: int = 1, limit: int | None = None
     ) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
-        """Indices, images and what the network is shown of them, in [-1, 1], of this process's share or of all."""
-        state = PartialState()
-        process, processes = (state.process_index, state.num_processes) if is_shared else (0, 1)
-        counter = itertools.count(process, processes)
+        """The indices, the images and the network's input for them, in [-1, 1], for a process's share of the images.
+
+        Args:
+            process_index, num_processes (`int`): the share; by default all images.
+            limit (`int`, *optional*): only the first images of the data set; by default those that are measured.
+        """
+        indices = itertools.count(process_index, num_processes)
         for batch in self.dataset.reference_batches(
-            self.config.evaluation_batch_size,
-            process_index=process,
-            num_processes=processes,
-            limit=limit or self.config.num_evaluation_samples,
+            self.batch_size,
+            process_index=process_index,
+            num_processes=num_processes,
+            limit=limit or self.num_samples,
         ):
             images = to_pixel_values(batch["pixel_values"])
-            indices = list(itertools.islice(counter, len(images)))
-            draw = Draw(derive_seed(self.config.seed, "denoising"), torch.device("cpu")).begin(0, indices)
-            inputs = corrupt(images, self.config.denoising, draw)
-            yield indices, images.to(state.device), inputs.to(state.device)
+            own = list(itertools.islice(indices, len(images)))
+            draw = Draw(derive_seed(self.seed, "denoising"), torch.device("cpu")).begin(0, own)
+            inputs = corrupt(images, self.denoising, draw)
+            yield own, images.to(self.context.device), inputs.to(self.context.device)
 
     @torch.no_grad()
     def panel(self, generate: Generation) -> Image.Image:
-        """Images above their reconstructions, with the noisy input in between, and samples where there is a prior."""
-        _, images, inputs = next(self._batches(limit=2 * PANEL_COLUMNS, is_shared=False))
-        output = self.runner(self.runner.network, self.runner.to_network(inputs), None)
+        """Images above their reconstructions, with the noisy input in between, and samples if there is a prior."""
+        _, images, inputs = next(self._batches(limit=2 * PANEL_COLUMNS))
+        output = self.runner(self.runner.network, self.runner.to_network(inputs))
         shown = {"original": images, "reconstruction": self.runner.from_network(output.sample)}
-        if self.config.denoising > 0:
+        if self.denoising > 0:
             shown = {"original": images, "input": inputs, "reconstruction": shown["reconstruction"]}
         columns = min(PANEL_COLUMNS, len(images))
         cells, titles = [], []
@@ -176,7 +190,7 @@ class AutoencoderEvaluator:
 
 
 def corrupt(images: torch.Tensor, noise_level: float, draw: Draw) -> torch.Tensor:
-    """Images in [-1, 1] with normal noise, kept in that range as any picture of them will be."""
+    """Images in [-1, 1] with normal noise, limited to [-1, 1] like every saved image."""
     if noise_level == 0:
         return images
     return (images + noise_level * draw.normal_like(images)).clamp(-1, 1)

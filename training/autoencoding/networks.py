@@ -1,4 +1,4 @@
-"""The autoencoders that there are to train, and one way to run them all."""
+"""The autoencoders that can be trained, and one way to call all of them."""
 
 from dataclasses import dataclass, field
 
@@ -6,6 +6,7 @@ import torch
 from diffusers import AutoencoderKL, VQModel
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
+from diffusers_ext.losses.discriminator_outputs import has_batch_norm
 from diffusers_ext.models import AutoencoderBurgess, AutoencoderConv, AutoencoderMLP, VQVAE2Model, VQVAEModel
 
 
@@ -18,40 +19,52 @@ CLASSES = {
     "kl": AutoencoderKL,
     "vq": VQModel,
 }
-# Those with a vector of latents per image, which may be variational.
+# A vector of latents per image, which may be variational.
 VECTOR_ARCHITECTURES = ("mlp", "conv", "burgess")
 QUANTIZED_ARCHITECTURES = ("vqvae", "vqvae2", "vq")
-# Those of latent diffusion, from diffusers.
+# The classes of diffusers for latent diffusion.
 LATENT_DIFFUSION_ARCHITECTURES = ("kl", "vq")
 
 
 def build_autoencoder(
-    architecture: str, arguments: dict, size: tuple[int, int], channels: int, variational: bool
+    architecture: str, arguments: dict, *, size: tuple[int, int], channels: int, variational: bool, batch_size: int
 ) -> torch.nn.Module:
-    """A new network.
+    """A new autoencoder.
 
     Args:
         architecture (`str`): a key of `CLASSES`.
-        arguments (`dict`): those of its class that are not to be the usual ones for images of this size.
-        size, channels: of the images.
+        arguments (`dict`): arguments of its class that replace the usual ones for images of this size.
+        size, channels: of the images; size is height and width.
         variational (`bool`): whether vectors of latents have a distribution.
+        batch_size (`int`): images per process and step.
 
     Raises:
-        ValueError, TypeError: if there is no such network, in one sentence.
+        ValueError, TypeError: if the class has no such arguments, or they do not fit the images, in one sentence.
     """
     arguments = {**_usual_arguments(architecture, size), **arguments, "in_channels": channels}
+    if architecture in LATENT_DIFFUSION_ARCHITECTURES:
+        return _build_for_latent_diffusion(architecture, arguments, size)
     if architecture in VECTOR_ARCHITECTURES:
-        return CLASSES[architecture](**arguments, sample_size=size, variational=variational)
-    if architecture not in LATENT_DIFFUSION_ARCHITECTURES:
-        return CLASSES[architecture](**arguments, sample_size=size)
+        arguments["variational"] = variational
+    network = CLASSES[architecture](**arguments, sample_size=size)
+    if has_batch_norm(network) and batch_size * getattr(network, "smallest_map", 2) == 1:
+        raise ValueError(
+            "The autoencoder has batch normalization where images are one pixel, which needs --train_batch_size 2 or "
+            "more."
+        )
+    return network
 
+
+def _build_for_latent_diffusion(architecture: str, arguments: dict, size: tuple[int, int]) -> AutoencoderKL | VQModel:
     levels = len(arguments["block_out_channels"])
     if any(side % 2 ** (levels - 1) for side in size):
         raise ValueError(f"--resolution must be a multiple of {2 ** (levels - 1)} for this network, not {size}.")
     blocks = {"down_block_types": ("DownEncoderBlock2D",) * levels, "up_block_types": ("UpDecoderBlock2D",) * levels}
-    network = CLASSES[architecture](**{**blocks, **arguments}, out_channels=channels, sample_size=min(size))
+    out_channels = arguments["in_channels"]
+    network = CLASSES[architecture](**{**blocks, **arguments}, out_channels=out_channels, sample_size=min(size))
     if architecture == "vq":
-        # Otherwise diffusers, as taming-transformers, would weigh the codebook's loss by beta, and not the commitment.
+        # By default diffusers, like taming-transformers, applies beta to the codebook's loss, and not to the
+        # commitment.
         network.quantize.legacy = False
     return network
 
@@ -70,14 +83,15 @@ def _usual_arguments(architecture: str, size: tuple[int, int]) -> dict:
 
 @dataclass
 class Pass:
-    """What one pass through an autoencoder gives; what a network does not have is `None`, or an empty list.
+    """The results of one pass through an autoencoder; `None` or an empty list where the network has no such result.
 
     Attributes:
         sample (`torch.Tensor` of shape (N, C, H, W)): the reconstruction, in the network's range of values.
         latents (`torch.Tensor` of shape (N, D), *optional*): the vectors that were decoded.
         mean, logvar (`torch.Tensor` of shape (N, ...), *optional*): of the posterior.
         codes (`list[torch.Tensor]`): the indices of the codes, for each codebook.
-        continuous (`list[torch.Tensor]`): what they replace, of codebooks that are means of it.
+        continuous (`list[torch.Tensor]`): the latents that the codes replace, for each codebook whose entries are
+            running means of such latents.
         quantization_loss (`torch.Tensor` of shape (N,) or (), *optional*): commitment, and the codebook's own loss.
     """
 
@@ -91,7 +105,7 @@ class Pass:
 
 
 class Runner:
-    """Runs an autoencoder of any kind, and tells all that its one pass knows.
+    """Calls an autoencoder of any class, and returns everything that is known from this one pass.
 
     Args:
         network (`torch.nn.Module`): an instance of one of `CLASSES`.
@@ -99,7 +113,7 @@ class Runner:
 
     def __init__(self, network: torch.nn.Module):
         self.network = network
-        # diffusers' own tell the image alone: what is on the way to it is looked at there.
+        # The classes of diffusers return only the image, so hooks catch what leads to it.
         if isinstance(network, AutoencoderKL):
             (network.quant_conv or network.encoder).register_forward_hook(self._keep)
         elif isinstance(network, VQModel):
@@ -115,7 +129,7 @@ class Runner:
 
     @property
     def sample_range(self) -> tuple[float, float]:
-        """What the network takes for black and white."""
+        """The network's values for black and for white."""
         return tuple(self.network.config.get("sample_range", (-1.0, 1.0)))
 
     @property
@@ -125,23 +139,23 @@ class Runner:
         return config.num_vq_embeddings if isinstance(self.network, VQModel) else config.num_embeddings
 
     def to_network(self, images: torch.Tensor) -> torch.Tensor:
-        """Images in [-1, 1], in the network's range."""
+        """Images in [-1, 1], converted to the network's range."""
         low, high = self.sample_range
         return low + (high - low) * (images / 2 + 0.5)
 
     def from_network(self, images: torch.Tensor) -> torch.Tensor:
-        """The reverse, in float32 and limited to [-1, 1]."""
+        """The reverse of `to_network`, in float32 and limited to [-1, 1]."""
         low, high = self.sample_range
         return ((images.float() - low) / (high - low) * 2 - 1).clamp(-1, 1)
 
-    def __call__(self, forward, images: torch.Tensor, generators: list[torch.Generator] | None) -> Pass:
+    def __call__(self, forward, images: torch.Tensor, generators: list[torch.Generator] | None = None) -> Pass:
         """One pass.
 
         Args:
             forward: the network, or a wrapper around it.
             images (`torch.Tensor` of shape (N, C, H, W)): in the network's range.
-            generators (`list[torch.Generator]`, *optional*): one for each image, to draw latents from a posterior; by
-                default its mean is decoded.
+            generators (`list[torch.Generator]`, *optional*): one for each image, to draw latents from the posterior.
+                By default, the mean of the posterior is decoded.
         """
         posterior = {"sample_posterior": generators is not None, "generator": generators}
         if isinstance(self.network, AutoencoderKL):

@@ -1,106 +1,154 @@
 """What an autoencoder minimises beside the error of a reconstruction: a divergence from a prior, or a commitment."""
 
+from collections.abc import Callable
+
 import torch
-from accelerate import PartialState
 
 from diffusers_ext.losses.elbo import decompose_kl, standard_normal_kl, weighted_kl, weighted_kl_parts
 from diffusers_ext.training.autoencoding.evaluation import active_units, code_statistics
-from diffusers_ext.training.autoencoding.networks import LATENT_DIFFUSION_ARCHITECTURES, Pass, Runner
-from diffusers_ext.training.loop.sampling import all_rows
+from diffusers_ext.training.autoencoding.networks import Pass
+from diffusers_ext.training.loop.context import Context
 
 
-class Regularisation:
-    """What keeps the latents of an autoencoder in order, by `--objective`.
-
-    Args:
-        config ([`~diffusers_ext.training.train_autoencoder.AutoencoderConfig`]): the options.
-        runner ([`~diffusers_ext.training.autoencoding.networks.Runner`]): runs the autoencoder.
-        num_examples (`int`, *optional*): the images of the training set, for estimates of their aggregate posterior;
-            `None` of a stream.
-
-    Raises:
-        ValueError: if that can't be estimated.
-    """
-
-    def __init__(self, config, runner: Runner, num_examples: int | None):
-        self.config, self.runner, self.num_examples = config, runner, num_examples
-        batch_size = config.train_batch_size * PartialState().num_processes
-        if config.objective == "beta_tc" and (num_examples is None or batch_size > num_examples):
-            raise ValueError(
-                f"--objective beta_tc needs a data set of {batch_size} images or more, as many as are in a batch, but "
-                f"this one {'is a stream of unknown length' if num_examples is None else f'has {num_examples}'}."
-            )
+class Regularizer:
+    """Adds nothing to the error: a plain autoencoder. Subclasses add a loss."""
 
     def __call__(
-        self,
-        output: Pass,
-        errors: torch.Tensor,
-        step: int,
-        latent_discriminator: torch.nn.Module | None = None,
+        self, output: Pass, errors: torch.Tensor, step: int
     ) -> tuple[torch.Tensor | float, dict[str, torch.Tensor]]:
-        """What is added to the error of each image.
+        """The loss that is added to the error of each image.
 
         Args:
-            output ([`~diffusers_ext.training.autoencoding.networks.Pass`]): the pass through the autoencoder.
-            errors (`torch.Tensor` of shape (N,)): those of the reconstructions, in nats.
-            step (`int`): the update that it is, for weights that rise.
-            latent_discriminator (`torch.nn.Module`, *optional*): that of FactorVAE.
+            output ([`Pass`]): the pass through the autoencoder.
+            errors (`torch.Tensor` of shape (N,)): of the reconstructions, in nats.
+            step (`int`): the number of the update, from 0, for weights that rise.
 
         Returns:
             `tuple`: the loss, (N,) or a number, and values to report.
         """
-        if output.quantization_loss is not None:
-            statistics = code_statistics(output.codes, self.runner.num_codes)
-            loss = self._quantization_weight(output) * output.quantization_loss.float()
-            return loss, {"quantization_loss": output.quantization_loss, **statistics}
-        if self.config.objective == "autoencoder":
-            return 0.0, {}
+        return 0.0, {}
+
+
+class Quantization(Regularizer):
+    """The commitment to codes, and a codebook's own loss (van den Oord et al. 2017, eq. 3).
+
+    Args:
+        num_codes (`int`): how many entries a codebook has.
+        embedding_dim (`int`, *optional*): the length of an entry. With it, the loss counts as in van den Oord et al.
+            (2017), where the terms are sums over pixels and over latents, although here both are means. Without it,
+            both are means (Esser et al. 2021).
+    """
+
+    def __init__(self, num_codes: int, embedding_dim: int | None = None):
+        self.num_codes, self.embedding_dim = num_codes, embedding_dim
+
+    def __call__(self, output, errors, step):
+        values = {"quantization_loss": output.quantization_loss, **code_statistics(output.codes, self.num_codes)}
+        return self._weight(output) * output.quantization_loss.float(), values
+
+    def _weight(self, output: Pass) -> float:
+        if self.embedding_dim is None:
+            return 1.0
+        codes_per_image = sum(codes[0].numel() for codes in output.codes) / len(output.codes)
+        return codes_per_image * self.embedding_dim / output.sample[0].numel()
+
+
+class Divergence(Regularizer):
+    """The divergence from the prior: VAE (Kingma and Welling 2014) and beta-VAE (Higgins et al. 2017).
+
+    Args:
+        beta (`float`): the weight of the divergence; 1 for the evidence lower bound.
+        warmup_steps (`int`): updates in which the whole loss rises from 0.
+        capacity (`float`, *optional*): draw the divergence to this many nats, and not to 0 (Burgess et al. 2018).
+        capacity_steps (`int`): updates in which the capacity rises from 0.
+    """
+
+    def __init__(self, beta: float, warmup_steps: int = 0, capacity: float | None = None, capacity_steps: int = 0):
+        self.beta, self.warmup_steps = beta, warmup_steps
+        self.capacity, self.capacity_steps = capacity, capacity_steps
+
+    def __call__(self, output, errors, step):
         kl = standard_normal_kl(output.mean, output.logvar).flatten(1).sum(dim=1)
-        loss, values = self._divergence(output, kl, step, latent_discriminator)
-        values |= {"kl": kl, "elbo": -errors - kl, "active_units": active_units(output.mean)}
-        return rising(step, self.config.kl_warmup_steps) * loss, values
+        loss, parts = self.weighted(output, kl, step)
+        values = {**parts, "kl": kl, "elbo": -errors - kl, "active_units": active_units(output.mean)}
+        return rising(step, self.warmup_steps) * loss, values
 
-    def _divergence(
-        self, output: Pass, kl: torch.Tensor, step: int, latent_discriminator: torch.nn.Module | None
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The weighted divergence (N,), and the parts of it that the objective knows."""
-        config, weight = self.config, self.config.divergence_weight
-        if config.objective == "beta_tc":
-            parts = self._parts(output)
-            return weighted_kl_parts(parts, weight), dict(vars(parts))
-        if config.objective == "factor":
-            # Its logits are log D(z) / (1 - D(z)), the estimate of the total correlation (Kim and Mnih 2018, eq. 3).
-            total_correlation = latent_discriminator(output.latents).logits.float()
-            return kl + weight * total_correlation, {"total_correlation": total_correlation}
-        capacity = None
-        if config.kl_capacity is not None:
-            capacity = config.kl_capacity * rising(step, config.kl_capacity_steps)
-        return weighted_kl(kl, weight, capacity), {}
+    def weighted(self, output: Pass, kl: torch.Tensor, step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The weighted divergence (N,), and the parts of it that this objective knows.
 
-    def _parts(self, output: Pass):
-        """The parts of the divergence, estimated from the batches of all processes together."""
-        first = PartialState().process_index * len(output.latents)
-        return decompose_kl(
+        Args:
+            output ([`Pass`]): the pass through the autoencoder.
+            kl (`torch.Tensor` of shape (N,)): the divergence of each posterior.
+            step (`int`): the number of the update, from 0.
+        """
+        capacity = None if self.capacity is None else self.capacity * rising(step, self.capacity_steps)
+        return weighted_kl(kl, self.beta, capacity), {}
+
+
+class EstimatedTotalCorrelation(Divergence):
+    """Beta-TCVAE (Chen et al. 2018): `beta` weights only the total correlation, which is estimated from a batch.
+
+    Args:
+        beta, warmup_steps: see [`Divergence`].
+        estimator (`str`): see [`decompose_kl`].
+        batch_size (`int`): images per process and call.
+        num_examples (`int` or `None`): the number of training images; `None` if it is not known.
+        context ([`Context`]): the other processes.
+
+    Raises:
+        ValueError: if the number of images is not known, or smaller than a batch of all processes.
+    """
+
+    def __init__(
+        self,
+        beta: float,
+        warmup_steps: int = 0,
+        *,
+        estimator: str,
+        batch_size: int,
+        num_examples: int | None,
+        context: Context,
+    ):
+        super().__init__(beta, warmup_steps)
+        self.estimator, self.num_examples, self.context = estimator, num_examples, context
+        rows = batch_size * context.num_processes
+        if num_examples is None or rows > num_examples:
+            raise ValueError(
+                f"--objective beta_tc needs a data set of {rows} images or more, as many as are in a batch, but this "
+                f"one {'is a stream of unknown length' if num_examples is None else f'has {num_examples}'}."
+            )
+
+    def weighted(self, output, kl, step):
+        first = self.context.process_index * len(output.latents)
+        parts = decompose_kl(
             output.latents,
-            all_rows(output.mean),
-            all_rows(output.logvar),
+            self.context.all_rows(output.mean),
+            self.context.all_rows(output.logvar),
             self.num_examples,
-            self.config.total_correlation_estimator,
+            self.estimator,
             rows=torch.arange(first, first + len(output.latents), device=output.latents.device),
         )
+        return weighted_kl_parts(parts, self.beta), dict(vars(parts))
 
-    def _quantization_weight(self, output: Pass) -> float:
-        """Of the quantiser's loss, a mean over a codebook's latents, beside the mean error of a value.
 
-        The terms of van den Oord et al. (2017, eq. 3) are sums, over values and over latents; Esser et al. (2021) take
-        means of both.
-        """
-        if self.config.architecture in LATENT_DIFFUSION_ARCHITECTURES:
-            return 1.0
-        num_codes = sum(codes[0].numel() for codes in output.codes) / len(output.codes)
-        return num_codes * self.runner.network.config.embedding_dim / output.sample[0].numel()
+class JudgedTotalCorrelation(Divergence):
+    """FactorVAE (Kim and Mnih 2018, eq. 2): the divergence, and the total correlation as a discriminator estimates it.
+
+    Args:
+        beta (`float`): the weight of the total correlation; the paper calls it gamma.
+        warmup_steps (`int`): see [`Divergence`].
+        estimate (`Callable`): the estimate for latents (N, D), of shape (N,).
+    """
+
+    def __init__(self, beta: float, warmup_steps: int, estimate: Callable[[torch.Tensor], torch.Tensor]):
+        super().__init__(beta, warmup_steps)
+        self.estimate = estimate
+
+    def weighted(self, output, kl, step):
+        total_correlation = self.estimate(output.latents)
+        return kl + self.beta * total_correlation, {"total_correlation": total_correlation}
 
 
 def rising(step: int, num_steps: int) -> float:
-    """From 0 at step 0 to 1 after `num_steps`; always 1 for none."""
+    """From 0 at step 0 to 1 after `num_steps`; always 1 if `num_steps` is 0."""
     return 1.0 if step >= num_steps else step / num_steps
