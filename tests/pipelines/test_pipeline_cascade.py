@@ -263,11 +263,12 @@ def test_truncated_conditioning_is_the_image_and_what_is_left_of_the_noise(sched
         base,
         noise,
         {"class_labels": (None, None), "conditioning": (None, None)},
-        pipe._prepare_guider(base, None),
+        guidance_scale=None,
         num_inference_steps=20,
         stop_level=0.5,
         generator=None,
-        on_step_end=lambda i, t, tensors: tensors["latents"],
+        callback_on_step_end=None,
+        tensor_names=["latents"],
     )
     assert 0.25 < level <= 0.5
     expected = (1 - level**2) ** 0.5 * network.image + level * noise
@@ -350,7 +351,7 @@ def test_an_unconditional_base_of_diffusers_and_a_resolver_by_class():
     resolver = make_super_resolver(unet=make_unet(8, 6, num_class_embeds=3), id2label=NAMES)
     pipe = quiet(CascadePipeline.from_pipelines(base, resolver))
     assert pipe("two", num_inference_steps=2).images[0].size == (8, 8)
-    with pytest.raises(ValueError, match="`class_labels` must be given, for `unet_2` has classes"):
+    with pytest.raises(ValueError, match="`class_labels` must be given, because `unet_2` has classes"):
         pipe()
 
 
@@ -435,11 +436,14 @@ def any_size() -> PalettePipeline:
         (lambda: two_stages(scheduler_2=None), "there is only `unet_2`"),
         (lambda: two_stages(unet_4=make_unet(16, 6), scheduler_4=DDIMScheduler()), "`unet_4`, but no `unet_3`"),
         (lambda: two_stages(stages={"unet_3": {}}), r"must name networks of the cascade, \['unet', 'unet_2'\]"),
-        (lambda: two_stages(stages={"unet_2": {"steps": 3}}), r"options of `unet_2` that there are not: \['steps'\]"),
+        (lambda: two_stages(stages={"unet_2": {"steps": 3}}), r"unknown options of `unet_2`, \['steps'\]"),
         (lambda: two_stages(stages={"unet_2": {"noise_conditioning": "sigma"}}), "must be one of timestep, gamma"),
         (lambda: two_stages(stages={"unet_2": {"conditioning_augmentation": 1}}), "from 0 to less than 1, but is 1"),
         (lambda: two_stages(id2label={"one": 1}), "`id2label` must map class ids to names"),
-        (lambda: two_stages(unet=make_unet(num_class_embeds=2), id2label=NAMES), "a label 2, but `unet` has 2"),
+        (
+            lambda: two_stages(unet=make_unet(num_class_embeds=2), id2label=NAMES),
+            "`id2label` has the label 2, but `unet` has 2 classes",
+        ),
     ],
 )
 def test_stages_that_do_not_fit_are_refused(make, sentence):
@@ -450,8 +454,8 @@ def test_stages_that_do_not_fit_are_refused(make, sentence):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"class_labels": 3}, "no class 3 among the 4 labels of `unet`"),
-        ({"class_labels": "four"}, "'four' stands for 0 classes: the pipeline knows 'zero', 'one', 'two'"),
+        ({"class_labels": 3}, "The label 3 stands for no class"),
+        ({"class_labels": "four"}, "no class named 'four': did you mean one of 'zero', 'one', 'two'"),
         ({"class_labels": []}, "`class_labels` is empty"),
         ({"class_labels": 1.5}, "must hold class ids"),
         ({"class_labels": 0, "batch_size": 2}, "`batch_size` is for unconditional images"),
@@ -466,8 +470,8 @@ def test_stages_that_do_not_fit_are_refused(make, sentence):
         ({"conditioning_noise_level": -0.1}, "from 0 to less than 1, but is -0.1"),
         ({"conditioning_noise_level": [0.1, 0.1]}, "a list of 1, but is a list of 2"),
         ({"conditioning_noise_level": 0, "truncated": True}, "`truncated` needs a `conditioning_noise_level` above 0"),
-        ({"generator": generators(range(2))}, "must be one generator or 1"),
-        ({"latents": torch.zeros(1, 3, 8, 8)}, r"`latents` must have the shape \(1, 3, 4, 4\)"),
+        ({"generator": generators(range(2))}, "must be one generator or a list of 1"),
+        ({"latents": torch.zeros(1, 3, 8, 8)}, r"`latents` must be a tensor of the shape \(1, 3, 4, 4\)"),
         ({"output_type": "latent"}, "must be 'pil', 'np' or 'pt'"),
     ],
 )
@@ -479,17 +483,17 @@ def test_what_cannot_be_carried_out_is_refused(arguments, sentence):
 
 def test_what_components_cannot_do_is_refused():
     pipe = make_cascade(make_super_resolver(8, 0.6), null_class_label=None)
-    with pytest.raises(ValueError, match="`class_labels` must be given, for `unet` has classes"):
+    with pytest.raises(ValueError, match="`class_labels` must be given, because `unet` has classes"):
         pipe()
-    with pytest.raises(ValueError, match="Guidance needs a `null_class_label`"):
+    with pytest.raises(ValueError, match="Guidance needs predictions without class"):
         pipe(0, guidance_scale=2.0)
     pipe.guider = ClassifierGuidance()
     with pytest.raises(ValueError, match="ClassifierGuidance needs a classifier"):
         pipe(0)
-    with pytest.raises(ValueError, match="`class_labels` must be left out, for no stage has classes"):
+    with pytest.raises(ValueError, match="`class_labels` must be left out, because no stage has classes"):
         two_stages()(class_labels=0)
     told_gamma = {"unet_2": {"noise_conditioning": "gamma"}}
-    with pytest.raises(ValueError, match="told 'gamma', the noise level of a diffusion process"):
+    with pytest.raises(ValueError, match="`unet_2`, which is given 'gamma', the noise level of a diffusion process"):
         two_stages(scheduler_2=FlowMatchEulerDiscreteScheduler(), stages=told_gamma)()
 
 
