@@ -167,7 +167,7 @@ def test_a_tracker_that_is_not_installed_is_refused(tmp_path):
         ({"unet": '{"foo": 1}'}, "foo"),
         ({"feature_extractor": "no/such/network"}, "no/such/network"),
         ({"feature_extractor": "digits", "metrics": "fidd"}, "--metrics must be among"),
-        ({"feature_extractor": "digits", "channels": 2}, "Images should be a uint8 tensor (N, 1 or 3, H, W)"),
+        ({"feature_extractor": "digits", "channels": 2}, "Images must be a uint8 tensor (N, 1 or 3, H, W)"),
         ({"evaluation_batch_size": 0}, "--evaluation_batch_size must be at least 1"),
         ({"num_train_epochs": 0}, "--num_train_epochs must be at least 1"),
         ({"max_grad_norm": -1}, "--max_grad_norm must be at least 0"),

@@ -1,4 +1,4 @@
-"""Training options: one dataclass per recipe, filled from a YAML file and the command line."""
+"""Training options: one dataclass per recipe, read from a YAML file and the command line."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ from diffusers_ext.training.loop.posthoc_ema import LARGEST_STD
 
 
 class JSONObject(dict):
-    """A dict that argparse can build from its JSON text."""
+    """A dict that argparse can build from a JSON text."""
 
     def __init__(self, value: str | dict = ()):
         super().__init__(json.loads(value) if isinstance(value, str) else value)
@@ -32,23 +32,23 @@ def option(default=None, *, help: str, **keywords):
 
 
 class Config:
-    """A set of options that can check itself and be written down."""
+    """A set of options that checks itself and can be written to YAML."""
 
     def __post_init__(self):
         pass
 
     @staticmethod
     def require(condition: bool, sentence: str) -> None:
-        """Refuse a value.
+        """Check an option.
 
         Raises:
-            ValueError: with `sentence`, if `condition` does not hold.
+            ValueError: with `sentence`, if `condition` is false.
         """
         if not condition:
             raise ValueError(f"{sentence}.")
 
     def require_at_least(self, least: float, *names: str) -> None:
-        """Refuse options below `least`, and lists with such an entry; those that are not set pass."""
+        """Refuse options below `least`, and lists with such an entry. Options that are not set are allowed."""
         for name in names:
             value = getattr(self, name)
             for number in value if isinstance(value, list) else [value]:
@@ -88,7 +88,7 @@ class DataConfig(Config):
     dataset_split: str = option("train", help="The split to train on.")
     image_column: str = option("image", help="The column that holds the images.")
     conditioning_image_column: str | None = option(
-        help="The column of a second image for each, of the same shape, that the first is to be made from."
+        help="The column of conditioning images, from which the images of --image_column are to be made."
     )
     label_column: str | None = option(
         help="The column of class labels, or `none` for an unconditional model. By default `label`, if there is one."
@@ -163,7 +163,7 @@ class EvaluationConfig(Config):
 
 @dataclass
 class TrainingConfig(DataConfig, EvaluationConfig):
-    """What every recipe can be told. Names are those of diffusers' training scripts wherever they have one."""
+    """The options that every recipe has, with the names of diffusers' training scripts wherever these have one."""
 
     # Images
     resolution: list[int] = option([64], help="Image size in pixels: one number, or height and width.")
@@ -171,10 +171,10 @@ class TrainingConfig(DataConfig, EvaluationConfig):
     center_crop: bool = option(False, help="Crop the centre instead of a random place.")
     random_flip: bool = option(False, help="Mirror half of the images, chosen anew in each epoch.")
     load_size: list[int] | None = option(
-        help="Bring images to this size, one number or height and width, before a random part of --resolution is cut "
-        "out, the same of all images of a pair: jitter, in the papers 286 for 256."
+        help="Resize images to this size, one number or height and width, before a random crop of --resolution; all "
+        "images of a pair get the same crop. This is the jitter of pix2pix and CycleGAN (286 for 256)."
     )
-    dataloader_num_workers: int = option(0, help="Processes that decode images which are not kept in memory.")
+    dataloader_num_workers: int = option(0, help="Processes that decode the images that are not kept in memory.")
 
     # Optimisation
     seed: int = option(0, help="The seed of everything random: data order, augmentation, noise, initial weights.")
@@ -185,10 +185,13 @@ class TrainingConfig(DataConfig, EvaluationConfig):
     learning_rate: float = option(1e-4, help="The learning rate after the warm-up.")
     lr_scheduler: LRScheduler = option(
         "constant_with_warmup",
-        help="How the learning rate changes, after a linear warm-up; warmup_stable_decay: not, then linearly to 0.",
+        help="How the learning rate changes after a linear warm-up; warmup_stable_decay keeps it, then lowers it "
+        "linearly to 0.",
     )
     lr_warmup_steps: int = option(500, help="Updates until the learning rate is reached.")
-    lr_decay_steps: int | None = option(help="warmup_stable_decay: updates in which it falls; by default half of all.")
+    lr_decay_steps: int | None = option(
+        help="warmup_stable_decay: updates of the decay; by default half of the training."
+    )
     lr_num_cycles: int = option(1, help="Restarts of cosine_with_restarts.")
     lr_power: float = option(1.0, help="The power of the polynomial schedule.")
     adam_beta1: float = option(0.9, help="AdamW's decay of the gradient's mean.")
@@ -200,14 +203,16 @@ class TrainingConfig(DataConfig, EvaluationConfig):
     use_ema: bool = option(True, help="Average the weights over the training; the average is what is published.")
     ema_decay: float = option(0.9999, help="The decay of that average, min(decay, (1 + step) / (10 + step)).")
     posthoc_ema_stds: list[float] | None = option(
-        help="Also follow averages of these lengths, relative to the training (0.05 0.10), and store snapshots of "
-        "them: `python -m diffusers_ext.training.reconstruct_ema` makes averages of any length of these."
+        help="Also keep averages of these lengths, relative to the training (0.05 0.10), and store snapshots of them: "
+        "from these, `python -m diffusers_ext.training.reconstruct_ema` makes an average of any length."
     )
-    posthoc_ema_steps: int = option(100, help="Store those snapshots every so many updates, and after the last one.")
+    posthoc_ema_steps: int = option(
+        100, help="Updates between two of these snapshots; one more follows the last update."
+    )
 
     # Speed and memory
     mixed_precision: Literal["no", "fp16", "bf16"] | None = option(
-        help="The precision of the networks; noise and losses stay in float32. By default, what Accelerate is set to."
+        help="The precision of the networks; noise and losses stay in float32. By default, Accelerate's setting."
     )
     gradient_checkpointing: bool = option(
         False, help="Compute activations twice instead of keeping them, in networks that can."
@@ -218,18 +223,18 @@ class TrainingConfig(DataConfig, EvaluationConfig):
 
     # What is written, and when
     output_dir: str = option("outputs/model", help="Where the pipeline, checkpoints and logs go.")
-    checkpointing_steps: int = option(500, help="Write a checkpoint every so many updates.")
+    checkpointing_steps: int = option(500, help="Updates between two checkpoints.")
     checkpoints_total_limit: int | None = option(help="How many checkpoints to keep; by default all.")
     resume_from_checkpoint: str | None = option(help="A checkpoint folder, its name in --output_dir, or `latest`.")
-    validation_steps: int | None = option(help="Draw a grid of samples every so many updates.")
-    evaluation_steps: int | None = option(help="Compute the metrics every so many updates.")
+    validation_steps: int | None = option(help="Updates between two grids of samples; by default one, at the end.")
+    evaluation_steps: int | None = option(help="Updates between two evaluations; by default one, at the end.")
     report_to: str = option("none", help="tensorboard, wandb, trackio, all or none.")
-    logging_steps: int = option(1, help="Log the losses every so many updates.")
+    logging_steps: int = option(1, help="Updates between two log lines.")
 
     # Publishing
     push_to_hub: bool = option(False, help="Publish the result on the Hub.")
     hub_model_id: str | None = option(help="The repository, user/name. By default, the name of --output_dir.")
-    hub_token: str | None = option(help="A token that may write there; by default the one you logged in with.")
+    hub_token: str | None = option(help="A token with write access; by default the token of your login.")
     hub_private_repo: bool | None = option(help="Whether a new repository is private.")
     license: str | None = option(help="The licence of the weights, as the Hub spells it, such as apache-2.0.")
 
@@ -269,25 +274,25 @@ class TrainingConfig(DataConfig, EvaluationConfig):
 
 @dataclass
 class ValidationConfig(TrainingConfig):
-    """The options of recipes that measure and show what they make of given images."""
+    """The options of recipes whose measures and grids start from given images."""
 
     validation_split: str | None = option(
         help="The split of the images that are measured and shown; by default those of the training."
     )
 
     def validation_splits(self) -> dict:
-        """The options that name the images to measure, where they are others than those of the training."""
+        """The options that name the validation images, if they differ from the training images."""
         return {} if self.validation_split is None else {"dataset_split": self.validation_split}
 
     def load_validation_dataset(self, trained_on: ImageDataset, same_classes: bool = False) -> ImageDataset:
-        """The images that are measured and shown, as large as they can be seen at this resolution.
+        """The images that are measured and shown, resized to the resolution without a random crop.
 
         Args:
             trained_on (`ImageDataset`): the images of the training.
-            same_classes (`bool`): whether others must have the classes of these.
+            same_classes (`bool`): whether they must have the classes of the training images.
 
         Raises:
-            ValueError: if they have other classes.
+            ValueError: if their classes differ.
         """
         splits = self.validation_splits()
         if not splits and self.load_size is None:

@@ -121,7 +121,7 @@ def test_a_state_before_the_first_update_has_no_moments():
 
 def test_the_state_of_another_network_is_refused():
     state = torch.optim.AdamW(torch.nn.Linear(2, 2).parameters()).state_dict()
-    with pytest.raises(ValueError, match="of 2 parameters, and here are 6"):
+    with pytest.raises(ValueError, match="has 2 parameters, but the optimizer has 6"):
         flat(network()).load_state_dict(state)
 
 

@@ -142,7 +142,7 @@ def test_the_command(trained, tmp_path, capsys):
     ("options", "sentence"),
     [
         (["--std", "0.5"], "between 0 and 0.2887"),
-        (["--std", "0.1", "--step", "3"], "no snapshot of step 3, but of 2, 4, 6, 8, 10"),
+        (["--std", "0.1", "--step", "3"], "no snapshot of step 3, only of 2, 4, 6, 8, 10"),
     ],
 )
 def test_what_cannot_be_made_is_refused(trained, tmp_path, capsys, options, sentence):

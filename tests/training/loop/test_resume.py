@@ -139,7 +139,7 @@ def test_only_the_last_checkpoints_are_kept(tmp_path):
         ({"prediction_type": "epsilon"}, "recipe.prediction_type is flow_prediction there and epsilon here"),
         ({"posthoc_ema_stds": 0.1}, "posthoc_ema_stds is None there and [0.1] here"),
         ({"seed": 1}, "seed is 0 there and 1 here"),
-        ({"resume_from_checkpoint": "checkpoint-7"}, "There is no checkpoint checkpoint-7"),
+        ({"resume_from_checkpoint": "checkpoint-7"}, "there is no checkpoint checkpoint-7"),
     ],
 )
 def test_resuming_something_else_is_refused_in_one_sentence(uninterrupted, tmp_path, changed, sentence):
