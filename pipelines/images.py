@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline
 from PIL import Image, ImageOps
 from torch.nn import functional as F
 
@@ -178,4 +177,14 @@ def to_output(images: torch.Tensor, output_type: str) -> list[Image.Image] | np.
     if output_type == "pt":
         return images
     images = images.permute(0, 2, 3, 1).cpu().numpy()
-    return DiffusionPipeline.numpy_to_pil(images) if output_type == "pil" else images
+    return to_pictures(images) if output_type == "pil" else images
+
+
+def to_pictures(images: np.ndarray) -> list[Image.Image]:
+    """
+    Pictures from an array `(N, H, W, C)` in `[0, 1]` of one to four channels.
+
+    They equal those of diffusers, which cannot make gray pictures that are one pixel wide or high.
+    """
+    levels = (images * 255).round().astype("uint8")
+    return [Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image) for image in levels]

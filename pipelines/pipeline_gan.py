@@ -13,7 +13,7 @@ from PIL import Image
 
 from .checks import check_generator, check_latents, check_output_type, check_positive, check_positive_int
 from .films import arrange_pictures, check_film, write_film
-from .images import denormalize, to_output
+from .images import denormalize, to_output, to_pictures
 from .interpolation import lerp, slerp
 from .labels import (
     ClassLabels,
@@ -49,7 +49,7 @@ class GANWalkOutput(BaseOutput):
             frames = frames.permute(0, 1, 3, 4, 2).cpu().numpy()
         if frames.shape[-1] not in (1, 3, 4):
             raise ValueError(f"PIL has no images of {frames.shape[-1]} channels.")
-        return [DiffusionPipeline.numpy_to_pil(row) for row in frames]
+        return [to_pictures(row) for row in frames]
 
     def grid(self) -> Image.Image:
         """One picture of all frames: each walk is a row, from left to right."""

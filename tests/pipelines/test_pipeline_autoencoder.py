@@ -340,9 +340,7 @@ def test_images_that_the_network_does_not_take_are_refused(image, sentence):
 
 def test_sizes_that_can_not_be_halved_are_refused():
     for name in ("kl", "vq"):
-        with pytest.raises(
-            ValueError, match="sides that are multiples of 2, for the network halves images, but is 7x8"
-        ):
+        with pytest.raises(ValueError, match="The width of `image` must be a multiple of 2, because .* but is 7"):
             AutoencoderPipeline(NETWORKS[name]()).encode(torch.rand(3, 8, 7))
     larger = AutoencoderPipeline(NETWORKS["kl"]()).reconstruct(torch.rand(3, 12, 6), output_type="pt").images
     assert larger.shape == (1, 3, 12, 6)
@@ -352,7 +350,7 @@ def test_sizes_that_can_not_be_halved_are_refused():
     ("call", "sentence"),
     [
         (lambda pipe: pipe(batch_size=0), "`batch_size` must be a positive integer"),
-        (lambda pipe: pipe(latents=torch.zeros(2, 4)), r"`latents` .* of the shape \(2, 5\), but is \(2, 4\)"),
+        (lambda pipe: pipe(latents=torch.zeros(2, 4)), r"`latents` .* of the shape \(N, 5\), but is \(2, 4\)"),
         (lambda pipe: pipe(batch_size=3, latents=torch.zeros(2, 5)), r"the shape \(3, 5\), but is \(2, 5\)"),
         (lambda pipe: pipe(latents=torch.zeros(0, 5)), r"the shape \(N, 5\), but is \(0, 5\)"),
         (lambda pipe: pipe(latents=torch.tensor(0.0)), r"the shape \(N, 5\), but is \(\)"),
@@ -360,7 +358,7 @@ def test_sizes_that_can_not_be_halved_are_refused():
         (lambda pipe: pipe(generator="0"), "`generator` must be a torch.Generator or a list of them, but has '0'"),
         (
             lambda pipe: pipe.encode(torch.rand(2, 1, 6, 8), sample=True, generator=[torch.Generator()]),
-            "`generator` must be one generator or 2, one per image, but is 1",
+            "`generator` must be one generator or a list of 2, but is a list of 1",
         ),
         (lambda pipe: pipe.decode(np.zeros((1, 5))), "`latents` must be a tensor of one image or more"),
         (lambda pipe: pipe.decode(torch.zeros(0, 5)), "`latents` must be a tensor of one image or more"),
@@ -377,7 +375,7 @@ def test_sizes_that_can_not_be_halved_are_refused():
         (lambda pipe: pipe.traverse(torch.rand(2, 1, 6, 8)), "`image` must be one image, but is 2"),
         (
             lambda pipe: pipe.interpolate(torch.rand(1, 6, 8), torch.rand(2, 1, 6, 8)),
-            "`first` and `second` must be as many images",
+            "`first` and `second` must have the same shape",
         ),
         (
             lambda pipe: pipe.interpolate(torch.rand(1, 6, 8), torch.rand(1, 6, 8), method="cubic"),

@@ -205,7 +205,7 @@ def test_loads_without_this_package(pipe, tmp_path):
         ({"image": images(channels=5)}, "must have 1 channels, but has 5"),
         ({"num_images_per_input": 2}, "needs `dropout=True`"),
         ({"num_images_per_input": 0, "dropout": True}, "positive integer"),
-        ({"dropout": True, "generator": generators(range(3))}, "one generator or 2"),
+        ({"dropout": True, "generator": generators(range(3))}, "one generator or a list of 2"),
         ({"dropout": True, "generator": 0}, "`generator` must be a torch.Generator or a list of them, but has 0"),
         ({"reverse": True, "dropout": True}, "this one has none"),
         ({"output_type": "latent"}, "`output_type`"),
@@ -217,12 +217,12 @@ def test_bad_input_is_refused(pipe, arguments, message):
 
 
 def test_generators_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="makes 3 channels of 1, so `reverse_generator` must make 1 of 3"):
+    with pytest.raises(ValueError, match="makes 3 channels from 1, so `reverse_generator` must make 1 from 3"):
         ImageTranslationPipeline(unet(), unet())
 
 
 def test_generators_of_something_else_are_refused():
-    with pytest.raises(ValueError, match="`generator` must make images of images, .* but is a DCGANGenerator"):
+    with pytest.raises(ValueError, match="`generator` must make images from images, .* but is a DCGANGenerator"):
         ImageTranslationPipeline(DCGANGenerator(8, channels=4))
-    with pytest.raises(ValueError, match="`reverse_generator` must make images of images, .* but is a PatchDiscrim"):
+    with pytest.raises(ValueError, match="`reverse_generator` must make images from images, .* but is a PatchDiscrim"):
         ImageTranslationPipeline(unet(), PatchDiscriminator(base_channels=4, num_layers=1))
