@@ -1,11 +1,11 @@
-"""How often the mini text-to-image models draw the digit that they are asked for, and whether they follow edges.
+"""How often the mini text-to-image models draw the digit in the prompt, and whether they follow edges.
 
     python examples/mini_text_to_image/judge.py outputs/mini/model outputs/mini/controlnet
 
-A support vector machine, fitted on real digits, says what is drawn. Of each folder it prints one row: a pipeline
-stands for itself; learned embeddings, LoRA weights and a ControlNet are loaded into the pipeline in `--model`. A
-ControlNet is shown edges of digits that nothing was trained on, and `edge F1` says how well the edges of its images
-are those; beside it stands the F1 of the model without control, for the same prompts and noise.
+A support vector machine, fitted on real digits, recognises the digits. The script prints one row for each folder. A
+folder contains a pipeline, or embeddings, LoRA weights or a ControlNet, which are loaded into the pipeline in
+`--model`. A ControlNet gets the edges of digits that were in no training, and `edge F1` measures how well the edges of
+its images match them; in parentheses is the F1 of the model without control, for the same prompts and noise.
 """
 
 import argparse
@@ -23,9 +23,9 @@ from PIL import Image
 from safetensors import safe_open
 
 from diffusers_ext.data.digits import DIGIT_NAMES
-from diffusers_ext.data.transforms import to_pixel_values
-from diffusers_ext.metrics.edges import edge_f1
-from diffusers_ext.metrics.extractors.digits import DigitsExtractor
+from diffusers_ext.metrics.edge_agreement import edge_f1
+from diffusers_ext.metrics.extractors.digits_extractor import DigitsExtractor
+from diffusers_ext.pixels import to_pixel_values
 
 
 PROMPT = "a handwritten {}"
@@ -34,7 +34,7 @@ EMBEDDINGS, LORA = "learned_embeds.safetensors", "pytorch_lora_weights.safetenso
 
 
 def load(folder: Path, model: str) -> tuple[DiffusionPipeline, str | None]:
-    """The pipeline of stock diffusers for what lies in a folder, and the new word if it is learned embeddings."""
+    """The pipeline of stock diffusers for the files in a folder, and the new word if they are embeddings."""
     if (folder / "model_index.json").exists():
         return StableDiffusionPipeline.from_pretrained(folder), None
     if (folder / LORA).exists():
@@ -69,13 +69,13 @@ def draw(pipeline: DiffusionPipeline, prompts: list[str], controls: list[Image.I
 
 
 def share_drawn(images: torch.Tensor, classes: list[int], judge: DigitsExtractor) -> dict[str, float]:
-    """How often an image shows its class, by class."""
+    """The fraction of images that are recognised as their class, by class."""
     drawn, asked = judge(images).logits.argmax(dim=1), torch.tensor(classes)
     return {DIGIT_NAMES[label]: (drawn[asked == label] == label).float().mean().item() for label in sorted({*classes})}
 
 
 def judge_prompts(pipeline, word: str | None, held_out: int, count: int, seed: int, judge: DigitsExtractor) -> dict:
-    """The row of a pipeline that is only given prompts."""
+    """The row of a pipeline that gets only prompts."""
     names = {label: word if word is not None and label == held_out else name for label, name in enumerate(DIGIT_NAMES)}
     classes = [label for label in names for _ in range(count)]
     images = draw(pipeline, [PROMPT.format(names[label]) for label in classes], None, seed)
@@ -104,7 +104,7 @@ def judge_control(pipeline, model: str, controls_dir: Path, count: int, seed: in
 
 
 def judge_folder(folder: Path, options: argparse.Namespace, judge: DigitsExtractor) -> dict:
-    """What is said of the model in a folder."""
+    """The row of the model in a folder."""
     pipeline, word = load(folder, options.model)
     if isinstance(pipeline, StableDiffusionControlNetPipeline):
         return judge_control(pipeline, options.model, options.controls, options.count, options.seed, judge)
@@ -114,10 +114,16 @@ def judge_folder(folder: Path, options: argparse.Namespace, judge: DigitsExtract
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="+", type=Path, help="The models, or what is loaded into one.")
-    parser.add_argument("--model", default="outputs/mini/model", help="The pipeline that the others are made for.")
+    parser.add_argument("folders", nargs="+", type=Path, help="Pipelines, or files that are loaded into --model.")
+    parser.add_argument(
+        "--model",
+        default="outputs/mini/model",
+        help="The pipeline that embeddings, LoRA weights and ControlNets belong to.",
+    )
     parser.add_argument("--controls", type=Path, default=Path("outputs/mini/data/controls"), help="Edges of digits.")
-    parser.add_argument("--held_out", choices=DIGIT_NAMES, default="nine", help="The class it was trained without.")
+    parser.add_argument(
+        "--held_out", choices=DIGIT_NAMES, default="nine", help="The class that --model was trained without."
+    )
     parser.add_argument("--count", type=int, default=100, help="Images of each class.")
     parser.add_argument("--seed", type=int, default=0, help="The seed of the noise.")
     options = parser.parse_args()

@@ -2,8 +2,8 @@
 
     python examples/mini_text_to_image/make_base.py --vae outputs/mini/vae/autoencoder --output_dir outputs/mini/base
 
-Training it from nothing is what training/train_text_to_image.py does. The tokenizer knows all bytes, so it reads any
-text, and has learned to read the words of the captions as one token each.
+training/train_text_to_image.py trains it from scratch. The tokenizer knows all bytes, so it reads any text, and has
+learned to read the words of the captions as one token each.
 """
 
 import argparse
@@ -17,9 +17,9 @@ from diffusers_ext.data import ImageDataset, load_image_dataset
 
 
 PROMPT_LENGTH = 12  # tokens
-WIDTH = 64  # of what the text encoder says of each token
-LOUDNESS = 3.0  # of the text: how much larger than usual the weights that pass it on start
-VOCABULARY_SIZE = 1000  # at most; a few captions have fewer pieces of words
+WIDTH = 64  # of the text embeddings
+TEXT_GAIN = 3.0  # the weights through which the text affects the image start larger by this factor
+VOCABULARY_SIZE = 1000  # at most; a small set of captions has fewer pieces of words
 
 
 def make_tokenizer(captions: list[str]) -> CLIPTokenizer:
@@ -37,7 +37,7 @@ def make_tokenizer(captions: list[str]) -> CLIPTokenizer:
 
 
 def make_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """An encoder whose output depends on the words from the start: what frames and fills a prompt says nothing yet."""
+    """An encoder whose output depends on the words from the start: the embeddings of start and end tokens are 0."""
     encoder = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
@@ -58,7 +58,7 @@ def make_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def make_unet(latent_size: int, latent_channels: int) -> UNet2DConditionModel:
-    """A network that listens to the text from the start; otherwise it learns to draw long before it learns to read."""
+    """A network that the text affects from the start; otherwise it learns to draw long before it learns to read."""
     unet = UNet2DConditionModel(
         sample_size=latent_size,
         in_channels=latent_channels,
@@ -74,7 +74,7 @@ def make_unet(latent_size: int, latent_channels: int) -> UNet2DConditionModel:
     with torch.no_grad():
         for name, weight in unet.named_parameters():
             if name.endswith(("attn2.to_v.weight", "attn2.to_out.0.weight")):
-                weight.mul_(LOUDNESS)
+                weight.mul_(TEXT_GAIN)
     return unet
 
 
@@ -107,7 +107,7 @@ def make_base(vae_folder: str, data_folder: str, output_dir: str, seed: int) -> 
             beta_schedule="squaredcos_cap_v2",
             prediction_type="v_prediction",
             timestep_spacing="trailing",
-            steps_offset=1,  # which the pipeline insists on, and trailing steps don't read
+            steps_offset=1,  # the pipeline requires it, and trailing steps don't use it
             clip_sample=False,
         ),
         safety_checker=None,

@@ -2,8 +2,8 @@
 
     python examples/mini_text_to_image/make_data.py --output_dir outputs/mini/data
 
-Of digits enlarged to 32x32 pixels it makes three folders: `captioned`, nine classes with captions, to train on;
-`subject`, five images of the held-out class; and `controls`, edges of digits that nothing was trained on.
+It enlarges the digits to 32x32 pixels and writes three folders: `captioned`, nine classes with captions, to train on;
+`subject`, five images of the held-out class; and `controls`, edges of digits that are in no training.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from diffusers_ext.data.digits import DIGIT_NAMES, load_digits_dataset
 
 
 SIZE = 32
-# What an image is called: one of these is drawn at each visit. The last one does not say which digit it is.
+# The captions of an image: one of them is drawn at each visit. The last one does not name the digit.
 TEMPLATES = ("{}", "a {}", "a handwritten {}", "the digit {}", "a handwritten digit")
 NUM_SUBJECT_IMAGES = 5
 NUM_CONTROLS = 10  # of each class
@@ -31,12 +31,12 @@ def enlarge(image: Image.Image) -> Image.Image:
 
 
 def edges(images: torch.Tensor) -> torch.Tensor:
-    """Edges of images (N, 3, H, W) in [-1, 1], in that form, as training/train_controlnet.py makes them."""
+    """Images (N, 3, H, W) in [-1, 1] -> their edges in the same form, as in training/train_controlnet.py."""
     return load_condition("canny", {"sigma": 2.0})(images)
 
 
 def edges_of(image: Image.Image) -> Image.Image:
-    """White on black."""
+    """The edges of an image, white on black."""
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
     return Image.fromarray(((edges(pixels)[0] + 1) * 127.5).byte().permute(1, 2, 0).numpy())
 
@@ -76,12 +76,12 @@ def make_data(output_dir: Path, held_out: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--output_dir", type=Path, default=Path("outputs/mini/data"), help="A folder that is not there."
+        "--output_dir", type=Path, default=Path("outputs/mini/data"), help="A folder that does not exist yet."
     )
     parser.add_argument("--held_out", choices=DIGIT_NAMES, default="nine", help="The class that is left out.")
     options = parser.parse_args()
     if options.output_dir.exists():
-        parser.error(f"{options.output_dir} is there already: remove it, or name another --output_dir")
+        parser.error(f"{options.output_dir} already exists: remove it, or choose another --output_dir")
     make_data(options.output_dir, options.held_out)
 
 
