@@ -1,3 +1,9 @@
+"""Pipelines: what users run.
+
+The classes here are those of the `pipeline_*.py` files with [`PublishableMixin`], so that what they save can be loaded
+with or without this package. The other files are parts that several pipelines share.
+"""
+
 from diffusers_ext.hub import PublishableMixin
 from diffusers_ext.pipelines import (
     pipeline_autoencoder,
@@ -13,35 +19,22 @@ from diffusers_ext.registration import register
 register()
 
 
-class AutoencoderPipeline(PublishableMixin, pipeline_autoencoder.AutoencoderPipeline):
-    __doc__ = pipeline_autoencoder.AutoencoderPipeline.__doc__
+class AutoencoderPipeline(PublishableMixin, pipeline_autoencoder.AutoencoderPipeline): ...
 
 
-class CascadePipeline(PublishableMixin, pipeline_cascade.CascadePipeline):
-    __doc__ = pipeline_cascade.CascadePipeline.__doc__
+class CascadePipeline(PublishableMixin, pipeline_cascade.CascadePipeline): ...
 
 
-class ClassConditionalPipeline(PublishableMixin, pipeline_class_conditional.ClassConditionalPipeline):
-    __doc__ = pipeline_class_conditional.ClassConditionalPipeline.__doc__
+class ClassConditionalPipeline(PublishableMixin, pipeline_class_conditional.ClassConditionalPipeline): ...
 
 
-class GANPipeline(PublishableMixin, pipeline_gan.GANPipeline):
-    __doc__ = pipeline_gan.GANPipeline.__doc__
+class GANPipeline(PublishableMixin, pipeline_gan.GANPipeline): ...
 
 
-class ImageTranslationPipeline(PublishableMixin, pipeline_image_translation.ImageTranslationPipeline):
-    __doc__ = pipeline_image_translation.ImageTranslationPipeline.__doc__
+class ImageTranslationPipeline(PublishableMixin, pipeline_image_translation.ImageTranslationPipeline): ...
 
 
-class PalettePipeline(PublishableMixin, pipeline_palette.PalettePipeline):
-    __doc__ = pipeline_palette.PalettePipeline.__doc__
+class PalettePipeline(PublishableMixin, pipeline_palette.PalettePipeline): ...
 
 
-__all__ = [
-    "AutoencoderPipeline",
-    "CascadePipeline",
-    "ClassConditionalPipeline",
-    "GANPipeline",
-    "ImageTranslationPipeline",
-    "PalettePipeline",
-]
+__all__ = [name for name, value in list(globals().items()) if getattr(value, "__module__", None) == __name__]

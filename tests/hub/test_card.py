@@ -55,8 +55,20 @@ def test_the_body_tells_the_whole_story():
     assert "secret" not in card and "hf_AbCd" not in card and "--hub_token hf_***" in card
 
 
-def test_the_task_of_a_pipeline_is_known():
-    assert "pipeline_tag: image-to-image" in model_card(title="x", pipeline_class="PalettePipeline", address="a/x")
+@pytest.mark.parametrize(
+    ("pipeline_class", "task"),
+    [
+        ("AutoencoderPipeline", "unconditional-image-generation"),
+        ("CascadePipeline", "unconditional-image-generation"),
+        ("ClassConditionalPipeline", "unconditional-image-generation"),
+        ("GANPipeline", "unconditional-image-generation"),
+        ("ImageTranslationPipeline", "image-to-image"),
+        ("PalettePipeline", "image-to-image"),
+        ("PipelineOfSomeoneElse", "unconditional-image-generation"),
+    ],
+)
+def test_the_task_is_that_of_the_pipeline_class(pipeline_class, task):
+    assert f"pipeline_tag: {task}\n" in model_card(title="x", pipeline_class=pipeline_class, address="a/x")
 
 
 def test_what_is_not_given_is_left_out():

@@ -181,7 +181,7 @@ def test_what_cannot_be_loaded_again_is_refused_and_leaves_the_folder_as_it_was(
         assert {name: (tmp_path / name).read_bytes() for name in filenames(tmp_path)} == before
         assert not list(tmp_path.glob(".tmp-*"))
     (tmp_path / "file").write_text("")
-    with pytest.raises(NotADirectoryError, match="is a file"):
+    with pytest.raises(NotADirectoryError, match="is a file and not a folder"):
         toy_pipeline(toys).save_pretrained(tmp_path / "file")
 
 

@@ -1,5 +1,4 @@
-from diffusers_ext.hub.card import write_model_card
-from diffusers_ext.hub.publishing import PublishableMixin, publish_folder
+"""What a published repository contains, how it is written, and how it is loaded."""
 
-
-__all__ = ["PublishableMixin", "publish_folder", "write_model_card"]
+from diffusers_ext.hub.card import write_model_card as write_model_card
+from diffusers_ext.hub.publishing import PublishableMixin as PublishableMixin, publish_folder as publish_folder

@@ -1,7 +1,7 @@
-"""Safetensors files whose tensors begin where they would in memory.
+"""Safetensors files whose tensors are aligned as in memory.
 
-Diffusers computes with a file's own bytes, mapped into memory, and the last digits of some matrix products depend on
-where their factors lie. With aligned files, what is loaded gives the very images that the trained network gave.
+Diffusers maps a file into memory and computes with its bytes, and the last digits of some matrix products depend on
+the alignment of their factors. With aligned files, a loaded network makes exactly the images of the trained network.
 """
 
 import os
@@ -13,7 +13,7 @@ ALIGNMENT = 64  # bytes
 
 
 def aligned(content: bytes) -> bytes:
-    """The content of a safetensors file with as many spaces behind its header as it takes."""
+    """The content of a safetensors file, with spaces behind its header so that the tensors are aligned."""
     end = 8 + int.from_bytes(content[:8], "little")
     return _padded(content[8:end]) + content[end:]
 

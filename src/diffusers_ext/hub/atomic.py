@@ -1,7 +1,7 @@
-"""Files and folders that appear under their final name whole, or not at all.
+"""Files and folders that appear under their final name when they are complete, or not at all.
 
-What is written goes to a name of its own first, is flushed to the disk, and is then renamed, which POSIX makes atomic.
-A killed process can leave a `.tmp-*` behind, and never a half-written file or folder under a name that is read.
+Everything is first written under another name, flushed to the disk, and then renamed, which is atomic in POSIX. A
+killed process can leave a `.tmp-*` behind, but never a half-written file or folder under a name that is read.
 """
 
 import os
@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-UNFINISHED = ".tmp-"  # being written when the process ended: worth nothing
-REPLACED = ".old-"  # whole, moved aside while its successor takes its name
+UNFINISHED = ".tmp-"  # incomplete, because the process ended while it was written
+REPLACED = ".old-"  # complete, and moved aside while its successor gets its name
 
 
 def beside(final_dir: str | os.PathLike) -> Path:
-    """Where `written_beside(final_dir)` writes, for the other processes that write into the same folder."""
+    """The folder into which `written_beside(final_dir)` writes, for other processes that write into it, too."""
     final_dir = Path(os.path.abspath(final_dir))
     return final_dir.parent / f"{UNFINISHED}{final_dir.name}"
 
@@ -28,8 +28,8 @@ def written_beside(final_dir: str | os.PathLike) -> Iterator[Path]:
     The content is flushed to the disk before the rename. A `final_dir` that exists is replaced. If the block raises,
     the folder is removed and `final_dir` stays as it was.
 
-    With several processes, one of them opens the block, and all write into `beside(final_dir)` between two barriers
-    inside of it.
+    With several processes, one of them opens the block, and all of them write into `beside(final_dir)` between two
+    barriers inside the block.
     """
     final_dir = Path(os.path.abspath(final_dir))
     unfinished, replaced = beside(final_dir), final_dir.parent / f"{REPLACED}{final_dir.name}"
@@ -42,8 +42,8 @@ def written_beside(final_dir: str | os.PathLike) -> Iterator[Path]:
     except BaseException:
         remove(unfinished)
         raise
-    # A folder cannot be renamed over another that has content: the old one steps aside, and `remove_leftovers` brings
-    # it back should the process die between the two renames.
+    # A folder cannot be renamed to the name of a folder with content, so the old one is moved aside first. If the
+    # process dies between the two renames, `remove_leftovers` brings it back.
     if final_dir.exists():
         remove(replaced)
         os.rename(final_dir, replaced)
@@ -55,8 +55,8 @@ def written_beside(final_dir: str | os.PathLike) -> Iterator[Path]:
 def move_into(source: str | os.PathLike, folder: str | os.PathLike, last: str) -> None:
     """Moves every file under `source` to the same relative path under `folder`, each in one rename.
 
-    Files of `folder` that `source` does not have stay. Both must lie on one file system. `last`, a relative path, is
-    moved after all others: the file that readers open first, so that it never names a file that is not there yet.
+    Files of `folder` that `source` does not have stay. Both must be on one file system. `last`, a relative path, is
+    moved after all others: it is the file that readers open first, and it must not name files that are not there yet.
     `source` is removed.
     """
     source, folder = Path(source), Path(folder)
@@ -91,9 +91,9 @@ def write_bytes_atomically(path: str | os.PathLike, content: bytes) -> None:
 
 
 def remove_leftovers(parent: str | os.PathLike) -> None:
-    """Cleans `parent` after a killed process: unfinished entries go, one whose successor did not arrive comes back.
+    """Cleans `parent` after a killed process: removes unfinished entries, and restores those without a successor.
 
-    Call it before anything in `parent` is read, and never while another process writes there. Does nothing when
+    Call it before anything in `parent` is read, and never while another process writes there. Does nothing if
     `parent` does not exist.
     """
     parent = Path(parent)
@@ -123,7 +123,7 @@ def remove(path: Path) -> None:
 
 
 def _flush_entry(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():  # Windows cannot open a folder, and needs no flush of one
+    if os.name == "nt" and path.is_dir():  # Windows cannot open a folder, and does not need to flush it
         return
     descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:

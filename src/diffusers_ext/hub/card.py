@@ -11,23 +11,22 @@ from pathlib import Path
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
+import diffusers_ext
 from diffusers_ext.hub.atomic import write_text_atomically
 
 
-# The address in this section, which its first line repeats, follows the model when it is published.
+# When the model is published, its address replaces the one in this section, which the first line repeats.
 LOADING = re.compile(r"<!-- loading (?P<address>.*?) -->.*?<!-- /loading -->", re.DOTALL)
-# What the Hub calls the task of pipelines that do not make images of nothing, or of a class.
-PIPELINE_TAGS = {"PalettePipeline": "image-to-image", "ImageTranslationPipeline": "image-to-image"}
 LIBRARIES = ("diffusers_ext", "diffusers", "torch")
 
 
 def write_model_card(folder: str | os.PathLike, **description) -> Path:
     """
-    Write the card of the pipeline in `folder` to its `README.md`, and show `samples.png` if the folder has it.
+    Write the card of the pipeline in `folder` to its `README.md`. The card shows `samples.png` if the folder has it.
 
     Args:
-        folder (`str` or `os.PathLike`): the folder of the pipeline, also the address that the loading code names until
-            the model is published.
+        folder (`str` or `os.PathLike`): the folder of the pipeline. The loading code has it as the address until the
+            model is published.
         description: the keywords of [`model_card`], except `address` and `has_samples`.
 
     Returns:
@@ -61,35 +60,35 @@ def model_card(
     base_model: str | None = None,
 ) -> str:
     """
-    The text of a model card, with the metadata that the Hub reads. What is not given is left out.
+    The text of a model card, with the metadata that the Hub reads. Sections without content are left out.
 
     Args:
         title (`str`): the name of the model.
         pipeline_class (`str`): the pipeline of `diffusers_ext`, such as `"ClassConditionalPipeline"`.
-        address (`str`): what to load it from: `user/name`, or a folder.
+        address (`str`): where to load it from: `user/name`, or a folder.
         task (`str`): what the model does and what it is, in Markdown.
         usage (`str`): Python lines that use `pipe`.
-        loading (`str`): Python lines that load the model and use it, for what is no pipeline of `diffusers_ext`; an
-            `{address}` in them is filled in. They replace the usual ones and `usage`.
+        loading (`str`): Python lines that load the model and use it, for models that are not a pipeline of
+            `diffusers_ext`. They replace the usual lines and `usage`, and contain `{address}` for the address.
         has_samples (`bool`): whether a picture `samples.png` lies beside the card.
-        dataset (`str`): what it was trained on, in Markdown.
+        dataset (`str`): the training data, in Markdown.
         dataset_id (`str`): the data set's name on the Hub.
         license (`str`): the licence of the weights, an identifier of the Hub such as `"apache-2.0"`.
         command (`str`): the command that trained it.
         config (`Mapping`): the resolved configuration; entries whose name ends with `token` are left out.
-        metrics (`Sequence[Mapping]`): a row of JSON values for each measurement: the measures, and how they were
-            taken.
-        measures (`Sequence[str]`): the columns of `metrics` that are measures. They go into the metadata, the other
-            columns as their settings.
+        metrics (`Sequence[Mapping]`): a row of JSON values for each measurement: the measures, and the settings of
+            the measurement.
+        measures (`Sequence[str]`): the columns of `metrics` that are measures. The metadata has them, with the other
+            columns as settings.
         id2label (`Mapping[int, str]`): the names of the classes.
-        tags (`Sequence[str]`): more tags than `diffusers` and `diffusers_ext`.
-        pipeline_tag (`str`): the task as the Hub names it, by default that of the pipeline.
-        base_model (`str`): the model it was made from, as the Hub names it.
+        tags (`Sequence[str]`): tags in addition to `diffusers` and `diffusers_ext`.
+        pipeline_tag (`str`): the task as the Hub names it, by default the `pipeline_tag` of the pipeline class.
+        base_model (`str`): the model that this one was made from, as the Hub names it.
 
     Returns:
-        `str`: the card. Access tokens in it are blotted out.
+        `str`: the card. Access tokens in it are made unreadable.
     """
-    pipeline_tag = pipeline_tag or PIPELINE_TAGS.get(pipeline_class, "unconditional-image-generation")
+    pipeline_tag = pipeline_tag or find_pipeline_tag(pipeline_class)
     results = _evaluation_results(metrics, measures, pipeline_tag, dataset_id or dataset)
     data = ModelCardData(
         license=license,
@@ -116,6 +115,11 @@ def model_card(
         + ", ".join(f"{library} {version(library)}" for library in LIBRARIES),
     ]
     return _without_tokens("\n\n".join(section for section in sections if section) + "\n")
+
+
+def find_pipeline_tag(pipeline_class: str) -> str:
+    """The task of a pipeline class of this package as the Hub names it; other classes count as unconditional."""
+    return getattr(getattr(diffusers_ext, pipeline_class, None), "pipeline_tag", "unconditional-image-generation")
 
 
 def addressed_to(card: str, repo_id: str) -> str:
@@ -172,7 +176,7 @@ def _folded(summary: str, text: str) -> str:
 
 
 def markdown_table(rows: Sequence[Mapping]) -> str:
-    """Rows of values by column as a table in Markdown; what a row lacks stays blank."""
+    """Rows of values by column as a table in Markdown; missing values are blank."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
     lines = [columns, ["---"] * len(columns), *([_cell(row.get(column)) for column in columns] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

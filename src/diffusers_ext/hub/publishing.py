@@ -33,14 +33,21 @@ from diffusers_ext.hub.repository import (
 
 
 class PublishableMixin:
-    """Makes the class of a plain pipeline file loadable without remote code, and what it saves loadable everywhere.
+    """
+    Lets a pipeline load without remote code, and others load what it saves without this package.
 
-    The file in `pipelines/` stays plain, since it is the file that gets published. The class that users import is
+    The file in `pipelines/` stays plain, because it is the file that is published. The class that users import is
 
         class XPipeline(PublishableMixin, pipeline_x.XPipeline): ...
 
-    Its repositories hold the plain file and the files of our component classes (`hub/repository.py`).
+    which has the docstring of the plain class, unless it has its own. Its repositories contain the plain file and the
+    files of the component classes of this package (`hub/repository.py`).
     """
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if cls.__doc__ is None:
+            cls.__doc__ = _plain_class(cls).__doc__
 
     def save_pretrained(
         self,
@@ -59,22 +66,22 @@ class PublishableMixin:
         """
         Save the pipeline to a folder, from which it loads with or without `diffusers_ext`.
 
-        Every file is written aside and renamed, `model_index.json` last. The card, samples, metrics and training
-        configuration of the folder that the pipeline was loaded from, or saved to before, come along where
+        Every file is written under another name and renamed, `model_index.json` last. The card, samples, metrics and
+        training configuration of the folder that the pipeline was loaded from, or saved to before, are copied if
         `save_directory` has none.
 
         Args:
-            save_directory (`str` or `os.PathLike`): the folder, which is created if need be. Other files in it stay.
+            save_directory (`str` or `os.PathLike`): the folder, which is created if necessary. Other files in it stay.
             safe_serialization (`bool`): must be true; weights are saved as safetensors only.
-            variant (`str`, *optional*): saves `diffusion_pytorch_model.<variant>.safetensors`, beside other variants.
+            variant (`str`, *optional*): saves `diffusion_pytorch_model.<variant>.safetensors`; other variants stay.
             max_shard_size (`int` or `str`, *optional*): size in bytes, or like `"5GB"`, above which weights are split.
             push_to_hub (`bool`): whether to publish the folder, as [`publish_folder`] does.
             repo_id (`str`, *optional*): the repository, by default the name of the folder in your namespace.
             commit_message, private, token, create_pr: see [`publish_folder`].
 
         Raises:
-            ValueError: if `safe_serialization` is false, if the configuration holds a list (diffusers would take it
-                for a component), or if a component cannot be saved or is of a file that does not stand alone.
+            ValueError: if `safe_serialization` is false, if the configuration contains a list (which diffusers would
+                take for a component), or if a component cannot be saved or its file would not stand alone.
             NotADirectoryError: if `save_directory` is a file.
         """
         self._write(Path(save_directory), safe_serialization, variant, max_shard_size)
@@ -100,12 +107,12 @@ class PublishableMixin:
         variant: str | None = None,
     ) -> CommitInfo:
         """
-        Publish the pipeline on the Hub: what `save_pretrained` writes, with the card of the folder it came from.
+        Publish the pipeline on the Hub: what `save_pretrained` writes, with the card of the folder it was loaded from.
 
         Args:
-            repo_id (`str`): the repository, `user/name`, which is created if need be.
+            repo_id (`str`): the repository, `user/name`, which is created if necessary.
             safe_serialization (`bool`): must be true; weights are saved as safetensors only.
-            variant (`str`, *optional*): publishes the weights as this variant, beside other variants.
+            variant (`str`, *optional*): publishes the weights as this variant; other variants stay.
             commit_message, private, token, create_pr: see [`publish_folder`].
 
         Returns:
@@ -125,10 +132,10 @@ class PublishableMixin:
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs) -> "PublishableMixin":
         """
-        Load a pipeline from a folder or the Hub, with the arguments that this has in diffusers, and no remote code.
+        Load a pipeline from a folder or the Hub without running remote code. Arguments are as in diffusers.
 
         Raises:
-            ValueError: if it is the pipeline of another job.
+            ValueError: if the pipeline is of another kind.
         """
         if os.path.isdir(pretrained_model_name_or_path):
             cls._refuse_another_job(pretrained_model_name_or_path, kwargs)
@@ -141,21 +148,21 @@ class PublishableMixin:
         lacking = sorted(needed - {*index, *given})
         if lacking:
             raise ValueError(
-                f"{cls.__name__} can't be loaded from {folder}: that is of the class {index.get('_class_name')}, and "
+                f"{cls.__name__} can't be loaded from {folder}: this has the class {index.get('_class_name')}, and "
                 f"has no {' and no '.join(lacking)}."
             )
 
     @classmethod
     def download(cls, pretrained_model_name: str, **kwargs) -> str:
         """
-        Download a pipeline into the cache: configurations and safetensors, and none of the repository's code.
+        Download a pipeline into the cache: configurations and safetensors, but no code.
 
-        Diffusers' own would fetch every file of the components that have no weights.
+        The method of diffusers would download every file of components without weights.
 
         Args:
             pretrained_model_name (`str`): the repository, `user/name`.
             kwargs: `revision`, `variant`, `token`, `cache_dir`, `force_download` and `local_files_only` as in
-                `from_pretrained`; a component that is passed there is not downloaded.
+                `from_pretrained`; components that are passed there are not downloaded.
 
         Returns:
             `str`: the folder of the pipeline.
@@ -167,7 +174,7 @@ class PublishableMixin:
         if not os.path.isfile(os.path.join(folder, INDEX)):
             raise OSError(f"{pretrained_model_name} can't be loaded as a pipeline, because it has no {INDEX}.")
         cls._refuse_another_job(folder, kwargs)
-        # The first download listed the files of this very commit.
+        # The first download listed the files of this commit.
         commit = os.path.basename(folder)
         tree = get_cached_repo_tree(pretrained_model_name, revision=commit, cache_dir=options.get("cache_dir"))
         wanted = [name for name in components(cls.load_config(folder)) if name not in kwargs]
@@ -185,15 +192,17 @@ class PublishableMixin:
         self._refuse_lists()
         self._register_added_components()
         if folder.exists() and not folder.is_dir():
-            raise NotADirectoryError(f"The pipeline can't be saved to {folder}, which is a file and not a folder.")
+            raise NotADirectoryError(
+                f"The pipeline can't be saved to {folder}, because this is a file and not a folder."
+            )
         folder.mkdir(parents=True, exist_ok=True)
-        # Inside of the folder, and not beside it: that may be another file system.
+        # Inside the folder, because its parent may be on another file system.
         unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=folder))
         try:
             super().save_pretrained(unfinished, variant=variant, max_shard_size=max_shard_size)
             self._refuse_unsaved(unfinished)
             bundle(unfinished, _plain_class(type(self)))
-            self._bring_companions(unfinished, folder)
+            self._copy_companions(unfinished, folder)
             written = _filenames(unfinished)
             move_into(unfinished, folder, last=INDEX)
         finally:
@@ -210,7 +219,7 @@ class PublishableMixin:
                 )
 
     def _register_added_components(self) -> None:
-        # Diffusers does not record `pipe.guider = ...` where the pipeline had none, and would not save it.
+        # Diffusers does not record `pipe.guider = ...` for a pipeline without guider, and would not save it.
         added = {name: part for name, part in self.components.items() if part is not None}
         self.register_modules(**{name: part for name, part in added.items() if self.config[name][0] is None})
 
@@ -219,10 +228,10 @@ class PublishableMixin:
             if component is not None and not (folder / name).is_dir():
                 raise ValueError(
                     f"The pipeline can't be saved, because its `{name}` is a {type(component).__name__}, which is "
-                    "no ModelMixin, SchedulerMixin or other class that diffusers saves."
+                    "not a ModelMixin, SchedulerMixin or other class that diffusers saves."
                 )
 
-    def _bring_companions(self, unfinished: Path, folder: Path) -> None:
+    def _copy_companions(self, unfinished: Path, folder: Path) -> None:
         if self.name_or_path is None or not Path(self.name_or_path).is_dir():
             return
         for name in COMPANIONS:
@@ -241,18 +250,18 @@ def publish_folder(
     create_pr: bool = False,
 ) -> CommitInfo:
     """
-    Publish the pipeline in a folder on the Hub, or the part of one (LoRA weights, learned words, a single model), in
-    one commit.
+    Publish the pipeline in a folder on the Hub in one commit, or a part of a pipeline: LoRA weights, learned words, or
+    a single model.
 
-    What goes up is the pipeline, the components that it names, and the files of `COMPANIONS`; never checkpoints,
-    optimizer states, logs, or any other file of a training run. The card's loading code gets the address `repo_id`;
-    a repository that has no card gets one that says how to load it. Weights of the repository that the new ones
-    supersede are deleted in the same commit, other variants stay.
+    The commit contains the pipeline, the components that it names, and the files of `COMPANIONS`, but no checkpoints,
+    optimizer states, logs, or other files of a training run. The card's loading code gets the address `repo_id`, and
+    a repository without card gets one that explains how to load the pipeline. Obsolete weights in the repository are
+    deleted in the same commit; other variants stay.
 
     Args:
-        folder (`str` or `os.PathLike`): what `save_pretrained` or a trainer wrote.
-        repo_id (`str`): the repository, `user/name`, or a name in your own namespace. It is created if need be.
-        token (`str`, *optional*): a token that may write there; by default the one you logged in with.
+        folder (`str` or `os.PathLike`): the folder that `save_pretrained` or a trainer wrote.
+        repo_id (`str`): the repository, `user/name`, or a name in your own namespace. It is created if necessary.
+        token (`str`, *optional*): a token with write access; by default the token of your login.
         private (`bool`, *optional*): whether a new repository is private.
         commit_message (`str`): the message of the commit.
         create_pr (`bool`): whether to open a pull request instead of writing to the main branch.
@@ -261,7 +270,7 @@ def publish_folder(
         `CommitInfo`: the commit; as a string, its address.
 
     Raises:
-        ValueError: if there is neither a pipeline nor a part in the folder, or one that readers could not load.
+        ValueError: if there is neither a pipeline nor a part in the folder, or if readers could not load it.
     """
     folder = Path(folder)
     filenames = files_to_publish(folder)

@@ -1,15 +1,16 @@
-"""The files of a published pipeline: one repository for readers with this package, and for readers without it.
+"""The files of a published pipeline: one repository for readers with this package and for readers without it.
 
-Beside what diffusers saves, a repository holds the code that diffusers alone lacks, as single files:
+In addition to what diffusers saves, a repository contains the code that diffusers does not have, as single files:
 
     model_index.json                 "_class_name": ["pipeline_x", "XPipeline"], "scheduler": ["scheduling_y", "Y"]
     pipeline_x.py
     scheduler/scheduling_y.py        beside scheduler_config.json
 
-`DiffusionPipeline.from_pretrained(..., trust_remote_code=True)` of diffusers runs these files. This package reads the
-same names as those of its own classes ([`installed_form`]), and leaves the files alone. Files keep the name that they
-have in this package, because diffusers executes all of them in one flat namespace, where a second `pipeline.py` would
-overwrite the globals of the first.
+`DiffusionPipeline.from_pretrained(..., trust_remote_code=True)` of diffusers runs these files. This package takes the
+same names for its own classes ([`installed_form`]) and does not run the files. Files keep the name that they have in
+this package, because diffusers executes all of them in one flat namespace, where a second `pipeline.py` would
+overwrite the globals of the first. They stand alone: what they import from files beside them is inlined
+([`diffusers_ext.hub.inlining`]).
 """
 
 import inspect
@@ -29,7 +30,7 @@ from diffusers_ext.hub.inlining import inline
 
 INDEX = DiffusionPipeline.config_name
 CARD = "README.md"
-# What may lie beside the pipeline in its folder and belongs to the model: all else stays at home.
+# Files beside the pipeline in its folder that belong to the model. No other file is published.
 COMPANIONS = (CARD, "LICENSE", "samples.png", "metrics.json", "training_config.yaml", "posthoc_ema.json")
 # A part of a pipeline, for others to load: LoRA weights, learned words, or a single model such as a ControlNet.
 PARTS = re.compile(
@@ -49,21 +50,21 @@ def is_component(value) -> bool:
 
 
 def components(index: dict) -> dict[str, list[str]]:
-    """The components that a `model_index.json` names, `{name: [library, class]}`, without those that are none."""
+    """The components that a `model_index.json` names, `{name: [library, class]}`, without missing ones."""
     return {
         name: value for name, value in index.items() if name[0] != "_" and is_component(value) and value[0] is not None
     }
 
 
 def bundle(folder: Path, pipeline_class: type) -> None:
-    """Adds the code that diffusers alone lacks to a saved pipeline, and names it in its `model_index.json`.
+    """Adds the code that diffusers does not have to a saved pipeline, and names it in its `model_index.json`.
 
     Args:
-        folder (`Path`): what diffusers' `save_pretrained` wrote.
-        pipeline_class (`type`): the class of the pipeline file, in a file of its own.
+        folder (`Path`): the folder that diffusers' `save_pretrained` wrote.
+        pipeline_class (`type`): the plain class of the pipeline file.
 
     Raises:
-        ValueError: if a file of code does not stand alone.
+        ValueError: if a file of code would not stand alone.
     """
     index = _read_json(folder / INDEX)
     index["_class_name"] = _bundle_class(pipeline_class, folder)
@@ -73,7 +74,7 @@ def bundle(folder: Path, pipeline_class: type) -> None:
     _write_json(folder / INDEX, index)
     for file in (folder / INDEX, *folder.glob("*/config.json")):
         content = _read_json(file)
-        if content.pop("_name_or_path", None) is not None:  # where it was loaded from is a folder of this machine
+        if content.pop("_name_or_path", None) is not None:  # a folder of this machine, which readers don't have
             _write_json(file, content)
 
 
@@ -92,16 +93,16 @@ def _bundle_class(published_class: type, folder: Path) -> list[str]:
 
 
 def bundled_pipeline_class(folder: Path) -> str | None:
-    """The class in the pipeline file of a saved pipeline; `None` if it has no such file, as those of diffusers."""
+    """The class in the pipeline file of a saved pipeline; `None` for pipelines of diffusers, which have no file."""
     name = _read_json(folder / INDEX)["_class_name"]
     return name[1] if isinstance(name, list) else None
 
 
 def installed_form(index: dict) -> dict:
-    """A `model_index.json` with the classes of this package in place of the files that hold their copies.
+    """A `model_index.json` with the classes of this package in place of the files with their copies.
 
     Raises:
-        ValueError: if a component is of a class that neither this package nor diffusers has.
+        ValueError: if neither this package nor diffusers has the class of a component.
     """
     installed = dict(index)
     if isinstance(index.get("_class_name"), list):
@@ -113,23 +114,23 @@ def installed_form(index: dict) -> dict:
         elif not (library in LOADABLE_CLASSES or hasattr(diffusers.pipelines, library) or library in sys.modules):
             raise ValueError(
                 f"{INDEX} wants {class_name} of {library} as `{name}`, which this diffusers_ext "
-                f"({diffusers_ext.__version__}) doesn't have: update diffusers_ext, import the module that has it, or "
-                "run the repository's own code with DiffusionPipeline.from_pretrained(..., trust_remote_code=True)."
+                f"({diffusers_ext.__version__}) does not have: update diffusers_ext, import the module that has it, "
+                "or run the code of the repository with DiffusionPipeline.from_pretrained(..., trust_remote_code=True)."
             )
     return installed
 
 
 def _set_of_weights(filename: str) -> tuple[str, str | None] | None:
-    """The folder and variant of a weight file or its index, which one saving writes together; `None` for others."""
+    """The folder and the variant of a weight file or its index; `None` for other files."""
     folder, _, name = filename.rpartition("/")
     match = WEIGHTS.fullmatch(name)
     return match and (folder, match["index_variant"] if match["index"] else match["variant"])
 
 
 def superseded_weights(existing: Iterable[str], written: Iterable[str]) -> set[str]:
-    """Weight files that a saving of `written` leaves behind: shards, or the whole that there were shards of now.
+    """Existing weight files that are obsolete after `written` were saved: shards, or the single file before shards.
 
-    Weights of other variants are not among them, nor is anything in other folders. Names are relative, with `/`.
+    Weights of other variants and files in other folders are not among them. Names are relative, with `/`.
     """
     written = set(written)
     sets = {_set_of_weights(filename) for filename in written} - {None}
@@ -137,9 +138,9 @@ def superseded_weights(existing: Iterable[str], written: Iterable[str]) -> set[s
 
 
 def files_to_load(filenames: Iterable[str], folders: Iterable[str], variant: str | None) -> list[str]:
-    """What to download of the components in `folders`: no code, and safetensors only.
+    """The files to download for the components in `folders`: no code, and safetensors only.
 
-    A component that has no weights of the `variant` is loaded with those that are no variant, as diffusers does it.
+    A component without weights of the `variant` is loaded with the weights without variant, as in diffusers.
     """
     inside = [f for f in filenames if f.split("/")[0] in set(folders) and f.endswith(COMPONENT_SUFFIXES)]
     sets = {_set_of_weights(filename) for filename in inside}
@@ -154,11 +155,12 @@ def files_to_load(filenames: Iterable[str], folders: Iterable[str], variant: str
 def files_to_publish(folder: Path) -> list[str]:
     """The files of a pipeline folder that belong to the model, as names relative to it.
 
-    These are the pipeline and the components that it names, or else what matches [`PARTS`], and [`COMPANIONS`].
-    Checkpoints, logs and whatever else lies in the folder are not.
+    These are the pipeline and the components that it names, or else the files that match [`PARTS`], and
+    [`COMPANIONS`]. Checkpoints, logs and other files in the folder do not belong to it.
 
     Raises:
-        ValueError: if there is neither a pipeline nor a part of one in the folder, or one that readers could not load.
+        ValueError: if there is neither a pipeline nor a part of a pipeline in the folder, or if readers could not load
+            it.
     """
     companions = [folder / name for name in COMPANIONS if (folder / name).is_file()]
     if not (folder / INDEX).is_file():
