@@ -35,6 +35,3 @@ class ImageTranslationPipeline(PublishableMixin, pipeline_image_translation.Imag
 
 
 class PalettePipeline(PublishableMixin, pipeline_palette.PalettePipeline): ...
-
-
-__all__ = [name for name, value in list(globals().items()) if getattr(value, "__module__", None) == __name__]

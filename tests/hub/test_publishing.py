@@ -308,7 +308,7 @@ hub.publish_folder(folder, "alice/tomorrow")
 """,
         folder=str(alice.cache.parent / "tomorrow"),
     )
-    with pytest.raises(UserError, match="wants Tomorrow of modeling_of_tomorrow as `unet`, which this diffusers_ext"):
+    with pytest.raises(UserError, match="wants Tomorrow of modeling_of_tomorrow as `unet`, which diffusers_ext"):
         alice.run(load, name="alice/tomorrow")
 
 

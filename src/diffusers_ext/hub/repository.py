@@ -113,9 +113,9 @@ def installed_form(index: dict) -> dict:
             installed[name] = ["diffusers_ext", class_name]
         elif not (library in LOADABLE_CLASSES or hasattr(diffusers.pipelines, library) or library in sys.modules):
             raise ValueError(
-                f"{INDEX} wants {class_name} of {library} as `{name}`, which this diffusers_ext "
-                f"({diffusers_ext.__version__}) does not have: update diffusers_ext, import the module that has it, "
-                "or run the code of the repository with DiffusionPipeline.from_pretrained(..., trust_remote_code=True)."
+                f"{INDEX} wants {class_name} of {library} as `{name}`, which diffusers_ext "
+                f"{diffusers_ext.__version__} does not have: update diffusers_ext, import the module that has it, or "
+                "run the code of the repository with DiffusionPipeline.from_pretrained(..., trust_remote_code=True)."
             )
     return installed
 
