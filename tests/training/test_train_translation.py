@@ -11,17 +11,18 @@ from PIL import Image
 from transformers import ConvNextImageProcessor, ResNetConfig, ResNetModel
 
 from diffusers_ext import ImageTranslationPipeline
-from diffusers_ext.data.edges import edges
-from diffusers_ext.training.adversarial.judging import accuracies, judge_both
-from diffusers_ext.training.loop.accelerator import build_accelerator
+from diffusers_ext.data.corruptions.outlines import outlines
+from diffusers_ext.losses.discriminator_outputs import accuracies, judge_both
 from diffusers_ext.training.loop.configuration import parse_config
 from diffusers_ext.training.loop.draws import Draw
 from diffusers_ext.training.loop.trainer import Trainer
-from diffusers_ext.training.train_translation import TranslationConfig, TranslationRecipe
+from diffusers_ext.training.train_translation import translation_recipe
 from diffusers_ext.training.translation.image_pool import ImagePool
 from diffusers_ext.training.translation.networks import default_unet
+from diffusers_ext.training.translation.translation_recipe import TranslationConfig, TranslationRecipe
 from tests.data.drawing import draw
-from tests.training.runs import environment, records, steps, tensors, weights
+from tests.training import runs
+from tests.training.runs import context, environment, records, steps, tensors, weights
 
 
 OPTIONS = {
@@ -39,12 +40,16 @@ CYCLE = {"method": "cyclegan", "domains": ["three", "eight"], "pool_size": 6, "g
 DUAL = {"method": "dualgan", "domains": ["three", "eight"]}
 
 
+def configuration(output_dir, **options) -> TranslationConfig:
+    return TranslationConfig(**{**OPTIONS, "output_dir": str(output_dir), **options})
+
+
 def recipe(output_dir, **options) -> TranslationRecipe:
-    return TranslationRecipe(TranslationConfig(**{**OPTIONS, "output_dir": str(output_dir), **options}))
+    return translation_recipe(configuration(output_dir, **options), context())
 
 
 def trainer(output_dir, **options) -> Trainer:
-    return Trainer(recipe(output_dir, **options), build_accelerator())
+    return runs.trainer(translation_recipe, configuration(output_dir, **options))
 
 
 def trained(output_dir, **options) -> ImageTranslationPipeline:
@@ -100,7 +105,7 @@ def test_the_losses_of_a_step_are_those_of_the_paper(tmp_path):
     clean = torch.rand(3, 1, 16, 16) * 2 - 1
     job.step({"pixel_values": clean}, Draw(0, torch.device("cpu")).begin(0, range(3)))
 
-    inputs = edges(clean, None).conditioning_image
+    inputs = outlines(clean, None).conditioning_image
     output = networks["generator"](inputs).sample
     real, fake = (networks["discriminator"](torch.cat([inputs, i], 1)).logits.sigmoid() for i in (clean, output))
     per_image = [
@@ -111,13 +116,13 @@ def test_the_losses_of_a_step_are_those_of_the_paper(tmp_path):
         torch.testing.assert_close(losses[name], expected.detach(), rtol=1e-4, atol=1e-5)
 
 
-def test_one_pass_says_what_two_would(tmp_path):
+def test_one_pass_gives_the_outputs_of_two(tmp_path):
     job = recipe(tmp_path, **PAIRS, normalization="instance", num_scales=2)
     discriminator = job.networks()["discriminator"]
     real, fake = torch.randn(2, 3, 2, 16, 16)
     together = judge_both(discriminator, real, fake)
-    for maps, images in zip(together, (real, fake), strict=True):
-        for scores, expected in zip(maps, discriminator(images).logits, strict=True):
+    for output, images in zip(together, (real, fake), strict=True):
+        for scores, expected in zip(output.logits, discriminator(images).logits, strict=True):
             torch.testing.assert_close(scores, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -139,7 +144,7 @@ def test_a_perceptual_distance_counts(tmp_path):
     (values,) = steps(run, 1)
     assert values["perceptual"] > 0
     assert values["loss"] == pytest.approx(100 * values["l1"] + 3 * values["perceptual"], rel=1e-5)
-    with pytest.raises(ValueError, match="shows no layers to compare"):
+    with pytest.raises(ValueError, match="layers of the feature extractor digits cannot be compared"):
         recipe(tmp_path / "other", **{**options, "perceptual_network": "digits"})
 
 
@@ -336,7 +341,7 @@ def test_two_processes_follow_one(tmp_path, options):
     [
         ({}, "--method pix2pix learns from pairs: name the column"),
         ({**PAIRS, "domains": ["three", "eight"]}, "--domains and --target_... are for images without pairs"),
-        ({**PAIRS, "side_by_side": True}, "are two ways to have pairs"),
+        ({**PAIRS, "side_by_side": True}, "are two ways to get pairs"),
         ({**PAIRS, "inputs": "magic"}, "there is no task 'magic'"),
         ({**PAIRS, "inputs": "colorization"}, "3 channels"),
         ({**PAIRS, "input_options": {"threshold": -1}}, "positive threshold"),

@@ -1,4 +1,4 @@
-"""What a translation is learned from: pairs of images, or the images of two domains."""
+"""The images of a translation: pairs, or the unpaired images of two domains."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,32 +16,32 @@ from diffusers_ext.training.loop.configuration import JSONObject, ValidationConf
 class TranslationDataConfig(ValidationConfig):
     """Where domain A and domain B come from, and which of their images are measured."""
 
-    side_by_side: bool = option(False, help="Each file holds a pair, A at the left and B at the right.")
+    side_by_side: bool = option(False, help="Each file holds a pair: A on the left and B on the right.")
     inputs: str | None = option(
-        help="Make A of the images, which are B: edges, a restoration task of train_palette.py such as colorization, "
-        "or a function of yours, as module:function."
+        help="Make the images of A from those of B: edges, a restoration task of train_palette.py such as "
+        "colorization, or a function of yours, as module:function."
     )
     input_options: JSONObject = option(
-        JSONObject(), help="What --inputs is told, as JSON or a YAML mapping: '{\"threshold\": 0.5}' for edges."
+        JSONObject(), help="Options of --inputs, as JSON or a YAML mapping: '{\"threshold\": 0.5}' for edges."
     )
     domains: list[str] | None = option(
         help="The two classes of the data set that are domain A and domain B; by default its classes, if it has two."
     )
-    target_dataset_name: str | None = option(help="The data set of domain B, if it is another.")
-    target_data_dir: str | None = option(help="The folder of domain B, if it is another.")
-    target_split: str | None = option(help="The split of domain B, if it is another.")
-    direction: Literal["AtoB", "BtoA"] = option("AtoB", help="BtoA has A and B change places.")
-    validation_target_split: str | None = option(help="That of domain B, where there is a --target_split.")
+    target_dataset_name: str | None = option(help="The data set of domain B, if it differs from that of A.")
+    target_data_dir: str | None = option(help="The folder of domain B, if it differs from that of A.")
+    target_split: str | None = option(help="The split of domain B, if it differs from that of A.")
+    direction: Literal["AtoB", "BtoA"] = option("AtoB", help="BtoA swaps A and B.")
+    validation_target_split: str | None = option(help="The validation split of domain B, if it has a --target_split.")
 
     def __post_init__(self):
         super().__post_init__()
-        pairs = self._ways_to_have_pairs()
+        pairs = self._pair_options()
         is_split = self.domains or self.target_dataset_name or self.target_data_dir or self.target_split
         self.require(
             not (pairs and is_split),
             f"--domains and --target_... are for images without pairs: leave them out, or {' and '.join(pairs)}",
         )
-        self.require(len(pairs) < 2, f"{' and '.join(pairs)} are two ways to have pairs: give one of them")
+        self.require(len(pairs) < 2, f"{' and '.join(pairs)} are two ways to get pairs: give one of them")
         self.require(not self.input_options or self.inputs, "--input_options is for --inputs")
         self.require(
             not (self.target_split and self.validation_split) or self.validation_target_split is not None,
@@ -49,18 +49,21 @@ class TranslationDataConfig(ValidationConfig):
         )
         self.require(not (self.side_by_side and self.streaming), "--side_by_side can't be streamed")
         measures, known = self.metrics or (), ", ".join(METRICS)
-        alone = [name for name in measures if name not in METRICS]
-        self.require(pairs or not alone, f"--metrics without pairs must be among {known}, not {', '.join(alone)}")
+        of_pairs = [name for name in measures if name not in METRICS]
+        self.require(
+            pairs or not of_pairs, f"--metrics without pairs must be among {known}, not {', '.join(of_pairs)}"
+        )
         needy = [name for name in measures if name in (*METRICS, "perceptual_distance", "deep_feature_distance")]
         self.require(not needy or self.feature_extractor, f"--metrics {' '.join(needy)} needs --feature_extractor")
 
-    def _ways_to_have_pairs(self) -> list[str]:
+    def _pair_options(self) -> list[str]:
+        """The options that are set, of those that make pairs."""
         return [f"--{name}" for name in ("side_by_side", "conditioning_image_column", "inputs") if getattr(self, name)]
 
     @property
     def is_paired(self) -> bool:
-        """Whether each image of A comes with one of B."""
-        return bool(self._ways_to_have_pairs())
+        """Whether each image of A belongs to an image of B."""
+        return bool(self._pair_options())
 
     @property
     def known_metrics(self) -> Sequence[str]:
@@ -69,7 +72,7 @@ class TranslationDataConfig(ValidationConfig):
     def load_dataset(
         self, size: tuple[int, int], channels: int, center_crop: bool = False, random_flip: bool = False, **options
     ) -> ImageDataset | UnpairedImageDataset:
-        """Pairs, or the images of two domains; see [`DataConfig.load_dataset`]."""
+        """Pairs, or the images of two domains, of the training or of the validation splits."""
         if self.conditioning_image_column is not None or self.inputs is not None:
             return super().load_dataset(size, channels, center_crop, random_flip, **options)
         names = ("dataset_name", "dataset_config_name", "train_data_dir", "image_column", "label_column", "cache_dir")
@@ -90,6 +93,6 @@ class TranslationDataConfig(ValidationConfig):
         )
 
     def validation_splits(self) -> dict:
-        """See [`ValidationConfig.validation_splits`]."""
+        """The options that name the validation images of both domains, if they differ from the training images."""
         splits = super().validation_splits()
         return splits and {**splits, "target_split": self.validation_target_split}

@@ -6,18 +6,18 @@ from diffusers_ext.training.loop.draws import Draw
 
 
 class ImagePool:
-    """Keeps images of earlier steps, and shows a discriminator one of them in place of every second new one.
+    """Keeps images of earlier steps, and shows a discriminator one of them in place of every second new image.
 
-    Shrivastava et al. 2017 (section 2.3), Zhu et al. 2017 (section 4): a discriminator that sees the latest images
-    only forgets what it has learned, and the two networks go round in circles. As in
-    https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix, the pool fills up with the first images, which are shown
-    as they are; afterwards an image that is replaced takes the place of the one that is shown.
+    Shrivastava et al. 2017 (section 2.3), Zhu et al. 2017 (section 4): a discriminator that sees only the latest
+    images forgets what it has learned, and the two networks go round in circles. As in
+    https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix, the first images fill the pool and are shown unchanged.
+    Afterwards, a new image that is not shown takes the place of the image that is shown instead.
 
-    What is shown comes from the pool as it was before the step, and the pool changes after it: so the images of a
-    batch do not depend on how it is divided over processes, and with one image per step it is the original's.
+    A step shows images from the pool as it was before the step, and the pool changes after the step. So the images of
+    a batch do not depend on how it is divided among processes. With one image per step this is the original algorithm.
 
     Args:
-        size (`int`): how many images it holds; 0 for no history.
+        size (`int`): how many images the pool holds; 0 for no history.
     """
 
     def __init__(self, size: int):
@@ -25,15 +25,15 @@ class ImagePool:
         self.images: torch.Tensor | None = None
 
     def query(self, images: torch.Tensor, draw: Draw) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images to show instead of new ones.
+        """The images to show instead of new ones.
 
         Args:
-            images (`torch.Tensor` of shape (N, ...)): the new ones, without gradients.
-            draw (`Draw`): draws for each of them; as much in every step.
+            images (`torch.Tensor` of shape (N, ...)): the new images, without gradients.
+            draw (`Draw`): the source of the random decisions, equally many in every step.
 
         Returns:
-            `tuple`: the images to show, like `images`; and the places in the pool, int64 (N,), that the new ones shall
-            take, -1 for none, to be given to `update`.
+            `tuple`: the images to show, shaped like `images`; and the places in the pool for the new images, int64
+            (N,), -1 for none, which `update` takes.
         """
         if self.size == 0:
             return images, torch.full((len(images),), -1, device=images.device)
@@ -45,7 +45,7 @@ class ImagePool:
         return shown, torch.where(swapped, places, -1)
 
     def update(self, images: torch.Tensor, places: torch.Tensor) -> None:
-        """Take in new images (M, ...), those of the whole batch, at their `places` (M,)."""
+        """Put new images (M, ...), those of the whole batch, at their `places` (M,)."""
         if self.size == 0:
             return
         if self.images is None or len(self.images) < self.size:
@@ -57,7 +57,7 @@ class ImagePool:
                 self.images[place] = image
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """The images, once there are any."""
+        """The images of the pool, if it has any."""
         return {} if self.images is None else {"images": self.images}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:

@@ -4,37 +4,37 @@ from diffusers_ext.models import MultiScalePatchDiscriminator, PatchDiscriminato
 from diffusers_ext.pipelines import ImageTranslationPipeline
 
 
-# By the side of a patch in pixels, the layers of a discriminator that halve.
+# The number of layers that halve the image, by the side of a patch in pixels.
 PATCH_LAYERS = {1: 0, 16: 1, 34: 2, 70: 3, 142: 4, 286: 5}
 
 
-def build_generator(config) -> UNetGenerator | ResnetGenerator:
+def build_generator(
+    kind: str, arguments: dict, *, size: tuple[int, int], channels: int, base_channels: int, normalization: str
+) -> UNetGenerator | ResnetGenerator:
     """A new generator.
 
     Args:
-        config ([`~diffusers_ext.training.train_translation.TranslationConfig`]): the options.
+        kind (`str`): "unet" or "resnet".
+        arguments (`dict`): arguments of its class that replace the usual ones for images of this size.
+        size, channels: of the images; size is height and width.
+        base_channels (`int`): the channels of the first layer.
+        normalization (`str`): "batch", "instance" or "none".
 
     Raises:
-        ValueError, TypeError: if it does not fit the images, or takes no such options.
+        ValueError, TypeError: if the arguments do not fit the class or the images.
     """
-    common = {
-        "sample_size": config.size,
-        "in_channels": config.channels,
-        "out_channels": config.channels,
-        "normalization": config.normalization,
-    }
-    if config.generator == "unet":
-        usual = default_unet(config.size, config.generator_channels)
-        network = UNetGenerator(**{**usual, **config.generator_options, **common})
+    fixed = {"sample_size": size, "in_channels": channels, "out_channels": channels, "normalization": normalization}
+    if kind == "unet":
+        network = UNetGenerator(**{**default_unet(size, base_channels), **arguments, **fixed})
     else:
-        usual = {"num_blocks": 9 if min(config.size) >= 256 else 6, "base_channels": config.generator_channels}
-        network = ResnetGenerator(**{**usual, **config.generator_options, **common})
-    _check_size(network, config.size)
+        usual = {"num_blocks": 9 if min(size) >= 256 else 6, "base_channels": base_channels}
+        network = ResnetGenerator(**{**usual, **arguments, **fixed})
+    _check_size(network, size)
     return network
 
 
 def default_unet(size: tuple[int, int], channels: int) -> dict:
-    """Arguments of a [`UNetGenerator`] that halves images as often as they can be, up to eight times.
+    """Arguments of a [`UNetGenerator`] that halves images as often as possible, up to eight times.
 
     The channels and the layers with dropout are those of https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix.
     """
@@ -56,59 +56,83 @@ def _check_size(network: UNetGenerator | ResnetGenerator, size: tuple[int, int])
         )
 
 
-def pretrained_generators(config, count: int) -> list[UNetGenerator | ResnetGenerator]:
-    """The generators of the pipeline to start from: that from A to B, and with a `count` of 2 that back, too.
+def pretrained_generators(
+    name: str, count: int, *, size: tuple[int, int], channels: int, cache_dir: str | None = None
+) -> list[UNetGenerator | ResnetGenerator]:
+    """The generators of a pipeline, to be trained further.
+
+    Args:
+        name (`str`): the pipeline's folder, or its name on the Hub.
+        count (`int`): 1 for the generator from A to B, 2 for that from B to A too.
+        size, channels: of the images; size is height and width.
+        cache_dir (`str`, *optional*): where a download is kept.
 
     Raises:
-        ValueError: if there are fewer, or if they do not fit the images.
+        ValueError: if the pipeline has fewer generators, or they do not fit the images.
     """
-    name = config.pretrained_model_name_or_path
-    pipeline = ImageTranslationPipeline.from_pretrained(name, cache_dir=config.cache_dir)
+    pipeline = ImageTranslationPipeline.from_pretrained(name, cache_dir=cache_dir)
     generators = [pipeline.generator, pipeline.reverse_generator][:count]
     if None in generators:
-        raise ValueError(f"{name} has no reverse_generator, which --method {config.method} needs.")
+        raise ValueError(f"{name} has no reverse_generator, which a translation in both directions needs.")
     for generator in generators:
         for key in ("in_channels", "out_channels"):
-            if generator.config[key] != config.channels:
+            if generator.config[key] != channels:
                 raise ValueError(
-                    f"{name} has a generator of {key}={generator.config[key]}, but this run has --channels "
-                    f"{config.channels}."
+                    f"{name} has a generator of {key}={generator.config[key]}, but this run has --channels {channels}."
                 )
-        _check_size(generator, config.size)
-        generator.register_to_config(sample_size=config.size)
+        _check_size(generator, size)
+        generator.register_to_config(sample_size=size)
     return generators
 
 
-def build_discriminator(config, in_channels: int) -> PatchDiscriminator | MultiScalePatchDiscriminator:
-    """A new discriminator of images, or of pairs, of `in_channels` channels.
+def build_discriminator(
+    *,
+    size: tuple[int, int],
+    in_channels: int,
+    base_channels: int,
+    normalization: str,
+    patch_size: int | None = None,
+    num_scales: int = 1,
+    spectral_norm: bool = False,
+) -> PatchDiscriminator | MultiScalePatchDiscriminator:
+    """A new discriminator of patches.
+
+    Args:
+        size (`tuple[int, int]`): height and width of the images.
+        in_channels (`int`): the channels of an image, or of a pair of images.
+        base_channels (`int`): the channels of the first layer.
+        normalization (`str`): "batch", "instance" or "none".
+        patch_size (`int`, *optional*): the side of a patch in pixels, a key of `PATCH_LAYERS`; by default 70, or less
+            for small images.
+        num_scales (`int`): how many sizes of the image it judges, each half of the one before.
+        spectral_norm (`bool`): whether its weights are divided by their spectral norms.
 
     Raises:
         ValueError: if the images are too small for the patches.
     """
     options = {
         "in_channels": in_channels,
-        "base_channels": config.discriminator_channels,
-        "num_layers": _patch_layers(config),
-        "normalization": config.normalization,
-        "spectral_norm": config.spectral_norm,
+        "base_channels": base_channels,
+        "num_layers": _patch_layers(size, patch_size, num_scales),
+        "normalization": normalization,
+        "spectral_norm": spectral_norm,
     }
-    if config.num_scales > 1:
-        return MultiScalePatchDiscriminator(config.num_scales, **options)
+    if num_scales > 1:
+        return MultiScalePatchDiscriminator(num_scales, **options)
     return PatchDiscriminator(**options)
 
 
-def _patch_layers(config) -> int:
-    """The layers of the patch size asked for, if the images of the coarsest scale are large enough for it."""
-    side = min(config.size)
-    for _ in range(config.num_scales - 1):
+def _patch_layers(size: tuple[int, int], patch_size: int | None, num_scales: int) -> int:
+    """The layers for this patch size, if the images of the coarsest scale are large enough for it."""
+    side = min(size)
+    for _ in range(num_scales - 1):
         side = (side + 1) // 2
-    possible = {size: layers for size, layers in PATCH_LAYERS.items() if layers == 0 or side >= 3 * 2**layers}
-    wanted = config.patch_size
-    if wanted is None:
-        return max(layers for size, layers in possible.items() if size <= 70)
-    if wanted not in possible:
+    possible = {patch: layers for patch, layers in PATCH_LAYERS.items() if layers == 0 or side >= 3 * 2**layers}
+    if patch_size is None:
+        return max(layers for patch, layers in possible.items() if patch <= 70)
+    if patch_size not in possible:
         raise ValueError(
-            f"--patch_size must be at most {max(possible)} for images of the size {config.size} at "
-            f"--num_scales {config.num_scales}, not {wanted}."
+            f"--patch_size must be at most {max(possible)} for images of the size {size} at --num_scales "
+            f"{num_scales}, not {patch_size}."
         )
-    return possible[wanted]
+    return possible[patch_size]
