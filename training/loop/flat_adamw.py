@@ -83,7 +83,9 @@ class FlatAdamW(torch.optim.AdamW):
         packed = {}
         for index, state in state_dict["state"].items():
             for name, value in state.items():
-                flat = packed.setdefault(name, torch.zeros_like(self.flat) if value.ndim else value)
-                if value.ndim:
+                # All but the step have the shape of the parameter, which may be a single number too.
+                is_step = name == "step"
+                flat = packed.setdefault(name, value if is_step else torch.zeros_like(self.flat))
+                if not is_step:
                     self._views(flat)[index].copy_(value)
         super().load_state_dict({"state": {0: packed} if packed else {}, "param_groups": [{**group, "params": [0]}]})

@@ -148,3 +148,23 @@ def test_weights_of_two_dtypes_get_the_ordinary_optimizer():
     net[4].to(torch.bfloat16)
     optimizer = build_optimizer(net, TrainingConfig(dataset_name="digits"), Accelerator(cpu=True))
     assert type(optimizer) is torch.optim.AdamW
+
+
+def test_the_state_of_a_single_number_is_kept():
+    scale, other = (torch.nn.Parameter(torch.tensor(2.0)) for _ in range(2))
+    matrix, other_matrix = (torch.nn.Parameter(torch.ones(3, 3)) for _ in range(2))
+    optimizer, continued = FlatAdamW([scale, matrix], **OPTIONS), FlatAdamW([other, other_matrix], **OPTIONS)
+
+    def update(weights, optimizer):
+        (weights[0] * weights[1]).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    update((scale, matrix), optimizer)
+    with torch.no_grad():
+        other.copy_(scale), other_matrix.copy_(matrix)
+    continued.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for _ in range(3):
+        update((scale, matrix), optimizer)
+        update((other, other_matrix), continued)
+    assert torch.equal(scale, other) and torch.equal(matrix, other_matrix)

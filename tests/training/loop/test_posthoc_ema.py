@@ -103,7 +103,7 @@ def test_buffers_are_those_of_the_step(walk):
 
 
 def test_a_step_without_snapshot_is_refused(walk):
-    with pytest.raises(ValueError, match="no snapshot of step 30, but of 20, 40"):
+    with pytest.raises(ValueError, match="no snapshot of step 30, only of 20, 40"):
         Snapshots(walk[0]).reconstruct("net", 0.08, 30)
 
 
