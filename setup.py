@@ -16,5 +16,9 @@ def packages() -> list[str]:
 setup(
     packages=packages(),
     package_dir={"": "src", **{f"diffusers_ext.{room}": room for room in ROOMS_AT_THE_TOP}},
-    package_data={"diffusers_ext": ["py.typed"]},
+    package_data={
+        "diffusers_ext": ["py.typed", "*.pyi"],
+        "diffusers_ext.converters": ["*.pyi"],
+        "diffusers_ext.training": ["*.pyi"],
+    },
 )

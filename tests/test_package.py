@@ -1,4 +1,3 @@
-import ast
 import importlib
 import subprocess
 import sys
@@ -7,6 +6,13 @@ from pathlib import Path
 import pytest
 
 import diffusers_ext
+from diffusers_ext.exports import exports
+
+from .write_stubs import converters_stub
+
+
+PACKAGE = Path(diffusers_ext.__file__).parent
+ROOMS = {module.removeprefix("diffusers_ext.") for module in exports("diffusers_ext").values()}
 
 
 def loaded_after(code: str) -> set[str]:
@@ -16,7 +22,8 @@ def loaded_after(code: str) -> set[str]:
 
 
 def test_importing_the_package_imports_none_of_its_dependencies():
-    assert not loaded_after("import diffusers_ext") & {"torch", "diffusers", "transformers", "numpy", "PIL"}
+    dependencies = {"torch", "diffusers", "transformers", "numpy", "PIL"}
+    assert not loaded_after("import diffusers_ext; diffusers_ext.__all__; dir(diffusers_ext)") & dependencies
 
 
 def test_torchvision_is_not_needed():
@@ -26,30 +33,37 @@ def test_torchvision_is_not_needed():
 
 
 @pytest.mark.parametrize("name", diffusers_ext.__all__)
-def test_public_names_come_from_their_module(name):
-    module = importlib.import_module(f"diffusers_ext.{diffusers_ext._MODULE_OF[name]}")
-    assert getattr(diffusers_ext, name) is getattr(module, name) and name in dir(diffusers_ext)
+def test_public_names_come_from_their_room(name):
+    room = importlib.import_module(exports("diffusers_ext")[name])
+    assert getattr(diffusers_ext, name) is getattr(room, name) and name in dir(diffusers_ext)
 
 
-def test_type_checkers_see_the_same_names():
-    tree = ast.parse(Path(diffusers_ext.__file__).read_text())
-    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
-    seen = {node.module.removeprefix("diffusers_ext."): [alias.asname for alias in node.names] for node in block.body}
-    assert seen == diffusers_ext._PUBLIC_NAMES
-    assert (Path(diffusers_ext.__file__).parent / "py.typed").exists()
+def test_no_two_rooms_export_the_same_name():
+    names = [name for room in ROOMS for name in exports(f"diffusers_ext.{room}")]
+    assert len(names) == len(set(names)) == len(diffusers_ext.__all__) > 170
+
+
+def test_type_checkers_see_all_rooms():
+    folders = {file.parent.name for file in PACKAGE.glob("*/__init__.py")} | {"pipelines", "training"}
+    assert folders == ROOMS
+    assert (PACKAGE / "py.typed").exists() and (PACKAGE / "__init__.pyi").exists()
+
+
+def test_the_stub_of_the_converters_is_up_to_date():
+    stub = exports("diffusers_ext.converters")
+    assert stub == converters_stub(), "run python tests/write_stubs.py"
 
 
 def test_rooms_and_unknown_names():
     assert diffusers_ext.training.__name__ == "diffusers_ext.training"
+    assert diffusers_ext.training.Trainer is diffusers_ext.Trainer
     with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
         diffusers_ext.Nothing  # noqa: B018
+    with pytest.raises(AttributeError, match="module 'diffusers_ext.training' has no attribute 'Nothing'"):
+        diffusers_ext.training.Nothing  # noqa: B018
 
 
 def test_every_room_is_packaged():
     import setuptools
 
-    assert set(diffusers_ext._ROOMS) <= {
-        *setuptools.find_packages(str(Path(diffusers_ext.__file__).parent)),
-        "pipelines",
-        "training",
-    }
+    assert ROOMS <= {*setuptools.find_packages(str(PACKAGE)), "pipelines", "training"}

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from diffusers_ext.data import load_image_dataset
 from diffusers_ext.data.buckets import BucketOrder, aspect_ratio_buckets, nearest_bucket
-from diffusers_ext.data.transforms import to_pixel_values
+from diffusers_ext.pixels import to_pixel_values
 
 from .drawing import draw
 
@@ -52,7 +52,7 @@ def test_sizes_have_the_area_of_the_square_and_sides_of_whole_steps():
     assert sizes == [(384, 640), (448, 576), (512, 512), (576, 448), (640, 384)]
     assert aspect_ratio_buckets(64, step=8, max_ratio=1) == [(64, 64)]
     for arguments in ({"resolution": 100}, {"resolution": 32}, {"resolution": 64, "max_ratio": 0.5}):
-        with pytest.raises(ValueError, match="buckets? must be|bucket's sides is at least 1"):
+        with pytest.raises(ValueError, match="buckets? must be|bucket's sides must be at least 1"):
             aspect_ratio_buckets(**arguments)
 
 

@@ -161,7 +161,7 @@ def test_captions_follow_readable_images(tmp_path):
 @pytest.mark.parametrize("nothing", [None, "", "  "])
 def test_images_without_captions_are_named(tmp_path, way, nothing):
     write_metadata(tmp_path, [{"text": "a"}, {"text": nothing}, {"text": nothing}])
-    sentence = r"2 of 3 images have no caption in column 'text', first .*1\.png: write one for each, remove the images"
+    sentence = r"2 of 3 images have no caption in column 'text', first .*1\.png: add the captions, remove the images"
     with pytest.raises(ValueError, match=sentence):
         load(tmp_path, way)
 
@@ -186,7 +186,7 @@ def test_missing_text_files_and_empty_lists(tmp_path):
 
 def test_what_is_no_text(tmp_path):
     write_metadata(tmp_path, [{"text": 3}, {"text": 4}])
-    with pytest.raises(ValueError, match="the caption column 'text' holds Value.'int64'., not text or lists of text"):
+    with pytest.raises(ValueError, match="the caption column 'text' has Value.'int64'., not text or lists of text"):
         load(tmp_path)
     with pytest.raises(ValueError, match="no caption column 'caption', the columns are text, image"):
         load(tmp_path, caption_column="caption")
@@ -197,7 +197,7 @@ def test_a_stream_meets_a_missing_caption(tmp_path):
     rows = Dataset.from_dict({"image": [draw(0), draw(1)], "text": ["a", None]}, features=features)
     rows.to_parquet(tmp_path / "train.parquet")
     dataset = load(tmp_path, "streamed", cache_dir=str(tmp_path / "cache"))
-    with pytest.raises(ValueError, match="image 1 of epoch 0 has no caption in column 'text': write one"):
+    with pytest.raises(ValueError, match="image 1 of epoch 0 has no caption in column 'text': add the captions"):
         next(dataset.reference_batches(2))
 
 

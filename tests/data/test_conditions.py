@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageFilter
+from scipy import ndimage
 
 from diffusers_ext.data import load_image_dataset
 from diffusers_ext.data.conditions import (
@@ -22,6 +24,7 @@ from diffusers_ext.data.conditions import (
     segmentation,
     soft_edges,
 )
+from diffusers_ext.data.conditions.slopes import brightness, slopes, smooth
 
 from .drawing import draw, photo
 
@@ -44,17 +47,61 @@ def in_pillow(clean: torch.Tensor) -> list[Image.Image]:
     return [Image.fromarray(image) for image in levels.permute(0, 2, 3, 1).numpy()]
 
 
+def decision_margins(steepness, along_y, along_x):
+    """By how much each pixel is at least as steep as its two interpolated neighbours across the edge, (N, 1, H, W)."""
+    height, width = steepness.shape[-2:]
+    padded = F.pad(steepness, (1, 1, 1, 1))
+
+    def neighbour(down, right):
+        return padded[..., 1 + down : 1 + down + height, 1 + right : 1 + right + width]
+
+    vertical, falling = along_y.abs() >= along_x.abs(), along_y * along_x < 0
+    smaller, larger = torch.minimum(along_y.abs(), along_x.abs()), torch.maximum(along_y.abs(), along_x.abs())
+    share = torch.where(larger > 0, smaller / larger, 0.0)
+    steepest = torch.zeros_like(steepness)
+    for side in (1, -1):
+        straight = torch.where(vertical, neighbour(side, 0), neighbour(0, side))
+        anti_diagonal = torch.where(vertical, neighbour(side, -side), neighbour(-side, side))
+        diagonal = torch.where(falling, anti_diagonal, neighbour(side, side))
+        steepest = torch.maximum(steepest, diagonal * share + straight * (1 - share))
+    margins = torch.full_like(steepness, -torch.inf)  # never an edge at the border
+    margins[..., 1:-1, 1:-1] = (steepness - steepest)[..., 1:-1, 1:-1]
+    return margins
+
+
+def kept_lines(candidates, seeds):
+    """The candidates (N, H, W) that are connected to a seed."""
+    lines, count = ndimage.label(candidates, np.stack([np.zeros((3, 3)), np.ones((3, 3)), np.zeros((3, 3))]))
+    return candidates & np.isin(lines, np.unique(lines[seeds & candidates]))
+
+
+def canny_bounds(levels, sigma, low, high, rounding=1e-10):
+    """The pixels that are edges, and those that may be edges, whatever way the float64 sums of a CPU are rounded."""
+    along_y, along_x = slopes(smooth(brightness(levels[:, None] / 127.5 - 1), sigma))
+    steepness = (along_y.square() + along_x.square()).sqrt()
+    margins = torch.minimum(decision_margins(steepness, along_y, along_x), steepness - low)[:, 0].numpy()
+    seed_margins = np.minimum(margins, (steepness - high)[:, 0].numpy())
+    return [kept_lines(margins > at_least, seed_margins > at_least) for at_least in (rounding, -rounding)]
+
+
 @pytest.mark.parametrize("numbers", [name for name in GOLDEN.files if name != "levels"])
 def test_canny_is_that_of_scikit_image(numbers):
     sigma, low, high = map(float, numbers.split())
     levels = torch.from_numpy(GOLDEN["levels"])
     expected = np.unpackbits(GOLDEN[numbers]).astype(bool).reshape(levels.shape)
+    certain, possible = canny_bounds(levels, sigma, low, high)
+    # Rounding decides only where both sides of an edge are equally steep, which happens in the drawn shapes (3).
+    undecided = possible & ~certain
+    assert not undecided[[0, 1, 2, 4]].any() and undecided[3].mean() < 0.06
+    assert (certain <= expected).all() and (expected <= possible).all()
     for channels in (1, 3):
         clean = levels[:, None].expand(-1, channels, -1, -1) / 127.5 - 1
         edges = canny(clean, sigma=sigma, low_threshold=low, high_threshold=high)
         assert edges.shape == (len(levels), 3, *levels.shape[1:]) and set(edges.unique().tolist()) <= {-1.0, 1.0}
         assert (edges[:, 0] == edges[:, 1]).all() and (edges[:, 0] == edges[:, 2]).all()
-        assert ((edges[:, 0] > 0).numpy() == expected).all()
+        found = (edges[:, 0] > 0).numpy()
+        assert (certain <= found).all() and (found <= possible).all()
+        assert (found[~undecided] == expected[~undecided]).all()
     assert expected[0].mean() > 0.02 and expected[3].sum() > 100 and not expected[4].any()
 
 
@@ -181,10 +228,10 @@ def test_what_is_no_label_map(tmp_path):
     write_label_maps(tmp_path, "L")
     arguments = {"train_data_dir": str(tmp_path), "conditioning_label_maps": True, "resolution": 8}
     draw(0, 20, 24).save(tmp_path / "1-labels.png")
-    with pytest.raises(ValueError, match="a label map has one channel of whole numbers, this image is RGB"):
+    with pytest.raises(ValueError, match="a label map must have one channel of integers, but this image is RGB"):
         load_image_dataset(conditioning_image_column="conditioning_image", **arguments)
     Image.fromarray(np.full((20, 24), 300, dtype=np.uint16)).save(tmp_path / "1-labels.png")
-    with pytest.raises(ValueError, match="labels are whole numbers from 0 to 255, not 300 to 300"):
+    with pytest.raises(ValueError, match="labels must be integers from 0 to 255, not 300 to 300"):
         load_image_dataset(conditioning_image_column="conditioning_image", **arguments)
     with pytest.raises(ValueError, match="conditioning_label_maps needs a column"):
         load_image_dataset(**arguments)
@@ -219,14 +266,14 @@ def test_options_and_user_functions():
     ("name", "options", "sentence"),
     [
         ("cany", {}, "there is no condition 'cany': the conditions are canny, soft_edges"),
-        ("canny", {"sigmas": 1}, "the condition 'canny' cannot be given {'sigmas': 1}"),
-        ("canny", {"sigma": -1}, "canny needs a sigma from 0 on"),
+        ("canny", {"sigmas": 1}, "the condition 'canny' does not accept {'sigmas': 1}"),
+        ("canny", {"sigma": -1}, "canny needs sigma >= 0"),
         ("canny", {"low_threshold": 0.5, "high_threshold": 0.1}, "low_threshold <= high_threshold"),
-        ("soft_edges", {"sigma": -1}, "soft_edges needs a sigma"),
+        ("soft_edges", {"sigma": -1}, "soft_edges needs sigma"),
         ("blur", {"sigma": 0}, "blur needs a positive sigma"),
         ("low_resolution", {"factor": 100}, "must be from 1 to 40"),
-        (f"{__name__}:nothing", {}, "should name a function"),
-        (f"{__name__}:inverted", {"strength": 3}, r"must give images \(2, 3, 40, 56\) in \[-1, 1\]"),
+        (f"{__name__}:nothing", {}, "must name a function"),
+        (f"{__name__}:inverted", {"strength": 3}, r"must return images \(2, 3, 40, 56\) in \[-1, 1\]"),
     ],
 )
 def test_what_cannot_be_made_is_said(name, options, sentence):

@@ -24,7 +24,7 @@ from diffusers_ext.data.corruptions import (
 from diffusers_ext.data.corruptions.blur import convolve, gaussian_kernel, motion_kernel
 from diffusers_ext.data.corruptions.jpeg import sample_qualities
 from diffusers_ext.data.corruptions.levels import from_levels, to_levels
-from diffusers_ext.data.transforms import to_pixel_values
+from diffusers_ext.pixels import to_pixel_values
 from diffusers_ext.training.loop.draws import Draw
 
 from .drawing import photo
@@ -292,8 +292,8 @@ def test_a_function_of_the_user(tmp_path, monkeypatch):
     combined = corrupt("my_tasks:darker+colorization", images, drawing(3)).conditioning_image
     assert (combined[:, :1] == combined).all() and (combined <= 1).all()
     for name, message in {
-        "my_tasks:number": "should name a function in my_tasks",
-        "my_tasks:missing": "should name a function in my_tasks",
+        "my_tasks:number": "must name a function in my_tasks",
+        "my_tasks:missing": "must name a function in my_tasks",
         "my_tasks:tensor": "must return a Corruption, not Tensor",
         "my_tasks:smaller": r"must be \(3, 3, 24, 40\) torch.float32 like the images, not \(3, 3, 24, 20\)",
         "my_tasks:flat_mask": r"the mask .* must be \(3, 1, 24, 40\)",
@@ -320,8 +320,8 @@ def test_options_from_yaml():
         ([], {}, "at least one"),
         (["denoising", "denoising"], {}, "different names"),
         (["denoising"], {"inpainting": {"area": 0.1}}, "options for inpainting, but the tasks are denoising"),
-        (["denoising"], {"denoising": {"sigmas": 3}}, r"\[sigma=\(5.0, 50.0\)\] cannot be given {'sigmas': 3}"),
-        (["colorization"], {"colorization": {"images": 3}}, "'colorization'  ?cannot be given"),
+        (["denoising"], {"denoising": {"sigmas": 3}}, r"\[sigma=\(5.0, 50.0\)\] does not accept {'sigmas': 3}"),
+        (["colorization"], {"colorization": {"images": 3}}, "'colorization'  ?does not accept"),
     ],
 )
 def test_impossible_tasks(tasks, options, message):
@@ -336,31 +336,31 @@ def test_impossible_tasks(tasks, options, message):
         ("inpainting", {"area": "all"}, "area must be a number or two"),
         ("inpainting", {"area": (0.1, 0.2, 0.3)}, "area must be a number or two"),
         ("inpainting", {"stroke_probability": 1.5}, "stroke_probability must be"),
-        ("inpainting", {"max_rectangles": 0}, "max_rectangles must be a whole number from 1 on, not 0"),
+        ("inpainting", {"max_rectangles": 0}, "max_rectangles must be an integer of at least 1, not 0"),
         (
             "uncropping",
             {"sides": ["up"]},
-            "sides are one, all, or of left, right, top, bottom, joined by '.', not 'up'",
+            "sides must be one, all, or some of left, right, top, bottom joined by '.', not 'up'",
         ),
         ("uncropping", {"sides": []}, "uncropping needs sides"),
         ("uncropping", {"area": 1}, "an area between 0 and 1"),
         ("jpeg_restoration", {"quality": 0}, "quality must be .* from 1 to 95"),
-        ("jpeg_restoration", {"quality": (5.5, 9)}, "quality must be whole numbers"),
+        ("jpeg_restoration", {"quality": (5.5, 9)}, "quality must be integers"),
         ("jpeg_restoration", {"quality_scale": 0}, "quality_scale must be positive"),
         ("super_resolution", {"factor": 0.5}, "from 1 to 8, the shorter side of the images, not 0.5"),
         ("super_resolution", {"factor": 16}, "from 1 to 8"),
         ("super_resolution", {"downsampling": "lanczos"}, "downsampling must be one of bicubic, bilinear, area"),
-        ("denoising", {"sigma": -1}, "sigma must be .* from 0 on, not -1"),
-        ("deblurring", {"kernels": ["disk"]}, "kernels must be of gaussian, motion"),
-        ("deblurring", {"kernels": []}, "kernels must be of gaussian, motion"),
-        ("deblurring", {"sigma": 0}, "sigma must be .* from 0.01 on"),
+        ("denoising", {"sigma": -1}, "sigma must be .* of at least 0, not -1"),
+        ("deblurring", {"kernels": ["disk"]}, "kernels must be one or both of gaussian, motion"),
+        ("deblurring", {"kernels": []}, "kernels must be one or both of gaussian, motion"),
+        ("deblurring", {"sigma": 0}, "sigma must be .* of at least 0.01"),
         ("deblurring", {"length": (3, 1)}, "length must be"),
-        ("deblurring", {"sigma": float("inf")}, "sigma must be .* from 0.01 on, not inf"),
-        ("deblurring", {"kernels": 3}, "kernels must be a name or several, not 3"),
+        ("deblurring", {"sigma": float("inf")}, "sigma must be .* of at least 0.01, not inf"),
+        ("deblurring", {"kernels": 3}, "kernels must be a name or a list of names, not 3"),
         ("super_resolution", {"factor": "4"}, "factor must be a number, not '4'"),
         ("super_resolution", {"factor": [2, 4]}, r"factor must be a number, not \[2, 4\]"),
         ("uncropping", {"area": "0.5"}, "area must be a number, not '0.5'"),
-        ("uncropping", {"sides": 3}, "sides must be a name or several, not 3"),
+        ("uncropping", {"sides": 3}, "sides must be a name or a list of names, not 3"),
         ("jpeg_restoration", {"quality_scale": "10"}, "quality_scale must be a number, not '10'"),
         ("inpainting", {"stroke_probability": [0, 1]}, r"stroke_probability must be a number, not \[0, 1\]"),
     ],

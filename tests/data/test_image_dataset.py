@@ -311,7 +311,7 @@ def test_streams_need_classes_that_are_known(tmp_path):
     (tmp_path / "set").mkdir()
     rows = Dataset.from_dict({"image": [draw(0)], "label": ["cat"]}, features=None).cast_column("image", Image())
     rows.to_parquet(tmp_path / "set" / "train.parquet")
-    with pytest.raises(ValueError, match="'label' holds Value.'string'., whose classes are not known"):
+    with pytest.raises(ValueError, match="'label' has Value.'string'., whose classes are not known"):
         load(tmp_path / "set", "streamed")
     batch = next(load(tmp_path / "set", "streamed", label_column="none").reference_batches(1))
     assert (batch["pixel_values"][0].numpy() == np.array(draw(0)).transpose(2, 0, 1)).all()

@@ -11,7 +11,7 @@ from datasets import Dataset, Features, Image
 from PIL import Image as PILImage, ImageOps
 
 from diffusers_ext.data import UnreadableImagesError, load_image_dataset
-from diffusers_ext.data.transforms import to_pixel_values
+from diffusers_ext.pixels import to_pixel_values
 
 from .drawing import draw
 
@@ -73,8 +73,8 @@ def test_jitter_moves_both_images_of_a_pair(tmp_path, way):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"load_size": 7}, r"load_size must be the resolution, \(8, 8\), or more, not \(7, 7\)"),
-        ({"load_size": 9, "center_crop": True}, "load_size makes room for random crops"),
+        ({"load_size": 7}, r"load_size must be at least the resolution, \(8, 8\), not \(7, 7\)"),
+        ({"load_size": 9, "center_crop": True}, "load_size is for random crops"),
         ({"load_size": 9, "buckets": [(8, 8)]}, "pass either load_size or buckets"),
         ({"load_size": 0}, "load_size must be a positive number of pixels"),
     ],
@@ -126,7 +126,7 @@ def test_unreadable_conditioning_images(tmp_path, way):
     assert set(caught.value.files) <= broken and caught.value.files
     if way != "streamed":
         assert set(caught.value.files) == broken
-        assert "of 12x40 pixels has not the shape of its image, 13x14" in str(caught.value)
+        assert "of 12x40 pixels has another aspect ratio than its image, 13x14" in str(caught.value)
     dataset = load(tmp_path, way, skip_unreadable_images=True)
     batch = next(dataset.reference_batches(10))
     assert all(len(batch[key]) == 4 for key in KEYS) and dataset.num_skipped == 3

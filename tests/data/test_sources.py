@@ -153,7 +153,7 @@ def test_rows_without_label_are_refused(tmp_path):
 
 
 def test_columns_that_are_no_classes_or_no_images(tmp_path):
-    with pytest.raises(ValueError, match="'label' holds Value.'float32'., not classes"):
+    with pytest.raises(ValueError, match="'label' has Value.'float32'., not classes"):
         labelled(tmp_path, Value("float32"), [0.5, 1.0])
     with pytest.raises(ValueError, match="'image' holds Image.*not classes"):
         labelled(tmp_path, Value("int64"), [0, 1], label_column="image")
@@ -170,7 +170,7 @@ def test_what_is_not_there(tmp_path):
         load_image_dataset(train_data_dir=str(tmp_path / "missing"))
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         load_image_dataset(dataset_name="./missing")
-    with pytest.raises(ValueError, match="holds neither images nor data files"):
+    with pytest.raises(ValueError, match="contains neither images nor data files"):
         load_image_dataset(train_data_dir=str(tmp_path))
     write_images(tmp_path, "train/a.png", "test/b.png")
     with pytest.raises(ValueError, match="no split 'validation', its splits are train, test"):

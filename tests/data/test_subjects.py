@@ -51,7 +51,7 @@ def test_captions_of_their_own_come_before_prompts(folders):
 
 
 def test_what_can_not_be_one_set_is_refused(folders, tmp_path):
-    with pytest.raises(ValueError, match="need a prompt, or a column of captions"):
+    with pytest.raises(ValueError, match="need a prompt or a column of captions"):
         load_subjects([Subject(None, folders[0])], resolution=8)
     paths = Dataset.from_dict({"image": ["0.png"]}, features=Features({"image": Value("string")}))
     paths.save_to_disk(tmp_path / "paths")

@@ -4,7 +4,8 @@ import torch
 from PIL import Image
 
 from diffusers_ext.data import derive_seed
-from diffusers_ext.data.transforms import ImageTransform, cover_size, resize, to_pixel_values
+from diffusers_ext.data.transforms import ImageTransform, cover_size, resize
+from diffusers_ext.pixels import to_pixel_values
 
 from .drawing import photo
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from diffusers_ext.data import UnreadableImagesError, load_image_dataset
-from diffusers_ext.data.edges import edges
+from diffusers_ext.data.corruptions.outlines import outlines
 from diffusers_ext.data.side_by_side import load_side_by_side_dataset
 from diffusers_ext.data.unpaired import UnpairedImageDataset, load_unpaired_dataset
 from tests.data.drawing import draw
@@ -131,7 +131,7 @@ def test_no_two_domains(tmp_path):
     write_domains(tmp_path)
     for options, message in [
         ({}, "the data set has 3 classes"),
-        ({"domains": ("horse", "donkey")}, "there is no class 'donkey'"),
+        ({"domains": ("horse", "donkey")}, "the domain 'donkey' is not a class"),
         ({"domains": ("horse", "horse")}, "must be two classes, not horse, horse"),
         ({"domains": ("horse", "cow"), "target_data_dir": str(tmp_path)}, "not both"),
         ({"target_data_dir": str(tmp_path / "sheep")}, "there is no folder"),
@@ -206,11 +206,11 @@ def test_files_of_an_odd_width_are_no_pairs(tmp_path):
 def test_edges_are_where_brightness_changes(channels):
     images = torch.full((1, channels, 8, 8), -1.0)
     images[..., 4:] = 0.5
-    shown = edges(images, None).conditioning_image
+    shown = outlines(images, None).conditioning_image
     colours = shown[:, :-1] if channels in (2, 4) else shown
     assert (colours[..., 3:5] == 1).all() and (colours[..., :3] == -1).all() and (colours[..., 5:] == -1).all()
     if channels in (2, 4):
         assert torch.equal(shown[:, -1], images[:, -1])
-    assert (edges(images[:, :1], None, threshold=2.0).conditioning_image == -1).all()
+    assert (outlines(images[:, :1], None, threshold=2.0).conditioning_image == -1).all()
     with pytest.raises(ValueError, match="positive threshold"):
-        edges(images, None, threshold=0.0)
+        outlines(images, None, threshold=0.0)

@@ -129,15 +129,15 @@ def test_accuracy_matches_classes_by_name():
     "metrics, kwargs, message",
     [
         (["fid", "psnr"], {}, "no metric 'psnr': the metrics are fid, kid"),
-        (["accuracy"], {}, '"accuracy" needs the labels'),
+        (["accuracy"], {}, '"accuracy" needs the class labels'),
         (["accuracy"], {"extractor": NAMELESS, "requested_labels": [0] * 50}, "class names"),
-        (["accuracy"], {"extractor": NAMED, "requested_labels": [0] * 49}, "49 requested labels can't judge 50"),
-        (["accuracy"], {"extractor": NAMED, "requested_labels": [3] * 50}, "no class: 3"),
-        (["accuracy"], {"requested_labels": [-1] * 50}, "no class: -1"),
+        (["accuracy"], {"extractor": NAMED, "requested_labels": [0] * 49}, "as many requested labels as predictions, not 49 for 50"),
+        (["accuracy"], {"extractor": NAMED, "requested_labels": [3] * 50}, "not a class: 3"),
+        (["accuracy"], {"requested_labels": [-1] * 50}, "not a class: -1"),
         (
             ["accuracy"],
             {"extractor": NAMED, "requested_labels": [0] * 50, "id2label": {0: "zebra"}},
-            "hasn't for zebra",
+            "does not for zebra",
         ),
         (["coverage"], {"neighbours": 50}, "from 1 to 49"),
     ],
@@ -167,7 +167,7 @@ def test_logits_are_needed(metric):
 def test_features_that_are_not_finite_are_refused():
     broken = output(50, 1)
     broken.features[2] = torch.inf
-    with pytest.raises(ValueError, match="generated features hold NaN or infinite values in 1 of 50 rows"):
+    with pytest.raises(ValueError, match="generated features have NaN or infinite values in 1 of 50 rows"):
         compute_metrics(output(60, 0), broken)
 
 

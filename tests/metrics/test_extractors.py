@@ -19,7 +19,7 @@ from transformers import (
 
 from diffusers_ext.data.digits import load_digits_dataset
 from diffusers_ext.metrics import FeatureOutput, NetworkExtractor, extract_features, fid, load_feature_extractor
-from diffusers_ext.metrics.extractors.digits import DigitsExtractor
+from diffusers_ext.metrics.extractors.digits_extractor import DigitsExtractor
 
 
 def random_images(count: int, channels: int = 3, size: int = 20) -> torch.Tensor:
@@ -179,7 +179,7 @@ def test_a_checkpoint_without_its_classifier_is_refused(tmp_path):
     save_vit(tmp_path, ViTModel)
     config = (tmp_path / "config.json").read_text()
     (tmp_path / "config.json").write_text(config.replace('"ViTModel"', '"ViTForImageClassification"'))
-    with pytest.raises(ValueError, match="lacks 2 weights of ViTForImageClassification: classifier.bias"):
+    with pytest.raises(ValueError, match="is missing 2 weights of ViTForImageClassification: classifier.bias"):
         load_feature_extractor(str(tmp_path))
 
 
@@ -258,7 +258,7 @@ def test_your_own_network_by_name(tmp_path, monkeypatch):
     assert extractor.id2label == {0: "dark", 1: "bright"}
     assert extractor(torch.full((1, 1, 4, 4), 255, dtype=torch.uint8)).logits.argmax().item() == 1
     for name in ("number", "absent"):
-        with pytest.raises(ValueError, match="should name a function, module or class in my_networks"):
+        with pytest.raises(ValueError, match="must name a function, module or class in my_networks"):
             load_feature_extractor(f"my_networks:{name}")
     with pytest.raises(ImportError, match="PYTHONPATH"):
         load_feature_extractor("no_such_module_of_mine:thing")

@@ -172,9 +172,9 @@ def test_classes_without_names_are_matched_by_id():
 @pytest.mark.parametrize(
     "ours, theirs, message",
     [
-        ({0: "cat", 1: "zebra"}, {0: "cat", 1: "dog"}, "hasn't for zebra: it knows cat, dog"),
+        ({0: "cat", 1: "zebra"}, {0: "cat", 1: "dog"}, "does not for zebra: its classes are cat, dog"),
         ({0: "crane"}, {0: "crane", 1: "crane"}, "exactly one class"),
-        ({0: "cat"}, {i: f"LABEL_{i}" for i in range(1000)}, "1 classes can't be matched with the extractor's 1000"),
+        ({0: "cat"}, {i: f"LABEL_{i}" for i in range(1000)}, "1 classes cannot be matched with the extractor's 1000"),
     ],
 )
 def test_classes_that_do_not_match(ours, theirs, message):
@@ -189,23 +189,23 @@ BAD_FEATURES[3, 1] = torch.nan
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: fid(features(20), BAD_FEATURES), "generated features hold NaN or infinite values in 1 of 20 rows"),
-        (lambda: kid(BAD_FEATURES, features(20)), "real features hold NaN"),
+        (lambda: fid(features(20), BAD_FEATURES), "generated features have NaN or infinite values in 1 of 20 rows"),
+        (lambda: kid(BAD_FEATURES, features(20)), "real features have NaN"),
         (lambda: prdc(features(20, 4), features(20, 5)), "have 4 and 5 columns"),
         (lambda: fid(features(20)[0], features(20)), "one row per image, not of shape"),
         (lambda: fid(features(20), torch.zeros(0, 6)), "one row per image, not of shape"),
         (lambda: fid(features(20), features(1)), "at least 2 samples, not 1"),
         (lambda: frechet_distance(torch.zeros(3), torch.eye(3), torch.zeros(3), torch.eye(4)), r"shape \(3, 3\)"),
-        (lambda: FeatureStatistics().update(features(3, 4)).update(features(3, 5)), "5 columns can't join"),
-        (lambda: kid(features(20), features(30), subset_size=21), "subset size is 21 for 20 real and 30 generated"),
-        (lambda: kid(features(20), features(1)), "subset size is 1"),
+        (lambda: FeatureStatistics().update(features(3, 4)).update(features(3, 5)), "5 columns cannot be added"),
+        (lambda: kid(features(20), features(30), subset_size=21), "is 21 for 20 real and 30 generated"),
+        (lambda: kid(features(20), features(1)), "is 1 for 20 real"),
         (lambda: kid(features(20), features(20), subsets=0), "at least 1 subset"),
         (lambda: precision_recall(features(20), features(5), neighbours=5), "from 1 to 4"),
         (lambda: prdc(features(20), features(20), neighbours=0), "from 1 to 19"),
         (lambda: inception_score(torch.zeros(9, 3)), "from 1 to 9 splits"),
-        (lambda: inception_score(torch.full((20, 3), torch.inf)), "logits hold NaN"),
-        (lambda: class_accuracy(torch.zeros(4, 3), [0, 1]), "2 requested labels can't judge 4 predictions"),
-        (lambda: class_accuracy(torch.zeros(4, 3), [0.0, 1.0, 2.0, 3.0]), "one whole number per sample"),
+        (lambda: inception_score(torch.full((20, 3), torch.inf)), "logits have NaN"),
+        (lambda: class_accuracy(torch.zeros(4, 3), [0, 1]), "as many requested labels as predictions, not 2 for 4"),
+        (lambda: class_accuracy(torch.zeros(4, 3), [0.0, 1.0, 2.0, 3.0]), "one integer per sample"),
     ],
 )
 def test_bad_input_is_refused(call, message):

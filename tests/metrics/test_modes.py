@@ -26,7 +26,7 @@ def test_only_confident_images_count():
 
 
 def test_logits_that_are_not_finite_are_refused():
-    with pytest.raises(ValueError, match="The logits hold NaN"):
+    with pytest.raises(ValueError, match="The logits have NaN"):
         class_coverage(torch.tensor([[float("nan"), 0.0]]))
 
 

@@ -163,7 +163,7 @@ def test_the_learning_rate_stays_and_then_falls_to_zero(tmp_path):
     assert rates == pytest.approx([1, 1, 1, 0.5]) and run.lr_schedulers["generator"].get_last_lr() == [0.0]
     rates = [values["lr"] / rate for values in steps(trainer(tmp_path, **options, lr_decay_steps=4), 4)]
     assert rates == pytest.approx([1, 0.75, 0.5, 0.25])
-    with pytest.raises(ValueError, match="--lr_warmup_steps 3 and --lr_decay_steps 2 must be at most the 4 steps"):
+    with pytest.raises(ValueError, match="--lr_warmup_steps 3 and --lr_decay_steps 2 together must be at most 4, the steps of the training"):
         trainer(tmp_path, **options, lr_warmup_steps=3)
 
 
@@ -360,10 +360,10 @@ def test_two_processes_follow_one(tmp_path, options):
             "--generator_options exclude --pretrained_model_name_or_path",
         ),
         ({**PAIRS, "lr_decay_steps": 2}, "--lr_decay_steps is for --lr_scheduler warmup_stable_decay, not linear"),
-        ({**PAIRS, "load_size": [12]}, r"load_size must be the resolution, \(16, 16\), or more, not \(12, 12\)"),
+        ({**PAIRS, "load_size": [12]}, r"load_size must be at least the resolution, \(16, 16\), not \(12, 12\)"),
         ({**PAIRS, "load_size": [20, 20, 20]}, "--load_size takes one number, or height and width"),
         ({**CYCLE, "metrics": ["psnr"]}, "--metrics without pairs must be among"),
-        ({**CYCLE, "domains": ["three", "thirteen"]}, "there is no class 'thirteen'"),
+        ({**CYCLE, "domains": ["three", "thirteen"]}, "the domain 'thirteen' is not a class"),
         ({"method": "cyclegan"}, "the data set has 10 classes"),
     ],
 )

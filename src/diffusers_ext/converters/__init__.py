@@ -12,7 +12,7 @@ origins share.
 from collections.abc import Callable
 
 from diffusers_ext.converters.checkpoint_to_folder import convert_checkpoint as convert_checkpoint
-from diffusers_ext.converters.listing import families as families
+from diffusers_ext.converters.listing import families
 
 
 def __getattr__(name: str) -> Callable:

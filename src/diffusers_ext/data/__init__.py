@@ -1,28 +1,25 @@
-"""Where images come from, and what is done to them.
+"""Data sets of images and captions, and the functions that degrade, simplify or fill their images.
 
-Data sets are endless, reproducible streams of batches (`load_image_dataset`); restoration tasks are functions that
-degrade a batch (`load_corruptions`), and control images are made by others (`load_condition`).
+A data set is an endless, reproducible stream of batches (`load_image_dataset`). There is one registry for each kind of
+operation on images: `corruptions` for restoration tasks (`load_corruptions`), `conditions` for the control images of
+ControlNets (`load_condition`), and `untrained_fills` for hidden pixels (`load_fill`).
 """
 
-from diffusers_ext.data.conditions import CONDITIONS, describe_conditions, load_condition
-from diffusers_ext.data.corruptions import CORRUPTIONS, Corruption, describe_corruptions, load_corruptions
-from diffusers_ext.data.decoding import UnreadableImagesError, decode_image
-from diffusers_ext.data.image_dataset import ImageDataset
-from diffusers_ext.data.loading import load_image_dataset
-from diffusers_ext.data.randomness import derive_seed
-
-
-__all__ = [
-    "CONDITIONS",
-    "CORRUPTIONS",
-    "Corruption",
-    "ImageDataset",
-    "UnreadableImagesError",
-    "decode_image",
-    "derive_seed",
-    "describe_conditions",
-    "describe_corruptions",
-    "load_condition",
-    "load_corruptions",
-    "load_image_dataset",
-]
+from diffusers_ext.data.conditions import (
+    CONDITIONS as CONDITIONS,
+    describe_conditions as describe_conditions,
+    load_condition as load_condition,
+)
+from diffusers_ext.data.corruptions import (
+    CORRUPTIONS as CORRUPTIONS,
+    Corruption as Corruption,
+    describe_corruptions as describe_corruptions,
+    load_corruptions as load_corruptions,
+)
+from diffusers_ext.data.decoding import (
+    UnreadableImagesError as UnreadableImagesError,
+    decode_image as decode_image,
+)
+from diffusers_ext.data.image_dataset import ImageDataset as ImageDataset
+from diffusers_ext.data.loading import load_image_dataset as load_image_dataset
+from diffusers_ext.data.randomness import derive_seed as derive_seed

@@ -1,8 +1,8 @@
-"""Aspect-ratio buckets: images of several shapes, each cropped as little as possible, in batches of one shape each.
+"""Aspect-ratio buckets: training on images of several shapes, with little cropping and one shape per batch.
 
-As in the fine-tuning of NovelAI (2022, "Improvements on Stable Diffusion"): there is a list of sizes of about the same
-number of pixels, an image is brought to that which is nearest to its own aspect ratio, and batches are drawn from one
-size at a time.
+As in the fine-tuning of NovelAI (2022, "Improvements on Stable Diffusion"), there is a list of sizes with about the
+same number of pixels. Each image is resized and cropped to the size whose aspect ratio is nearest to its own, and each
+batch has images of one size.
 """
 
 import functools
@@ -22,12 +22,13 @@ Size = tuple[int, int]
 def aspect_ratio_buckets(resolution: int, step: int = 64, max_ratio: float = 2.0) -> list[Size]:
     """Sizes (height, width) with at most `resolution`**2 pixels, whose sides are multiples of `step`.
 
-    For each width up to `max_ratio` times the height there is the largest height, and the other way round.
+    For each width up to `max_ratio` times the height, the list has the size with the largest possible height, and for
+    each height likewise the size with the largest possible width.
 
     Args:
-        resolution: the side of the square one, in pixels.
-        step: what both sides are a multiple of.
-        max_ratio: the longer side is at most so many times the shorter one.
+        resolution: the side of the square size, in pixels.
+        step: both sides are multiples of this.
+        max_ratio: the longer side is at most `max_ratio` times the shorter one.
 
     Raises:
         ValueError: unless `resolution` is a multiple of `step`, and `max_ratio` at least 1.
@@ -35,7 +36,7 @@ def aspect_ratio_buckets(resolution: int, step: int = 64, max_ratio: float = 2.0
     if step < 1 or resolution < step or resolution % step:
         raise ValueError(f"the resolution of buckets must be a multiple of their step {step}, not {resolution}")
     if not max_ratio >= 1:
-        raise ValueError(f"the ratio of a bucket's sides is at least 1, not {max_ratio}")
+        raise ValueError(f"the ratio of a bucket's sides must be at least 1, not {max_ratio}")
     sizes = {(resolution, resolution)}
     for longer in range(resolution, math.isqrt(int(max_ratio * resolution**2)) + 1, step):
         shorter = resolution**2 // longer // step * step
@@ -45,21 +46,22 @@ def aspect_ratio_buckets(resolution: int, step: int = 64, max_ratio: float = 2.0
 
 
 def nearest_bucket(size: Size, buckets: Sequence[Size]) -> Size:
-    """The bucket whose aspect ratio is nearest to that of `size` (height, width), by the factor between them."""
+    """The bucket whose aspect ratio is nearest to that of `size` (height, width), by their quotient."""
     ratio = math.log(size[0] / size[1])
     return min(buckets, key=lambda bucket: abs(math.log(bucket[0] / bucket[1]) - ratio))
 
 
 class BucketOrder:
-    """Runs of images of one bucket each, the buckets in random order and as often as they have images.
+    """An order of visits in runs: all images of a run are from one bucket.
 
-    Each bucket is an endless `ShuffledOrder` of its images, of which every run takes the next `run_length`: nothing is
-    dropped, and after e epochs of the whole set every image has been visited e times, up to a run of its bucket.
-    Which run is where is a function of the seed and the position only.
+    The buckets follow in random order, each as often as its number of images requires. Each bucket has an endless
+    `ShuffledOrder` of its images, and every run takes the next `run_length` images from it. So no image is dropped,
+    and after e epochs of the whole set every image has been visited e times, up to one run of its bucket. The order is
+    a function of the seed and the position only.
 
     Args:
         bucket_of: int64 (N,), the bucket of each image.
-        run_length: how many positions in a row share a bucket, from each multiple of this.
+        run_length: the number of positions in a run; runs start at multiples of this.
     """
 
     def __init__(self, bucket_of: torch.Tensor, run_length: int):
@@ -69,9 +71,9 @@ class BucketOrder:
         self.orders = [ShuffledOrder(count) for count in self.counts]
 
     def visits(self, seed: int, position: int, size: int) -> tuple[torch.Tensor, list[int]]:
-        """What is at the positions position + [0, size), of one run: see `ShuffledOrder.visits`."""
+        """The visits at the positions position + [0, size), which must be in one run; see `ShuffledOrder.visits`."""
         run, offset = divmod(position, self.run_length)
-        # After e epochs a bucket of n images has had floor(e * n / run_length) runs.
+        # In e epochs, a bucket of n images has floor(e * n / run_length) runs.
         latest = (run + len(self.counts) + 1) * self.run_length // sum(self.counts) + 2
         epoch = bisect_right(range(latest), run, key=self._runs_before) - 1
         plan = _plan(self.counts, self.run_length, seed, epoch)
@@ -88,7 +90,7 @@ class BucketOrder:
 
 @functools.lru_cache(maxsize=2)
 def _plan(counts: tuple[int, ...], run_length: int, seed: int, epoch: int) -> torch.Tensor:
-    """The buckets of the runs of an epoch, in random order."""
+    """The bucket of each run of an epoch, in random order."""
     num_runs = [(epoch + 1) * count // run_length - epoch * count // run_length for count in counts]
     plan = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(num_runs))
     generator = torch.Generator().manual_seed(derive_seed(seed, "buckets", epoch))

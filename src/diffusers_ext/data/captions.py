@@ -1,4 +1,4 @@
-"""The captions of a data set: a column of text, or of several texts per image."""
+"""Captions of a data set: a column with one text, or several texts, per image."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -13,22 +13,22 @@ from diffusers_ext.data.randomness import derive_seed
 
 
 class MissingCaptionError(ValueError):
-    """Images have no caption."""
+    """Some images have no caption."""
 
     def __init__(self, what: str, column: str, first: str | None = None):
         where = f"column {column!r}" + (f", first {first}" if first else "")
-        super().__init__(f"{what} in {where}: write one for each, remove the images, or name another column")
+        super().__init__(f"{what} in {where}: add the captions, remove the images, or choose another column")
 
 
 @dataclass(frozen=True)
 class Captions:
-    """Which texts describe which image.
+    """The texts that describe each image.
 
     Attributes:
-        texts: the different ones, in the order in which they first appear.
-        ids: int64 (M,), the indices into `texts` of all images, one image after the other.
-        starts: int64 (N,), where those of each image begin.
-        counts: int64 (N,), how many each image has, at least one.
+        texts: all different texts, in the order of their first appearance.
+        ids: int64 (M,), the indices into `texts` of the captions of all images, one image after the other.
+        starts: int64 (N,), where the captions of each image start in `ids`.
+        counts: int64 (N,), the number of captions of each image, at least one.
     """
 
     texts: list[str]
@@ -38,7 +38,7 @@ class Captions:
 
     @classmethod
     def of_rows(cls, rows: Iterable[Sequence[str]]) -> "Captions":
-        """From the texts of each image."""
+        """Captions from the texts of each image."""
         known: dict[str, int] = {}
         ids, counts = [], []
         for texts in rows:
@@ -48,7 +48,7 @@ class Captions:
         return cls(list(known), torch.tensor(ids, dtype=torch.int64), counts.cumsum(0) - counts, counts)
 
     def select(self, rows: Sequence[int]) -> "Captions":
-        """Those of the images `rows`; `texts` stay as they are."""
+        """The captions of the images `rows`; `texts` does not change."""
         return replace(self, starts=self.starts[rows], counts=self.counts[rows])
 
     def of_row(self, row: int) -> list[str]:
@@ -57,11 +57,11 @@ class Captions:
         return [self.texts[index] for index in self.ids[start : start + self.counts[row]].tolist()]
 
     def first(self, rows: torch.Tensor) -> torch.Tensor:
-        """The index into `texts` of the first caption of each of the images `rows`, int64 of their shape."""
+        """The index into `texts` of the first caption of each image in `rows`: int64, of the shape of `rows`."""
         return self.ids[self.starts[rows]]
 
     def draw(self, rows: torch.Tensor, epochs: Sequence[int], seed: int) -> torch.Tensor:
-        """One caption for each visit to an image, by its index into `texts`: int64 (B,)."""
+        """A random caption for each visit to an image, as an index into `texts`: int64 (B,)."""
         counts, chosen = self.counts[rows].tolist(), []
         for row, epoch, count in zip(rows.tolist(), epochs, counts, strict=True):
             chosen.append(choose(count, seed, epoch, row))
@@ -69,22 +69,23 @@ class Captions:
 
 
 def choose(count: int, seed: int, epoch: int, index: int) -> int:
-    """Which of `count` captions image `index` has in an epoch: uniform, and a function of the arguments."""
+    """Chooses one of `count` captions for image `index` in an epoch: uniformly, as a function of the arguments."""
     return derive_seed(seed, "caption", epoch, index) * count >> 63 if count > 1 else 0
 
 
 def check_caption_column(features: Features, caption_column: str) -> None:
-    """Raises ValueError unless there is such a column, and it holds text, lists of text or classes with names."""
+    """Raises ValueError unless the column exists and has texts, lists of texts, or classes with names."""
     if caption_column not in features:
         raise ValueError(
-            f"there is no caption column {caption_column!r}, the columns are {', '.join(features)}; a folder of "
-            f"images has its captions in metadata.jsonl or .csv, or in a .txt file beside each image (column 'text')"
+            f"there is no caption column {caption_column!r}, the columns are {', '.join(features)}; the captions of a "
+            f"folder of images are read from metadata.jsonl or .csv, or from a .txt file beside each image (column "
+            f"'text')"
         )
     feature = features[caption_column]
     if isinstance(feature, ClassLabel) or _is_text(feature):
         return
     if not (isinstance(feature, (List, LargeList)) and _is_text(feature.feature)):
-        raise ValueError(f"the caption column {caption_column!r} holds {feature}, not text or lists of text")
+        raise ValueError(f"the caption column {caption_column!r} has {feature}, not text or lists of text")
 
 
 def _is_text(feature: Any) -> bool:
@@ -92,7 +93,7 @@ def _is_text(feature: Any) -> bool:
 
 
 def read_captions(value: Any, feature: Any) -> list[str]:
-    """The texts of a row as they stand in its column; none for null, and without those of white space only."""
+    """The texts of a row, unchanged; null and texts of white space only are left out."""
     if isinstance(feature, ClassLabel):
         return [] if value is None or value < 0 else [feature.int2str(value)]
     texts = value if isinstance(value, list) else [value]
@@ -103,13 +104,13 @@ def load_captions(values: Sequence[Any], feature: Any, column: str, images: Sequ
     """The captions of all rows.
 
     Args:
-        values: what the column holds.
-        feature: its type.
-        column: its name.
-        images: what the image column holds.
+        values: the values of the column.
+        feature: the type of the column.
+        column: the name of the column.
+        images: the values of the image column.
 
     Raises:
-        MissingCaptionError: if images have none.
+        MissingCaptionError: if an image has no caption.
     """
     rows = [read_captions(value, feature) for value in values]
     missing = [row for row, texts in enumerate(rows) if not texts]

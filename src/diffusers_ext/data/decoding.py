@@ -1,4 +1,4 @@
-"""From whatever an image column holds to a uint8 tensor in the mode that the model wants."""
+"""Decodes images: from any value of an image column to a uint8 tensor with the channels that a model needs."""
 
 import io
 import struct
@@ -12,15 +12,15 @@ import torch
 from PIL import Image, ImageOps
 
 
-# The modes of Pillow that a model of 1, 2, 3 or 4 channels sees.
+# The Pillow mode for each number of channels of a model.
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
-# Containers and documents rather than pictures; some of them start another program to be read (Ghostscript).
+# Containers and documents rather than images; Pillow starts another program (Ghostscript) to read some of them.
 _REFUSED_FORMATS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 
 _EXIF_ORIENTATION = 0x0112
 
-# What Pillow's readers raise on files that are damaged, unsupported or no images; found by feeding them such files.
+# The errors of Pillow's readers for files that are damaged, unsupported or not images; found by trying such files.
 _READ_ERRORS = (
     OSError,
     EOFError,
@@ -33,16 +33,16 @@ _READ_ERRORS = (
     Image.DecompressionBombError,
 )
 
-# The common formats first: Pillow tries its readers in the order in which they were loaded.
+# Loads the common formats first: Pillow tries its readers in the order in which they were loaded.
 Image.preinit()
 Image.init()
 
 
 class UnreadableImageError(ValueError):
-    """One image could not be decoded; the message is the reason.
+    """An image could not be decoded; the message is the reason.
 
     Attributes:
-        path (`str | None`): where the image lies, if that is known.
+        path (`str | None`): the path of the image, if it is known.
     """
 
     def __init__(self, reason: str, path: str | None = None):
@@ -51,10 +51,10 @@ class UnreadableImageError(ValueError):
 
 
 class UnreadableImagesError(ValueError):
-    """Images of a data set could not be decoded.
+    """Some images of a data set could not be decoded.
 
     Attributes:
-        files (`list[str]`): their paths, or their rows (`"row 17"`) where there is no path.
+        files (`list[str]`): their paths, or their rows (`"row 17"`) if they have no path.
     """
 
     def __init__(self, reasons: dict[str, str]):
@@ -67,7 +67,7 @@ class UnreadableImagesError(ValueError):
 
 
 def image_extensions() -> set[str]:
-    """Lower-case extensions, dot included, of the files that `decode_image` can read on this installation."""
+    """The extensions (lower-case, with the dot) of the files that `decode_image` can read in this environment."""
     return {
         extension
         for extension, name in Image.registered_extensions().items()
@@ -76,7 +76,7 @@ def image_extensions() -> set[str]:
 
 
 def image_path(value: Any) -> str | None:
-    """The path in what an image column holds, None if there is none."""
+    """The path in a value of an image column, or None if there is none."""
     path = value.get("path") if isinstance(value, dict) else value
     return path if isinstance(path, str) else None
 
@@ -84,14 +84,14 @@ def image_path(value: Any) -> str | None:
 def decode_image(value: Any, channels: int) -> torch.Tensor:
     """Decode one image.
 
-    EXIF orientation is applied and the first frame of an animation is taken. 16-bit grayscale is scaled to 8 bits
-    (`round(v / 257)`), never clipped. Transparency is kept by models with an alpha channel (2 or 4 channels) and
-    composited over white for the others. Colour profiles are ignored, CMYK becomes RGB by Pillow's formula. Float
-    images have no defined range and are refused.
+    The EXIF orientation is applied, and only the first frame of an animation is used. 16-bit grayscale is scaled to 8
+    bits (`round(v / 257)`), not clipped. Transparency is kept if there is an alpha channel (2 or 4 channels), and
+    otherwise composited over white. Colour profiles are ignored, and CMYK is converted to RGB by Pillow's formula.
+    Float images raise an error, because they have no defined range.
 
     Args:
-        value: the encoded bytes, a path or fsspec URL, a dict with "bytes" or "path" (what
-            `datasets.Image(decode=False)` gives), a `PIL.Image.Image`, or an array or nested list of integers,
+        value: the encoded bytes, a path or fsspec URL, a dict with "bytes" or "path" (as
+            `datasets.Image(decode=False)` returns it), a `PIL.Image.Image`, or an array or nested list of integers,
             (H, W), (H, W, C) or (C, H, W).
         channels: 1 (L), 2 (LA), 3 (RGB) or 4 (RGBA).
 
@@ -99,14 +99,14 @@ def decode_image(value: Any, channels: int) -> torch.Tensor:
         uint8 tensor of shape (channels, H, W), 0..255.
 
     Raises:
-        UnreadableImageError: if this is not an image that can be read whole.
+        UnreadableImageError: if this is not an image that can be read completely.
     """
     pixels = torch.from_numpy(_read(value, lambda image: np.array(_to_mode(image, MODES[channels]))))
     return pixels.view(*pixels.shape[:2], channels).permute(2, 0, 1)
 
 
 def decode_label_map(value: Any) -> torch.Tensor:
-    """Decode one label map: the numbers that its pixels hold, not the colours that a palette shows them in.
+    """Decode one label map: the numbers of its pixels, not the colours that a palette gives them.
 
     Args:
         value: as for `decode_image`.
@@ -115,13 +115,13 @@ def decode_label_map(value: Any) -> torch.Tensor:
         uint8 tensor of shape (1, H, W): the class of each pixel.
 
     Raises:
-        UnreadableImageError: if this is not an image of one channel, with whole numbers up to 255, that can be read.
+        UnreadableImageError: if this is not a readable image with one channel of integers from 0 to 255.
     """
     return torch.from_numpy(_read(value, _labels))[None]
 
 
 def _read(value: Any, convert: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
-    """What `convert` makes of an upright image."""
+    """Opens an image, applies its orientation, and converts it with `convert`."""
     try:
         image = _open(value)
         image.load()
@@ -135,9 +135,9 @@ def _read(value: Any, convert: Callable[[Image.Image], np.ndarray]) -> np.ndarra
 def _labels(image: Image.Image) -> np.ndarray:
     labels = np.array(image)
     if labels.ndim != 2 or labels.dtype.kind not in "biu":
-        raise UnreadableImageError(f"a label map has one channel of whole numbers, this image is {image.mode}")
+        raise UnreadableImageError(f"a label map must have one channel of integers, but this image is {image.mode}")
     if labels.min() < 0 or labels.max() > 255:
-        raise UnreadableImageError(f"labels are whole numbers from 0 to 255, not {labels.min()} to {labels.max()}")
+        raise UnreadableImageError(f"labels must be integers from 0 to 255, not {labels.min()} to {labels.max()}")
     return labels.astype(np.uint8)
 
 
@@ -174,25 +174,27 @@ def _from_array(array: np.ndarray) -> Image.Image:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.size == 0 or array.ndim != 2 and (array.ndim != 3 or array.shape[2] not in MODES):
-        raise UnreadableImageError(f"an array of shape {array.shape} is not (H, W), (H, W, C) or (C, H, W)")
+        raise UnreadableImageError(f"an array must have the shape (H, W), (H, W, C) or (C, H, W), not {array.shape}")
     if array.dtype == bool:
         array = array.astype(np.uint8) * 255
     elif array.dtype == np.uint16 and array.ndim == 2:
         array = _from_16_bits(array)
     elif array.dtype.kind not in "iu" or array.min() < 0 or array.max() > 255:
-        raise UnreadableImageError(f"an array of {array.dtype} needs integers from 0 to 255")
+        raise UnreadableImageError(f"an array must hold integers from 0 to 255; this one has the type {array.dtype}")
     return Image.fromarray(np.ascontiguousarray(array, dtype=np.uint8))
 
 
 def _from_16_bits(array: np.ndarray) -> np.ndarray:
     if array.min() < 0 or array.max() > 65535:
-        raise UnreadableImageError("32-bit integers beyond 0..65535 have no defined range, save it with 8 or 16 bits")
+        raise UnreadableImageError(
+            "32-bit integers above 65535 have no defined range: save the image with 8 or 16 bits"
+        )
     return ((array.astype(np.int64) + 128) // 257).astype(np.uint8)  # = round(v / 257): 65535 becomes 255
 
 
 def _to_mode(image: Image.Image, mode: str) -> Image.Image:
     if image.mode == "F":
-        raise UnreadableImageError("a float image has no defined range, save it with 8 or 16 bits")
+        raise UnreadableImageError("a float image has no defined range: save it with 8 or 16 bits")
     if image.mode.startswith("I"):
         image = Image.fromarray(_from_16_bits(np.asarray(image)))
     if image.mode == "La":
@@ -202,5 +204,5 @@ def _to_mode(image: Image.Image, mode: str) -> Image.Image:
         if "A" in mode:
             return image.convert(mode)
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    # Pillow knows every way to L or RGB, but not every way to their forms with an alpha channel.
+    # Pillow can convert every mode to L or RGB, but not every mode to LA or RGBA.
     return image.convert("L" if image.mode in ("1", "L") else "RGB").convert(mode)

@@ -1,4 +1,4 @@
-"""The built-in data set: the handwritten digits that come inside scikit-learn, so nothing is downloaded."""
+"""The built-in data set "digits": the handwritten digits of scikit-learn, which need no download."""
 
 import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image
@@ -11,8 +11,9 @@ DIGIT_NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "e
 def load_digits_dataset() -> DatasetDict:
     """1,797 handwritten digits of 8x8 pixels (Alpaydin & Kaynak 1998, as shipped with scikit-learn).
 
-    The 17 gray levels 0..16 become 0..255 by `round(v * 255 / 16)`. The splits are fixed and stratified: of every ten
-    images of a class, in scikit-learn's order, seven are for training and three for testing.
+    The 17 gray levels 0..16 are scaled to 0..255 by `round(v * 255 / 16)`. The splits are fixed and stratified: in
+    scikit-learn's order, the first seven of every ten images of a class are for training, and the other three for
+    testing.
 
     Returns:
         "train" (1,266 images) and "test" (531), with the columns "image" (8x8, mode L) and "label" (zero ... nine).

@@ -1,4 +1,4 @@
-"""What a training loop and a measure need of a data set, however it is read."""
+"""The interface of all data sets: batches for training, and the images in order for evaluation."""
 
 import hashlib
 import operator
@@ -15,22 +15,23 @@ from diffusers_ext.data.transforms import ImageTransform
 
 
 class ImageDataset(ABC):
-    """Images of one size, with or without class labels, as an endless stream of batches. Made by `load_image_dataset`.
+    """Images of one size, with or without class labels, as an endless stream of batches.
 
-    Of a paired set, each image comes with its conditioning image, cropped, resized and flipped as one with it.
+    `load_image_dataset` creates data sets. In a paired set, each image has a conditioning image, which is cropped,
+    resized and flipped in the same way.
 
     Attributes:
         num_examples (`int | None`): the number of readable images N; None when streaming.
-        id2label (`dict[int, str] | None`): the names of the classes; None when unlabelled.
-        captions (`list[str] | None`): the different captions; None when there are none. Those of a stream are met as
-            it is read, and appended then.
-        buckets (`dict[tuple[int, int], int] | None`): the sizes (H, W) that the images are brought to, and how many
-            images each has; None when all have one, `resolution`.
-        num_skipped (`int`): the unreadable images that were left out. A stream counts those that this process has met
-            so far, each time.
+        id2label (`dict[int, str] | None`): the names of the classes; None if there are no labels.
+        captions (`list[str] | None`): all different captions; None if there are none. A stream appends captions when
+            it reads them for the first time.
+        buckets (`dict[tuple[int, int], int] | None`): the sizes (H, W) that images are resized and cropped to, and the
+            number of images of each; None if all images have the size `resolution`.
+        num_skipped (`int`): the number of unreadable images that were left out. A stream counts the unreadable images
+            that this process has found so far, again in each epoch.
         resolution (`tuple[int, int]`): (H, W).
         channels (`int`): C; 1 is L, 2 LA, 3 RGB, 4 RGBA.
-        cached (`bool`): whether the images lie decoded in memory.
+        cached (`bool`): whether the decoded images are kept in memory.
     """
 
     num_examples: int | None
@@ -57,37 +58,38 @@ class ImageDataset(ABC):
         num_workers: int = 0,
         run_length: int | None = None,
     ) -> Iterator[dict[str, torch.Tensor]]:
-        """The endless stream of training batches, from position `start` on.
+        """The endless stream of training batches, starting at position `start`.
 
         The samples of all processes form one stream with the positions p = 0, 1, 2, ... Every epoch is a permutation
-        of the set, a function of (seed, epoch), and the stream is one epoch after the other: batches straddle epochs
-        and nothing is dropped. Batch k of process r of P holds the positions start + k*P*B + r*B + [0, B). So what is
-        at a position depends on the seed only: two processes with half the batch see what one would, and a run that
-        resumes at `start` sees what it would have seen. Crop, flip and the choice among several captions are functions
-        of (seed, epoch, index in the set). No global random state is read or changed.
+        of the set, which is a function of (seed, epoch), and the stream is a sequence of epochs: a batch can span two
+        epochs, and no image is dropped. Batch k of process r of P has the positions start + k*P*B + r*B + [0, B). So
+        the sample at a position depends only on the seed: two processes with half the batch size see the same samples
+        as one process, and a run that resumes at `start` sees the same samples as a run that was not interrupted.
+        Crop, flip and the choice among several captions are functions of (seed, epoch, index in the set). No global
+        random state is read or changed.
 
-        With buckets, each batch is of one of them: from each multiple of `run_length` on, as many positions share one.
-        Every bucket has epochs of its own, and as many runs as it has images; see `BucketOrder`.
+        With buckets, all images of a batch are from one bucket: the bucket only changes at multiples of `run_length`.
+        Every bucket has its own epochs, and a number of runs according to its number of images; see `BucketOrder`.
 
         Args:
-            batch_size: B, of this process.
-            seed: of the order and the augmentation.
+            batch_size: B, the batch size of this process.
+            seed: the seed of the order and the augmentation.
             start: the number of samples that all processes together have seen.
             process_index: r.
             num_processes: P.
-            num_workers: processes (for a stream: threads of one process) that decode in the background. A cached set
-                needs none and starts none.
-            run_length: how many positions in a row share a bucket, a multiple of P*B, which it is by default. The
-                order of a set with buckets depends on it. `start` is lowered to a multiple of it.
+            num_workers: the number of processes (for a stream, threads in one process) that decode in the background.
+                A cached set starts none.
+            run_length: the number of consecutive positions with images of one bucket, a multiple of P*B; by default
+                P*B. The order of a set with buckets depends on it. `start` is rounded down to a multiple of it.
 
         Yields:
-            "pixel_values", float32 (B, C, H, W) in [-1, 1], for a paired set "conditioning_pixel_values", likewise,
-            for a labelled set "class_labels", int64 (B,), and for a captioned one "caption_ids", int64 (B,), indices
-            into `captions`, and "time_ids", int64 (B, 6), what was cut out of which size; see
-            `ImageTransform.time_ids`.
+            "pixel_values", float32 (B, C, H, W) in [-1, 1]; for a paired set also "conditioning_pixel_values", in the
+            same form; for a labelled set "class_labels", int64 (B,); and for a captioned set "caption_ids", int64
+            (B,), which are indices into `captions`, and "time_ids", int64 (B, 6), the original sizes and the crops;
+            see `ImageTransform.time_ids`.
 
         Raises:
-            UnreadableImagesError: while streaming, at an unreadable image.
+            UnreadableImagesError: when a stream reaches an unreadable image.
         """
         _check_share(batch_size, process_index, num_processes)
         if start < 0 or num_workers < 0:
@@ -102,15 +104,16 @@ class ImageDataset(ABC):
     def reference_batches(
         self, batch_size: int, process_index: int = 0, num_processes: int = 1, limit: int | None = None
     ) -> Iterator[dict[str, torch.Tensor]]:
-        """The set once, in its own order: what generated images are compared with.
+        """One pass over the set in its own order, for the comparison with generated images.
 
         Images are cropped in the middle and not flipped. Process r of P gets the rows r, r + P, r + 2P, ... of the
-        first `limit` rows; the last batch may be smaller, and with buckets each where the next image is of another.
+        first `limit` rows. The last batch may be smaller; with buckets, so may each batch before a change of the
+        bucket.
 
         Yields:
-            "pixel_values", uint8 (b, C, H, W), for a paired set "conditioning_pixel_values", likewise, for a labelled
-            set "class_labels", int64 (b,), and for a captioned one "time_ids", int64 (b, 6), and "caption_ids", int64
-            (b,), those of the first caption of each image.
+            "pixel_values", uint8 (b, C, H, W); for a paired set also "conditioning_pixel_values", in the same form;
+            for a labelled set "class_labels", int64 (b,); and for a captioned set "time_ids", int64 (b, 6), and
+            "caption_ids", int64 (b,), of the first caption of each image.
         """
         _check_share(batch_size, process_index, num_processes)
         if limit is not None and limit < 1:
@@ -119,11 +122,11 @@ class ImageDataset(ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """32 hexadecimal digits that identify the content: pixels (before resizing) of images and conditioning images,
-        labels and their names, and captions, in order.
+        """32 hexadecimal digits that identify the content of the set.
 
-        A copy of the set elsewhere has the same; paths and times play no role. A stream is known by its columns, its
-        classes and its first images only.
+        The content is the pixels (before resizing) of the images and conditioning images, the labels and their names,
+        and the captions, in order. A copy of the set in another place has the same fingerprint; paths and times do not
+        matter. The fingerprint of a stream only depends on its classes and its first images.
         """
 
     @abstractmethod
@@ -144,7 +147,7 @@ class ImageDataset(ABC):
     ) -> Iterator[dict[str, torch.Tensor]]: ...
 
     def _decode(self, values: tuple[Any, ...]) -> list[torch.Tensor]:
-        """The images of a row as (C, h, w) uint8 in their own sizes; raises UnreadableImageError."""
+        """The images of a row in their original sizes, (C, h, w) uint8; raises UnreadableImageError."""
         images = []
         for value in values:
             try:
@@ -157,12 +160,12 @@ class ImageDataset(ABC):
                 raise UnreadableImageError(str(error), image_path(value)) from error
         sizes = [tuple(image.shape[-2:]) for image in images]
         if not all(_same_shape(size, sizes[0]) for size in sizes):
-            reason = "this conditioning image of {}x{} pixels has not the shape of its image, {}x{}"
+            reason = "this conditioning image of {}x{} pixels has another aspect ratio than its image, {}x{}"
             raise UnreadableImageError(reason.format(*sizes[1], *sizes[0]), image_path(values[1]))
         return images
 
     def _named(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The images (B, C, H, W) of a batch by name; the conditioning images of a pair follow in the channels."""
+        """The images of a batch by name. The conditioning images of pairs are in the channels after the images."""
         names = ["pixel_values", "conditioning_pixel_values"][: len(self._source.image_columns)]
         parts = (part.contiguous() for part in images.split(self.channels, dim=1))
         return dict(zip(names, parts, strict=True))
@@ -176,18 +179,18 @@ def _check_share(batch_size: int, process_index: int, num_processes: int) -> Non
 
 
 def _same_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    """Whether one size is the other times a factor, up to the rounding of a side to whole pixels."""
+    """Whether two sizes have the same aspect ratio, up to the rounding of a side to whole pixels."""
     (height, width), (other_height, other_width) = sorted((one, other))
     scale = max(other_height / height, other_width / width)
     return abs(height * scale - other_height) <= scale and abs(width * scale - other_width) <= scale
 
 
 def pixel_digest(images: list[torch.Tensor]) -> bytes:
-    """What identifies the decoded images of a row, each (C, h, w) uint8."""
+    """A digest of the decoded images of a row, each (C, h, w) uint8."""
     return b"".join(_image_digest(image) for image in images)
 
 
 def _image_digest(pixels: torch.Tensor) -> bytes:
-    # decode_image gives a view of an (h, w, C) array, whose memory is hashed as it lies.
+    # decode_image returns a view of an (h, w, C) array, so this does not copy the memory that is hashed.
     pixels = pixels.permute(1, 2, 0).contiguous()
     return hashlib.blake2b(pixels.numpy(), digest_size=16, salt=b"%d,%d" % pixels.shape[:2]).digest()

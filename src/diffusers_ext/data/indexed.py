@@ -1,4 +1,4 @@
-"""A data set whose rows come in any order: decoded once into memory if it fits, else again for every batch."""
+"""A data set with random access to its rows: decoded once if it fits into memory, and otherwise for every batch."""
 
 import functools
 import hashlib
@@ -19,17 +19,18 @@ from diffusers_ext.data.order import ShuffledOrder
 from diffusers_ext.data.parallel import in_workers, threaded_map
 from diffusers_ext.data.randomness import derive_seed
 from diffusers_ext.data.sources import Source
-from diffusers_ext.data.transforms import ImageTransform, to_pixel_values
+from diffusers_ext.data.transforms import ImageTransform
+from diffusers_ext.pixels import to_pixel_values
 
 
-_MEMORY_SHARE = 0.5  # of what is free now, left for the model, its optimizer and everything else
+_MEMORY_SHARE = 0.5  # of the free memory; the rest is for the model, its optimizer and everything else
 
 
 class IndexedImageDataset(ImageDataset):
-    """See `ImageDataset` for what it does, and `load_image_dataset` for how to make one.
+    """A data set with random access; see `ImageDataset` for its methods, and `load_image_dataset` to create one.
 
-    All images are decoded once when it is made, in threads: that finds the unreadable ones before training, gives the
-    fingerprint, and fills the cache if there is one.
+    All images are decoded once at creation, in threads. This finds unreadable images before training starts, computes
+    the fingerprint, and fills the cache if there is one.
     """
 
     def __init__(
@@ -59,12 +60,12 @@ class IndexedImageDataset(ImageDataset):
             try:
                 sizes.append(self._transform.fit(*self._decode(values)).numel())
             except UnreadableImageError:
-                continue  # named by _read_all
+                continue  # reported by _read_all
         estimate = num_rows * sum(sizes) / max(1, len(sizes))
         return estimate <= _MEMORY_SHARE * available_memory() / _local_processes()
 
     def _read_all(self) -> None:
-        """Decode every image: find the unreadable ones, take the fingerprint, fill the cache."""
+        """Decode every image: find unreadable images, compute the fingerprint, fill the cache."""
         rows = self._source.rows
         slices = (range(start, min(start + 256, len(rows))) for start in range(0, len(rows), 256))
         values = itertools.chain.from_iterable(map(self._values, slices))
@@ -105,7 +106,7 @@ class IndexedImageDataset(ImageDataset):
         self.num_skipped = len(rows) - len(readable)
 
     def _note_sizes(self, sizes: list[Size]) -> None:
-        """Keep the images' own sizes, and which of the buckets each is in."""
+        """Store the original sizes of the images, and the bucket of each."""
         self._sizes = torch.tensor(sizes)
         targets = [self._transform.target(size) for size in sizes]
         found = {target: index for index, target in enumerate(sorted(set(targets)))}
@@ -118,7 +119,7 @@ class IndexedImageDataset(ImageDataset):
         return list(zip(*(columns[name] for name in self._source.image_columns), strict=True))
 
     def _read(self, values: tuple[Any, ...]) -> tuple[bytes, Size, torch.Tensor | None] | UnreadableImageError:
-        """The digest, the size and the fitted pixels of a row, or the error that says why there are none."""
+        """The digest, the size and the fitted pixels of a row, or the error if it cannot be read."""
         try:
             images = self._decode(values)
         except UnreadableImageError as error:
@@ -129,7 +130,7 @@ class IndexedImageDataset(ImageDataset):
     def _batches(self, batch_size, seed, start, process_index, num_processes, num_workers, run_length):
         if self._transform.buckets:
             order = BucketOrder(self._bucket_of, run_length)
-            start -= start % run_length  # a batch is of one run
+            start -= start % run_length  # all images of a batch are from one run
         else:
             order = ShuffledOrder(self.num_examples)
         generate = functools.partial(self._generate, order, batch_size, seed, start, process_index, num_processes)
@@ -141,7 +142,7 @@ class IndexedImageDataset(ImageDataset):
             yield self._batch(seed, *order.visits(seed, position, batch_size))
 
     def _batch(self, seed: int, indices: torch.Tensor, epochs: list[int]) -> dict[str, torch.Tensor]:
-        """Visits to the images `indices`, each in an epoch."""
+        """The batch of visits to the images `indices`, each in its epoch."""
         draws = self._draws(seed, indices, epochs)
         images = self._transform.flip(self._crops(indices, draws), draws)
         batch = self._labelled(indices, to_pixel_values(images))
@@ -151,15 +152,15 @@ class IndexedImageDataset(ImageDataset):
         return batch
 
     def _draws(self, seed: int, indices: torch.Tensor, epochs: list[int]) -> list[int]:
-        """What chooses the crop and the flip of each visit."""
+        """The random number that chooses the crop and the flip, for each visit."""
         if self._is_fitted and not self._transform.random_flip:
-            return [0] * len(indices)  # nothing is left to choose, and hashing would take a while
+            return [0] * len(indices)  # there is nothing to choose, and hashing takes time
         visits = zip(epochs, indices.tolist(), strict=True)
         return [derive_seed(seed, "augmentation", epoch, index) for epoch, index in visits]
 
     @property
     def _is_fitted(self) -> bool:
-        """Whether all images are in memory in the size that is asked for."""
+        """Whether all images are in memory at the requested size."""
         images = self._cache.images
         return isinstance(images, torch.Tensor) and tuple(images.shape[-2:]) == self.resolution
 
@@ -184,7 +185,7 @@ class IndexedImageDataset(ImageDataset):
         return self._named(pixel_values) | labels
 
     def _crops(self, indices: torch.Tensor, draws: list[int] | None = None) -> torch.Tensor:
-        """(B, C or 2C, H, W) uint8; cropped where the draws say, in the middle without."""
+        """Crops (B, C or 2C, H, W) uint8: at the places that `draws` choose, or in the middle without `draws`."""
         images = self._cache.images
         if self._is_fitted:
             return images.index_select(0, indices)  # many times faster than indexing
@@ -205,7 +206,7 @@ class IndexedImageDataset(ImageDataset):
 
 
 class _ImageCache:
-    """uint8 images: one stacked tensor as long as all have one size, a list from the first other size on."""
+    """uint8 images: one tensor as long as all have the same size, and a list after the first image of another size."""
 
     def __init__(self, capacity: int):
         self._capacity = capacity
@@ -219,7 +220,7 @@ class _ImageCache:
 
     def append(self, image: torch.Tensor) -> None:
         if self._length == 0:
-            # Memory that is never written is never taken from the system.
+            # The system only provides the part of this memory that is written.
             self._stacked = torch.empty((self._capacity, *image.shape), dtype=torch.uint8)
         if not self._separate and image.shape != self._stacked.shape[1:]:
             self._separate = list(self._stacked[: self._length])
@@ -231,7 +232,7 @@ class _ImageCache:
 
 
 def available_memory() -> int:
-    """Bytes that can still be had, by the machine's account and by that of the container this runs in (cgroup v2)."""
+    """Bytes of free memory, within the limits of the machine and of the container (cgroup v2)."""
     available = psutil.virtual_memory().available
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
     if limit.exists() and limit.read_text().strip() != "max":

@@ -1,4 +1,4 @@
-"""The one way to a data set, for recipes and measures."""
+"""Loads a data set of images for training or evaluation."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -34,60 +34,64 @@ def load_image_dataset(
     buckets: Sequence[Size] | None = None,
     load_size: int | Sequence[int] | None = None,
 ) -> ImageDataset:
-    """Load images, with class labels if there are any, and captions if they are wanted, ready to be drawn in batches.
+    """Load a data set of images, with class labels if there are any, and with captions if a column is given.
 
     Args:
         dataset_name: the name of a data set on the Hub, a local folder, or "digits", the handwritten digits of
-            scikit-learn (8x8 pixels, grayscale; "./digits" is a folder of that name).
+            scikit-learn (8x8 pixels, grayscale; "./digits" is a folder with this name).
         dataset_config_name: the configuration of a Hub data set that has several.
-        train_data_dir: a local folder instead: image files, flat or in a folder per class or described by
-            `metadata.csv`, `.jsonl` or `.parquet` (see `diffusers_ext.data.folders`), or what `datasets` can read
-            (parquet, webdataset, `save_to_disk` ...). Nothing is written to it.
-        split: which split; a folder without splits is all "train".
+        train_data_dir: a local folder, instead of `dataset_name`. It has image files, which are all in the folder
+            itself, in a folder for each class, or described by `metadata.csv`, `.jsonl` or `.parquet` (see
+            `diffusers_ext.data.image_folder`), or files that `datasets` can read (parquet, webdataset, `save_to_disk`
+            ...). Nothing is written to it.
+        split: the split; a folder without splits only has the split "train".
         image_column: the column with the images: an Image, encoded bytes, paths, or integer arrays.
-        conditioning_image_column: the column with the other images of a paired set, such as "conditioning_image": what
-            is seen of a scene when the image has to be made of it. In a folder of images a metadata file names them,
-            as `conditioning_image_file_name`. They are read, resized, cropped and flipped as the images are; their
-            size may be another, of the same aspect ratio.
-        conditioning_label_maps: whether the conditioning images are label maps: the class of each pixel as a number up
-            to 255, also where a palette shows it as a colour. Resizing does not mix these numbers, and they come as
-            the levels of all channels.
+        conditioning_image_column: the column with the conditioning images of a paired set, such as
+            "conditioning_image": the inputs from which a model generates the images. In a folder of images, a metadata
+            file names them in the column `conditioning_image_file_name`. They are read, resized, cropped and flipped
+            like the images. They can have another size, but need the same aspect ratio.
+        conditioning_label_maps: whether the conditioning images are label maps: the class of each pixel as a number
+            from 0 to 255, even if a palette shows it as a colour. Resizing does not mix these numbers. They become the
+            levels of all channels.
         label_column: the column with the classes: a ClassLabel, strings or integers (numbered in sorted order). None
-            takes "label" if there is such a column and trains without labels otherwise; "none" never takes labels.
-        caption_column: the column with the captions: strings, lists of strings, of which every visit to an image draws
-            one, or a ClassLabel, whose names are the captions. A folder of images has its captions in a metadata file,
-            or in text files beside the images, which are the column "text". None takes none.
-        resolution: pixels, H and W in one or as (H, W). Images are resized, up or down, so that the crop just fits.
+            uses the column "label" if it exists, and no labels otherwise; "none" never uses labels.
+        caption_column: the column with the captions: strings; lists of strings, from which one is drawn each time the
+            image is used; or a ClassLabel, whose names are the captions. The captions of a folder of images are in a
+            metadata file, or in text files beside the images, which become the column "text". None uses no captions.
+        resolution: in pixels, one number for height and width, or (H, W). Images are resized, up or down, to the
+            smallest size that contains the crop.
         channels: 1 (grayscale), 2 (with alpha), 3 (RGB) or 4 (RGBA).
         center_crop: crop the middle instead of a random place.
         random_flip: mirror half of the images, at random.
         streaming: read the set from front to back, for sets that do not fit on this machine.
-        shuffle_buffer_size: rows that a stream holds to draw from at random; more mixes better and takes more memory.
+        shuffle_buffer_size: the number of rows that a stream keeps to draw from at random. A larger buffer mixes
+            better and needs more memory.
         skip_unreadable_images: leave out images that cannot be decoded, and count them in `num_skipped`.
-        cache_dir: where `datasets` keeps what it downloads and converts.
-        cache_images: keep all images decoded in memory. None does so if they take at most half of the free memory,
-            shared by the processes of this machine.
-        buckets: sizes (H, W) in the place of `resolution`, such as `aspect_ratio_buckets` gives: each image is resized
-            and its middle cropped to that of the nearest aspect ratio, and each batch has images of one size.
-        load_size: pixels, as `resolution`, that images are resized to, keeping their aspect ratio, before the random
-            crop of `resolution`, so that it has room to move (jitter). Reference batches show the middle.
+        cache_dir: where `datasets` stores its downloads and converted files.
+        cache_images: keep all decoded images in memory. None does so if they need at most half of the free memory,
+            which the processes of this machine share.
+        buckets: sizes (H, W), as returned by `aspect_ratio_buckets`, instead of `resolution`: each image is resized
+            and cropped in the middle to the size with the nearest aspect ratio, and each batch has images of one size.
+        load_size: in pixels, like `resolution`: images are resized to this size, keeping their aspect ratio, before
+            the random crop of `resolution`, so that different crops are possible (jitter). Reference batches have the
+            middle crop.
 
     Returns:
         An `ImageDataset`.
 
     Raises:
-        UnreadableImagesError: naming all images that cannot be decoded (a stream names them when it meets them).
-        ValueError, FileNotFoundError: for arguments that are impossible or name what is not there.
+        UnreadableImagesError: listing all images that cannot be decoded (a stream raises it when it reads them).
+        ValueError, FileNotFoundError: for invalid arguments, and for names that do not exist.
     """
     transform = build_transform(resolution, center_crop, random_flip, load_size, buckets)
     if channels not in MODES:
         raise ValueError(f"channels must be 1 (grayscale), 2 (with alpha), 3 (RGB) or 4 (RGBA), not {channels!r}")
     if streaming and cache_images:
-        raise ValueError("a stream is not kept in memory: pass either streaming or cache_images")
+        raise ValueError("a stream cannot be kept in memory: pass either streaming or cache_images")
     if shuffle_buffer_size < 1:
         raise ValueError(f"shuffle_buffer_size must be at least 1, not {shuffle_buffer_size}")
     if streaming and buckets:
-        raise ValueError("the shapes of the images of a stream are not known before: pass either streaming or buckets")
+        raise ValueError("the image sizes of a stream are not known in advance: pass either streaming or buckets")
     if conditioning_label_maps and conditioning_image_column is None:
         raise ValueError("conditioning_label_maps needs a column of label maps, conditioning_image_column")
     source = open_source(
@@ -115,23 +119,27 @@ def build_transform(
     load_size: int | Sequence[int] | None = None,
     buckets: Sequence[Size] | None = None,
 ) -> ImageTransform:
-    """What happens to the images of a set; see `load_image_dataset`."""
+    """The resizing, cropping and flipping of the images of a set; see `load_image_dataset`."""
     resolution = check_resolution(resolution)
     sizes = tuple(check_resolution(tuple(bucket)) for bucket in buckets or ())
     if load_size is None:
         return ImageTransform(resolution, center_crop, random_flip, sizes)
     if sizes:
-        raise ValueError("buckets have the middle of an image, and no random crop: pass either load_size or buckets")
+        raise ValueError("buckets crop the middle of images, not a random place: pass either load_size or buckets")
     load_size = check_resolution(load_size, "load_size")
     if center_crop:
-        raise ValueError("load_size makes room for random crops, and center_crop leaves none: pass either")
+        raise ValueError("load_size is for random crops: pass either load_size or center_crop")
     if load_size[0] < resolution[0] or load_size[1] < resolution[1]:
-        raise ValueError(f"load_size must be the resolution, {resolution}, or more, not {load_size}")
+        raise ValueError(f"load_size must be at least the resolution, {resolution}, not {load_size}")
     return ImageTransform(resolution, random_flip=random_flip, load_size=load_size)
 
 
 def check_resolution(resolution: int | Sequence[int], name: str = "resolution") -> Size:
-    """Height and width, of one number for both, also in a list, or of two; a ValueError about `name` for others."""
+    """(height, width) from one number for both (possibly in a list) or two numbers.
+
+    Raises:
+        ValueError: about the argument `name`, for anything else.
+    """
     size = tuple(resolution) if isinstance(resolution, (list, tuple)) else (resolution,)
     size = 2 * size if len(size) == 1 else size
     if len(size) != 2 or not all(isinstance(pixels, int) and pixels >= 1 for pixels in size):

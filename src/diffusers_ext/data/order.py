@@ -1,4 +1,4 @@
-"""The order in which the images of a set are visited: a function of the seed, with a place for every position."""
+"""The order in which training visits the images of a set: for every position the image, as a function of the seed."""
 
 import torch
 
@@ -6,10 +6,10 @@ from diffusers_ext.data.randomness import derive_seed
 
 
 class ShuffledOrder:
-    """One epoch after the other, each all images in an order of its own.
+    """One epoch after the other; each epoch visits all images in its own random order.
 
     Args:
-        num_examples: N.
+        num_examples: N, the number of images.
     """
 
     def __init__(self, num_examples: int):
@@ -17,7 +17,7 @@ class ShuffledOrder:
         self._latest = (None, None)
 
     def visits(self, seed: int, position: int, size: int) -> tuple[torch.Tensor, list[int]]:
-        """What is at the positions position + [0, size): the images, int64 (size,), and the epoch of each."""
+        """The visits at the positions position + [0, size): the images, int64 (size,), and the epoch of each."""
         rows, epochs = [], []
         while size > 0:
             epoch, offset = divmod(position, self.num_examples)
@@ -28,12 +28,12 @@ class ShuffledOrder:
         return torch.cat(rows), epochs
 
     def _epoch(self, seed: int, epoch: int) -> torch.Tensor:
-        if self._latest[0] != (seed, epoch):  # most calls are for that of the call before
+        if self._latest[0] != (seed, epoch):  # most calls are for the same epoch as the call before
             self._latest = ((seed, epoch), permutation(self.num_examples, seed, epoch))
         return self._latest[1]
 
 
 def permutation(num_examples: int, seed: int, epoch: int) -> torch.Tensor:
-    """The order of an epoch, int64 (num_examples,): a function of its arguments."""
+    """The order of the images in an epoch, int64 (num_examples,): a function of the arguments."""
     generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
     return torch.randperm(num_examples, generator=generator)

@@ -1,4 +1,4 @@
-"""Decoding beside the caller: in threads of this process, or in worker processes."""
+"""Decoding in the background: in threads of this process, or in worker processes."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 
 def threaded_map(function: Callable, items: Iterable, num_threads: int) -> Iterator:
-    """`map(function, items)`, in order, with the calls in threads and at most four of them per thread ahead."""
+    """`map(function, items)`, in order, with calls in threads and at most four calls per thread in advance."""
     if num_threads < 1:
         yield from map(function, items)
         return
@@ -25,10 +25,10 @@ def threaded_map(function: Callable, items: Iterable, num_threads: int) -> Itera
 
 
 def in_workers(batches: Callable[[int, int], Iterator], num_workers: int) -> Iterator[Any]:
-    """What `batches(0, 1)` yields, made by worker processes: worker w of W runs `batches(w, W)`, every W-th batch."""
+    """The batches of `batches(0, 1)`, computed by worker processes: worker w of W runs `batches(w, W)`, every W-th."""
     if num_workers == 0:
         return batches(0, 1)
-    # DataLoader seeds its workers from the global generator unless it has one of its own; ours never draw from it.
+    # Without its own generator, DataLoader would draw the seeds of its workers (not used here) from the global one.
     return iter(DataLoader(_Feed(batches), batch_size=None, num_workers=num_workers, generator=torch.Generator()))
 
 

@@ -1,4 +1,4 @@
-"""Pairs of images that lie side by side in one file, as those of the pix2pix data sets do."""
+"""A data set of pairs of images, side by side in one file, like the data sets of pix2pix."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +20,8 @@ class SideBySideImageDataset(IndexedImageDataset):
         width = image.shape[-1]
         if width % 2 != 0:
             raise UnreadableImageError(
-                f"two images side by side have an even width, and this file {width} pixels", image_path(values[0])
+                f"a file with two images side by side must have an even width, not {width} pixels",
+                image_path(values[0]),
             )
         left, right = image.chunk(2, dim=-1)
         return [right, left]
@@ -40,20 +41,20 @@ def load_side_by_side_dataset(
     load_size: int | Sequence[int] | None = None,
     **source,
 ) -> ImageDataset:
-    """Load pairs of images A and B, each pair one file that is twice as wide: A | B.
+    """Load pairs of images A and B from files that contain both, A | B.
 
     Args:
-        resolution: of one image.
+        resolution: the resolution of one image.
         channels, center_crop, random_flip, skip_unreadable_images, cache_images, load_size: see `load_image_dataset`.
-        source: what says where the files are: `dataset_name`, `train_data_dir`, `split`, `image_column` and so on, see
+        source: where the files are: `dataset_name`, `train_data_dir`, `split`, `image_column` and so on, see
             `load_image_dataset`.
 
     Returns:
-        A paired `ImageDataset`, B made from A.
+        A paired `ImageDataset`, in which A is the conditioning image and B the image.
 
     Raises:
-        UnreadableImagesError: naming the files that cannot be decoded, or have an odd width.
-        ValueError, FileNotFoundError: for arguments that are impossible or name what is not there.
+        UnreadableImagesError: listing the files that cannot be decoded, or have an odd width.
+        ValueError, FileNotFoundError: for invalid arguments, and for names that do not exist.
     """
     transform = build_transform(resolution, center_crop, random_flip, load_size)
     return SideBySideImageDataset(open_source(**source), transform, channels, skip_unreadable_images, cache_images)

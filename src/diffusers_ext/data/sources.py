@@ -1,4 +1,4 @@
-"""Where a data set comes from: a Hub repository, a local folder or the built-in digits, all through HF `datasets`."""
+"""Opens the source of a data set: a Hub repository, a local folder or the built-in digits, all by HF `datasets`."""
 
 import os
 from dataclasses import dataclass, replace
@@ -25,28 +25,28 @@ from datasets.exceptions import DatasetGenerationError, DatasetsError
 from huggingface_hub import metadata_load
 
 from diffusers_ext.data.captions import Captions, check_caption_column, load_captions
-from diffusers_ext.data.folders import is_metadata, list_files, load_image_folder, select_images
-from diffusers_ext.data.labels import UNLABELLED, encode_labels, find_label_column
+from diffusers_ext.data.image_folder import is_metadata, list_files, load_image_folder, select_images
+from diffusers_ext.data.label_column import UNLABELLED, encode_labels, find_label_column
 
 
-# What `datasets` can read besides images: files that hold the images, and files that name them.
+# Files that `datasets` can read besides images: files that contain the images, and files that name them.
 _SHARD_EXTENSIONS = (".parquet", ".arrow", ".tar", ".zip", ".h5", ".hdf5", ".lance")
 _TABLE_EXTENSIONS = (".csv", ".tsv", ".json", ".jsonl")
 
 
 @dataclass
 class Source:
-    """One split, reduced to what training reads.
+    """One split of a data set, with only the columns that training reads.
 
     Attributes:
         rows: a `Dataset`, or an `IterableDataset` when streaming, whose images are not decoded.
-        image_columns: the column with the images, and of a paired set that with the conditioning images.
-        label_column: the column with the class ids of a stream, None if unlabelled.
-        labels: int64 (N,), the class ids of a `Dataset`; None if unlabelled, or in a stream.
-        id2label: the names of the classes by id, None if unlabelled.
-        caption_column: the column with the captions, None if there are none.
-        captions: those of a `Dataset`; None if there are none, or in a stream.
-        folder: what relative paths in the image columns are relative to.
+        image_columns: the column with the images, and for a paired set the column with the conditioning images.
+        label_column: for a stream, the column with the class ids; None if there are no labels.
+        labels: for a `Dataset`, the class ids, int64 (N,); None if there are no labels.
+        id2label: the names of the classes by id; None if there are no labels.
+        caption_column: the column with the captions; None if there are none.
+        captions: the captions of a `Dataset`; None if there are none, and for a stream.
+        folder: the folder that relative paths in the image columns start from.
     """
 
     rows: Dataset | IterableDataset
@@ -59,7 +59,7 @@ class Source:
     folder: str = ""
 
     def locate(self, value: Any) -> Any:
-        """An image as it stands in its column, its path one that can be opened."""
+        """A value of an image column that can be opened: a relative path is joined with `folder`."""
         if isinstance(value, dict) and value["bytes"] is None:
             value = value["path"]
         return os.path.join(self.folder, value) if isinstance(value, str) and "://" not in value else value
@@ -80,18 +80,19 @@ def open_source(
     """Find a data set, its split, its images and its labels. The arguments are those of `load_image_dataset`.
 
     Raises:
-        ValueError, FileNotFoundError: in one sentence, for what cannot be loaded or does not hold what was named.
+        ValueError, FileNotFoundError: for a data set that cannot be loaded, and for splits or columns that it does not
+            have.
     """
     if (dataset_name is None) == (train_data_dir is None):
         raise ValueError(
             "pass either dataset_name (a Hub name, a local folder or 'digits') or train_data_dir (a local folder), "
-            + ("not both" if dataset_name is not None else "neither is given")
+            + ("not both" if dataset_name is not None else "but neither is given")
         )
     name = os.fspath(dataset_name if train_data_dir is None else train_data_dir)
     folder = os.path.abspath(os.path.expanduser(name))
     is_local = train_data_dir is not None or os.path.isdir(folder) or name.startswith((".", "/", "~"))
     if dataset_name == "digits":
-        # scikit-learn takes a second to import, which no other data set has to pay.
+        # Importing scikit-learn takes a second, and only this data set needs it.
         from diffusers_ext.data.digits import load_digits_dataset
 
         splits = load_digits_dataset()
@@ -113,7 +114,7 @@ def _load(path: str, config_name: str | None, streaming: bool, cache_dir: str | 
     try:
         return load_dataset(path, config_name, streaming=streaming, cache_dir=cache_dir)
     except (OSError, ValueError, DatasetsError) as error:
-        # of a broken file this one says only that something is wrong
+        # this error for broken files has no message of its own, only a cause
         reason = error.__cause__ or error if isinstance(error, DatasetGenerationError) else error
         raise ValueError(f"the data set {path!r} cannot be loaded: {' '.join(str(reason).split())}") from error
 
@@ -128,7 +129,7 @@ def _load_folder(
 ) -> dict:
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"there is no folder {folder!r}")
-    # What `save_to_disk` leaves of a DatasetDict and of a Dataset.
+    # The files that `save_to_disk` writes for a DatasetDict and for a Dataset.
     if os.path.exists(os.path.join(folder, "dataset_dict.json")):
         return load_from_disk(folder)
     if os.path.exists(os.path.join(folder, "state.json")):
@@ -136,16 +137,16 @@ def _load_folder(
     files = list_files(folder)
     images = select_images(files)
     shards = [file for file in files if file.endswith(_SHARD_EXTENSIONS) and not is_metadata(file)]
-    # A preview or two beside the shards is no folder of images.
+    # One or two preview images beside shards do not make a folder of images.
     if len(images) > len(shards) and config_name is None and not _declares_configs(folder):
         return load_image_folder(folder, files, label_column, captioned)
     if not images and not any(file.endswith(_SHARD_EXTENSIONS + _TABLE_EXTENSIONS) for file in files):
-        raise ValueError(f"{folder!r} holds neither images nor data files such as parquet")
+        raise ValueError(f"{folder!r} contains neither images nor data files such as parquet")
     return _load(folder, config_name, streaming, cache_dir)
 
 
 def _declares_configs(folder: str) -> bool:
-    """Whether the card of a data set's repository says how its files are to be read."""
+    """Whether the card of a data set declares how to read its files."""
     card = os.path.join(folder, "README.md")
     try:
         return os.path.exists(card) and "configs" in (metadata_load(card) or {})
@@ -175,8 +176,8 @@ def _select_columns(
             source.id2label = dict(enumerate(feature.names))
         else:
             raise ValueError(
-                f"the label column {label_column!r} holds {feature}, whose classes are not known before all rows are "
-                f"read: pass streaming=False, make it a ClassLabel, or pass label_column={UNLABELLED!r}"
+                f"the label column {label_column!r} has {feature}, whose classes are not known until all rows are "
+                f"read: pass streaming=False, convert it to a ClassLabel, or pass label_column={UNLABELLED!r}"
             )
     if caption_column is not None:
         check_caption_column(rows.features, caption_column)
@@ -205,11 +206,11 @@ def _check_image_column(features: Features, image_column: str) -> None:
         isinstance(feature, (List, LargeList)) and isinstance(feature.feature, (List, LargeList))
     )
     if not (isinstance(feature, Image) or is_file or is_array):
-        raise ValueError(f"the image column {image_column!r} holds {feature}, not images, paths, bytes or arrays")
+        raise ValueError(f"the image column {image_column!r} has {feature}, not images, paths, bytes or arrays")
 
 
 def _as_stream(source: Source) -> Source:
-    """A set whose rows and classes are known, read as a stream all the same."""
+    """Converts a source with known rows and classes to a stream."""
     rows, label_column, caption_column = source.rows, None, None
     if source.labels is not None:
         label_column = "label"

@@ -1,4 +1,4 @@
-"""A data set that is read from front to back, over the network if need be, because it does not fit on this machine."""
+"""A data set that is read from front to back, possibly over the network, because it does not fit on this machine."""
 
 import functools
 import hashlib
@@ -13,17 +13,18 @@ from datasets import IterableDataset
 from diffusers_ext.data.captions import MissingCaptionError, choose, read_captions
 from diffusers_ext.data.decoding import UnreadableImageError, UnreadableImagesError
 from diffusers_ext.data.image_dataset import ImageDataset, pixel_digest
-from diffusers_ext.data.labels import UNLABELLED, is_missing
+from diffusers_ext.data.label_column import UNLABELLED, is_missing
 from diffusers_ext.data.parallel import in_workers, threaded_map
 from diffusers_ext.data.randomness import derive_seed
 from diffusers_ext.data.sources import Source
-from diffusers_ext.data.transforms import ImageTransform, to_pixel_values
+from diffusers_ext.data.transforms import ImageTransform
+from diffusers_ext.pixels import to_pixel_values
 
 
-# How many rows after an unreadable one are tried in its place before the run stops.
+# How many rows after an unreadable one are tried as a replacement before the run stops.
 _STAND_INS = 15
 
-# How many images at the beginning identify a stream.
+# How many images at the beginning of a stream are part of its fingerprint.
 _FINGERPRINT_IMAGES = 16
 
 
@@ -42,12 +43,12 @@ class _Sample(NamedTuple):
 
 
 class StreamedImageDataset(ImageDataset):
-    """See `ImageDataset` for what it does, and `load_image_dataset` for how to make one.
+    """A stream; see `ImageDataset` for its methods, and `load_image_dataset` to create one.
 
-    The order of an epoch is that of HF `datasets`' shuffle: shards in random order, and rows mixed within a buffer of
-    `shuffle_buffer_size`. Every process reads the whole stream and decodes its own rows only; resuming reads, without
-    decoding, what was seen before. An unreadable image that is skipped is replaced by the next readable one of the
-    stream, so that positions keep their meaning.
+    The order of an epoch comes from the shuffle of HF `datasets`: shards are in random order, and rows are mixed in a
+    buffer of `shuffle_buffer_size`. Every process reads the whole stream, but only decodes its own rows. A resumed run
+    reads the rows that were seen before without decoding them. An unreadable image that is skipped is replaced by the
+    next readable image of the stream, so that every position has an image.
     """
 
     num_examples = None
@@ -92,7 +93,7 @@ class StreamedImageDataset(ImageDataset):
     def _generate(self, batch_size, seed, start, process_index, num_processes, num_threads, worker, num_workers):
         """Batches, each with the number of images replaced in it, and with the unreadable images that end the stream.
 
-        These are values, because of an error in a worker process only the text arrives.
+        The unreadable images are returned, not raised, because a worker process only passes on the text of an error.
         """
         windows = _windows(self._shuffled_rows(seed), 1 + (_STAND_INS if self._skip_unreadable_images else 0))
         owned = (
@@ -114,7 +115,7 @@ class StreamedImageDataset(ImageDataset):
             yield self._described(to_pixel_values(images), samples_read), num_skipped, {}
 
     def _sample(self, seed: int, window: tuple[_Row, ...]) -> tuple[_Sample | None, dict[str, str]]:
-        """The first readable image of a window, None if there is none, and why those before it are not."""
+        """The first readable image of a window (None if there is none), and the errors of the images before it."""
         unreadable = {}
         for row in window:
             try:
@@ -124,7 +125,7 @@ class StreamedImageDataset(ImageDataset):
         return None, unreadable
 
     def _read(self, row: _Row, seed: int | None = None) -> _Sample:
-        """A row as it is seen in training, or without a seed its middle; raises UnreadableImageError."""
+        """A row, cropped for training; without a seed, cropped in the middle. Raises UnreadableImageError."""
         images = self._decode(self._values(row))
         fitted, size = self._transform.fit(*images), tuple(images[0].shape[-2:])
         if seed is None:
@@ -149,7 +150,7 @@ class StreamedImageDataset(ImageDataset):
         return label
 
     def _caption(self, row: _Row, seed: int | None = None) -> str | None:
-        """The caption of a row, drawn from those that it has; the first without a seed."""
+        """A random caption of a row; without a seed, the first one."""
         if self.captions is None:
             return None
         texts = self._row_captions(row)
@@ -163,7 +164,7 @@ class StreamedImageDataset(ImageDataset):
         return texts
 
     def _described(self, pixel_values: torch.Tensor, samples: Sequence[_Sample]) -> dict:
-        """A batch, with its captions as they are: a worker process does not know which were met before."""
+        """A batch with its captions as text, because a worker process does not know the ids of earlier captions."""
         batch = self._named(pixel_values)
         if self.id2label is not None:
             batch["class_labels"] = torch.tensor([sample.label for sample in samples], dtype=torch.int64)
@@ -184,7 +185,7 @@ class StreamedImageDataset(ImageDataset):
         return self._caption_ids[text]
 
     def _shuffled_rows(self, seed: int) -> Iterator[_Row]:
-        """All epochs, one after the other."""
+        """The rows of all epochs, one after the other."""
         for epoch in itertools.count():
             order = derive_seed(seed, "order", epoch)
             yield from _rows(self._source.rows.shuffle(seed=order, buffer_size=self._shuffle_buffer_size), epoch)
@@ -197,7 +198,7 @@ class StreamedImageDataset(ImageDataset):
             yield self._with_caption_ids(self._described(images, batch))
 
     def _reference_sample(self, row: _Row) -> _Sample | None:
-        """The middle of an image, and what is known of it; None for an unreadable one, which has no stand-in here."""
+        """A row cropped in the middle; None for an unreadable image, which is not replaced here."""
         try:
             return self._read(row)
         except UnreadableImageError as error:
@@ -208,9 +209,9 @@ class StreamedImageDataset(ImageDataset):
 
 
 def _rows(rows: IterableDataset, epoch: int = 0) -> Iterator[_Row]:
-    """One pass over a stream."""
+    """One pass over the rows of a stream."""
     index = 0
-    # Through `iter`, not `__iter__`, which in a worker process of torch shuffles differently from what it does here.
+    # By `iter`, because `__iter__` shuffles differently in a worker process of torch.
     for batch in rows.iter(batch_size=16):
         for values in zip(*batch.values(), strict=True):
             yield _Row(epoch, index, dict(zip(batch, values, strict=True)))
@@ -220,7 +221,7 @@ def _rows(rows: IterableDataset, epoch: int = 0) -> Iterator[_Row]:
 
 
 def _windows(rows: Iterator[_Row], size: int) -> Iterator[tuple[_Row, ...]]:
-    """Every row with the `size - 1` rows that follow it, of an endless stream."""
+    """Every row of an endless stream, together with the `size - 1` rows that follow it."""
     window = deque(itertools.islice(rows, size), maxlen=size)
     while True:
         yield tuple(window)

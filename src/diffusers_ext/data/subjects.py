@@ -1,4 +1,4 @@
-"""Images of one or several subjects as one captioned set: the few photographs that a model is personalised with."""
+"""A captioned data set of one or several subjects: the few photographs for the personalisation of a model."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -15,11 +15,11 @@ from diffusers_ext.data.sources import Source, open_source
 
 @dataclass(frozen=True)
 class Subject:
-    """One thing, and where its images are.
+    """A subject, such as a pet or a style, and where its images are.
 
     Attributes:
-        prompt: the caption of each of its images, if they have none of their own.
-        train_data_dir, dataset_name, dataset_config_name: where they are, as in `load_image_dataset`.
+        prompt: the caption of the images, if they have no captions of their own.
+        train_data_dir, dataset_name, dataset_config_name: where the images are, as in `load_image_dataset`.
     """
 
     prompt: str | None
@@ -41,16 +41,17 @@ def load_subjects(
     caption_column: str | None = None,
     **where,
 ) -> IndexedImageDataset:
-    """Load the images of all subjects as one set, whose `class_labels` tell the subjects apart, in their order.
+    """Load the images of all subjects as one data set, whose `class_labels` are the numbers of the subjects.
+
+    All arguments apply to all subjects; see `load_image_dataset` for those that are not listed here.
 
     Args:
-        subjects: at least one.
-        caption_column: the column of the images' own captions, see `load_image_dataset`; None takes the prompts of
-            the subjects.
-        where: `split`, `image_column` and `cache_dir` of `load_image_dataset`, for all subjects; so are the others.
+        subjects: at least one subject.
+        caption_column: the column with captions of the images; None uses the prompts of the subjects.
+        where: `split`, `image_column` and `cache_dir` of `load_image_dataset`.
 
     Raises:
-        ValueError: if a subject has neither prompt nor captions, or if images are stored in different ways.
+        ValueError: if a subject has neither a prompt nor captions, or if images are stored in different ways.
         UnreadableImagesError, FileNotFoundError: see `load_image_dataset`.
     """
     sources = [_open(subject, caption_column, where) for subject in subjects]
@@ -82,7 +83,7 @@ def _open(subject: Subject, caption_column: str | None, where: dict) -> Source:
         return source
     if not (subject.prompt or "").strip():
         raise ValueError(
-            f"the images of {subject.train_data_dir or subject.dataset_name!r} need a prompt, or a column of captions"
+            f"the images of {subject.train_data_dir or subject.dataset_name!r} need a prompt or a column of captions"
         )
     return replace(source, captions=Captions.of_rows([subject.prompt] for _ in range(len(source.rows))))
 
@@ -95,5 +96,5 @@ def _rows(sources: list[Source]) -> Dataset:
     """The rows of all sources, one source after the other."""
     features = [source.rows.features for source in sources]
     if any(other != features[0] for other in features[1:]):
-        raise ValueError(f"the images of all subjects must be stored in one way, not as {features[0]} and otherwise")
+        raise ValueError(f"the images of all subjects must be stored in the same way; only some are {features[0]}")
     return concatenate_datasets([source.rows for source in sources])

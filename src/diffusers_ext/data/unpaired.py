@@ -1,4 +1,4 @@
-"""Images of two domains that are not paired, as one stream of batches: what CycleGAN learns from."""
+"""A data set of unpaired images from two domains, as one stream of batches, for CycleGAN."""
 
 import hashlib
 import os
@@ -17,17 +17,17 @@ from diffusers_ext.data.sources import Source, open_source
 class UnpairedImageDataset:
     """Two sets of images, each in its own order, as an endless stream of batches.
 
-    It is to a recipe what a paired [`ImageDataset`] is, with the images of the first domain for conditioning images,
-    but what stands next to one another in a batch has nothing in common. The sets may differ in size: each starts
-    anew when it is through.
+    A recipe can use it like a paired [`ImageDataset`], whose conditioning images are the images of the first domain,
+    but the two images at the same place of a batch are unrelated. The sets can have different sizes: each starts its
+    next epoch when it reaches its end.
 
     Args:
-        source, target ([`ImageDataset`]): the two domains, of one resolution and number of channels.
+        source, target ([`ImageDataset`]): the two domains, with the same resolution and number of channels.
 
     Attributes:
-        source, target: the two sets, which measures look at.
+        source, target: the two sets, for evaluation.
         num_examples (`int | None`): the number of images of the larger set; None when streaming.
-        num_skipped, resolution, channels: of both, see [`ImageDataset`].
+        num_skipped, resolution, channels: of both sets, see [`ImageDataset`].
         id2label: None.
     """
 
@@ -37,7 +37,7 @@ class UnpairedImageDataset:
         for name in ("resolution", "channels"):
             if getattr(source, name) != getattr(target, name):
                 raise ValueError(
-                    f"the images of both domains must have one {name}, not {getattr(source, name)} and "
+                    f"the images of both domains must have the same {name}, not {getattr(source, name)} and "
                     f"{getattr(target, name)}"
                 )
         self.source, self.target = source, target
@@ -53,7 +53,7 @@ class UnpairedImageDataset:
         return self.source.num_skipped + self.target.num_skipped
 
     def batches(self, batch_size: int, seed: int, **position) -> Iterator[dict[str, torch.Tensor]]:
-        """The endless stream of training batches: see [`ImageDataset.batches`], for each of the two sets.
+        """The endless stream of training batches; each of the two sets follows [`ImageDataset.batches`].
 
         Yields:
             "conditioning_pixel_values", images of the first domain, and "pixel_values", images of the second, both
@@ -65,7 +65,7 @@ class UnpairedImageDataset:
             yield {"conditioning_pixel_values": first["pixel_values"], "pixel_values": second["pixel_values"]}
 
     def fingerprint(self) -> str:
-        """32 hexadecimal digits that identify the content of both sets, and which is which."""
+        """32 hexadecimal digits that identify the content of both sets, and their order."""
         content = f"{self.source.fingerprint()} {self.target.fingerprint()}".encode()
         return hashlib.blake2b(content, digest_size=16).hexdigest()
 
@@ -80,15 +80,16 @@ def load_unpaired_dataset(
     """Load the images of two domains: two classes of one data set, or two data sets, folders or splits.
 
     Args:
-        domains: the classes, by name; all images of other classes are left out. By default, if no second set is named,
-            the two that the set has. In a folder the classes are the folders in it. (A folder that holds `trainA` and
-            `trainB`, named by the split, needs nothing: these are the domains.)
+        domains: the names of the two classes; images of other classes are left out. If neither these nor a second set
+            are given, the set must have exactly two classes. The classes of a folder are the folders in it. (A folder
+            with `trainA` and `trainB`, for the split "train", needs no further arguments: these are the domains.)
         target_dataset_name, target_data_dir: where the images of the second domain are, if not in the first set.
-        target_split: their split, by default that of the first; alone, it is another split of the first set.
-        options: of [`load_image_dataset`], for the first domain and, but for the place, for the second too.
+        target_split: the split of the second domain, by default that of the first. If given alone, the second domain
+            is another split of the first set.
+        options: options of [`load_image_dataset`] for both domains; those that name a data set are for the first only.
 
     Raises:
-        ValueError: if there are no two domains, or if a class is not there.
+        ValueError: if there are not exactly two domains, or if a class does not exist.
         UnreadableImagesError, FileNotFoundError: see [`load_image_dataset`].
     """
     options = dict(options)
@@ -99,7 +100,7 @@ def load_unpaired_dataset(
     if target_dataset_name is None and target_data_dir is None and target_split is None:
         return _from_classes(domains, **options)
     if domains is not None:
-        raise ValueError("name either two classes of one data set as domains, or a second data set, not both")
+        raise ValueError("choose either two classes of one data set as domains, or a second data set, not both")
     options["label_column"] = "none"
     second = {**options, "split": target_split or options.get("split", "train")}
     if target_dataset_name is not None or target_data_dir is not None:
@@ -108,7 +109,7 @@ def load_unpaired_dataset(
 
 
 def _lettered_folders(options: dict) -> tuple[str, str] | None:
-    """The folders `<split>A` and `<split>B` of a local set, as CycleGAN's data sets have them."""
+    """The folders `<split>A` and `<split>B` of a local set, as in CycleGAN's data sets; None if there are none."""
     folder = options.get("train_data_dir") or options.get("dataset_name") or ""
     split = options.get("split", "train")
     folders = tuple(os.path.join(os.path.expanduser(folder), split + letter) for letter in "AB")
@@ -129,7 +130,7 @@ def _from_classes(
     **where,
 ) -> UnpairedImageDataset:
     if streaming:
-        raise ValueError("two classes of a stream can't be told apart before it is read: pass streaming=False")
+        raise ValueError("two classes of a stream cannot be separated before it is read: pass streaming=False")
     source = open_source(**where)
     transform = build_transform(resolution, center_crop, random_flip, load_size)
     sets = [
@@ -140,23 +141,21 @@ def _from_classes(
 
 
 def _select_classes(source: Source, domains: tuple[str, str] | None) -> list[Source]:
-    """The rows of each of two classes, as sets without labels."""
+    """The rows of each of the two classes, as sources without labels."""
     names = list((source.id2label or {}).values())
     if domains is None and len(names) != 2:
         found = f"{len(names)} classes ({', '.join(names[:10])})" if names else "no classes"
         raise ValueError(
-            f"unpaired images need two domains, and the data set has {found}: name two of its classes as domains, or "
-            "a second data set"
+            f"unpaired images need two domains, and the data set has {found}: choose two of its classes as domains, "
+            "or a second data set"
         )
     domains = tuple(names) if domains is None else tuple(domains)
     if len(domains) != 2 or domains[0] == domains[1]:
-        raise ValueError(f"domains must be two classes, not {', '.join(domains)}")
+        raise ValueError(f"domains must be two different classes, not {', '.join(domains)}")
     chosen = []
     for name in domains:
         if name not in names:
-            raise ValueError(
-                f"there is no class {name!r} to be a domain, the classes are {', '.join(names) or 'none'}"
-            )
+            raise ValueError(f"the domain {name!r} is not a class, the classes are {', '.join(names) or 'none'}")
         rows = (source.labels == names.index(name)).nonzero().flatten().tolist()
         if not rows:
             raise ValueError(f"the class {name!r} has no images in this split")

@@ -1,4 +1,4 @@
-"""What fills hidden pixels without training: to compare restorations with, and to start them from."""
+"""Fills for hidden pixels that need no training: baselines for restorations, and first guesses to start from."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,25 +8,24 @@ import numpy as np
 import torch
 
 from diffusers_ext.data.corruptions import Corruption
-from diffusers_ext.data.transforms import to_pixel_values
-from diffusers_ext.metrics.perceptual import as_uint8
+from diffusers_ext.pixels import as_uint8, to_pixel_values
 
 
 def visible(corruption: Corruption, fill: torch.Tensor | float = 0.0) -> torch.Tensor:
-    """What there is to see of degraded images, in [-1, 1], with `fill` for pixels that are hidden."""
+    """The visible pixels of degraded images, in [-1, 1], with `fill` in place of hidden pixels."""
     image = corruption.conditioning_image
     return image if corruption.hidden is None else torch.where(corruption.hidden > 0, fill, image)
 
 
 def mean_fill(corruption: Corruption) -> torch.Tensor:
-    """The mean colour of what is visible."""
+    """Fills hidden pixels with the mean colour of the visible ones."""
     seen = 1 - corruption.hidden
     mean = (corruption.conditioning_image * seen).sum((2, 3), keepdim=True) / seen.sum((2, 3), keepdim=True)
     return visible(corruption, mean)
 
 
 def telea_fill(corruption: Corruption) -> torch.Tensor:
-    """OpenCV's fast marching (Telea 2004), with a radius of 3 pixels."""
+    """Fills hidden pixels by OpenCV's fast marching method (Telea 2004), with a radius of 3 pixels."""
     import cv2
 
     images = as_uint8(visible(corruption)).permute(0, 2, 3, 1).contiguous().numpy()
@@ -37,7 +36,7 @@ def telea_fill(corruption: Corruption) -> torch.Tensor:
 
 
 def biharmonic_fill(corruption: Corruption) -> torch.Tensor:
-    """scikit-image's solution of the biharmonic equation."""
+    """Fills hidden pixels by scikit-image's solution of the biharmonic equation."""
     from skimage.restoration import inpaint_biharmonic
 
     images, masks = visible(corruption).permute(0, 2, 3, 1).numpy(), corruption.hidden[:, 0].bool().numpy()
@@ -50,16 +49,23 @@ def biharmonic_fill(corruption: Corruption) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Fill:
-    """A way to fill hidden pixels, what tables call it, and what it needs."""
+    """A way to fill hidden pixels.
+
+    Attributes:
+        title: its name in tables.
+        function: from degraded images to images in [-1, 1] without hidden pixels.
+        module, package: the module that it needs, and the package to install for it.
+        channels: the numbers of channels that it can process; None for any.
+    """
 
     title: str
     function: Callable[[Corruption], torch.Tensor]
     module: str = "torch"
     package: str = "torch"
-    channels: tuple[int, ...] | None = None  # of the images that it takes; None for any
+    channels: tuple[int, ...] | None = None
 
     def is_usable(self, channels: int) -> bool:
-        """Whether it is installed and takes images of so many channels."""
+        """Whether its package is installed and it can process images with this number of channels."""
         return find_spec(self.module) is not None and (self.channels is None or channels in self.channels)
 
 
@@ -72,15 +78,15 @@ FILLS = {
 
 
 def load_fill(name: str, channels: int) -> Callable[[Corruption], torch.Tensor]:
-    """The function of a name in `FILLS`, from degraded images to images in [-1, 1] without holes.
+    """The function with this name in `FILLS`, from degraded images to images in [-1, 1] without hidden pixels.
 
     Raises:
-        ValueError: if it does not take images of so many channels.
+        ValueError: if it cannot process images with this number of channels.
         ImportError: if its package is not installed.
     """
     fill = FILLS[name]
     if fill.channels is not None and channels not in fill.channels:
-        raise ValueError(f"--first_guess {name} takes images of {fill.channels} channels, not of {channels}.")
+        raise ValueError(f"--first_guess {name} needs images of {fill.channels} channels, not of {channels}.")
     if not fill.is_usable(channels):
-        raise ImportError(f"--first_guess {name} needs its package: pip install {fill.package}.")
+        raise ImportError(f"--first_guess {name} needs a package: pip install {fill.package}.")
     return fill.function

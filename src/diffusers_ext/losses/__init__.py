@@ -1,96 +1,60 @@
 """What recipes minimise, as plain functions that return one value per sample."""
 
-from diffusers_ext.losses.adaptive_weight import adaptive_weight, last_layer_gradient
+from diffusers_ext.losses.adaptive_weight import (
+    adaptive_weight as adaptive_weight,
+    last_layer_gradient as last_layer_gradient,
+)
 from diffusers_ext.losses.adversarial import (
-    ADVERSARIAL_LOSSES,
-    discriminator_loss,
-    fake_loss,
-    generator_loss,
-    real_loss,
+    ADVERSARIAL_LOSSES as ADVERSARIAL_LOSSES,
+    discriminator_loss as discriminator_loss,
+    fake_loss as fake_loss,
+    generator_loss as generator_loss,
+    real_loss as real_loss,
 )
-from diffusers_ext.losses.diffaugment import diff_augment
+from diffusers_ext.losses.diffaugment import diff_augment as diff_augment
 from diffusers_ext.losses.diffusion import (
-    LOSS_WEIGHTINGS,
-    PREDICTION_TYPES,
-    diffusion_loss,
-    loss_weights,
-    noise_levels,
-    prediction_target,
+    LOSS_WEIGHTINGS as LOSS_WEIGHTINGS,
+    PREDICTION_TYPES as PREDICTION_TYPES,
+    diffusion_loss as diffusion_loss,
+    loss_weights as loss_weights,
+    noise_levels as noise_levels,
+    prediction_target as prediction_target,
 )
-from diffusers_ext.losses.discriminator_regularizers import clip_weights, gradient_penalty, r1_penalty, r2_penalty
+from diffusers_ext.losses.discriminator_regularizers import (
+    clip_weights as clip_weights,
+    gradient_penalty as gradient_penalty,
+    r1_penalty as r1_penalty,
+    r2_penalty as r2_penalty,
+)
 from diffusers_ext.losses.elbo import (
-    RECONSTRUCTION_LOSSES,
-    TOTAL_CORRELATION_ESTIMATORS,
-    KLDecomposition,
-    codebook_loss,
-    commitment_loss,
-    decompose_kl,
-    latent_discriminator_loss,
-    reconstruction_error,
-    shuffle_dimensions,
-    standard_normal_kl,
-    weighted_kl,
-    weighted_kl_parts,
+    RECONSTRUCTION_LOSSES as RECONSTRUCTION_LOSSES,
+    TOTAL_CORRELATION_ESTIMATORS as TOTAL_CORRELATION_ESTIMATORS,
+    KLDecomposition as KLDecomposition,
+    codebook_loss as codebook_loss,
+    commitment_loss as commitment_loss,
+    decompose_kl as decompose_kl,
+    latent_discriminator_loss as latent_discriminator_loss,
+    reconstruction_error as reconstruction_error,
+    shuffle_dimensions as shuffle_dimensions,
+    standard_normal_kl as standard_normal_kl,
+    weighted_kl as weighted_kl,
+    weighted_kl_parts as weighted_kl_parts,
 )
-from diffusers_ext.losses.mode_seeking import mode_seeking_loss
-from diffusers_ext.losses.mutual_information import mutual_information_loss
-from diffusers_ext.losses.translation import cycle_loss, identity_loss, l1_loss
+from diffusers_ext.losses.mode_seeking import mode_seeking_loss as mode_seeking_loss
+from diffusers_ext.losses.mutual_information import mutual_information_loss as mutual_information_loss
+from diffusers_ext.losses.translation import (
+    cycle_loss as cycle_loss,
+    identity_loss as identity_loss,
+    l1_loss as l1_loss,
+)
 from diffusers_ext.losses.variational import (
-    LEARNED_VARIANCES,
-    LOSS_TYPES,
-    GaussianDiffusionLoss,
-    VariationalBoundTerm,
-    discretized_gaussian_log_likelihood,
-    gaussian_diffusion_loss,
-    normal_kl,
-    prior_bits_per_dim,
-    variational_bound_term,
+    LEARNED_VARIANCES as LEARNED_VARIANCES,
+    LOSS_TYPES as LOSS_TYPES,
+    GaussianDiffusionLoss as GaussianDiffusionLoss,
+    VariationalBoundTerm as VariationalBoundTerm,
+    discretized_gaussian_log_likelihood as discretized_gaussian_log_likelihood,
+    gaussian_diffusion_loss as gaussian_diffusion_loss,
+    normal_kl as normal_kl,
+    prior_bits_per_dim as prior_bits_per_dim,
+    variational_bound_term as variational_bound_term,
 )
-
-
-__all__ = [
-    "ADVERSARIAL_LOSSES",
-    "LEARNED_VARIANCES",
-    "LOSS_TYPES",
-    "LOSS_WEIGHTINGS",
-    "PREDICTION_TYPES",
-    "RECONSTRUCTION_LOSSES",
-    "TOTAL_CORRELATION_ESTIMATORS",
-    "GaussianDiffusionLoss",
-    "KLDecomposition",
-    "VariationalBoundTerm",
-    "adaptive_weight",
-    "clip_weights",
-    "codebook_loss",
-    "commitment_loss",
-    "cycle_loss",
-    "decompose_kl",
-    "diff_augment",
-    "diffusion_loss",
-    "discretized_gaussian_log_likelihood",
-    "discriminator_loss",
-    "fake_loss",
-    "gaussian_diffusion_loss",
-    "generator_loss",
-    "gradient_penalty",
-    "identity_loss",
-    "l1_loss",
-    "last_layer_gradient",
-    "latent_discriminator_loss",
-    "loss_weights",
-    "mode_seeking_loss",
-    "mutual_information_loss",
-    "noise_levels",
-    "normal_kl",
-    "prediction_target",
-    "prior_bits_per_dim",
-    "r1_penalty",
-    "r2_penalty",
-    "real_loss",
-    "reconstruction_error",
-    "shuffle_dimensions",
-    "standard_normal_kl",
-    "variational_bound_term",
-    "weighted_kl",
-    "weighted_kl_parts",
-]

@@ -1,63 +1,42 @@
-"""How good generated images are: metrics as plain functions on features, and the networks that give features.
+"""Metrics of generated and restored images: plain functions on features and images, and the feature extractors.
 
-Images become features (`load_feature_extractor`, `extract_features`), features become numbers (`compute_metrics`, or
-one metric's function). Likelihoods, which need a model in place of images, are in `metrics.likelihood`.
+Extractors turn images into features (`load_feature_extractor`, `extract_features`); metrics turn features into values
+(`compute_metrics`, or the function of a single metric). Likelihoods, which need a model instead of images, are in
+`diffusers_ext.likelihoods`.
 """
 
-from diffusers_ext.metrics.accuracy import class_accuracy, match_class_ids
-from diffusers_ext.metrics.compute import METRICS, compute_metrics
-from diffusers_ext.metrics.edges import edge_f1
+from diffusers_ext.metrics.accuracy import class_accuracy as class_accuracy, match_class_ids as match_class_ids
+from diffusers_ext.metrics.compute import METRICS as METRICS, compute_metrics as compute_metrics
+from diffusers_ext.metrics.edge_agreement import edge_f1 as edge_f1
 from diffusers_ext.metrics.extractors import (
-    FeatureExtractor,
-    FeatureOutput,
-    NetworkExtractor,
-    extract_features,
-    load_feature_extractor,
+    FeatureExtractor as FeatureExtractor,
+    FeatureOutput as FeatureOutput,
+    NetworkExtractor as NetworkExtractor,
+    extract_features as extract_features,
+    load_feature_extractor as load_feature_extractor,
 )
-from diffusers_ext.metrics.frechet import FeatureStatistics, fid, frechet_distance
-from diffusers_ext.metrics.inception_score import inception_score
-from diffusers_ext.metrics.kernel import kid, polynomial_kernel, rbf_kernel
-from diffusers_ext.metrics.modes import class_coverage
-from diffusers_ext.metrics.neighbours import prdc, precision_recall
+from diffusers_ext.metrics.frechet import (
+    FeatureStatistics as FeatureStatistics,
+    fid as fid,
+    frechet_distance as frechet_distance,
+)
+from diffusers_ext.metrics.inception_score import inception_score as inception_score
+from diffusers_ext.metrics.kernel import (
+    kid as kid,
+    polynomial_kernel as polynomial_kernel,
+    rbf_kernel as rbf_kernel,
+)
+from diffusers_ext.metrics.modes import class_coverage as class_coverage
+from diffusers_ext.metrics.neighbours import prdc as prdc, precision_recall as precision_recall
 from diffusers_ext.metrics.perceptual import (
-    LPIPS,
-    DeepFeatureDistance,
-    ImageDistance,
-    pairwise_diversity,
-    perceptual_distance,
+    LPIPS as LPIPS,
+    DeepFeatureDistance as DeepFeatureDistance,
+    ImageDistance as ImageDistance,
+    pairwise_diversity as pairwise_diversity,
+    perceptual_distance as perceptual_distance,
 )
-from diffusers_ext.metrics.restoration import RESTORATION_METRICS, restoration_metrics
-from diffusers_ext.metrics.similarity import psnr, ssim
-
-
-__all__ = [
-    "LPIPS",
-    "METRICS",
-    "RESTORATION_METRICS",
-    "DeepFeatureDistance",
-    "FeatureExtractor",
-    "FeatureOutput",
-    "FeatureStatistics",
-    "ImageDistance",
-    "NetworkExtractor",
-    "class_accuracy",
-    "class_coverage",
-    "compute_metrics",
-    "edge_f1",
-    "extract_features",
-    "fid",
-    "frechet_distance",
-    "inception_score",
-    "kid",
-    "load_feature_extractor",
-    "match_class_ids",
-    "pairwise_diversity",
-    "perceptual_distance",
-    "polynomial_kernel",
-    "prdc",
-    "precision_recall",
-    "psnr",
-    "rbf_kernel",
-    "restoration_metrics",
-    "ssim",
-]
+from diffusers_ext.metrics.restoration import (
+    RESTORATION_METRICS as RESTORATION_METRICS,
+    restoration_metrics as restoration_metrics,
+)
+from diffusers_ext.metrics.similarity import psnr as psnr, ssim as ssim

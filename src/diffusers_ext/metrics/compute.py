@@ -1,4 +1,4 @@
-"""The chosen metrics of one set of generated images, with what is needed to compute them again."""
+"""Computes the chosen metrics of a set of generated images, and records the settings they were computed with."""
 
 from collections.abc import Mapping, Sequence
 
@@ -24,14 +24,13 @@ METRICS = ("fid", "kid", "precision", "recall", "density", "coverage", "is", "cl
 KID_SUBSETS = 100
 IS_SPLITS = 10
 
-# Which metrics come from which definition of a neighbourhood: its default k, and whether balls contain their border.
+# The definition of a neighbourhood behind each pair of metrics: the default k, and whether balls contain their border.
 MANIFOLD_DEFINITIONS = {
     ("precision", "recall"): (PRECISION_RECALL_NEIGHBOURS, torch.le),
     ("density", "coverage"): (DENSITY_COVERAGE_NEIGHBOURS, torch.lt),
 }
 
-
-# How many images a metric needs of either set, and the Inception Score of the generated ones.
+# The smallest number of images for each metric: in both sets, or for the Inception Score in the generated set.
 FEWEST_IMAGES = {
     "fid": 2,
     "kid": 2,
@@ -47,16 +46,16 @@ def check_measurable(
     num_real: int | None,
     num_generated: int,
 ) -> None:
-    """Finds out before the images are made whether they can be measured.
+    """Checks, before images are generated, that they can be measured.
 
     Args:
-        extractor: what makes the features.
+        extractor: the feature extractor.
         shape: (C, H, W) of an image.
-        metrics: names, or None, as for `compute_metrics`; those that need no features are passed over.
-        num_real, num_generated: how many images there will be; None if nobody knows.
+        metrics: names or None, as for `compute_metrics`. Names of metrics that need no features are ignored.
+        num_real, num_generated: how many images there will be; None if unknown.
 
     Raises:
-        ValueError: if the extractor does not take such images, or there are too few of them for a metric.
+        ValueError: if the extractor does not accept such images, or there are too few of them for a metric.
     """
     extractor(torch.zeros(1, *shape, dtype=torch.uint8))
     _choose(metrics or (), {name: _missing_images(name, num_real, num_generated) for name in metrics or ()})
@@ -79,27 +78,29 @@ def compute_metrics(
     Args:
         real: features of real images. Their logits are not used.
         generated: features of generated images; with logits for "is", "classes" and "accuracy".
-        metrics: names from `METRICS`; by default all that the input allows: "is" needs logits, "classes" needs logits
-            that judge classes, "accuracy" needs these and `requested_labels`, and all need some images.
+        metrics: names from `METRICS`; by default all metrics that the input allows: "is" needs logits, "classes" needs
+            logits of named classes, "accuracy" needs these and `requested_labels`, and most need a minimum number of
+            images.
             - "fid", "kid" (and "kid_std"), "is" (and "is_std"): as torch-fidelity with its default settings;
             - "precision", "recall": Kynkäänniemi et al. 2019, torch-fidelity's definition, k = 3;
             - "density", "coverage": Naeem et al. 2020, the prdc package's definition, k = 5;
             - "classes" (as "classes_covered" and "recognised"): see `class_coverage`;
-            - "accuracy" (and "accuracy_balanced", "accuracy_per_class"): how often the extractor sees the requested
-              class.
-        extractor: what made the features. Without it logits are taken to be numbered as `requested_labels`.
+            - "accuracy" (and "accuracy_balanced", "accuracy_per_class"): how often the extractor predicts the
+              requested class.
+        extractor: the extractor of the features. If not given, logits are assumed to be numbered as
+            `requested_labels`.
         requested_labels: (N_generated,) class ids that the images were generated for.
-        id2label: class names of `requested_labels`, to be matched with the extractor's by name.
-        neighbours: k for precision, recall, density and coverage; by default each definition's own.
-        seed: of KID's subsets and the Inception Score's shuffle; 2020 is torch-fidelity's.
-        provenance: what the caller knows of the images (seed, sampler, steps, guidance scale, checkpoint ...),
-            reported beside what is known here.
+        id2label: class names of `requested_labels`, which are matched with the extractor's by name.
+        neighbours: k for precision, recall, density and coverage; by default the k of each definition.
+        seed: the seed of KID's subsets and of the Inception Score's shuffle; 2020 is torch-fidelity's.
+        provenance: what the caller knows about the images (seed, sampler, steps, guidance scale, checkpoint ...). It
+            is added to the reported provenance.
 
     Returns:
-        The numbers by name, and under "provenance" the extractor, the numbers of images and the settings.
+        The values by name, and under "provenance" the extractor, the numbers of images and the settings.
 
     Raises:
-        ValueError: for unknown metrics, features that are not finite or don't fit each other, too few images for a
+        ValueError: for unknown metrics, features that are not finite or do not match each other, too few images for a
             metric, and a metric whose input is missing.
     """
     features = as_feature_pair(real.features, generated.features)
@@ -144,28 +145,28 @@ def missing_input(
     requested_labels,
     id2label: Mapping | None,
 ) -> str | None:
-    """What `metric` needs and wasn't given, or None."""
+    """The input that `metric` needs and that is missing, or None."""
     if metric in ("is", "classes", "accuracy") and generated.logits is None:
         return "an extractor that gives class logits"
     if metric in ("classes", "accuracy") and extractor is not None and extractor.id2label is None:
         return "an extractor whose logits have class names (id2label)"
     if metric == "accuracy" and requested_labels is None:
-        return "the labels that the images were generated for"
+        return "the class labels that the images were generated for"
     if metric == "accuracy" and extractor is not None:
         try:
             match_class_ids(id2label, extractor.id2label)
         except ValueError as error:
-            return f"an extractor that knows the classes ({error})"
+            return f"an extractor with the same classes ({error})"
     return None
 
 
 def _missing_images(
     metric: str, num_real: int | None, num_generated: int, neighbours: int | None = None
 ) -> str | None:
-    """How many images `metric` needs, if there are fewer, or None."""
+    """The number of images that `metric` needs if there are fewer, or None."""
     fewest = FEWEST_IMAGES.get(metric, 0)
     if neighbours is not None and any(metric in names for names in MANIFOLD_DEFINITIONS):
-        return None  # who names a number of neighbours is told which are possible
+        return None  # a number of neighbours that the caller chose is checked by `compare_manifolds`
     counts = {"generated": num_generated} if metric == "is" else {"real": num_real, "generated": num_generated}
     few = [f"{count} {kind}" for kind, count in counts.items() if count is not None and count < fewest]
     return f"at least {fewest} images, not {' and '.join(few)} ones" if few else None
@@ -184,7 +185,7 @@ def _choose(metrics: Sequence[str], lacks: Mapping[str, str | None]) -> set[str]
 def _manifold_metrics(
     real: torch.Tensor, generated: torch.Tensor, chosen: set[str], neighbours: int | None
 ) -> tuple[dict[str, float], dict[str, int]]:
-    """Values of the chosen ones of precision, recall, density and coverage, and the k of each."""
+    """The values of precision, recall, density and coverage that were chosen, and the k of each."""
     groups = {names: definition for names, definition in MANIFOLD_DEFINITIONS.items() if chosen.intersection(names)}
     if not groups:
         return {}, {}
@@ -198,7 +199,7 @@ def _manifold_metrics(
 
 
 def _accuracy(logits, requested_labels, extractor: FeatureExtractor | None, id2label: Mapping | None) -> dict:
-    """`class_accuracy` in the data set's class ids, the classes called by name where they have names."""
+    """`class_accuracy` with the class names of the data set, or its class ids where it has no names."""
     requested = torch.as_tensor(requested_labels).tolist()
     if extractor is None:
         extractor_ids = {label: label for label in range(len(logits[0]))}
@@ -206,7 +207,7 @@ def _accuracy(logits, requested_labels, extractor: FeatureExtractor | None, id2l
         extractor_ids = match_class_ids(id2label, extractor.id2label)
     strangers = sorted(set(requested) - extractor_ids.keys())
     if strangers:
-        raise ValueError(f"Labels were requested that are no class: {', '.join(map(str, strangers[:5]))}.")
+        raise ValueError(f"Some requested labels are not a class: {', '.join(map(str, strangers[:5]))}.")
     result = class_accuracy(logits, [extractor_ids[label] for label in requested])
     names = {} if id2label is None else {int(label): str(name) for label, name in id2label.items()}
     labels_of = {theirs: ours for ours, theirs in extractor_ids.items()}

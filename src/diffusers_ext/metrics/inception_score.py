@@ -6,17 +6,17 @@ from diffusers_ext.metrics.arrays import as_matrix
 
 
 def inception_score(logits, splits: int = 10, shuffle: bool = True, seed: int = 2020) -> dict[str, float]:
-    """exp(E[KL(p(y|x) || p(y))]) over parts of the samples (Salimans et al. 2016), as torch-fidelity.
+    """exp(E[KL(p(y|x) || p(y))]) over parts of the samples (Salimans et al. 2016), as in torch-fidelity.
 
     Args:
         logits: (N, K) unnormalised class scores of generated samples.
-        splits: number of parts; part i is rows N*i//splits to N*(i+1)//splits.
-        shuffle: whether rows are first put in the order of `RandomState(seed).permutation(N)`, as samples that come
-            sorted by class need.
-        seed: of the permutation.
+        splits: the number of parts; part i has the rows N*i//splits to N*(i+1)//splits.
+        shuffle: whether to reorder the rows by `RandomState(seed).permutation(N)` first, which is necessary for
+            samples that are sorted by class.
+        seed: the seed of the permutation.
 
     Returns:
-        `{"mean", "std"}` over the parts, each value from 1 to K; std is the population's.
+        `{"mean", "std"}` over the parts, whose values are from 1 to K; std is the population standard deviation.
 
     Raises:
         ValueError: for logits that are not finite, and for fewer samples than parts.

@@ -17,7 +17,7 @@ Kernel = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 def polynomial_kernel(
     x: torch.Tensor, y: torch.Tensor, degree: int = 3, gamma: float | None = None, coef0: float = 1.0
 ) -> torch.Tensor:
-    """(gamma x.y + coef0)^degree for all pairs of rows of `x` (N, D) and `y` (M, D); gamma is 1 / D unless given."""
+    """(gamma x.y + coef0)^degree for all pairs of rows of `x` (N, D) and `y` (M, D); gamma defaults to 1 / D."""
     gamma = 1 / x.shape[1] if gamma is None else gamma
     return (x @ y.T).mul_(gamma).add_(coef0).pow_(degree)
 
@@ -29,7 +29,7 @@ def rbf_kernel(x: torch.Tensor, y: torch.Tensor, sigma: float = 10.0) -> torch.T
 
 
 def _weighted_sums(kernel: Kernel, x, y, x_weights, y_weights, block_elements: int) -> torch.Tensor:
-    """sum_ij x_weights[s, i] kernel(x_i, y_j) y_weights[s, j] for each s, a block of rows of `x` at a time."""
+    """sum_ij x_weights[s, i] kernel(x_i, y_j) y_weights[s, j] for each s, one block of rows of `x` at a time."""
     sums = torch.zeros(len(x_weights), dtype=x.dtype)
     for rows in row_blocks(len(x), len(y), block_elements):
         sums += ((x_weights[:, rows] @ kernel(x[rows], y)) * y_weights).sum(dim=1)
@@ -37,9 +37,9 @@ def _weighted_sums(kernel: Kernel, x, y, x_weights, y_weights, block_elements: i
 
 
 def _subset_sums(kernel: Kernel, x, y, x_subsets, y_subsets, block_elements: int) -> torch.Tensor:
-    """Sum of kernel(x_i, y_j) over i in x_subsets[s], j in y_subsets[s], for each s; subsets are (S, size)."""
+    """The sum of kernel(x_i, y_j) over i in x_subsets[s] and j in y_subsets[s], for each s; subsets are (S, size)."""
     if len(x) * len(y) <= x_subsets.numel() * y_subsets.shape[1]:
-        # Subsets that overlap this much are cheaper summed from one matrix of all pairs.
+        # When subsets overlap this much, it is cheaper to sum them from one matrix of all pairs.
         x_members = torch.zeros(len(x_subsets), len(x), dtype=x.dtype).scatter_(1, x_subsets, 1.0)
         y_members = torch.zeros(len(y_subsets), len(y), dtype=y.dtype).scatter_(1, y_subsets, 1.0)
         return _weighted_sums(kernel, x, y, x_members, y_members, block_elements)
@@ -53,16 +53,16 @@ def _subset_sums(kernel: Kernel, x, y, x_subsets, y_subsets, block_elements: int
 
 
 def _diagonal(kernel: Kernel, x: torch.Tensor) -> torch.Tensor:
-    """kernel(x_i, x_i) for each row, from small blocks about the diagonal."""
+    """kernel(x_i, x_i) for each row, from small blocks along the diagonal."""
     return torch.cat([kernel(block, block).diagonal() for block in x.split(64)])
 
 
 def _draw_subsets(
     num_real: int, num_generated: int, subsets: int, size: int, seed: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Real and generated rows of each subset, (subsets, size) each.
+    """The real and the generated rows of each subset, (subsets, size) each.
 
-    torch-fidelity's order: one RandomState for all, the generated rows of a subset before its real rows.
+    As in torch-fidelity, one RandomState draws all subsets, and the generated rows of a subset before its real rows.
     """
     random_state = np.random.RandomState(seed)
     draws = [
@@ -74,7 +74,7 @@ def _draw_subsets(
 
 
 def kid_subset_size(num_real: int, num_generated: int) -> int:
-    """The subset size used where none is given: 1000, or all of the smaller set if it has fewer (clean-fid's rule)."""
+    """The default subset size: 1000, or the size of the smaller set if that is less (as in clean-fid)."""
     return min(num_real, num_generated, MAX_SUBSET_SIZE)
 
 
@@ -89,32 +89,34 @@ def kid(
 ) -> dict[str, float]:
     """Kernel (Inception) distance: the unbiased MMD^2 over random subsets (Binkowski et al. 2018, equation 4).
 
-    The subsets are those of torch-fidelity for the same seed: drawn without replacement by `RandomState(seed)`, the
-    generated rows first. clean-fid draws the real rows first, so `kid(generated, real, seed=0)` is its value after
-    `numpy.random.seed(0)`. The kernel is evaluated in float64, which agrees with their float32 to about 1e-6.
+    The subsets are the same as torch-fidelity's for the same seed: they are drawn without replacement by
+    `RandomState(seed)`, the generated rows first. clean-fid draws the real rows first, so `kid(generated, real,
+    seed=0)` is its value after `numpy.random.seed(0)`. The kernel is evaluated in float64, which agrees with the
+    float32 of these packages to about 1e-6.
 
     Args:
         real: (N_real, D).
         generated: (N_generated, D).
-        subsets: number of subsets.
-        subset_size: rows per subset, at most the size of either set; by default 1000, or the smaller set if it has
-            fewer, as clean-fid does.
-        seed: of the draw.
+        subsets: the number of subsets.
+        subset_size: the number of rows per subset, at most the size of either set; see [`kid_subset_size`] for the
+            default.
+        seed: the seed of the subsets.
         kernel: `polynomial_kernel`, `rbf_kernel` or a function such as `partial(rbf_kernel, sigma=2.0)`.
-        block_elements: kernel values held at once.
+        block_elements: how many kernel values are held at once.
 
     Returns:
-        `{"mean", "std"}` over the subsets; std is the population's. The mean may be slightly negative.
+        `{"mean", "std"}` over the subsets; std is the population standard deviation. The mean may be slightly
+        negative.
 
     Raises:
-        ValueError: for features that are not finite or don't fit each other, and for a subset size below 2 or above
-            the smaller set.
+        ValueError: for features that are not finite or do not match each other, and for a subset size below 2 or above
+            the size of the smaller set.
     """
     real, generated = as_feature_pair(real, generated)
     size = kid_subset_size(len(real), len(generated)) if subset_size is None else subset_size
     if not 2 <= size <= min(len(real), len(generated)):
         raise ValueError(
-            f"KID needs subsets of at least 2 and at most all rows of either set, but the subset size is {size} for "
+            f"The subset size of KID must be from 2 to the size of the smaller set, but is {size} for "
             f"{len(real)} real and {len(generated)} generated samples."
         )
     if subsets < 1:

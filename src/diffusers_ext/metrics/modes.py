@@ -1,22 +1,23 @@
-"""How many of the classes generated images show: what a collapsed generator loses first."""
+"""Class coverage: how many classes appear among generated images. A collapsing generator loses classes first."""
 
 import torch
 
 from diffusers_ext.metrics.arrays import as_matrix
 
 
-CONFIDENCE = 0.8  # an image counts as recognised from this probability of its class on
-FAIR_SHARE = 0.1  # a class is covered from this part of an equal share of all images on
+CONFIDENCE = 0.8  # an image is recognised if the probability of its class is above this
+FAIR_SHARE = 0.1  # a class is covered if it has at least this fraction of an equal share of all images
 
 
 def class_coverage(logits) -> dict[str, float]:
-    """The number of classes covered, and the part of the images that are recognised.
+    """The number of covered classes, and the fraction of recognised images.
 
-    An image is recognised if a class has a probability above 0.8. A class is covered if at least a tenth of what would
-    be an equal share of all images, and at least one, are recognised as it: of 1000 images and ten classes, ten.
+    An image is recognised if a class has a probability above 0.8. A class is covered if at least one image is
+    recognised as this class, and at least a tenth of an equal share of all images: 10 images for 1000 images of ten
+    classes.
 
     Args:
-        logits: (N, K) of the images, from a classifier of K classes.
+        logits: (N, K), from a classifier of K classes.
 
     Returns:
         `{"classes_covered", "recognised"}`: from 0 to K, and from 0 to 1.

@@ -1,7 +1,8 @@
-"""How different images look to a network: Palette's PD, LPIPS, and the formula of LPIPS on the layers of any network.
+"""Perceptual distances between images: Palette's PD, LPIPS, and the formula of LPIPS on the layers of any network.
 
-The latter two are callables on two batches of images of shape (N, C, H, W), uint8 or floats in [-1, 1], that give one
-distance per pair, float64 of shape (N,) on the CPU. Networks see images of 8 bits, as they would be saved.
+LPIPS and the distance of deep features are callables. They take two batches of images of shape (N, C, H, W), uint8 or
+floats in [-1, 1], and return one distance per pair: float64 of shape (N,) on the CPU. Images are rounded to 8 bits
+first, as they would be saved.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,19 +13,21 @@ from urllib.error import URLError
 
 import torch
 
-from diffusers_ext.metrics.arrays import as_pixel_values
+from diffusers_ext.metrics.arrays import check_image_pair
 from diffusers_ext.metrics.extractors import FeatureExtractor
 from diffusers_ext.metrics.extractors.feature_extractor import to_rgb
+from diffusers_ext.pixels import as_pixel_values, as_uint8
 
 
-# The weights of torchvision that the lpips package builds on, and the smallest side for which they have all layers.
+# For each network the torchvision weights that the lpips package uses, and the smallest image side that all its layers
+# can process.
 LPIPS_NETWORKS = {
     "alex": ("AlexNet_Weights.IMAGENET1K_V1", 31),
     "vgg": ("VGG16_Weights.IMAGENET1K_V1", 16),
     "squeeze": ("SqueezeNet1_1_Weights.IMAGENET1K_V1", 17),
 }
 
-# What keeps features of length zero from a division by zero, in the lpips package and here.
+# Avoids a division by zero for features of length zero; the lpips package uses the same value.
 EPSILON = 1e-10
 
 
@@ -33,7 +36,7 @@ class ImageDistance(Protocol):
 
     Attributes:
         metric: the name of its column in a table.
-        name: which network it is measured with, put beside every number.
+        name: the network it is measured with, which is reported with every number.
     """
 
     metric: str
@@ -46,21 +49,21 @@ class LPIPS:
     """The Learned Perceptual Image Patch Similarity of Zhang et al. (2018), computed by the authors' package.
 
     Args:
-        network: "alex" (what most publications report), "vgg" or "squeeze".
-        device: where it runs.
+        network: "alex" (the one that most publications report), "vgg" or "squeeze".
+        device: where the network runs.
 
     Raises:
         ImportError: if lpips (and with it torchvision) is not installed.
         OSError: if the weights of torchvision's network cannot be downloaded.
-        ValueError: for another network; and when called, for images of different shapes, out of range, neither
-            grayscale nor RGB, or smaller than the network takes.
+        ValueError: for another network. A call raises it for images of different shapes, out of range, neither
+            grayscale nor RGB, or smaller than the network accepts.
     """
 
     metric = "lpips"
 
     def __init__(self, network: str = "alex", device: str | torch.device = "cpu"):
         if network not in LPIPS_NETWORKS:
-            raise ValueError(f"LPIPS knows the networks {', '.join(LPIPS_NETWORKS)}, not {network!r}.")
+            raise ValueError(f"The network of LPIPS must be one of {', '.join(LPIPS_NETWORKS)}, not {network!r}.")
         try:
             import lpips
         except ImportError as error:
@@ -84,22 +87,23 @@ class LPIPS:
 
 
 class DeepFeatureDistance:
-    """LPIPS' formula on the layers of any network, every channel having weight one. Its values are not LPIPS.
+    """The formula of LPIPS on the layers of any network, with weight one for every channel. Its values are not LPIPS.
 
-    The features of each layer are scaled to unit length at each position; squared differences are summed over channels
-    and layers and averaged over positions: Zhang et al. (2018), equation 1, with w = 1, the "baseline" of their
-    package. A layer adds at most 4 (2 after a ReLU). Whether it ranks images as people do depends on the network.
+    The features of each layer are scaled to unit length at each position. Squared differences are summed over channels
+    and layers, and averaged over positions: Zhang et al. (2018), equation 1 with w = 1, which is the "baseline" of
+    their package. A layer contributes at most 4 (2 after a ReLU). Whether this distance ranks images as people do
+    depends on the network.
 
     Args:
-        extractor: what `load_feature_extractor` gives for a Transformers image model or Inception, or a
-            `NetworkExtractor` around a torch module. Images are prepared as it does.
-        layers: names of the submodules whose outputs are compared: maps (N, C, H, W), tokens (N, T, C) or vectors
-            (N, C). By default the entries of the network's first `ModuleList`: the stages of a ResNet, the layers
-            of a ViT.
+        extractor: the result of `load_feature_extractor` for a Transformers image model or Inception, or a
+            `NetworkExtractor` around a torch module. It also prepares the images.
+        layers: the names of the submodules whose outputs are compared: maps (N, C, H, W), tokens (N, T, C) or vectors
+            (N, C). By default these are the entries of the network's first `ModuleList`: the stages of a ResNet, the
+            layers of a ViT.
 
     Raises:
-        ValueError: if the extractor's network is no torch module, or lacks such layers; and when called, for images of
-            different shapes or out of range, and for layers that do not run or give no features.
+        ValueError: if the extractor's network is not a torch module, or has no such layers. A call raises it for
+            images of different shapes or out of range, and for layers that do not run or return no features.
     """
 
     metric = "deep_feature_distance"
@@ -128,15 +132,18 @@ class DeepFeatureDistance:
         return torch.stack([(a - b).square().sum(dim=1).mean(dim=1) for a, b in pairs]).sum(dim=0).cpu().double()
 
     def unit_features(self, run: Callable[[], object], num_images: int) -> list[torch.Tensor]:
-        """What the layers give while `run()` has the network see N images: (N, C, positions), of unit length along C.
+        """The outputs of the layers while `run()` calls the network on N images, of unit length along C.
+
+        Returns:
+            A tensor (N, C, positions) for each layer.
 
         Raises:
-            ValueError: for layers that do not run or give no features.
+            ValueError: for layers that do not run or return no features.
         """
         found = {}
 
         def keep(name):
-            # Scaled at once: a following layer may overwrite its input.
+            # Scaled immediately, because the next layer may overwrite its input.
             return lambda module, args, output: found.__setitem__(name, self._scale(name, output, num_images))
 
         hooks = [module.register_forward_hook(keep(name)) for name, module in self.layers.items()]
@@ -159,14 +166,14 @@ class DeepFeatureDistance:
             )
         features = features.float()
         features = features.transpose(1, 2) if features.ndim == 3 else features.reshape(*features.shape[:2], -1)
-        # Clamped, as the root has no gradient at zero.
+        # Clamped, because the square root has no gradient at zero.
         return features / (features.square().sum(dim=1, keepdim=True).clamp(min=EPSILON**2).sqrt() + EPSILON)
 
 
 def perceptual_distance(first_features: torch.Tensor, second_features: torch.Tensor) -> torch.Tensor:
-    """The Euclidean distance of features (N, D) from others, row by row: float64 (N,). Its mean is Palette's PD.
+    """The Euclidean distance between two sets of features (N, D), row by row: float64 (N,). Its mean is Palette's PD.
 
-    Saharia et al. (2022, section 4) take features of InceptionV1; numbers of different networks can't be compared.
+    Saharia et al. (2022, section 4) use features of InceptionV1. Values of different networks cannot be compared.
     """
     return (first_features.double() - second_features.double()).norm(dim=1)
 
@@ -174,11 +181,14 @@ def perceptual_distance(first_features: torch.Tensor, second_features: torch.Ten
 def pairwise_diversity(
     samples: torch.Tensor, distance: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 ) -> torch.Tensor:
-    """How much several restorations of one input differ: the mean distance of all pairs (Saharia et al. 2022, LPIPS).
+    """How much several restorations of one input differ: the mean distance of all pairs.
+
+    Saharia et al. (2022) measure diversity this way, with LPIPS.
 
     Args:
         samples (`torch.Tensor` of shape (N, K, ...)): K restorations of each of N inputs, or their features.
-        distance: from two batches of shape (N, ...) to (N,): `LPIPS()` on images, `perceptual_distance` on features.
+        distance: a function from two batches of shape (N, ...) to (N,): `LPIPS()` for images, `perceptual_distance`
+            for features.
 
     Returns:
         `torch.Tensor` of shape (N,).
@@ -194,36 +204,13 @@ def pairwise_diversity(
     return torch.stack(pairs).mean(dim=0)
 
 
-def check_image_pair(first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two batches of images, if they can be compared one by one.
-
-    Raises:
-        ValueError: unless both are tensors of one shape (N, C, H, W) that hold images, in uint8 or [-1, 1].
-    """
-    for images in (first, second):
-        if not torch.is_tensor(images):
-            raise ValueError(f"Images should be a tensor (N, C, H, W), not {type(images).__name__}.")
-        as_pixel_values(images)
-    if first.shape != second.shape or first.numel() == 0:
-        raise ValueError(
-            f"Images should be compared with as many of the same size, not {tuple(first.shape)} with "
-            f"{tuple(second.shape)}."
-        )
-    return first, second
-
-
-def as_uint8(images: torch.Tensor) -> torch.Tensor:
-    """Images, uint8 or in [-1, 1], as uint8 on the same device."""
-    return images if images.dtype == torch.uint8 else (images.float() + 1).mul(127.5).round().to(torch.uint8)
-
-
 def _network_of(extractor: FeatureExtractor) -> torch.nn.Module:
     for attribute in ("network", "model"):
         network = getattr(extractor, attribute, None)
         if isinstance(network, torch.nn.Module):
             return network
     raise ValueError(
-        f"The feature extractor {extractor.name} shows no layers to compare: its network should be a torch module."
+        f"The layers of the feature extractor {extractor.name} cannot be compared: its network is not a torch module."
     )
 
 
@@ -235,7 +222,7 @@ def _stages(network: torch.nn.Module, name: str) -> list[str]:
 
 
 def _download(weights: str) -> None:
-    """Has torchvision fetch the weights, checked and as nothing but tensors, before lpips asks for them."""
+    """Downloads the weights with torchvision before lpips needs them; checks the hash and unpickles only tensors."""
     import torchvision
 
     weights = torchvision.models.get_weight(weights)
@@ -243,6 +230,6 @@ def _download(weights: str) -> None:
         weights.get_state_dict(check_hash=True, weights_only=True)
     except URLError as error:
         raise OSError(
-            f"The network of LPIPS can't be downloaded ({error.reason}): put {weights.url} into "
+            f"The network of LPIPS cannot be downloaded ({error.reason}): put {weights.url} into "
             f"{torch.hub.get_dir()}/checkpoints, or measure with a feature network of your own."
         ) from error

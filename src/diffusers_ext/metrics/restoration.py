@@ -1,4 +1,4 @@
-"""How good restored images are: close to the truth, natural as a set, and different where there is a choice."""
+"""Metrics of restored images: their similarity to the true ones, their quality as a set, and their diversity."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,23 +7,19 @@ from itertools import chain, zip_longest
 
 import torch
 
+from diffusers_ext.metrics.arrays import check_image_pair
 from diffusers_ext.metrics.compute import METRICS, compute_metrics, missing_input
 from diffusers_ext.metrics.extractors import FeatureExtractor, FeatureOutput
-from diffusers_ext.metrics.perceptual import (
-    ImageDistance,
-    as_uint8,
-    check_image_pair,
-    pairwise_diversity,
-    perceptual_distance,
-)
+from diffusers_ext.metrics.perceptual import ImageDistance, pairwise_diversity, perceptual_distance
 from diffusers_ext.metrics.similarity import SSIM_WINDOW_SIZE, psnr, ssim
+from diffusers_ext.pixels import as_uint8
 
 
 RESTORATION_METRICS = ("psnr", "ssim", "perceptual_distance", "lpips", "deep_feature_distance", "diversity", *METRICS)
-# What is left out unless named.
+# Metrics that are only computed if they are named.
 NOT_BY_DEFAULT = ("precision", "recall", "density", "coverage", "classes")
 
-# Images per call of a network, where they do not come in batches.
+# Images per call of a network, if the caller does not pass batches.
 BATCH_SIZE = 64
 
 
@@ -41,42 +37,43 @@ def restoration_metrics(
     gather: Callable[[list[torch.Tensor]], torch.Tensor] = torch.cat,
     provenance: Mapping | None = None,
 ) -> dict:
-    """The measures of one set of restored images, ready for JSON: with a feature network, Palette's protocol.
+    """The metrics of one set of restored images, ready for JSON; with a feature network, those of Palette's protocol.
 
-    Images are uint8, or in [-1, 1] and rounded to 8 bits first, as they would be saved. Each process calls this with
-    its share of the images and gets the measures of all. One batch of images is held at a time.
+    Images are uint8, or in [-1, 1]; the latter are rounded to 8 bits first, as they would be saved. Each process calls
+    this with its share of the images, and gets the metrics of all images. Only one batch of images is held at a time.
 
     Args:
         truth: the true images (N, C, H, W), or an iterable of such batches.
-        restored: a restoration of each, in the same shape and batches; or K restorations of each, (N, K, C, H, W).
-        metrics: names from `RESTORATION_METRICS`, or `metric` of a distance; by default all that the input allows but
-            precision, recall, density and coverage.
+        restored: a restoration of each image, with the same shape and batches; or K restorations of each image,
+            (N, K, C, H, W).
+        metrics: names from `RESTORATION_METRICS`, or the `metric` of a distance; by default all that the input allows
+            except precision, recall, density, coverage and classes.
             - "psnr", "ssim": see [`psnr`] and [`ssim`];
             - "perceptual_distance": Palette's PD, with the features of `extractor`;
             - "lpips", "deep_feature_distance": those of `distances`;
             - "diversity": [`pairwise_diversity`] by each of the last three, as "<name>_diversity", for K > 1;
-            - "fid", "kid", "is", "accuracy" and so on: see [`compute_metrics`]; of the first restoration of each image
-              (so that K does not matter) against the true ones. "accuracy" is how often the extractor sees the class
-              of the true image in the restored one (Palette's CA).
+            - "fid", "kid", "is", "accuracy" and so on: see [`compute_metrics`]. They compare the first restoration of
+              each image (so that K does not matter) with the true images. "accuracy" is how often the extractor
+              predicts the class of the true image for the restored one (Palette's CA).
         extractor: the feature network and classifier.
         distances: other distances between images, such as `LPIPS()` and `DeepFeatureDistance(extractor)`.
         class_labels: the classes (N,) of this process's images.
-        id2label: their names, to be matched with the extractor's.
+        id2label: the names of the classes, which are matched with the extractor's.
         ssim_window_size: see [`ssim`].
         seed: see [`compute_metrics`].
-        gather: puts the tensors of shape (B, ...) that the processes hold together, in the order of the set.
-        provenance: what the caller knows of the images (task, checkpoint, sampler ...), reported beside what is known
-            here.
+        gather: joins the tensors of shape (B, ...) of all processes, in the order of the set.
+        provenance: what the caller knows about the images (task, checkpoint, sampler ...). It is added to the reported
+            provenance.
 
     Returns:
-        The measures by name, means over all images; under "per_image" a list by name of each image's value, itself a
-        mean over its K restorations; and under "provenance" the networks, the numbers of images and the settings.
-        An image with a restoration that equals it has no finite PSNR: it is None in the list and not part of the mean
-        "psnr", and "num_identical" counts such images.
+        The metrics by name, as means over all images; under "per_image" a list for each name with the value of each
+        image, which is a mean over its K restorations; and under "provenance" the networks, the numbers of images and
+        the settings. The PSNR of an image with a restoration that equals it is infinite: it is None in the list and
+        not part of the mean "psnr", and "num_identical" counts such images.
 
     Raises:
-        ValueError: for unknown metrics and those whose input is missing, images that don't fit each other or are out
-            of range, no images at all, and too few of them for a metric of the set.
+        ValueError: for unknown metrics and metrics whose input is missing, images that do not match each other or are
+            out of range, no images at all, and too few of them for a metric of the set.
     """
     batches = _batches(truth, restored, extractor)
     first = next(batches, None)
@@ -120,13 +117,14 @@ def restoration_metrics(
 
 @dataclass
 class _Batch:
-    """Some true images and their restorations, and what the extractor gives for them.
+    """Some true images, their restorations, and the extractor's outputs for them.
 
     Attributes:
         truth: uint8 (B, C, H, W).
         restored: uint8 (B, K, C, H, W).
-        truth_output, restored_output: features of the truth and of the first restorations; None without an extractor.
-        features: of all restorations, (B, K, D); None without an extractor.
+        truth_output, restored_output: the outputs for the true images and for their first restorations; None without
+            an extractor.
+        features: the features of all restorations, (B, K, D); None without an extractor.
     """
 
     truth: torch.Tensor
@@ -136,7 +134,7 @@ class _Batch:
     features: torch.Tensor | None = None
 
     def values(self, chosen: set[str], measures: Mapping[str, Callable]) -> dict[str, torch.Tensor]:
-        """The chosen measures of each image, float64 (B,), after whether a restoration equals it."""
+        """The chosen metrics of each image, float64 (B,), and "identical": whether a restoration equals the image."""
         compared = {name: (measure, self.truth, self.restored) for name, measure in measures.items()}
         if self.features is not None:
             compared["perceptual_distance"] = (perceptual_distance, self.truth_output.features, self.features)
@@ -156,14 +154,14 @@ def _batches(truth, restored, extractor: FeatureExtractor | None) -> Iterator[_B
     truth, restored = (images.split(BATCH_SIZE) if torch.is_tensor(images) else images for images in (truth, restored))
     for truths, samples in zip_longest(truth, restored):
         if not torch.is_tensor(truths) or not torch.is_tensor(samples):
-            raise ValueError("True and restored images should come in as many batches of tensors.")
+            raise ValueError("True and restored images must be tensors, in the same number of batches.")
         if len(truths) or len(samples):
             yield _batch(truths, samples if samples.ndim == 5 else samples[:, None], extractor)
 
 
 def _batch(truth: torch.Tensor, restored: torch.Tensor, extractor: FeatureExtractor | None) -> _Batch:
     if restored.shape[1] == 0:
-        raise ValueError("There should be at least one restoration of each image, not (N, 0, C, H, W).")
+        raise ValueError("There must be at least one restoration of each image, not (N, 0, C, H, W).")
     for sample in restored.unbind(dim=1):
         check_image_pair(truth, sample)
     truth, restored = as_uint8(truth), as_uint8(restored).to(truth.device)
@@ -180,14 +178,14 @@ def _on_cpu(output: FeatureOutput) -> FeatureOutput:
 def _by_metric(distances: Sequence[ImageDistance]) -> dict[str, ImageDistance]:
     names = [distance.metric for distance in distances]
     if len(set(names)) < len(names):
-        raise ValueError(f"Distances should be of different kinds to be told apart, not {', '.join(names)}.")
+        raise ValueError(f"Each of the distances must have another `metric`, but they are {', '.join(names)}.")
     return dict(zip(names, distances, strict=True))
 
 
 def _missing_inputs(
     first: _Batch, distances: Mapping[str, ImageDistance], window: int, judged: Mapping
 ) -> dict[str, str | None]:
-    """For each metric what it needs and wasn't given, or None."""
+    """For each metric the input that it needs and that is missing, or None."""
     extractor, restorations = judged["extractor"], first.restored.shape[1]
     no_extractor = "a feature extractor" if extractor is None else None
     lacks = dict.fromkeys(RESTORATION_METRICS)
@@ -221,7 +219,7 @@ def _choose(metrics: Sequence[str] | None, lacks: Mapping[str, str | None]) -> s
 
 
 def _summarise(values: dict[str, torch.Tensor]) -> tuple[dict, dict[str, list]]:
-    """The means, and what they are means of; PSNR without infinite values, which JSON does not have."""
+    """The means, and the values of each image. Infinite values of PSNR are left out, because JSON has none."""
     is_identical = values.pop("identical").bool()
     row = {name: column.mean().item() for name, column in values.items()}
     per_image = {name: column.tolist() for name, column in values.items()}

@@ -1,12 +1,11 @@
-"""How close images are to the truth, pixel by pixel (PSNR) and neighbourhood by neighbourhood (SSIM)."""
+"""The similarity of images to the true ones: PSNR compares single pixels, SSIM compares windows of pixels."""
 
 from collections.abc import Callable
 from functools import partial
 
 import torch
 
-from diffusers_ext.metrics.arrays import row_blocks
-from diffusers_ext.metrics.perceptual import check_image_pair
+from diffusers_ext.metrics.arrays import check_image_pair, row_blocks
 
 
 PEAK = 255
@@ -15,15 +14,15 @@ SSIM_WINDOW_SIZE = 11
 SSIM_SIGMA = 1.5
 SSIM_CONSTANTS = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
 
-# The values of images that are measured at once: what stays in a processor's cache is filtered twice as fast.
+# How many values of images are measured at once: filtering is twice as fast when they fit into a processor's cache.
 BLOCK_ELEMENTS = 2**16
 
 
 def psnr(truth: torch.Tensor, restored: torch.Tensor) -> torch.Tensor:
-    """The peak signal-to-noise ratio of each image, 10 log10(255^2 / MSE) over all its values, as scikit-image's.
+    """The peak signal-to-noise ratio of each image, 10 log10(255^2 / MSE) over all its values, as in scikit-image.
 
     Args:
-        truth, restored (`torch.Tensor` of shape (N, C, H, W)): uint8, or in [-1, 1], which are not rounded.
+        truth, restored (`torch.Tensor` of shape (N, C, H, W)): uint8, or floats in [-1, 1], which are not rounded.
 
     Returns:
         `torch.Tensor` of shape (N,): float64 decibels on the CPU; infinite for equal images.
@@ -35,16 +34,16 @@ def psnr(truth: torch.Tensor, restored: torch.Tensor) -> torch.Tensor:
 
 
 def ssim(truth: torch.Tensor, restored: torch.Tensor, window_size: int = SSIM_WINDOW_SIZE) -> torch.Tensor:
-    """The structural similarity of each image (Wang et al. 2004), at most 1, which equal images have.
+    """The structural similarity of each image (Wang et al. 2004); it is at most 1, the value of equal images.
 
-    Means and variances (of the population) are taken in a Gaussian window with sigma 1.5, wherever it fits into the
-    image, for each channel; the index is averaged over places and channels. This is scikit-image's
-    `structural_similarity` with `gaussian_weights=True, use_sample_covariance=False`. torchmetrics also counts windows
-    that reach over the (mirrored) border, so its numbers are others.
+    Means and (population) variances are computed for each channel in a Gaussian window with sigma 1.5, at every
+    position where the window fits into the image. The index is averaged over positions and channels. The result is
+    that of scikit-image's `structural_similarity` with `gaussian_weights=True, use_sample_covariance=False`.
+    torchmetrics also counts windows that reach over the (mirrored) border, so its values differ.
 
     Args:
         truth, restored: see [`psnr`].
-        window_size (`int`): odd. Images of less than 11 pixels a side need a smaller one.
+        window_size (`int`): an odd number. Images with a side of fewer than 11 pixels need a smaller window.
 
     Returns:
         `torch.Tensor` of shape (N,): float64 on the CPU.
@@ -53,7 +52,7 @@ def ssim(truth: torch.Tensor, restored: torch.Tensor, window_size: int = SSIM_WI
         ValueError: for images of different shapes or smaller than the window, values out of range, and an even window.
     """
     if window_size < 3 or window_size % 2 == 0:
-        raise ValueError(f"The window of SSIM must be an odd number of pixels from 3 on, not {window_size}.")
+        raise ValueError(f"The window of SSIM must be an odd number of at least 3 pixels, not {window_size}.")
     check_image_pair(truth, restored)
     height, width = truth.shape[2:]
     if min(height, width) < window_size:
@@ -65,7 +64,7 @@ def ssim(truth: torch.Tensor, restored: torch.Tensor, window_size: int = SSIM_WI
 
 
 def _blockwise(measure: Callable, truth: torch.Tensor, restored: torch.Tensor) -> torch.Tensor:
-    """`measure` of blocks of images, on the CPU as levels from 0 to 255 in float64."""
+    """Applies `measure` to blocks of images, as levels from 0 to 255 in float64 on the CPU."""
     check_image_pair(truth, restored)
     blocks = row_blocks(len(truth), truth[0].numel(), BLOCK_ELEMENTS)
     return torch.cat([measure(_as_levels(truth[rows]), _as_levels(restored[rows])) for rows in blocks])
@@ -98,7 +97,7 @@ def _gaussian_window(size: int) -> torch.Tensor:
 
 
 def _filter(maps: torch.Tensor, window: torch.Tensor) -> torch.Tensor:
-    """Weighted means of (..., H, W) in windows that lie inside: (..., H - size + 1, W - size + 1)."""
+    """Weighted means of (..., H, W) in all windows inside of the image: (..., H - size + 1, W - size + 1)."""
     # A sum of shifted maps: a convolution in float64 is several times slower.
     for dim in (-2, -1):
         length = maps.shape[dim] - len(window) + 1

@@ -1,19 +1,13 @@
+"""Schedulers that Diffusers does not have: one file each, `scheduling_<name>.py`."""
+
 from diffusers_ext.registration import register
-from diffusers_ext.schedulers.scheduling_edm_heun import EDMHeunScheduler
+from diffusers_ext.schedulers.scheduling_edm_heun import EDMHeunScheduler as EDMHeunScheduler
 from diffusers_ext.schedulers.scheduling_gaussian_diffusion import (
-    ExactDDIMInverseScheduler,
-    ExactDDIMScheduler,
-    ExactDDPMScheduler,
-    space_timesteps,
+    ExactDDIMInverseScheduler as ExactDDIMInverseScheduler,
+    ExactDDIMScheduler as ExactDDIMScheduler,
+    ExactDDPMScheduler as ExactDDPMScheduler,
+    space_timesteps as space_timesteps,
 )
 
 
 register()
-
-__all__ = [
-    "EDMHeunScheduler",
-    "ExactDDIMInverseScheduler",
-    "ExactDDIMScheduler",
-    "ExactDDPMScheduler",
-    "space_timesteps",
-]

@@ -1,29 +1,20 @@
-"""Control images for ControlNets, made of the images of a batch while training."""
+"""Conditions: functions that compute the control images of ControlNets from the images of a training batch."""
 
-from diffusers_ext.data.conditions.canny import canny
-from diffusers_ext.data.conditions.edges import soft_edges
+from diffusers_ext.data.conditions.canny import canny as canny
 from diffusers_ext.data.conditions.registry import (
-    CONDITIONS,
-    IMAGE_CONDITIONS,
-    LABEL_MAP_CONDITIONS,
-    describe_conditions,
-    load_condition,
+    CONDITIONS as CONDITIONS,
+    IMAGE_CONDITIONS as IMAGE_CONDITIONS,
+    LABEL_MAP_CONDITIONS as LABEL_MAP_CONDITIONS,
+    describe_conditions as describe_conditions,
+    load_condition as load_condition,
 )
-from diffusers_ext.data.conditions.segmentation import default_palette, segmentation
-from diffusers_ext.data.conditions.simpler import blur, grayscale, low_resolution
-
-
-__all__ = [
-    "CONDITIONS",
-    "IMAGE_CONDITIONS",
-    "LABEL_MAP_CONDITIONS",
-    "blur",
-    "canny",
-    "default_palette",
-    "describe_conditions",
-    "grayscale",
-    "load_condition",
-    "low_resolution",
-    "segmentation",
-    "soft_edges",
-]
+from diffusers_ext.data.conditions.segmentation import (
+    default_palette as default_palette,
+    segmentation as segmentation,
+)
+from diffusers_ext.data.conditions.simplified import (
+    blur as blur,
+    grayscale as grayscale,
+    low_resolution as low_resolution,
+)
+from diffusers_ext.data.conditions.soft_edges import soft_edges as soft_edges

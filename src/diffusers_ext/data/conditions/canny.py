@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 
-from diffusers_ext.data.conditions.gradients import brightness, slopes, smooth
+from diffusers_ext.data.conditions.slopes import brightness, slopes, smooth
 
 
 def canny(
@@ -13,24 +13,26 @@ def canny(
 ) -> torch.Tensor:
     """Canny's edges: thin white lines on black.
 
-    Canny 1986, "A Computational Approach to Edge Detection", in the form of scikit-image's `feature.canny`: Gaussian
-    smoothing, Sobel's slopes, no pixel that is not the largest across its edge (its neighbours there interpolated),
-    and of the rest, connected in eight directions, all lines that are somewhere above the high threshold.
+    Canny 1986, "A Computational Approach to Edge Detection", in the form of scikit-image's `feature.canny`: images are
+    smoothed by a Gaussian, and their slopes computed by Sobel's filter. A pixel is a candidate if its slope is the
+    largest across the edge (compared with interpolated neighbours) and above the low threshold. Candidates are
+    connected in eight directions, and a connected line is kept if any of its pixels is above the high threshold.
 
     Args:
         images: (N, 1 or 3, H, W) in [-1, 1].
         sigma: the standard deviation of the smoothing, in pixels.
-        low_threshold, high_threshold: of the slope, in eighths of the range from black to white per pixel.
+        low_threshold, high_threshold: the thresholds of the slope, in eighths of the range from black to white per
+            pixel.
 
     Returns:
         (N, 3, H, W), -1 or 1.
 
     Raises:
-        ValueError: for impossible options, or another number of channels.
+        ValueError: for invalid options, or another number of channels.
     """
     if not sigma >= 0 or not 0 <= low_threshold <= high_threshold:
         raise ValueError(
-            f"canny needs a sigma from 0 on and 0 <= low_threshold <= high_threshold, not {sigma!r}, "
+            f"canny needs sigma >= 0 and 0 <= low_threshold <= high_threshold, not {sigma!r}, "
             f"{low_threshold!r} and {high_threshold!r}"
         )
     along_y, along_x = slopes(smooth(brightness(images), sigma))
@@ -41,16 +43,16 @@ def canny(
 
 
 def _is_ridge(along_y: torch.Tensor, along_x: torch.Tensor, steepness: torch.Tensor) -> torch.Tensor:
-    """Where no neighbour across the edge is steeper, (N, 1, H, W); never at the border of an image."""
+    """Whether no neighbour across the edge is steeper, (N, 1, H, W); never at the border of an image."""
     height, width = steepness.shape[-2:]
     padded = F.pad(steepness, (1, 1, 1, 1))
 
     def neighbour(down: int, right: int) -> torch.Tensor:
         return padded[..., 1 + down : 1 + down + height, 1 + right : 1 + right + width]
 
-    is_steep = along_y.abs() >= along_x.abs()  # across the edge is up or down, rather than left or right
-    is_falling = along_y * along_x < 0  # ... and up is right, rather than left
-    # The way across, on which the next pixel and the diagonal one are mixed.
+    is_steep = along_y.abs() >= along_x.abs()  # the direction across the edge is mainly vertical, not horizontal
+    is_falling = along_y * along_x < 0  # up this direction leads to the right, not to the left
+    # The neighbour in this direction is interpolated between the straight and the diagonal neighbour.
     smaller, larger = torch.minimum(along_y.abs(), along_x.abs()), torch.maximum(along_y.abs(), along_x.abs())
     share = torch.where(larger > 0, smaller / larger, 0.0)
     is_ridge = torch.ones_like(is_steep)
@@ -68,7 +70,7 @@ def _is_ridge(along_y: torch.Tensor, along_x: torch.Tensor, steepness: torch.Ten
 
 
 def _connected(candidates: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:
-    """The candidates (N, 1, H, W) that are seeds, or hang together with one in any of eight directions."""
+    """The candidates (N, 1, H, W) that are connected to a seed, in any of eight directions."""
     within_an_image = np.zeros((3, 3, 3), dtype=int)
     within_an_image[1] = 1
     lines, count = ndimage.label(candidates[:, 0].cpu().numpy(), within_an_image)

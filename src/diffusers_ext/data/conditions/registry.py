@@ -1,4 +1,4 @@
-"""Conditions by name: those of this package, and functions of a user."""
+"""Conditions by name: built-in ones, and functions of the user."""
 
 import functools
 import importlib
@@ -9,14 +9,14 @@ from typing import Any
 import torch
 
 from diffusers_ext.data.conditions.canny import canny
-from diffusers_ext.data.conditions.edges import soft_edges
 from diffusers_ext.data.conditions.segmentation import segmentation
-from diffusers_ext.data.conditions.simpler import blur, grayscale, low_resolution
+from diffusers_ext.data.conditions.simplified import blur, grayscale, low_resolution
+from diffusers_ext.data.conditions.soft_edges import soft_edges
 
 
 Condition = Callable[[torch.Tensor], torch.Tensor]
 
-# What is made of images themselves, and of label maps that come with them.
+# Conditions that are computed from the images themselves, and from label maps that come with the images.
 IMAGE_CONDITIONS: dict[str, Callable[..., torch.Tensor]] = {
     "canny": canny,
     "soft_edges": soft_edges,
@@ -29,19 +29,20 @@ CONDITIONS = IMAGE_CONDITIONS | LABEL_MAP_CONDITIONS
 
 
 def load_condition(name: str, options: Mapping[str, Any] | None = None) -> Condition:
-    """What makes a control image of an image.
+    """The function that computes control images from images.
 
     Args:
-        name: one of `CONDITIONS`, or "my_module:my_function", a function of yours, called as
+        name: a name in `CONDITIONS`, or "my_module:my_function", a function of yours, which is called as
             `my_function(images, **options)`.
-        options: keywords that are not to have their defaults, for example `{"sigma": 2.0}` for canny.
+        options: keyword arguments that replace the defaults, for example `{"sigma": 2.0}` for canny.
 
     Returns:
-        A function of images, float32 (N, C, H, W) in [-1, 1] (for `LABEL_MAP_CONDITIONS`, of label maps in that form),
-        that returns float32 (N, 3, H, W) in [-1, 1]. The values of the options are checked when it is called.
+        A function from images, float32 (N, C, H, W) in [-1, 1], to control images, float32 (N, 3, H, W) in [-1, 1].
+        For `LABEL_MAP_CONDITIONS` its input is label maps in the same form. The values of the options are checked when
+        it is called.
 
     Raises:
-        ValueError: for what is no condition, or an option that it has not.
+        ValueError: for an unknown condition, or an option that it does not have.
         ImportError: if a module of yours cannot be imported.
     """
     function = _import(name) if ":" in name else CONDITIONS.get(name)
@@ -54,12 +55,12 @@ def load_condition(name: str, options: Mapping[str, Any] | None = None) -> Condi
     try:
         inspect.signature(function).bind(None, **options)
     except TypeError as error:
-        raise ValueError(f"the condition {name!r} cannot be given {options}: {error}") from error
+        raise ValueError(f"the condition {name!r} does not accept {options}: {error}") from error
     return functools.partial(_apply, name, functools.partial(function, **options))
 
 
 def describe_conditions() -> dict[str, str]:
-    """What each condition is, in a line, with its options and their defaults."""
+    """A line about each condition, with its options and their defaults."""
     described = {}
     for name, function in CONDITIONS.items():
         options = list(inspect.signature(function).parameters.values())[1:]
@@ -77,7 +78,7 @@ def _import(path: str) -> Callable[..., torch.Tensor]:
             f"the condition {path!r} cannot be imported ({error}): is its folder on PYTHONPATH?"
         ) from error
     if not callable(function):
-        raise ValueError(f"the condition {path!r} should name a function in {module_name}")
+        raise ValueError(f"the condition {path!r} must name a function in {module_name}")
     return function
 
 
@@ -87,7 +88,7 @@ def _apply(name: str, function: Condition, images: torch.Tensor) -> torch.Tensor
         control, expected = function(images), (len(images), 3, *images.shape[2:])
     if control.shape != expected or not control.abs().max() <= 1:
         raise ValueError(
-            f"the condition {name!r} must give images {expected} in [-1, 1], not {tuple(control.shape)} in "
+            f"the condition {name!r} must return images {expected} in [-1, 1], not {tuple(control.shape)} in "
             f"[{control.min():.3g}, {control.max():.3g}]"
         )
     return control

@@ -1,25 +1,16 @@
-"""Restoration tasks: what each does to clean images, as functions of a batch and a source of random numbers."""
+"""Corruptions of clean images, one for each restoration task: functions of a batch and a source of random numbers."""
 
-from diffusers_ext.data.corruptions.blur import deblurring
-from diffusers_ext.data.corruptions.colors import colorization
-from diffusers_ext.data.corruptions.corruption import Corruption
-from diffusers_ext.data.corruptions.jpeg import jpeg_restoration
-from diffusers_ext.data.corruptions.masking import inpainting, uncropping
-from diffusers_ext.data.corruptions.noise import denoising
-from diffusers_ext.data.corruptions.registry import CORRUPTIONS, describe_corruptions, load_corruptions
-from diffusers_ext.data.corruptions.resampling import super_resolution
-
-
-__all__ = [
-    "CORRUPTIONS",
-    "Corruption",
-    "colorization",
-    "deblurring",
-    "denoising",
-    "describe_corruptions",
-    "inpainting",
-    "jpeg_restoration",
-    "load_corruptions",
-    "super_resolution",
-    "uncropping",
-]
+from diffusers_ext.data.corruptions.blur import deblurring as deblurring
+from diffusers_ext.data.corruptions.colors import colorization as colorization
+from diffusers_ext.data.corruptions.corruption import Corruption as Corruption
+from diffusers_ext.data.corruptions.jpeg import jpeg_restoration as jpeg_restoration
+from diffusers_ext.data.corruptions.masking import inpainting as inpainting, uncropping as uncropping
+from diffusers_ext.data.corruptions.noise import denoising as denoising
+from diffusers_ext.data.corruptions.outlines import outlines as outlines
+from diffusers_ext.data.corruptions.registry import (
+    CORRUPTIONS as CORRUPTIONS,
+    TRANSLATION_INPUTS as TRANSLATION_INPUTS,
+    describe_corruptions as describe_corruptions,
+    load_corruptions as load_corruptions,
+)
+from diffusers_ext.data.corruptions.resampling import super_resolution as super_resolution

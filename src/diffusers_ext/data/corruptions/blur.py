@@ -1,4 +1,4 @@
-"""Blur of a lens or of a moving camera."""
+"""The task "deblurring": blur of a lens or of a moving camera."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from diffusers_ext.data.corruptions.corruption import Corruption
 from diffusers_ext.data.corruptions.levels import from_levels, to_levels
-from diffusers_ext.data.corruptions.options import check_names, check_range
+from diffusers_ext.data.corruptions.option_checks import check_names, check_range
 
 
 _KERNELS = ("gaussian", "motion")
@@ -22,23 +22,23 @@ def deblurring(
     sigma: float | tuple[float, float] = (0.5, 2.0),
     length: float | tuple[float, float] = (3.0, 11.0),
 ) -> Corruption:
-    """Blur: a Gaussian, or motion along a straight line in any direction, each for half of the images.
+    """Blur: by a Gaussian, or by motion along a straight line in any direction, each for half of the images.
 
-    Beyond the edges, images go on with their outermost pixels.
+    Beyond the borders, the outermost pixels are repeated.
 
     Args:
         images: (N, C, H, W) in [-1, 1].
-        draw: of the kind, the strength (uniform in its range) and the direction of the blur.
+        draw: draws the kind, the strength (uniform in its range) and the direction of the blur.
         kernels: the kinds to choose from, gaussian and motion.
-        sigma: the lowest and the highest standard deviation of a Gaussian, in pixels; one number is always taken.
-        length: the shortest and the longest way that a point moves, in pixels; likewise.
+        sigma: the lowest and the highest standard deviation of the Gaussian, in pixels, or one fixed number.
+        length: the shortest and the longest distance that a point moves, in pixels, or one fixed number.
 
     Raises:
-        ValueError: for no or another kind of kernel, or a negative or reversed range.
+        ValueError: for no kernels or an unknown kernel, or a negative or reversed range.
     """
     kernels = check_names("kernels", kernels)
     if not kernels or not set(kernels) <= set(_KERNELS):
-        raise ValueError(f"kernels must be of {', '.join(_KERNELS)}, at least one, not {kernels}")
+        raise ValueError(f"kernels must be one or both of {', '.join(_KERNELS)}, not {kernels}")
     sigma, length = check_range("sigma", sigma, 0.01), check_range("length", length, 0)
     kinds, strengths, turns = draw.integers(len(kernels)).tolist(), draw.uniform().tolist(), draw.uniform().tolist()
     blurred = []
@@ -47,13 +47,13 @@ def deblurring(
             kernel = gaussian_kernel(sigma[0] + (sigma[1] - sigma[0]) * strength)
         else:
             kernel = motion_kernel(length[0] + (length[1] - length[0]) * strength, math.pi * turn)
-        # One by one, so that the sums of an image do not depend on how many there are.
+        # One by one, so that the sums for an image do not depend on the batch size.
         blurred.append(convolve(image, kernel.to(image)))
     return Corruption(from_levels(to_levels(torch.stack(blurred))))
 
 
 def gaussian_kernel(sigma: float) -> torch.Tensor:
-    """The kernel of a standard deviation in pixels, cut off at three of them: (K, K), K odd, of sum 1."""
+    """A Gaussian kernel with a standard deviation in pixels, cut off at 3 sigma: (K, K) with odd K and sum 1."""
     radius = math.ceil(3 * sigma)
     weights = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
     kernel = torch.outer(weights, weights)
@@ -61,15 +61,15 @@ def gaussian_kernel(sigma: float) -> torch.Tensor:
 
 
 def motion_kernel(length: float, angle: float) -> torch.Tensor:
-    """The trace of a point that moves `length` pixels straight on: (K, K), K odd, of sum 1.
+    """The trace of a point that moves `length` pixels along a straight line: (K, K) with odd K and sum 1.
 
     Args:
-        length: in pixels; 0 does nothing.
-        angle: in radians, counted from the x axis towards the y axis, which points down.
+        length: in pixels; 0 does not blur.
+        angle: in radians, from the x axis towards the y axis, which points down.
     """
     radius = math.ceil(length / 2)
     pixels = torch.arange(-radius, radius + 1)
-    # Where the point is at equal times, about eight per pixel; each is shared by the four pixels around it.
+    # The positions of the point at equal times, about eight per pixel, are distributed over the four nearest pixels.
     way = torch.linspace(-length / 2, length / 2, 8 * (2 * radius) + 1)
     rows = F.relu(1 - (way[:, None] * math.sin(angle) - pixels).abs())
     columns = F.relu(1 - (way[:, None] * math.cos(angle) - pixels).abs())
@@ -78,7 +78,7 @@ def motion_kernel(length: float, angle: float) -> torch.Tensor:
 
 
 def convolve(image: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
-    """(C, H, W) with a kernel (K, K), K odd, to the same size; the edges are continued."""
+    """Convolves an image (C, H, W) with a kernel (K, K), K odd; beyond the borders, the outermost pixels are repeated."""
     radius = kernel.shape[0] // 2
     padded = F.pad(image[:, None], (radius, radius, radius, radius), mode="replicate")
     return F.conv2d(padded, kernel.flip(0, 1)[None, None])[:, 0]

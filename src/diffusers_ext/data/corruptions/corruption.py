@@ -1,4 +1,4 @@
-"""What a restoration task makes of clean images."""
+"""The result of a corruption: degraded images, and which of their pixels are hidden."""
 
 from dataclasses import dataclass
 
@@ -7,15 +7,16 @@ import torch
 
 @dataclass
 class Corruption:
-    """Degraded images, as a network is shown them.
+    """Degraded images, the input of a restoration network.
 
     Attributes:
-        conditioning_image: float32 (N, C, H, W), of the size of the clean images. In [-1, 1], except where pixels are
-            hidden: these hold standard normal noise.
-        mask: float32 (N, 1, H, W), 1 where pixels are hidden and have to be made, 0 where they are the clean ones
-            exactly; None if all have to be made.
-        hidden: float32 (N, 1, H, W), 1 where the conditioning image holds noise; None if nowhere. By default this is
-            `mask`, but where what is left is degraded, all pixels have to be made.
+        conditioning_image: float32 (N, C, H, W), with the size of the clean images. Values are in [-1, 1], except that
+            hidden pixels are standard normal noise.
+        mask: float32 (N, 1, H, W), 1 for pixels that must be generated, 0 for pixels that are equal to those of the
+            clean image; None if all pixels must be generated.
+        hidden: float32 (N, 1, H, W), 1 where the conditioning image is noise; None if nowhere. By default this is
+            `mask`. It differs from `mask` if the visible pixels are degraded too, so that all pixels must be
+            generated.
     """
 
     conditioning_image: torch.Tensor

@@ -1,4 +1,4 @@
-"""Hiding a part of an image: what is hidden becomes noise, what is left stays as it is."""
+"""The tasks "inpainting" and "uncropping": a part of an image is hidden by noise, the rest does not change."""
 
 from collections.abc import Sequence
 
@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from diffusers_ext.data.corruptions.corruption import Corruption
-from diffusers_ext.data.corruptions.masks import SIDES, mask_generators, rectangles_mask, side_mask, stroke_mask
-from diffusers_ext.data.corruptions.options import check_names, check_number, check_range
+from diffusers_ext.data.corruptions.mask_shapes import SIDES, mask_generators, rectangles_mask, side_mask, stroke_mask
+from diffusers_ext.data.corruptions.option_checks import check_names, check_number, check_range
 
 
 def inpainting(
@@ -24,19 +24,19 @@ def inpainting(
 
     Args:
         images: (N, C, H, W) in [-1, 1].
-        draw: of the masks and the noise.
-        area: the smallest and the largest share of the pixels that is hidden, in 0.001..0.95; uniform between.
-        stroke_probability: how often strokes are drawn, rather than rectangles.
-        max_rectangles: their number is uniform from 1 to this.
+        draw: draws the masks and the noise.
+        area: the smallest and the largest fraction of hidden pixels, in 0.001..0.95; uniform between them.
+        stroke_probability: the probability of strokes instead of rectangles.
+        max_rectangles: the number of rectangles is uniform from 1 to this number.
 
     Raises:
-        ValueError: for impossible options, or an `area` that the images have not.
+        ValueError: for invalid options, or an `area` that is not possible for the images.
     """
     area = check_range("area", area, 0.001, 0.95)
     check_number("stroke_probability", stroke_probability)
     check_range("stroke_probability", stroke_probability, 0, 1)
     if not isinstance(max_rectangles, int) or max_rectangles < 1:
-        raise ValueError(f"max_rectangles must be a whole number from 1 on, not {max_rectangles!r}")
+        raise ValueError(f"max_rectangles must be an integer of at least 1, not {max_rectangles!r}")
     size = images.shape[-2:]
     masks = [
         stroke_mask(*size, area, generator)
@@ -50,19 +50,19 @@ def inpainting(
 def uncropping(
     images: torch.Tensor, draw, *, sides: str | Sequence[str] = ("one", "all"), area: float = 0.5
 ) -> Corruption:
-    """Lost sides: half of the image beyond one side or around the centre is gone, filled with normal noise.
+    """Lost sides: half of the image, at one side or around the centre, is filled with normal noise.
 
-    Saharia et al. 2022 ("Palette"), appendix on uncropping: one side, any, or all four, with equal probability.
+    Saharia et al. 2022 ("Palette"), appendix on uncropping: one random side or all four sides, with equal probability.
 
     Args:
         images: (N, C, H, W) in [-1, 1].
-        draw: of the sides and the noise.
-        sides: what can be lost, one of these for each image: "one" (any one side), "all", or sides by name, joined by
-            "+": "left", "left+right", "top+left" ...
-        area: the share of the image that is lost.
+        draw: draws the sides and the noise.
+        sides: the choices, one of which is drawn for each image: "one" (any one side), "all", or names of sides joined
+            by "+": "left", "left+right", "top+left" ...
+        area: the fraction of the image that is lost.
 
     Raises:
-        ValueError: for other names of sides, an area outside (0, 1), or images with nothing to lose.
+        ValueError: for other names of sides, an area outside (0, 1), or images that are too small.
     """
     check_number("area", area)
     choices = [_parse_sides(choice) for choice in check_names("sides", sides)]
@@ -74,17 +74,17 @@ def uncropping(
 
 
 def _parse_sides(choice: str) -> set[str]:
-    """The sides that a name stands for; none for any one."""
+    """The sides of a choice; empty for "one", any one side."""
     if choice == "one":
         return set()
     sides = set(SIDES) if choice == "all" else set(choice.split("+"))
     if not sides <= set(SIDES):
-        raise ValueError(f"sides are one, all, or of {', '.join(SIDES)}, joined by '+', not {choice!r}")
+        raise ValueError(f"sides must be one, all, or some of {', '.join(SIDES)} joined by '+', not {choice!r}")
     return sides
 
 
 def hide(images: torch.Tensor, masks: Sequence[np.ndarray], draw) -> Corruption:
-    """Standard normal noise in `images` (N, C, H, W) where `masks`, N of (H, W), are True."""
+    """Replaces pixels of `images` (N, C, H, W) by standard normal noise where `masks`, N arrays (H, W), are True."""
     mask = torch.from_numpy(np.stack(masks))[:, None].to(images.device)
     noise = draw.normal_like(images).to(images)
     return Corruption(torch.where(mask, noise, images), mask.to(images))

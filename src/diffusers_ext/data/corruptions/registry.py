@@ -1,4 +1,4 @@
-"""Tasks by name: those of this package, functions of a user, and combinations."""
+"""The corruptions of restoration tasks by name: built-in ones, functions of the user, and combinations."""
 
 import functools
 import importlib
@@ -14,6 +14,7 @@ from diffusers_ext.data.corruptions.corruption import Corruption
 from diffusers_ext.data.corruptions.jpeg import jpeg_restoration
 from diffusers_ext.data.corruptions.masking import inpainting, uncropping
 from diffusers_ext.data.corruptions.noise import denoising
+from diffusers_ext.data.corruptions.outlines import outlines
 from diffusers_ext.data.corruptions.resampling import super_resolution
 
 
@@ -26,33 +27,39 @@ CORRUPTIONS: dict[str, Callable[..., Corruption]] = {
     "denoising": denoising,
     "deblurring": deblurring,
 }
+# What a translation can start from: an image that a task has degraded, or the edges of the image.
+TRANSLATION_INPUTS: dict[str, Callable[..., Corruption]] = CORRUPTIONS | {"edges": outlines}
 
 
 def load_corruptions(
-    tasks: Sequence[str], options: Mapping[str, Mapping[str, Any]] | None = None
+    tasks: Sequence[str],
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    registry: Mapping[str, Callable[..., Corruption]] = CORRUPTIONS,
 ) -> dict[str, Callable[[torch.Tensor, Any], Corruption]]:
-    """What each of the named tasks does to images.
+    """The corruptions of the named tasks.
 
     Args:
-        tasks: names. "deblurring" is one of `CORRUPTIONS`; "my_module:my_function" is a function of yours, called as
-            `my_function(images, draw, **options)` and returning a `Corruption`; "deblurring+jpeg_restoration" does
-            one after the other. Of a combination, what hides pixels does so last, wherever it stands.
-        options: the keywords of tasks that are not to have their defaults, by the name of the task, for example
-            `{"jpeg_restoration": {"quality": [5, 10]}}`; they hold in combinations, too.
+        tasks: names. "deblurring" is a name in `registry`. "my_module:my_function" is a function of yours, which is
+            called as `my_function(images, draw, **options)` and returns a `Corruption`. "deblurring+jpeg_restoration"
+            is a combination, which applies one task after the other. The tasks of a combination that hide pixels do so
+            at the end, wherever they stand in the name.
+        options: keyword arguments that replace the defaults of a task, by the name of the task, for example
+            `{"jpeg_restoration": {"quality": [5, 10]}}`. They also apply in combinations.
+        registry: the built-in functions by name.
 
     Returns:
-        For each name a function of images, float32 (N, C, H, W) in [-1, 1], and `draw`, whose methods `normal_like`,
-        `uniform` and `integers` give random numbers from a stream per sample: what becomes of an image depends on its
-        own stream only. The values of the options are checked when it is called.
+        For each name a function of images, float32 (N, C, H, W), and `draw`, whose methods `normal_like`, `uniform`
+        and `integers` return random numbers from one stream per sample, so that the result for an image depends only
+        on its own stream. The values of the options are checked when the function is called.
 
     Raises:
-        ValueError: for what is no task, or an option that no task has.
+        ValueError: for an unknown task, and an option that no task has.
         ImportError: if a module of yours cannot be imported.
     """
     if not tasks or len(set(tasks)) < len(tasks):
         raise ValueError(f"tasks must be different names, at least one, not {list(tasks)}")
     options = options or {}
-    parts = {task: {name: _load(name, options.get(name, {})) for name in task.split("+")} for task in tasks}
+    parts = {task: {name: _load(name, options.get(name, {}), registry) for name in task.split("+")} for task in tasks}
     unused = set(options) - {name for task in parts.values() for name in task}
     if unused:
         raise ValueError(f"there are options for {', '.join(sorted(unused))}, but the tasks are {', '.join(tasks)}")
@@ -60,7 +67,7 @@ def load_corruptions(
 
 
 def describe_corruptions() -> dict[str, str]:
-    """What each task does, in a line, with its options and their defaults."""
+    """A line about each task, with its options and their defaults."""
     return {name: f"{_summary(function)} {_options(function)}".rstrip() for name, function in CORRUPTIONS.items()}
 
 
@@ -73,17 +80,19 @@ def _options(function: Callable) -> str:
     return f"[{', '.join(f'{option.name}={option.default!r}' for option in options)}]" if options else ""
 
 
-def _load(name: str, options: Mapping[str, Any]) -> Callable[[torch.Tensor, Any], Corruption]:
-    function = _import(name) if ":" in name else CORRUPTIONS.get(name)
+def _load(
+    name: str, options: Mapping[str, Any], registry: Mapping[str, Callable[..., Corruption]]
+) -> Callable[[torch.Tensor, Any], Corruption]:
+    function = _import(name) if ":" in name else registry.get(name)
     if function is None:
         raise ValueError(
-            f"there is no task {name!r}: the tasks are {', '.join(CORRUPTIONS)}, functions of yours as "
+            f"there is no task {name!r}: the tasks are {', '.join(registry)}, functions of yours as "
             f"'module:function', and combinations such as 'deblurring+jpeg_restoration'"
         )
     try:
         inspect.signature(function).bind(None, None, **options)
     except TypeError as error:
-        raise ValueError(f"the task {name!r} {_options(function)} cannot be given {dict(options)}: {error}") from error
+        raise ValueError(f"the task {name!r} {_options(function)} does not accept {dict(options)}: {error}") from error
     return functools.partial(function, **options)
 
 
@@ -94,20 +103,20 @@ def _import(path: str) -> Callable[..., Corruption]:
     except ModuleNotFoundError as error:
         raise ImportError(f"the task {path!r} cannot be imported ({error}): is its folder on PYTHONPATH?") from error
     if not callable(function):
-        raise ValueError(f"the task {path!r} should name a function in {module_name}")
+        raise ValueError(f"the task {path!r} must name a function in {module_name}")
     return function
 
 
 @torch.no_grad()
 def _apply(parts: dict[str, Callable[[torch.Tensor, Any], Corruption]], images: torch.Tensor, draw) -> Corruption:
-    """The parts of a task, one after the other."""
+    """Applies the parts of a task, one after the other."""
     degraded, holes, noise = images, None, images
     for name, part in parts.items():
         corruption = part(degraded, draw)
         _check_corruption(name, corruption, images)
         if corruption.mask is None:
             degraded = corruption.conditioning_image
-        if corruption.hidden is not None:  # kept for the end, as later parts are no noise's business
+        if corruption.hidden is not None:  # the noise is inserted at the end, so that later parts do not change it
             noise = torch.where(corruption.hidden > 0, corruption.conditioning_image, noise)
             holes = corruption.hidden if holes is None else torch.maximum(holes, corruption.hidden)
     if holes is None:

@@ -1,11 +1,11 @@
-"""Making images smaller and larger again."""
+"""The task "super_resolution": images that are made smaller and larger again."""
 
 import torch
 import torch.nn.functional as F
 
 from diffusers_ext.data.corruptions.corruption import Corruption
 from diffusers_ext.data.corruptions.levels import from_levels, round_levels, to_levels
-from diffusers_ext.data.corruptions.options import check_number
+from diffusers_ext.data.corruptions.option_checks import check_number
 
 
 _FILTERS = ("bicubic", "bilinear", "area")
@@ -14,21 +14,21 @@ _FILTERS = ("bicubic", "bilinear", "area")
 def super_resolution(
     images: torch.Tensor, draw, *, factor: float = 4, downsampling: str = "bicubic", antialias: bool = True
 ) -> Corruption:
-    """Fewer pixels: made smaller by a factor, and brought back to size by bicubic interpolation, as SR3 does.
+    """Fewer pixels: images are made smaller by a factor and resized back by bicubic interpolation, as in SR3.
 
-    With the defaults this is what Pillow's `image.resize(small, BICUBIC).resize(full, BICUBIC)` gives, with at most a
-    level in a thousand off by one.
+    With the defaults, the result is that of Pillow's `image.resize(small, BICUBIC).resize(full, BICUBIC)`, with at
+    most one level in a thousand that differs by one.
 
     Args:
         images: (N, C, H, W) in [-1, 1].
-        draw: not used, as nothing is random here.
+        draw: not used, because nothing is random here.
         factor: the small image has round(H / factor) by round(W / factor) pixels.
-        downsampling: bicubic, bilinear or area (the mean of the pixels that become one).
-        antialias: whether bicubic and bilinear average over all pixels that become one, as Pillow does, rather than
-            over the nearest 4 or 2 per axis, as OpenCV does.
+        downsampling: bicubic, bilinear or area (the mean of the pixels that are merged).
+        antialias: whether bicubic and bilinear average over all pixels that are merged, like Pillow, or only over the
+            nearest 4 or 2 per axis, like OpenCV.
 
     Raises:
-        ValueError: for a factor below 1 or one that leaves no pixel, or another filter.
+        ValueError: for a factor below 1 or larger than the shorter side, or another filter.
     """
     check_number("factor", factor)
     if downsampling not in _FILTERS:
@@ -46,12 +46,12 @@ def super_resolution(
 def resample(
     levels: torch.Tensor, size: tuple[int, int], mode: str = "bicubic", antialias: bool = True
 ) -> torch.Tensor:
-    """Resize (N, C, h, w) in 0..255 to `size`, one axis after the other, rounding after each: Pillow's way.
+    """Resize (N, C, h, w) in 0..255 to `size` like Pillow: one axis after the other, with rounding after each.
 
     Args:
         levels: whole numbers, float32.
         size: (height, width).
-        mode, antialias: of `torch.nn.functional.interpolate`; area has no `antialias`.
+        mode, antialias: see `torch.nn.functional.interpolate`; area has no `antialias`.
     """
     keywords = {} if mode == "area" else {"antialias": antialias}
     for step in ((levels.shape[-2], size[1]), size):

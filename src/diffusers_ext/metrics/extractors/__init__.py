@@ -1,12 +1,9 @@
-"""Feature extractors: images in, features and perhaps class logits out."""
+"""Feature extractors: networks that turn images into features, and into class logits if they classify."""
 
+from diffusers_ext.metrics.extractors.by_name import load_feature_extractor as load_feature_extractor
 from diffusers_ext.metrics.extractors.feature_extractor import (
-    FeatureExtractor,
-    FeatureOutput,
-    NetworkExtractor,
-    extract_features,
+    FeatureExtractor as FeatureExtractor,
+    FeatureOutput as FeatureOutput,
+    NetworkExtractor as NetworkExtractor,
+    extract_features as extract_features,
 )
-from diffusers_ext.metrics.extractors.loading import load_feature_extractor
-
-
-__all__ = ["FeatureExtractor", "FeatureOutput", "NetworkExtractor", "extract_features", "load_feature_extractor"]

@@ -1,4 +1,4 @@
-"""What a feature extractor is, and any network made into one."""
+"""The interface of feature extractors, and a wrapper that makes any network one."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ class FeatureOutput:
 
     Attributes:
         features: (N, D).
-        logits: (N, K) class scores before the softmax, or None if the extractor doesn't classify.
+        logits: (N, K) class scores before the softmax, or None if the extractor does not classify.
     """
 
     features: torch.Tensor
@@ -21,13 +21,14 @@ class FeatureOutput:
 
 
 class FeatureExtractor(Protocol):
-    """A callable on uint8 images (N, C, H, W) that gives a `FeatureOutput` in float32, on the images' device.
+    """A callable on uint8 images (N, C, H, W) that returns a `FeatureOutput` in float32, on the images' device.
 
     Attributes:
-        name: what the network is, put beside every number computed with it.
-        id2label: class names by logit index, or None if its logits are no judge of classes.
+        name: the name of the network, which is reported with every number computed with it.
+        id2label: class names by logit index, or None if its logits do not classify.
 
-    A judge may also have `accuracy`, from 0 to 1 on held-out images: it is reported beside what it judges.
+    A classifier may also have `accuracy`, its accuracy from 0 to 1 on held-out images, which is reported with the
+    class accuracies that it measures.
     """
 
     name: str
@@ -40,7 +41,7 @@ def check_images(images: torch.Tensor) -> torch.Tensor:
     """Returns `images` if they are uint8 (N, 1 or 3, H, W); raises a ValueError otherwise."""
     if not torch.is_tensor(images) or images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
         found = f"{images.dtype} of shape {tuple(images.shape)}" if torch.is_tensor(images) else type(images).__name__
-        raise ValueError(f"Images should be a uint8 tensor (N, 1 or 3, H, W) with values from 0 to 255, not {found}.")
+        raise ValueError(f"Images must be a uint8 tensor (N, 1 or 3, H, W) with values from 0 to 255, not {found}.")
     return images
 
 
@@ -50,7 +51,7 @@ def to_rgb(images: torch.Tensor) -> torch.Tensor:
 
 
 def to_grayscale(images: torch.Tensor) -> torch.Tensor:
-    """uint8 images (N, 1 or 3, H, W) as luma (ITU-R BT.601, as PIL's "L"), float32 (N, 1, H, W) from 0 to 255."""
+    """uint8 images (N, 1 or 3, H, W) as luma (ITU-R BT.601, like PIL's "L"), float32 (N, 1, H, W) from 0 to 255."""
     images = check_images(images).float()
     if images.shape[1] == 1:
         return images
@@ -62,11 +63,11 @@ class NetworkExtractor:
     """Any feature network as a `FeatureExtractor`.
 
     Args:
-        network: module or function from uint8 images (N, C, H, W) to features (N, D), to a pair (features, logits), or
-            to a `FeatureOutput`. A module is moved to `device` and put in evaluation mode.
-        name: put beside every number; by default the name of its class or function.
-        id2label: class names by logit index, if its logits are to judge classes.
-        preprocess: from uint8 images to what the network takes, if that is something else.
+        network: a module or function from uint8 images (N, C, H, W) to features (N, D), to a pair (features, logits),
+            or to a `FeatureOutput`. A module is moved to `device` and put in evaluation mode.
+        name: the name that is reported with every number; by default that of the class or function.
+        id2label: class names by logit index, if the logits classify.
+        preprocess: a function from uint8 images to the network's input, if that is different.
         device: where images are moved to.
     """
 
@@ -94,13 +95,13 @@ class NetworkExtractor:
             result = FeatureOutput(*result)
         elif not isinstance(result, FeatureOutput):
             raise ValueError(
-                f"The feature network {self.name} should give a tensor, a pair (features, logits) or a FeatureOutput, "
+                f"The feature network {self.name} must return a tensor, a pair (features, logits) or a FeatureOutput, "
                 f"not {type(result).__name__}."
             )
         for kind, values in (("features", result.features), ("logits", result.logits)):
             if values is not None and (values.ndim != 2 or len(values) != len(images)):
                 raise ValueError(
-                    f"The feature network {self.name} should give {kind} of shape ({len(images)}, D) for "
+                    f"The feature network {self.name} must return {kind} of shape ({len(images)}, D) for "
                     f"{len(images)} images, not {tuple(values.shape)}."
                 )
         logits = None if result.logits is None else result.logits.float().to(images.device)
@@ -113,9 +114,9 @@ def extract_features(
     """Features of all images, on the CPU.
 
     Args:
-        extractor: what `load_feature_extractor` gives, or any callable of that kind.
-        images: uint8 (N, C, H, W), or an iterable of such batches (for sets that don't fit in memory).
-        batch_size: images per call where `images` is one tensor.
+        extractor: the result of `load_feature_extractor`, or any other `FeatureExtractor`.
+        images: uint8 (N, C, H, W), or an iterable of such batches (for sets that do not fit into memory).
+        batch_size: the number of images per call if `images` is one tensor.
 
     Raises:
         ValueError: if there are no images.

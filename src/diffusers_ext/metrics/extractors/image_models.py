@@ -11,32 +11,32 @@ from diffusers_ext.metrics.extractors.feature_extractor import FeatureOutput, to
 class ImageModelExtractor:
     """A Transformers image model as a `FeatureExtractor`.
 
-    Features are the backbone's pooled output if it has a trained pooler, else the first token (transformers) or the
-    spatial mean (convolutional networks); the image embedding of models that also read text (CLIP, SigLIP).
-    Logits and class names come with a classification model.
+    The features are the pooled output of the backbone if it has a trained pooler, and otherwise its first token
+    (transformers) or its spatial mean (convolutional networks). Models of images and text (CLIP, SigLIP) give their
+    image embedding. Only classification models have logits and class names.
 
     Args:
-        name_or_path: local folder or Hub name, with weights and an image processor.
+        name_or_path: a local folder or Hub name, with weights and an image processor.
         device: where the model runs.
 
     Raises:
-        OSError: if the model or its image processor can't be found (from Transformers).
-        ValueError: if the checkpoint lacks weights of the model, which would then be random.
+        OSError: if the model or its image processor cannot be found (raised by Transformers).
+        ValueError: if weights of the model are missing in the checkpoint; they would be random.
     """
 
     def __init__(self, name_or_path: str, device: str | torch.device = "cpu"):
-        # torchvision's resizing differs from PIL's: always PIL, so that numbers don't depend on what is installed.
+        # torchvision resizes differently; with PIL, values do not depend on whether torchvision is installed.
         self.processor = AutoImageProcessor.from_pretrained(name_or_path, backend="pil")
         architectures = AutoConfig.from_pretrained(name_or_path).architectures or []
         classifies = any("ForImageClassification" in architecture for architecture in architectures)
         auto_class = AutoModelForImageClassification if classifies else AutoModel
         model, loaded = auto_class.from_pretrained(name_or_path, dtype=torch.float32, output_loading_info=True)
-        # A backbone saved without a pooler gets a random one from AutoModel: then its output is not used.
+        # AutoModel gives a backbone that was saved without a pooler a random one, whose output is not used here.
         self.pooler_is_trained = not any(key.split(".")[0] == "pooler" for key in loaded["missing_keys"])
         missing = sorted(key for key in loaded["missing_keys"] if key.split(".")[0] != "pooler")
         if missing:
             raise ValueError(
-                f"{name_or_path} lacks {len(missing)} weights of {type(model).__name__}: {missing[0]} ..."
+                f"{name_or_path} is missing {len(missing)} weights of {type(model).__name__}: {missing[0]} ..."
             )
 
         self.model, self.device = model.to(device).eval(), device
@@ -64,7 +64,7 @@ class ImageModelExtractor:
         return self.processor(images=arrays, input_data_format="channels_first", return_tensors="pt")["pixel_values"]
 
     def _classify(self, pixel_values: torch.Tensor):
-        """Backbone output and logits of one forward pass."""
+        """The backbone's output and the logits of one forward pass."""
         outputs = []
         handle = self.model.base_model.register_forward_hook(lambda module, args, output: outputs.append(output))
         try:

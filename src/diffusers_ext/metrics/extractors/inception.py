@@ -1,7 +1,8 @@
-"""InceptionV3 features, the measure that published FID and KID values use.
+"""InceptionV3 features, which published FID and KID values use.
 
-Two resizings to 299x299 are in use, and they give different numbers: torch-fidelity follows TensorFlow 1 (as the first
-FID code did), torchmetrics smooths before it shrinks. torch.hub downloads the weights (about 90 MB) on first use.
+Two ways to resize images to 299x299 are in use, and they give different values: torch-fidelity resizes as TensorFlow 1
+does (like the first FID code), torchmetrics smooths images before it makes them smaller. torch.hub downloads the
+weights (about 90 MB) on first use.
 """
 
 from urllib.error import URLError
@@ -15,13 +16,14 @@ LAYERS = ["2048", "logits_unbiased"]
 
 
 def load_inception(device: str | torch.device = "cpu") -> NetworkExtractor:
-    """torch-fidelity's InceptionV3: 2048 pooled features, and its logits without bias (those of its Inception Score).
+    """torch-fidelity's InceptionV3: 2048 pooled features, and logits without bias (as its Inception Score uses them).
 
-    Its 1008 classes are TensorFlow's numbering of ImageNet without names: they judge no classes.
+    It cannot be used to measure class accuracy: its 1008 classes are TensorFlow's numbering of ImageNet, without
+    names.
 
     Raises:
-        ImportError: if torch-fidelity (and with it torchvision) isn't installed.
-        OSError: if the weights can't be downloaded.
+        ImportError: if torch-fidelity (and with it torchvision) is not installed.
+        OSError: if the weights cannot be downloaded.
     """
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
@@ -37,11 +39,11 @@ def load_torchmetrics_inception(device: str | torch.device = "cpu") -> NetworkEx
     """torchmetrics' InceptionV3: the same weights and outputs as `load_inception`, images resized with antialiasing.
 
     Raises:
-        ImportError: if torchmetrics or torch-fidelity isn't installed.
-        OSError: if the weights can't be downloaded.
+        ImportError: if torchmetrics or torch-fidelity is not installed.
+        OSError: if the weights cannot be downloaded.
     """
     try:
-        import torch_fidelity  # noqa: F401 -- torchmetrics imports without it, but has no network then
+        import torch_fidelity  # noqa: F401 -- without it torchmetrics can be imported, but has no network
         from torchmetrics.image.fid import NoTrainInceptionV3
     except ImportError as error:
         raise ImportError(_missing("torchmetrics", "torchmetrics with torch-fidelity", "torchmetrics")) from error
@@ -57,9 +59,9 @@ def load_torchmetrics_inception(device: str | torch.device = "cpu") -> NetworkEx
 
 
 def _load_weights():
-    """Downloads the weights unless torch.hub has them, and refuses a file that holds anything but tensors.
+    """Downloads the weights unless torch.hub has them, and refuses a file with anything but tensors.
 
-    torch-fidelity itself unpickles the file without that restriction.
+    torch-fidelity itself would unpickle any file.
     """
     from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
@@ -68,8 +70,8 @@ def _load_weights():
     except URLError as error:
         folder = f"{torch.hub.get_dir()}/checkpoints"
         raise OSError(
-            f"The InceptionV3 weights can't be downloaded ({error.reason}): put {URL_INCEPTION_V3} into {folder}, or "
-            "name another feature extractor."
+            f"The InceptionV3 weights cannot be downloaded ({error.reason}): put {URL_INCEPTION_V3} into {folder}, or "
+            "use another feature extractor."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Slopes of brightness, for everything that looks for edges."""
+"""The brightness of images and its slopes, for edge detectors."""
 
 import numpy as np
 import torch
@@ -6,11 +6,11 @@ import torch.nn.functional as F
 
 from diffusers_ext.data.corruptions.colors import colorization
 from diffusers_ext.data.corruptions.levels import to_levels
-from diffusers_ext.data.corruptions.options import check_channels
+from diffusers_ext.data.corruptions.option_checks import check_channels
 
 
 def as_three_channels(images: torch.Tensor) -> torch.Tensor:
-    """Gray or RGB images, (N, 1 or 3, H, W) -> (N, 3, H, W).
+    """Gray or RGB images (N, 1 or 3, H, W) as (N, 3, H, W).
 
     Raises:
         ValueError: for another number of channels.
@@ -20,18 +20,18 @@ def as_three_channels(images: torch.Tensor) -> torch.Tensor:
 
 
 def brightness(images: torch.Tensor) -> torch.Tensor:
-    """Images (N, 1 or 3, H, W) in [-1, 1] -> luma, float64 (N, 1, H, W) in [0, 1], at the 256 levels of a file.
+    """The luma of images (N, 1 or 3, H, W) in [-1, 1]: float64 (N, 1, H, W) in [0, 1], at the 256 levels of a file.
 
-    In double precision, because where slopes are equal on both sides of an edge rounding decides which one is kept.
+    In double precision, because rounding decides which side of an edge is kept if the slopes are equal on both sides.
     """
     gray = colorization(as_three_channels(images), None).conditioning_image
     return to_levels(gray[:, :1]).double() / 255
 
 
 def smooth(images: torch.Tensor, sigma: float) -> torch.Tensor:
-    """A Gaussian of a standard deviation in pixels, cut off at four, over (N, 1, H, W).
+    """Smooths images (N, 1, H, W) by a Gaussian with the standard deviation `sigma` in pixels, cut off at 4 sigma.
 
-    Beyond the edges there is nothing, and what is there counts for more.
+    Near the borders, the weights of the pixels inside of the image are rescaled to sum to one.
     """
     if sigma == 0:
         return images
@@ -45,9 +45,9 @@ def smooth(images: torch.Tensor, sigma: float) -> torch.Tensor:
 
 
 def _symmetric_sum(values: torch.Tensor, weights: list[float], dim: int) -> torch.Tensor:
-    """Each value, and those at distance 1, 2, ... on both sides of it, times `weights`; zeros beyond the edges.
+    """The weighted sum of each value and the values at distances 1, 2, ... on both sides; zeros beyond the borders.
 
-    Both sides are added first, so that the sums of what is symmetric are symmetric to the last bit.
+    Both sides are added before they are weighted, so that the sums of symmetric images are symmetric to the last bit.
     """
     length, radius = values.shape[dim], len(weights) - 1
     padded = F.pad(values, (0, 0, radius, radius) if dim == -2 else (radius, radius))
@@ -59,9 +59,9 @@ def _symmetric_sum(values: torch.Tensor, weights: list[float], dim: int) -> torc
 
 
 def slopes(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sobel's slopes of (N, 1, H, W) along y and x, eight times those from pixel to pixel.
+    """Sobel's slopes of images (N, 1, H, W) along y and x, which are eight times the slope per pixel.
 
-    Beyond the edges, images go on with their outermost pixels.
+    Beyond the borders, the outermost pixels are repeated.
     """
     height, width = images.shape[-2:]
     padded = F.pad(images, (1, 1, 1, 1), mode="replicate")

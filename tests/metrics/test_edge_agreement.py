@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from diffusers_ext.metrics.edges import edge_f1
+from diffusers_ext.metrics.edge_agreement import edge_f1
 
 
 def column(*places: int, size: int = 12) -> torch.Tensor:
@@ -35,5 +35,5 @@ def test_f1_by_hand(found, reference, tolerance, f1):
 
 
 def test_shapes_must_agree():
-    with pytest.raises(ValueError, match="of one shape"):
+    with pytest.raises(ValueError, match="the same shape"):
         edge_f1(column(3), column(3, size=13))

@@ -1,9 +1,9 @@
-"""A local folder of image files as a `datasets.Dataset` of paths: nothing is copied, nothing is written.
+"""Reads a local folder of image files as a `datasets.Dataset` of paths, without copying or writing anything.
 
-The layouts are those of `datasets`' imagefolder, and captions may also stand in a text file beside each image, as the
-trainers of image generators have them. imagefolder itself is not used, because it drops things without a word: of a
-flat folder with "a.png" and "my test.png" it keeps the second only, of the class folders bus/, car/ and train/ the
-last only, and where one image lies beside the class folders it drops all labels.
+The layouts are those of the imagefolder of `datasets`; captions can also be in a text file beside each image, which is
+common for trainers of image generators. imagefolder itself is not used, because it silently drops data: of a flat
+folder with "a.png" and "my test.png" it only keeps the second image; of the class folders bus/, car/ and train/ it
+only keeps the last; and if a single image lies beside the class folders, it drops all labels.
 """
 
 import os
@@ -16,7 +16,7 @@ import pyarrow.parquet
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
 
 from diffusers_ext.data.decoding import image_extensions
-from diffusers_ext.data.labels import UNLABELLED, class_names
+from diffusers_ext.data.label_column import UNLABELLED, class_names
 
 
 _METADATA_READERS = {
@@ -25,7 +25,7 @@ _METADATA_READERS = {
     "metadata.parquet": pyarrow.parquet.read_table,
 }
 
-# What makes the name of a folder that of a split, alone or set off by a separator or digits (train2017, my-val).
+# The words that make the name of a folder that of a split, alone or next to a separator or digit (train2017, my-val).
 _SPLIT_WORDS = {
     "train": "train|training",
     "validation": "validation|valid|dev|val",
@@ -34,7 +34,7 @@ _SPLIT_WORDS = {
 
 
 def list_files(folder: str) -> list[str]:
-    """Relative paths, with "/", of all files below `folder`, sorted; without hidden ones and folders named __so__."""
+    """The relative paths, with "/", of all files below `folder`, sorted; without hidden files and folders "__x__"."""
     found = []
     for parent, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith((".", "__")) and not _is_loop(parent, name)]
@@ -44,18 +44,18 @@ def list_files(folder: str) -> list[str]:
 
 
 def _is_loop(parent: str, name: str) -> bool:
-    """Whether a folder is a link to one that it lies in."""
+    """Whether a folder is a link to a folder that contains it."""
     path, target = os.path.realpath(parent), os.path.realpath(os.path.join(parent, name))
     return os.path.islink(os.path.join(parent, name)) and os.path.commonpath([path, target]) == target
 
 
 def is_metadata(file: str) -> bool:
-    """Whether a file describes the images of its folder."""
+    """Whether a file is a metadata file, which describes the images of its folder."""
     return os.path.basename(file) in _METADATA_READERS
 
 
 def select_images(files: list[str]) -> list[str]:
-    """Those of `files` that have the extension of an image, in upper or lower case."""
+    """The files with the extension of an image, in upper or lower case."""
     extensions = image_extensions()
     return [file for file in files if os.path.splitext(file)[1].lower() in extensions]
 
@@ -63,25 +63,27 @@ def select_images(files: list[str]) -> list[str]:
 def load_image_folder(
     folder: str, files: list[str], label_column: str | None = None, captioned: str | None = None
 ) -> dict[str, Dataset]:
-    """The splits of a folder of images, each with the column "image" (paths) and what else is known.
+    """The splits of a folder of images, each with the column "image" (paths), and with labels and captions if found.
 
-    - Where every folder at the top is named like a split (train/, val/, test2017/ ...), these are the splits;
-      otherwise everything is the split "train".
-    - With metadata files (`metadata.csv`, `.jsonl` or `.parquet`, in any folder), their rows are the rows. Their
-      column `file_name`, relative to the file, becomes "image"; `x_file_name` becomes another image column, "x".
-    - Without, all images are the rows, sorted by path. The folders that hold them are the classes, column "label", if
-      there are at least two, or one and `label_column` is "label"; the splits share one list of classes.
-    - If captions are wanted and the metadata have no column "text", it is made of the text files beside the images
-      ("a.txt" for "a.png"), if there are any: each line that is not empty is a caption.
+    - If every folder at the top is named like a split (train/, val/, test2017/ ...), these are the splits. Otherwise
+      all images are in the split "train".
+    - If there are metadata files (`metadata.csv`, `.jsonl` or `.parquet`, in any folder), the rows come from them.
+      Their column `file_name`, relative to the metadata file, becomes "image"; a column `x_file_name` becomes another
+      image column, "x".
+    - Otherwise there is a row for each image, sorted by path. The folders of the images are the classes, in the column
+      "label", if there are at least two folders, or one folder and `label_column` is "label". All splits have the same
+      list of classes.
+    - If captions are requested and the metadata have no column "text", this column is read from text files beside the
+      images ("a.txt" for "a.png"), if there are any: each line that is not empty is a caption.
 
     Args:
         folder: where the files are.
         files: `list_files(folder)`.
-        label_column: None; "label" to say that folders are classes, whatever their names; or "none" for no classes.
-        captioned: the image column whose captions are wanted, if any are.
+        label_column: None; "label" if folders are classes, whatever their names; or "none" for no classes.
+        captioned: the image column whose captions are requested, or None.
 
     Raises:
-        ValueError: if the layout has two readings, or a metadata or text file is not as described.
+        ValueError: if the layout is ambiguous, or a metadata or text file is not as described.
     """
     splits = _load_splits(folder, files, label_column)
     if captioned is None or any("text" in dataset.column_names for dataset in splits.values()):
@@ -117,7 +119,7 @@ def _load_splits(folder: str, files: list[str], label_column: str | None) -> dic
 
 
 def _split_prefixes(folder: str, images: list[str], label_column: str | None) -> dict[str, tuple[str, ...]]:
-    """The splits, each with the beginnings of the paths that belong to it."""
+    """The splits, each with the prefixes of its paths."""
     prefix = _wrapper(images)
     inner = [path[len(prefix) :] for path in images]
     heads = sorted({path.partition("/")[0] for path in inner if "/" in path})
@@ -127,8 +129,8 @@ def _split_prefixes(folder: str, images: list[str], label_column: str | None) ->
     others = [head for head in heads if head not in named] + [path for path in inner if "/" not in path]
     if others:
         raise ValueError(
-            f"{os.path.join(folder, prefix)!r} holds {named[0]!r}, which is named like a split, beside {others[0]!r}, "
-            f"which is not: pass the folder meant, such as {os.path.join(folder, prefix, named[0])!r}, or "
+            f"{os.path.join(folder, prefix)!r} contains {named[0]!r}, which is named like a split, and {others[0]!r}, "
+            f"which is not: pass the folder to train on, such as {os.path.join(folder, prefix, named[0])!r}, or "
             f"label_column='label' if every folder is a class"
         )
     return {
@@ -139,7 +141,7 @@ def _split_prefixes(folder: str, images: list[str], label_column: str | None) ->
 
 
 def _wrapper(images: list[str]) -> str:
-    """The folders around all images ("data/photos/"), up to a split or to the last one, which may be a class."""
+    """The folders that all images share ("data/photos/"), down to a split or the last folder, which may be a class."""
     prefix = ""
     while True:
         inner = [path[len(prefix) :] for path in images]
@@ -161,12 +163,12 @@ def _below(path: str, prefixes: tuple[str, ...]) -> str:
 
 
 def _folder_labels(folder: str, inner: dict[str, str]) -> dict[str, str]:
-    """path -> the name of the folder that holds it; empty if no folders are left below the split."""
+    """path -> the name of its folder; empty if there are no folders below the split."""
     by_depth = {path.count("/"): path for path in inner.values()}
     if len(by_depth) > 1:
         raise ValueError(
-            f"images of {folder!r} lie at different depths ({by_depth[min(by_depth)]!r} and "
-            f"{by_depth[max(by_depth)]!r}), so their folders cannot be classes: move the stray ones, or pass "
+            f"images of {folder!r} are at different depths ({by_depth[min(by_depth)]!r} and "
+            f"{by_depth[max(by_depth)]!r}), so their folders cannot be classes: move the images, or pass "
             f"label_column={UNLABELLED!r} to train without labels"
         )
     return {path: below.split("/")[-2] for path, below in inner.items() if "/" in below}
@@ -215,8 +217,8 @@ def _read_metadata(folder: str, file: str) -> pa.Table:
 
 
 def _locate(folder: str, file: str, name: object) -> str | None:
-    """The path of what the metadata file calls `name`."""
-    if name is None or name == "":  # CSV files have no other way to say null
+    """The path of the image that the metadata file calls `name`."""
+    if name is None or name == "":  # an empty cell is the null of CSV files
         return None
     if not isinstance(name, str):
         raise ValueError(f"{file!r} names {name!r}: file names must be text in UTF-8")
@@ -239,7 +241,7 @@ def _metadata_dataset(folder: str, rows: list[dict], columns: list[str]) -> Data
 
 
 def _text_files(dataset: Dataset, image_column: str) -> list[list[str]]:
-    """The lines of the text file beside each image, none where there is none."""
+    """The lines of the text file beside each image; none if there is no such file."""
     if image_column not in dataset.column_names:
         return []
     paths = [value["path"] if value else "" for value in dataset[image_column][:]]
@@ -250,7 +252,7 @@ def _read_lines(path: str) -> list[str]:
     if not os.path.isfile(path):
         return []
     try:
-        # Notepad begins a file with a byte order mark.
+        # "-sig", because Notepad starts files with a byte order mark.
         with open(path, encoding="utf-8-sig") as file:
             return [line.strip() for line in file if line.strip()]
     except UnicodeDecodeError as error:

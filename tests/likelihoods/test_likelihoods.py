@@ -19,8 +19,8 @@ from diffusers import (
 from safetensors.torch import load_file
 from scipy.integrate import solve_ivp
 
-from diffusers_ext.metrics.likelihood import discrete_process, likelihood_rows, ode_bits_per_dim, vlb_bits_per_dim
-from diffusers_ext.metrics.probability_flow import (
+from diffusers_ext.likelihoods import discrete_process, likelihood_rows, ode_bits_per_dim, vlb_bits_per_dim
+from diffusers_ext.likelihoods.probability_flow import (
     exact_trace_probes,
     integrate,
     ode_log_likelihood,
@@ -408,7 +408,7 @@ def test_bad_input_is_refused(unet, images):
     for measure, process in ((vlb_bits_per_dim, scheduler), (ode_bits_per_dim, flow)):
         with pytest.raises(ValueError, match=r"at least one image, but images have the shape \(0, 1, 8, 8\)"):
             measure(unet, process, images[:0], LABELS[:0])
-    with pytest.raises(ValueError, match="one for each of the 5 images, not 2"):
+    with pytest.raises(ValueError, match="one index for each of the 5 images, not 2"):
         vlb_bits_per_dim(unet, scheduler, images, LABELS, indices=[0, 1])
     with pytest.raises(ValueError, match=r"noise must have the shape \(4, 5, 1, 8, 8\)"):
         vlb_bits_per_dim(unet, scheduler, images, LABELS, noise=torch.randn(5, 1, 8, 8))

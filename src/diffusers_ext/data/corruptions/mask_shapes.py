@@ -1,4 +1,4 @@
-"""Shapes that hide a part of an image: free-form strokes, rectangles, and what lies outside a crop.
+"""Masks for the corruptions that hide a part of an image: free-form strokes, rectangles, and the outside of a crop.
 
 A mask is a bool array (H, W), True where the image is hidden.
 """
@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw
 
 SIDES = ("left", "right", "top", "bottom")
 
-# A stroke of Yu et al. 2019 ("Free-Form Image Inpainting with Gated Convolution", algorithm 1), with the numbers of
-# the implementations that followed: it turns to alternate sides of its course, at each of 4 to 11 vertices.
+# The strokes of Yu et al. 2019 ("Free-Form Image Inpainting with Gated Convolution", algorithm 1), with the numbers of
+# later implementations. A stroke has 4 to 11 vertices, and turns alternately left and right at each of them.
 _STROKE_VERTICES = (4, 12)
 _STROKE_ANGLES = (4 / 15 * math.pi, 8 / 15 * math.pi)
 _BRUSH_WIDTHS = (12 / 256, 40 / 256)  # of the shorter side
@@ -22,19 +22,19 @@ _SEGMENT_LENGTH = 1 / 8  # of the diagonal, on average
 
 
 def mask_generators(draw) -> list[np.random.Generator]:
-    """A generator for each sample, seeded by its stream of `draw`: how many numbers a mask takes varies."""
-    # 24 bits at a time, all of which a float32 holds.
+    """A generator for each sample, seeded by `draw`, because masks need different numbers of random numbers."""
+    # 24 bits at a time, which are exact in float32.
     words = torch.stack([draw.integers(2**24) for _ in range(4)], dim=1)
     return [np.random.default_rng(seed) for seed in words.tolist()]
 
 
 def pixel_range(area: tuple[float, float], height: int, width: int) -> tuple[int, int]:
-    """The fewest and the most pixels that a mask of this share of an image hides.
+    """The smallest and the largest number of pixels that a mask with this fraction of the image may hide.
 
-    Where no whole number lies between, they are the next one.
+    If no integer is in this range, both are the next larger integer.
 
     Raises:
-        ValueError: if nothing of the image would be left.
+        ValueError: if no pixel of the image would stay visible.
     """
     fewest = math.ceil(area[0] * height * width)
     if fewest >= height * width:
@@ -43,7 +43,7 @@ def pixel_range(area: tuple[float, float], height: int, width: int) -> tuple[int
 
 
 def stroke_mask(height: int, width: int, area: tuple[float, float], generator: np.random.Generator) -> np.ndarray:
-    """Free-form brush strokes, until they cover a number of pixels drawn uniformly from the range of `area`."""
+    """Free-form brush strokes that cover a number of pixels which is drawn uniformly from the range of `area`."""
     fewest, most = pixel_range(area, height, width)
     target = int(generator.integers(fewest, most, endpoint=True))
     canvas = Image.new("L", (width, height))
@@ -57,7 +57,7 @@ def stroke_mask(height: int, width: int, area: tuple[float, float], generator: n
 
 
 def _stroke(height: int, width: int, generator: np.random.Generator) -> Iterator[tuple[int, tuple, tuple]]:
-    """The segments of a stroke: the width of the brush, and where it goes from and to, (x, y)."""
+    """The segments of a stroke: the width of the brush, the start (x, y), and the end (x, y)."""
     brush = max(1, round(generator.uniform(*_BRUSH_WIDTHS) * min(height, width)))
     course, length = generator.uniform(0, 2 * math.pi), _SEGMENT_LENGTH * math.hypot(height, width)
     x, y = generator.uniform(0, width - 1), generator.uniform(0, height - 1)
@@ -80,7 +80,10 @@ def _draw_segment(canvas: Image.Image, brush: int, start: tuple[float, float], e
 
 
 def _cut(before: np.ndarray, after: np.ndarray, target: int, direction: tuple[float, float]) -> np.ndarray:
-    """What a brush on its way from `before` to `after` in a direction (x, y) has painted at `target` pixels."""
+    """The mask at the moment when it has `target` pixels, while a brush moves from `before` to `after`.
+
+    The brush moves in the direction (x, y).
+    """
     rows, columns = np.nonzero(after & ~before)
     first = np.argsort(direction[0] * columns + direction[1] * rows, kind="stable")[: target - before.sum()]
     before[rows[first], columns[first]] = True
@@ -90,13 +93,14 @@ def _cut(before: np.ndarray, after: np.ndarray, target: int, direction: tuple[fl
 def rectangles_mask(
     height: int, width: int, area: tuple[float, float], max_rectangles: int, generator: np.random.Generator
 ) -> np.ndarray:
-    """1 to `max_rectangles` rectangles that together, overlaps counted once, cover a share of `area`.
+    """1 to `max_rectangles` rectangles that together cover a fraction in the range `area`; overlaps count once.
 
-    They grow about their centres until they cover as much as a uniform draw from `area` allows. As they do so by rows
-    and columns, they may fall short of a narrow `area`; then others are drawn.
+    Rectangles grow around their centres as long as they cover no more than a number of pixels that is drawn uniformly
+    from the range. Because they grow by whole rows and columns, they may cover less than a narrow range requires; then
+    other rectangles are drawn.
 
     Raises:
-        ValueError: if all of a thousand do.
+        ValueError: if a thousand draws cover too little.
     """
     fewest, most = pixel_range(area, height, width)
     size = np.array([height, width])
@@ -104,7 +108,7 @@ def rectangles_mask(
         target = generator.integers(fewest, most, endpoint=True)
         count = generator.integers(1, min(max_rectangles, fewest), endpoint=True)
         centers, shapes = generator.uniform(0, size, (count, 2)), generator.uniform(0.25, 1, (count, 2)) * size
-        # At scale 0 each is a pixel, at scale 8 the smallest covers the image from any centre.
+        # At scale 0 each rectangle is a pixel; at scale 8 even the smallest covers the image from any centre.
         smaller, larger = 0.0, 8.0
         for _ in range(16):
             middle = (smaller + larger) / 2
@@ -128,12 +132,12 @@ def _rectangles(size: np.ndarray, centers: np.ndarray, shapes: np.ndarray) -> np
 
 
 def side_mask(height: int, width: int, sides: set[str], area: float) -> np.ndarray:
-    """What lies beyond a crop that lost these sides, a share `area` of the image.
+    """The outside of a crop that has lost some sides, with a fraction `area` of the image.
 
-    Opposite sides lose alike; where both axes lose, they do so by the same proportion.
+    Opposite sides lose equally. If both axes lose sides, they lose the same proportion.
 
     Raises:
-        ValueError: if an axis that has to lose has one pixel only.
+        ValueError: if an axis that loses a side has only one pixel.
     """
     rows, columns = sides & {"top", "bottom"}, sides & {"left", "right"}
     kept = (1 - area) ** (0.5 if rows and columns else 1)

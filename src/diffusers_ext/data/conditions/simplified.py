@@ -1,8 +1,8 @@
-"""Images with less in them: blurred, without colour, or of few pixels."""
+"""Simplified images: blurred, without colour, or with low resolution."""
 
 import torch
 
-from diffusers_ext.data.conditions.gradients import as_three_channels
+from diffusers_ext.data.conditions.slopes import as_three_channels
 from diffusers_ext.data.corruptions.blur import convolve, gaussian_kernel
 from diffusers_ext.data.corruptions.colors import colorization
 from diffusers_ext.data.corruptions.levels import from_levels, to_levels
@@ -10,11 +10,11 @@ from diffusers_ext.data.corruptions.resampling import super_resolution
 
 
 def blur(images: torch.Tensor, *, sigma: float = 4.0) -> torch.Tensor:
-    """Blur: a Gaussian. Beyond the edges, images go on with their outermost pixels.
+    """Gaussian blur. Beyond the borders, the outermost pixels are repeated.
 
     Args:
         images: (N, 1 or 3, H, W) in [-1, 1].
-        sigma: its standard deviation, in pixels.
+        sigma: the standard deviation, in pixels.
 
     Returns:
         (N, 3, H, W) in [-1, 1].
@@ -30,7 +30,7 @@ def blur(images: torch.Tensor, *, sigma: float = 4.0) -> torch.Tensor:
 
 
 def grayscale(images: torch.Tensor) -> torch.Tensor:
-    """Gray: Rec. 601 luma in three equal channels.
+    """Grayscale: Rec. 601 luma in three equal channels.
 
     Args:
         images: (N, 1 or 3, H, W) in [-1, 1].
@@ -42,7 +42,7 @@ def grayscale(images: torch.Tensor) -> torch.Tensor:
 
 
 def low_resolution(images: torch.Tensor, *, factor: float = 8) -> torch.Tensor:
-    """Low resolution: made smaller by a factor and brought back to size, both by bicubic interpolation.
+    """Low resolution: images are made smaller by a factor and resized back, both by bicubic interpolation.
 
     Args:
         images: (N, 1 or 3, H, W) in [-1, 1].
@@ -52,6 +52,6 @@ def low_resolution(images: torch.Tensor, *, factor: float = 8) -> torch.Tensor:
         (N, 3, H, W) in [-1, 1].
 
     Raises:
-        ValueError: for a factor below 1, or one that leaves no pixel.
+        ValueError: for a factor below 1, or one that is larger than an image.
     """
     return super_resolution(as_three_channels(images), None, factor=factor).conditioning_image

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from diffusers_ext.data.corruptions import inpainting, uncropping
-from diffusers_ext.data.corruptions.masks import rectangles_mask, side_mask, stroke_mask
+from diffusers_ext.data.corruptions.mask_shapes import rectangles_mask, side_mask, stroke_mask
 from diffusers_ext.training.loop.draws import Draw
 
 

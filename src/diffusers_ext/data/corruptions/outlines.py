@@ -1,4 +1,4 @@
-"""Outlines of images, as inputs of a translation from edges to images."""
+"""The task "edges": outlines of images, as inputs of a translation from edges to images."""
 
 import torch
 import torch.nn.functional as F
@@ -6,13 +6,13 @@ import torch.nn.functional as F
 from diffusers_ext.data.corruptions.corruption import Corruption
 
 
-def edges(images: torch.Tensor, draw, *, threshold: float = 0.3) -> Corruption:
-    """White where brightness changes fast, black elsewhere; the gradient is that of Sobel.
+def outlines(images: torch.Tensor, draw, *, threshold: float = 0.3) -> Corruption:
+    """Outlines: white where the brightness changes fast (by Sobel's filter), black elsewhere.
 
     Args:
-        images: (N, C, H, W) in [-1, 1]; with an alpha channel (C = 2 or 4), that stays.
-        draw: not used, as nothing is random here.
-        threshold: how much brightness has to change from one pixel to the next, in the units of the images.
+        images: (N, C, H, W) in [-1, 1]. An alpha channel (C = 2 or 4) stays as it is.
+        draw: not used, because nothing is random here.
+        threshold: how much the brightness must change from one pixel to the next, in the units of the images.
 
     Raises:
         ValueError: if the threshold is not positive.

@@ -1,4 +1,4 @@
-"""Judge and features for handwritten digits, small enough to be fitted on the spot."""
+"""A classifier and features for handwritten digits, small enough to be fitted whenever they are loaded."""
 
 import numpy as np
 import torch
@@ -12,21 +12,22 @@ from diffusers_ext.metrics.extractors.feature_extractor import FeatureOutput, to
 
 SIZE = 8
 EPOCHS = 30
-# The machine's scores are numbers of won duels between classes, one apart. Four log-odds per duel make their softmax a
-# probability (temperature scaling, Guo et al. 2017): they give the lowest held-out log-loss.
+# The support vector machine scores a class by the number of duels with other classes that it wins. Multiplied by four,
+# the softmax of these scores is a probability (temperature scaling, Guo et al. 2017): four gives the lowest log-loss
+# on the held-out split.
 LOGITS_PER_DUEL = 4.0
 
 
 class DigitsExtractor:
     """A support vector machine and a perceptron, fitted on the training split of the built-in digits.
 
-    Logits are the (scaled) decision values of the support vector machine, the judge of classes; features are the 64
-    hidden units of the perceptron. Nothing is drawn from global random state: each fit gives the same numbers.
-    RGB images and images of other sizes become 8x8 luma; strokes should be bright on dark.
+    The support vector machine classifies, and its scaled decision values are the logits. The features are the 64
+    hidden units of the perceptron. No global random state is used, so each fit gives the same numbers. RGB images and
+    images of other sizes are converted to 8x8 luma; strokes must be bright on a dark background.
 
     Attributes:
-        accuracy: of the judge on the held-out split, from 0 to 1.
-        feature_accuracy: of the perceptron on the held-out split, from 0 to 1.
+        accuracy: the accuracy of the support vector machine on the held-out split, from 0 to 1.
+        feature_accuracy: the accuracy of the perceptron on the held-out split, from 0 to 1.
     """
 
     name = "digits"

@@ -1,4 +1,4 @@
-"""From a name to a feature extractor."""
+"""Loads feature extractors by name."""
 
 import importlib
 from pathlib import Path
@@ -9,27 +9,27 @@ from diffusers_ext.metrics.extractors.feature_extractor import FeatureExtractor,
 
 
 def load_feature_extractor(name_or_path: str, device: str | torch.device = "cpu") -> FeatureExtractor:
-    """The feature extractor of that name.
+    """The feature extractor with this name.
 
     Args:
         name_or_path:
-            - "digits": judge and features for handwritten digits, fitted on the spot (`DigitsExtractor`);
-            - "inception": torch-fidelity's InceptionV3, what published FID values use (`pip install torch-fidelity`);
-            - "torchmetrics": torchmetrics' InceptionV3, the same weights behind another resizing;
+            - "digits": a classifier and features for handwritten digits, fitted when it is loaded (`DigitsExtractor`);
+            - "inception": torch-fidelity's InceptionV3, which published FID values use (`pip install torch-fidelity`);
+            - "torchmetrics": torchmetrics' InceptionV3, which has the same weights but resizes images differently;
             - a local folder or Hub name of a Transformers image model, with its image processor;
             - a local folder of a [`LeNet`];
-            - "module:name": your own function or module on uint8 images (N, C, H, W), or a class that is made without
-              arguments; see `NetworkExtractor` for what it may give.
-        device: where the network runs ("digits" always on the CPU).
+            - "module:name": your own function or module on uint8 images (N, C, H, W), or a class that is created
+              without arguments; see `NetworkExtractor` for what it may return.
+        device: where the network runs ("digits" always runs on the CPU).
 
     Raises:
-        ImportError: for an optional library or a module of yours that isn't installed.
-        OSError: for weights or a model that can't be found.
-        ValueError: if "module:name" names nothing callable.
+        ImportError: for an optional library that is not installed, or a module that cannot be imported.
+        OSError: for weights or a model that cannot be found.
+        ValueError: if "module:name" is not callable.
     """
-    # Each kind brings heavy imports of its own, so each is imported only when named.
+    # Each kind needs different heavy libraries, which are only imported for the kind that is loaded.
     if name_or_path == "digits":
-        from diffusers_ext.metrics.extractors.digits import DigitsExtractor
+        from diffusers_ext.metrics.extractors.digits_extractor import DigitsExtractor
 
         return DigitsExtractor()
     if name_or_path == "inception":
@@ -43,7 +43,7 @@ def load_feature_extractor(name_or_path: str, device: str | torch.device = "cpu"
     if ":" in name_or_path and not Path(name_or_path).is_dir():
         return _load_by_import(name_or_path, device)
     if (Path(name_or_path) / "config.json").is_file():
-        from diffusers_ext.metrics.extractors.lenet import is_lenet, load_lenet
+        from diffusers_ext.metrics.extractors.lenet_extractor import is_lenet, load_lenet
 
         if is_lenet(name_or_path):
             return load_lenet(name_or_path, device)
@@ -58,10 +58,10 @@ def _load_by_import(path: str, device: str | torch.device) -> FeatureExtractor:
         network = getattr(importlib.import_module(module_name), attribute, None)
     except ModuleNotFoundError as error:
         raise ImportError(
-            f'The feature extractor "{path}" can\'t be imported ({error}): is its folder on PYTHONPATH?'
+            f'The feature extractor "{path}" cannot be imported ({error}): is its folder on PYTHONPATH?'
         ) from error
     if not callable(network):
-        raise ValueError(f'The feature extractor "{path}" should name a function, module or class in {module_name}.')
+        raise ValueError(f'The feature extractor "{path}" must name a function, module or class in {module_name}.')
     if isinstance(network, type):
         network = network()
     return NetworkExtractor(network, name=path, id2label=getattr(network, "id2label", None), device=device)

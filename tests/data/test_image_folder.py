@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from diffusers_ext.data.folders import list_files, load_image_folder
+from diffusers_ext.data.image_folder import list_files, load_image_folder
 
 from .drawing import write_images
 
@@ -77,7 +77,7 @@ def test_folders_around_everything(tmp_path):
 
 def test_a_class_named_like_a_split_has_to_be_declared(tmp_path):
     write_images(tmp_path, "bus/a.png", "train/b.png")
-    with pytest.raises(ValueError, match="'train', which is named like a split, beside 'bus'"):
+    with pytest.raises(ValueError, match="'train', which is named like a split, and 'bus'"):
         load(tmp_path)
     assert load(tmp_path, "label") == {"train": {"bus/a.png": "bus", "train/b.png": "train"}}
 

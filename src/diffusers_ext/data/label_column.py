@@ -1,4 +1,4 @@
-"""The label column of a data set as class ids with names."""
+"""The label column of a data set: finding it, and converting its values to class ids with names."""
 
 import re
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Value
 
 
-# `label_column` of a data set that has labels which are not wanted.
+# The `label_column` that ignores the labels of a data set.
 UNLABELLED = "none"
 
 
@@ -16,10 +16,10 @@ def find_label_column(features: Features, label_column: str | None) -> str | Non
 
     Args:
         features: the columns of the data set.
-        label_column: None takes "label" if there is such a column; "none" takes none.
+        label_column: None uses the column "label" if it exists; "none" uses no labels.
 
     Raises:
-        ValueError: if there is no such column, or what it holds are no classes.
+        ValueError: if there is no such column, or its values are not classes.
     """
     if label_column == UNLABELLED or label_column is None and "label" not in features:
         return None
@@ -29,8 +29,8 @@ def find_label_column(features: Features, label_column: str | None) -> str | Non
     feature = features[label_column]
     if not isinstance(feature, ClassLabel) and not _is_discrete(feature):
         raise ValueError(
-            f"the label column {label_column!r} holds {feature}, not classes (a ClassLabel, strings or integers): "
-            f"name another column, or pass label_column={UNLABELLED!r} to train without labels"
+            f"the label column {label_column!r} has {feature}, not classes (a ClassLabel, strings or integers): "
+            f"choose another column, or pass label_column={UNLABELLED!r} to train without labels"
         )
     return label_column
 
@@ -40,7 +40,7 @@ def _is_discrete(feature) -> bool:
 
 
 def class_names(values: Iterable) -> list[str]:
-    """The distinct values as sorted strings; in numerical order, 2 before 10, if all are integers."""
+    """The distinct values as sorted strings; in numerical order (2 before 10) if all are integers."""
     names = {str(value) for value in values}
     if all(re.fullmatch(r"-?\d+", name) for name in names):
         return sorted(names, key=lambda name: (int(name), name))
@@ -50,8 +50,8 @@ def class_names(values: Iterable) -> list[str]:
 def encode_labels(dataset: Dataset, column: str, splits: Iterable[Dataset]) -> tuple[torch.Tensor, dict[int, str]]:
     """The class ids of all rows, int64 (N,), and the names of the classes by id.
 
-    A ClassLabel column brings its names. Strings and integers are numbered in the order of `class_names`, over all
-    `splits` that have the column, so that the splits of a set agree.
+    A ClassLabel column has names. Strings and integers are numbered in the order of `class_names`, over all `splits`
+    with the column, so that all splits of a set have the same ids.
 
     Raises:
         ValueError: if rows have no label (null, empty or -1).
@@ -73,5 +73,5 @@ def encode_labels(dataset: Dataset, column: str, splits: Iterable[Dataset]) -> t
 
 
 def is_missing(label) -> bool:
-    """Whether a row has no label: null, the empty cell of a CSV file, or the -1 that test splits carry."""
+    """Whether a label is missing: null, an empty cell of a CSV file, or the -1 of test splits."""
     return label is None or label == "" or label == -1

@@ -1,4 +1,4 @@
-"""A LeNet as a judge of digits and the like, such as csinva's of MNIST (`--family mnist_lenet` of the converters)."""
+"""A LeNet as a classifier of small images, such as csinva's for MNIST (`--family mnist_lenet` of the converters)."""
 
 import json
 from pathlib import Path
@@ -11,15 +11,15 @@ from diffusers_ext.models import LeNet
 
 
 def is_lenet(name_or_path: str) -> bool:
-    """Whether this is the folder of a [`LeNet`]."""
+    """Whether this is a folder with a [`LeNet`]."""
     config = Path(name_or_path) / "config.json"
     return config.is_file() and json.loads(config.read_text()).get("_class_name") == "LeNet"
 
 
 def load_lenet(path: str, device: str | torch.device = "cpu") -> NetworkExtractor:
-    """The last hidden layer and the logits of a [`LeNet`] in a folder.
+    """An extractor of the last hidden layer and the logits of a saved [`LeNet`].
 
-    Images of other sizes are resized bilinearly, and rounded to 8 bits as those that it was trained on.
+    Images of other sizes are resized bilinearly, and rounded to 8 bits like the images that it was trained on.
     """
     network = LeNet.from_pretrained(path).to(device).eval()
     config = network.config

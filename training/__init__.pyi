@@ -1,0 +1,26 @@
+from .diffusion.timestep_sampling import LossSecondMoment as LossSecondMoment
+from .loop.configuration import TrainingConfig as TrainingConfig
+from .loop.draws import Draw as Draw
+from .loop.ema import EMA as EMA
+from .loop.posthoc_ema import PowerEMA as PowerEMA, Snapshots as Snapshots
+from .loop.recipe import Recipe as Recipe
+from .loop.trainer import NonFiniteLossError as NonFiniteLossError, Trainer as Trainer
+from .reconstruct_ema import reconstruct_ema as reconstruct_ema
+from .text_to_image.base_models import load_base_model as load_base_model
+from .text_to_image.text_to_image_recipe import (
+    TextToImageConfig as TextToImageConfig,
+    TextToImageRecipe as TextToImageRecipe,
+)
+from .train_autoencoder import AutoencoderConfig as AutoencoderConfig, AutoencoderRecipe as AutoencoderRecipe
+from .train_classifier import ClassifierConfig as ClassifierConfig, ClassifierRecipe as ClassifierRecipe
+from .train_controlnet import ControlNetConfig as ControlNetConfig, ControlNetRecipe as ControlNetRecipe
+from .train_diffusion import DiffusionConfig as DiffusionConfig, DiffusionRecipe as DiffusionRecipe
+from .train_dreambooth import DreamBoothConfig as DreamBoothConfig, DreamBoothRecipe as DreamBoothRecipe
+from .train_gan import GANConfig as GANConfig, GANRecipe as GANRecipe
+from .train_palette import PaletteConfig as PaletteConfig, PaletteRecipe as PaletteRecipe
+from .train_text_to_image import FineTuningConfig as FineTuningConfig, FineTuningRecipe as FineTuningRecipe
+from .train_textual_inversion import (
+    TextualInversionConfig as TextualInversionConfig,
+    TextualInversionRecipe as TextualInversionRecipe,
+)
+from .train_translation import TranslationConfig as TranslationConfig, TranslationRecipe as TranslationRecipe
