@@ -1,4 +1,4 @@
-"""Golden cases of the originals: random weights under the original's names, inputs, and what the original computes."""
+"""Golden cases: random weights under the original's names, inputs, and the outputs that the original computes."""
 
 import json
 from dataclasses import dataclass
@@ -38,6 +38,38 @@ def load_case(family: str, name: str) -> Case:
 
 
 def every_case(*families: str) -> list:
-    """Parameters `(family, name)` for all the cases of these families."""
+    """Parameters `(family, name)` for all cases of these families."""
     folders = [folder for family in families for folder in sorted((GOLDEN / family).iterdir())]
     return [pytest.param(folder.parent.name, folder.name, id=folder.name) for folder in folders]
+
+
+# Options of golden cases, on the command line.
+IMPROVED = ["image_size=8", "num_heads=4", "diffusion_steps=4000", "noise_schedule=cosine", "rescale_timesteps=true"]
+CLASS_COND = [
+    "image_size=16",
+    "num_head_channels=8",
+    "use_new_attention_order=true",
+    "diffusion_steps=1000",
+    "noise_schedule=linear",
+    "channel_mult=1,1",
+    "attention_resolutions=2",
+]
+
+
+def save(case: Case, path: Path) -> str:
+    """Writes the weights as the originals do."""
+    torch.save(case.weights, path)
+    return str(path)
+
+
+def assert_near(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    """Equal up to 1e-5 of the largest expected value, whatever the shape."""
+    expected = expected.view_as(actual)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
+
+
+def assert_refused(convert, state_dict: dict, options: dict, message: str) -> None:
+    """In one line that matches `message`."""
+    with pytest.raises(ValueError, match=message) as refusal:
+        convert(state_dict, **options)
+    assert "\n" not in str(refusal.value)

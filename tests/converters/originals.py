@@ -1,6 +1,6 @@
-"""State dicts as the originals make them, of any size: names and shapes, from the arguments of their constructors.
+"""State dicts of the originals, of any size: names and shapes, by the arguments of the original constructors.
 
-Written from the originals' constructors block by block, and knows nothing of the converters.
+They follow the original constructors block by block, and use nothing of the converters.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import torch
 
 
 def unet_shapes(args: dict) -> dict[str, tuple[int, ...]]:
-    """`UNetModel` of the three repositories; their `SuperResModel` with twice the `in_channels`."""
+    """`UNetModel` of the three repositories, or with twice the `in_channels` their `SuperResModel`."""
     model_channels, channel_mult, n = args["model_channels"], args["channel_mult"], args["num_res_blocks"]
     shapes, skips, channels, rate = encoder_shapes(args)
     if args.get("num_classes") is not None:
@@ -103,7 +103,7 @@ def empty(shapes: dict) -> dict[str, torch.Tensor]:
 
 
 def random(shapes: dict, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Tensors whose networks put out values of about the size of their inputs."""
+    """Random tensors, scaled so that a network's outputs are about as large as its inputs."""
     generator = torch.Generator().manual_seed(seed)
     return {
         name: torch.randn(shape, generator=generator) / max(1, torch.Size(shape[1:]).numel()) ** 0.5
@@ -112,7 +112,7 @@ def random(shapes: dict, seed: int = 0) -> dict[str, torch.Tensor]:
 
 
 def palette_shapes(args: dict) -> dict[str, tuple[int, ...]]:
-    """`UNet` of Palette's `guided_diffusion` module: that of guided-diffusion by other names."""
+    """`UNet` of Palette's `guided_diffusion` module, which is that of guided-diffusion with other names."""
     args = {
         "in_channels": args["in_channel"],
         "out_channels": args["out_channel"],
@@ -190,8 +190,10 @@ def first_stage_shapes(
     n_embed: int | None,
     attention: Sequence[bool] = (),
 ) -> dict[str, tuple[int, ...]]:
-    """`VQModel`, or without `n_embed` `AutoencoderKL`, of latent-diffusion, with attention in the middle and, where
-    it says so, in the levels."""
+    """`VQModel` of latent-diffusion, or its `AutoencoderKL` if `n_embed` is `None`.
+
+    Attention runs in the middle, and in the levels where `attention` is true.
+    """
     doubled = 1 if n_embed else 2
     shapes = layer("encoder.conv_in", width, 3, 3, 3)
     channels = width

@@ -144,7 +144,7 @@ def test_ranks_and_alphas_may_differ_from_layer_to_layer(tmp_path):
     assert_same_tensors(
         convert_lora_file(back, tmp_path / "again.safetensors", pipeline("sd1")), tmp_path / "kohya.safetensors"
     )
-    # Not by the images of kohya's file itself: diffusers overlooks all alphas but the first there.
+    # The images of kohya's file itself are no reference: diffusers reads only the first of its alphas.
     pipe = pipeline("sd1")
     pipe.load_lora_weights(str(back), adapter_name="lora")
     attention = pipe.unet.mid_block.attentions[0].transformer_blocks[0].attn1
@@ -210,7 +210,7 @@ def test_another_shape_is_refused():
 def test_files_of_one_family_are_no_files_of_another(tmp_path, family):
     file, _ = random_adapters(tmp_path, family)
     kohya = load_file(convert_lora_file(file, tmp_path / "kohya.safetensors", pipeline(family)))
-    # SD 1.x and 2.x differ in this tiny form by the layers that have no adapters here.
+    # These tiny SD 1.x and 2.x differ only in layers that have no adapters here.
     for other in {"sd1", "sdxl", "sd3"} - {family, "sd1" if family == "sd2" else family}:
         with pytest.raises(ValueError, match="The LoRA is for another base"):
             from_kohya(kohya, pipeline(other))
@@ -222,7 +222,9 @@ def test_the_other_way_refuses_as_much(tmp_path):
     pipe = pipeline("sd1")
     layer = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
     whole = {f"{layer}.lora_A.weight": torch.ones(2, 16), f"{layer}.lora_B.weight": torch.ones(16, 2)}
-    assert to_kohya(whole, {}, pipe)["lora_unet_" + layer[5:].replace(".", "_") + ".alpha"] == 2  # no word: the rank
+    assert (
+        to_kohya(whole, {}, pipe)["lora_unet_" + layer[5:].replace(".", "_") + ".alpha"] == 2
+    )  # the rank, by default
     with pytest.raises(ValueError, match="not complete: .*lora_B.weight is missing"):
         to_kohya({f"{layer}.lora_A.weight": torch.ones(2, 16)}, {}, pipe)
     with pytest.raises(ValueError, match="unet.nothing.lora_A.weight belongs to no layer"):
@@ -232,7 +234,7 @@ def test_the_other_way_refuses_as_much(tmp_path):
 def test_what_kohya_s_files_can_not_hold_is_refused():
     pipe, prefix = pipeline("sd3"), "transformer.transformer_blocks.0.attn.to_"
     query = {f"{prefix}q.lora_A.weight": torch.ones(2, 16), f"{prefix}q.lora_B.weight": torch.ones(16, 2)}
-    with pytest.raises(ValueError, match="is one with .*, which has no adapter"):
+    with pytest.raises(ValueError, match="includes .*, which has no adapter"):
         to_kohya(query, {}, pipe)
     others = {}
     for part, rank in (("k", 2), ("v", 1)):

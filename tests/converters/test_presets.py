@@ -14,7 +14,7 @@ from diffusers_ext.converters import (
     convert_sr3,
     convert_vqgan,
 )
-from diffusers_ext.converters.presets import PRESETS
+from diffusers_ext.converters.listing import families
 from diffusers_ext.models.modeling_adm_unet import ADMUNet2DModel
 from tests.converters.originals import (
     classifier_shapes,
@@ -26,6 +26,7 @@ from tests.converters.originals import (
 )
 
 
+PRESETS = {name: family.presets for name, family in families().items() if family.presets}
 PROCESS = (
     "noise_schedule",
     "timesteps",
@@ -145,7 +146,7 @@ def test_lsun_of_improved_diffusion_is_stock():
     ],
 )
 def test_number_of_parameters_of_the_original(family, name, millions):
-    """The converted SR3 has more, of which all are zeros or there twice."""
+    """The converted SR3 has more parameters, which are all zeros or duplicates."""
     shapes = janspiry_shapes(family, PRESETS[family][name])
     parameters = sum(math.prod(shape) for key, shape in shapes.items() if not key.endswith("inv_freq"))
     assert parameters / 1e6 == pytest.approx(millions, abs=0.05)

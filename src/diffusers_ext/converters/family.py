@@ -1,4 +1,4 @@
-"""What a subpackage tells about the checkpoints that it converts."""
+"""The description of one kind of checkpoint, from which the command and [`convert_checkpoint`] are made."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ class Conversion(NamedTuple):
     """A converted checkpoint."""
 
     components: Mapping[str, Saveable]  # by the subfolder to write each to; "" is the folder itself
-    assumed: Iterable[str] = ()  # what neither the tensors nor the options showed, for the user to read
+    assumed: Iterable[str] = ()  # defaults that were used because neither the tensors nor the options showed a value
 
 
 class RunFiles(NamedTuple):
@@ -30,32 +30,32 @@ class RunFiles(NamedTuple):
 
 @dataclass(frozen=True)
 class Family:
-    """One kind of checkpoint: its name on the command line, and how it is converted.
+    """One kind of checkpoint.
 
     Args:
         name (`str`):
             The value of `--family`.
         description (`str`):
-            What the files are, and what they become: a sentence for the help text.
+            For the help text: which files these are, and what they become.
         example (`str`):
             The arguments of an example command, without `--family`.
         convert (`Callable`):
-            `convert(state_dict, options)` makes a [`Conversion`]. The options were checked, and may be changed.
+            `convert(state_dict, options)` makes a [`Conversion`]. The options are checked already.
         options (`Mapping`):
-            The kind of each option that `--option` may set; `original_arguments.py` has kinds. A family with an option
-            `id2label` takes names of classes by `--id2label`.
+            The kind of each value that `--option` may set, such as `original_arguments.positive_integer`. A family
+            with an option `id2label` also takes names of classes by `--id2label`.
         functions (`tuple`):
             Public functions that convert a state dict to a network. `diffusers_ext.converters` exports them.
         presets (`Mapping`):
             Options of published checkpoints, by the name of the checkpoint or of its configuration.
         run_files (`RunFiles`, *optional*):
-            What the original's training writes to a folder, if it may be read from there.
+            The files that the original's training writes to a folder, if that folder can be given.
     """
 
     name: str
     description: str
     example: str
-    convert: Callable[[StateDict, dict], Conversion]
+    convert: Callable[[StateDict, dict], Conversion]  # which may change the dict
     options: Mapping[str, Kind]
     functions: tuple[Callable, ...]
     presets: Mapping[str, Mapping] = field(default_factory=dict)

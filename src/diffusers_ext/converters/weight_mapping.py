@@ -94,7 +94,7 @@ def _check(state_dict: StateDict, shapes: Mapping[str, tuple[int, ...]]) -> None
         "missing": missing,
         "unknown": unknown,
         "of another shape": misfitting,
-        "not of floats": others,
+        "not floats": others,
         "with NaN or infinite values": broken,
     }
     found = [f"{len(keys)} {problem}: {listed(keys)}" for problem, keys in problems.items() if keys]

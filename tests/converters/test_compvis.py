@@ -1,11 +1,14 @@
+"""latent-diffusion and taming-transformers: U-Nets, first stages, and the pipelines around them."""
+
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, LDMPipeline, UNet2DModel, VQModel
+from diffusers import AutoencoderKL, DDIMScheduler, DDPMPipeline, LDMPipeline, UNet2DModel, VQModel
 
-from diffusers_ext.converters import convert_latent_diffusion
-from diffusers_ext.converters.autoencoders import convert_first_stage
-from diffusers_ext.converters.folders import convert_checkpoint
-from tests.converters.originals import first_stage_shapes, random, unet_shapes
+from diffusers_ext.converters import convert_checkpoint, convert_latent_diffusion, convert_vqgan
+from diffusers_ext.converters.__main__ import main
+from diffusers_ext.converters.compvis.first_stage import convert_first_stage
+from tests.converters.cases import assert_near, assert_refused, load_case, save
+from tests.converters.originals import first_stage_shapes, layer, random, unet_shapes
 
 
 ARGS = {
@@ -24,7 +27,7 @@ BETAS = torch.linspace(0.0015**0.5, 0.0195**0.5, 1000, dtype=torch.float64).squa
 
 
 def checkpoint(n_embed: int | None = 7, averaged: bool = True) -> dict:
-    """As `LatentDiffusion.state_dict()` has it."""
+    """What `LatentDiffusion.state_dict()` returns."""
     content = {f"model.diffusion_model.{key}": tensor for key, tensor in UNET.items()}
     if averaged:
         content |= {"model_ema.decay": torch.tensor(0.9999), "model_ema.num_updates": torch.tensor(10)}
@@ -85,16 +88,68 @@ def test_betas_at_odds_are_refused(tmp_path):
     with pytest.raises(ValueError, match="`linear_start` must be a positive number, but is 'small'"):
         convert_checkpoint(*arguments, linear_start="small", **options)
     torch.save(checkpoint() | {"betas": BETAS.sqrt()}, tmp_path / "model.ckpt")
-    with pytest.raises(ValueError, match="betas are of another schedule"):
+    with pytest.raises(ValueError, match="betas do not follow latent-diffusion's schedule"):
         convert_checkpoint(*arguments, **options)
     assert not (tmp_path / "ldm").exists()
 
 
 def test_first_stages_that_do_not_fit_are_refused():
     stage = random(first_stage_shapes(**STAGE, n_embed=7))
-    convert_first_stage(stage | {"loss.discriminator.weight": torch.ones(1)})  # of its training, and left out
+    convert_first_stage(stage | {"loss.discriminator.weight": torch.ones(1)})  # of its training, and ignored
     del stage["decoder.up.0.block.1.conv2.bias"]
     with pytest.raises(ValueError, match="1 missing: decoder.up.0.block.1.conv2.bias"):
         convert_first_stage(stage)
-    with pytest.raises(ValueError, match="no autoencoder of latent-diffusion"):
+    with pytest.raises(ValueError, match="not an autoencoder of latent-diffusion"):
         convert_first_stage(UNET)
+
+
+@torch.no_grad()
+def test_latent_networks_run_in_stock_classes(tmp_path):
+    case = load_case("latent_diffusion_unet", "num_heads_8_scaleshift_updown")
+    options = ["image_size=16", "num_heads=8", "timesteps=1000", "linear_start=0.0015", "linear_end=0.0155"]
+    main([save(case, tmp_path / "m.pt"), str(tmp_path / "out"), "--family", "latent_diffusion", "--option", *options])
+    unet = UNet2DModel.from_pretrained(tmp_path / "out" / "unet")
+    sample = unet(case.inputs["x"], case.inputs["timesteps"]).sample
+    torch.testing.assert_close(sample, case.outputs["model_output"], rtol=0, atol=1e-5)
+    pipe = DDPMPipeline(unet, DDIMScheduler.from_pretrained(tmp_path / "out" / "scheduler"))
+    pipe.set_progress_bar_config(disable=True)
+    assert pipe(num_inference_steps=2, output_type="np").images.shape == (1, 16, 16, 4)
+
+
+@torch.no_grad()
+def test_vqgan():
+    case = load_case("vqgan", "f4_attention")
+    weights = case.weights | {"loss.discriminator.main.0.weight": torch.ones(2), "loss.logvar": torch.zeros(())}
+    model = convert_vqgan(weights, n_embed=32, embed_dim=6, **case.config["ddconfig"])
+    assert type(model) is VQModel and model.config.sample_size == 32
+    latents = model.encode(case.inputs["x"]).latents
+    quantized, _, (_, _, codes) = model.quantize(latents)
+    assert_near(latents, case.outputs["pre_quant"])
+    assert_near(quantized, case.outputs["quant"])
+    assert codes.flatten().equal(case.outputs["indices"].flatten())
+    assert_near(model(case.inputs["x"]).sample, case.outputs["reconstruction"])
+    entries = model.quantize.get_codebook_entry(case.inputs["indices"], (2, 8, 8, 6))
+    assert_near(model.decode(entries).sample, case.outputs["decoded_from_indices"])
+
+
+def test_vqgan_becomes_a_stock_model(tmp_path):
+    case = load_case("vqgan", "f4_attention")
+    torch.save({"state_dict": {**case.weights, "loss.logvar": torch.zeros(())}, "epoch": 1}, tmp_path / "last.ckpt")
+    written = convert_checkpoint(tmp_path / "last.ckpt", tmp_path / "out", "vqgan")
+    assert "VQModel" in written and "resolution=256" in written
+    assert VQModel.from_pretrained(tmp_path / "out").config.num_vq_embeddings == 32
+
+
+@pytest.mark.parametrize(
+    "shapes, options, message",
+    [
+        (layer("fc1", 12, 64), {}, "not a VQGAN: it has no quantize; its tensors are fc1.weight"),
+        (first_stage_shapes(**STAGE, n_embed=None), {}, "not a VQGAN: it has no quantize"),
+        ({"quantize.embed.weight": (2, 2)}, {}, "Gumbel softmax, but only those with a codebook are converted"),
+        (first_stage_shapes(**STAGE, n_embed=7), {"n_embed": 8}, "`n_embed` is given as 8, but the"),
+        (first_stage_shapes(**STAGE, n_embed=7), {"ch": 32, "ch_mult": (1, 1)}, "`ch_mult` is given"),
+        (first_stage_shapes(**STAGE, n_embed=7), {"resolution": 32, "attn_resolutions": [16]}, "`attn"),
+    ],
+)
+def test_refusals(shapes, options, message):
+    assert_refused(convert_vqgan, {key: torch.zeros(shape) for key, shape in shapes.items()}, options, message)

@@ -1,3 +1,5 @@
+"""The generators and discriminators of pytorch-CycleGAN-and-pix2pix."""
+
 import pytest
 import torch
 
@@ -129,12 +131,12 @@ def test_arguments_at_odds_are_refused(name, arguments, message):
 
 
 def test_other_networks_are_refused_in_a_sentence():
-    with pytest.raises(ValueError, match="no network of pix2pix or CycleGAN"):
+    with pytest.raises(ValueError, match="not a network of pix2pix or CycleGAN"):
         convert_translation_network({"main.0.weight": torch.zeros(4, 3, 4, 4)})
     with pytest.raises(ValueError, match="with filters against aliasing"):
         weights = {**load_case(FAMILY, "resnet6_batch").weights, "model.7.filt": torch.zeros(1)}
         convert_translation_network(weights)
-    with pytest.raises(ValueError, match="no residual network"):
+    with pytest.raises(ValueError, match="not a residual network"):
         convert_resnet_generator(load_case(FAMILY, "pixel_batch").weights)
     with pytest.raises(ValueError, match="has none of these tensors"):
         convert_unet_generator(load_case(FAMILY, "pixel_batch").weights)
@@ -177,5 +179,5 @@ def test_a_discriminator_becomes_a_folder(tmp_path):
     assert_golden(PatchDiscriminator.from_pretrained(tmp_path / "out"), case)
     with pytest.raises(ValueError, match="`reverse_file` is for generators"):
         convert_checkpoint(file, tmp_path / "more", "cyclegan", reverse_file=file)
-    with pytest.raises(ValueError, match="it has none, and needs none"):
+    with pytest.raises(ValueError, match="this family has no presets"):
         convert_checkpoint(file, tmp_path / "more", "pix2pix", preset="facades")

@@ -1,14 +1,17 @@
+"""The U-Nets of guided-diffusion and improved-diffusion, and the pipelines around them."""
+
+import json
+
 import pytest
 import torch
-from diffusers import UNet2DModel
+from diffusers import DiffusionPipeline, UNet2DModel
 
-from diffusers_ext.converters import (
-    convert_guided_diffusion,
-    convert_improved_diffusion,
-    convert_latent_diffusion,
-)
-from diffusers_ext.models.modeling_adm_unet import ADMUNet2DModel
-from tests.converters.cases import every_case, load_case
+from diffusers_ext.converters import convert_guided_diffusion, convert_improved_diffusion, convert_latent_diffusion
+from diffusers_ext.converters.__main__ import main
+from diffusers_ext.models import ADMUNet2DModel
+from diffusers_ext.pipelines import ClassConditionalPipeline
+from diffusers_ext.schedulers import ExactDDPMScheduler
+from tests.converters.cases import CLASS_COND, IMPROVED, every_case, load_case, save
 from tests.converters.originals import random, unet_shapes
 
 
@@ -136,10 +139,10 @@ def test_half_precision_becomes_float32():
         ({}, "give `num_heads` or"),
         ({"num_heads": 3}, "`num_heads` must divide the 64 channels"),
         ({"num_head_channels": 48}, "`num_head_channels` must divide the 64 channels"),
-        ({"num_heads": "four"}, "`num_heads` must be an integer"),
-        ({"num_heads": 0}, "`num_heads` must be positive"),
+        ({"num_heads": "four"}, "`num_heads` must be a positive integer"),
+        ({"num_heads": 0}, "`num_heads` must be a positive integer"),
         ({"num_heads": -1}, "give `num_heads` or"),
-        ({"num_heads": 4, "diffusion_steps": 0}, "`diffusion_steps` must be positive"),
+        ({"num_heads": 4, "diffusion_steps": 0}, "`diffusion_steps` must be a positive integer"),
         ({"num_heads": 4, "use_new_attention_order": "no"}, "`use_new_attention_order` must be True or False"),
         ({"num_heads": 4, "num_res_blocks": 2}, "`num_res_blocks` is given as 2, but the checkpoint has 1"),
         ({"num_heads": 4, "channel_mult": [1, 1]}, r"`channel_mult` is given as \[1, 1\].* \[1.0, 2.0\]"),
@@ -149,7 +152,7 @@ def test_half_precision_becomes_float32():
         ({"num_heads": 4, "in_channels": 1}, "`in_channels` is given as 1, but the checkpoint has 3"),
         ({"num_heads": 4, "dims": 3}, "`dims` must be 2"),
         ({"num_heads": 4, "conv_resample": False}, "`conv_resample` must be True"),
-        ({"num_heads": 4, "num_heads_upsample": 2}, "`num_heads_upsample` must be as `num_heads`"),
+        ({"num_heads": 4, "num_heads_upsample": 2}, "`num_heads_upsample` must equal `num_heads`"),
         ({"num_heads": 4, "dropout": "foo"}, "`dropout` must be a number from 0 to 1, but is 'foo'"),
         ({"num_heads": 4, "dropout": -0.1}, "`dropout` must be a number from 0 to 1"),
         ({"num_heads": 4, "dropout": None}, "`dropout` must be a number from 0 to 1"),
@@ -159,7 +162,7 @@ def test_half_precision_becomes_float32():
         ({"num_heads": 4, "attention_resolutions": "16px"}, "`attention_resolutions` must be a list of numbers"),
         (
             {"num_heads": 4, "image_size": 9},
-            "`image_size` must be a multiple of 2, for .* its 2 levels to the next, but is 9",
+            "`image_size` must be a multiple of 2, because .* its 2 levels to the next, but is 9",
         ),
         ({"num_heads": 4, "learning_rate": 1e-4}, "no argument 'learning_rate'"),
     ],
@@ -184,9 +187,9 @@ def test_arguments_without_effect():
     assert dict(network.config) == dict(convert_guided_diffusion(weights, num_heads=4).config)
 
 
-def test_super_resolution_or_not_has_to_be_said():
+def test_super_resolution_or_not_must_be_given():
     weights = random(unet_shapes(SMALL | {"in_channels": 6}))
-    with pytest.raises(ValueError, match="give `in_channels`, 3 if it is and 6 if not"):
+    with pytest.raises(ValueError, match="give `in_channels`, 3 if this is one and 6 if it is not"):
         convert_guided_diffusion(weights, num_heads=4)
 
 
@@ -194,5 +197,68 @@ def test_improved_diffusion_has_no_arguments_of_its_successor():
     case = load_case("improved_diffusion_unet", "rescaled_timesteps_sigma")
     with pytest.raises(ValueError, match="no argument 'num_head_channels'"):
         convert_improved_diffusion(case.weights, num_head_channels=8)
-    with pytest.raises(ValueError, match="a network of guided-diffusion"):
+    with pytest.raises(ValueError, match="This is a network of guided-diffusion"):
         convert_improved_diffusion(random(unet_shapes(SMALL | {"resblock_updown": True})), num_heads=4)
+
+
+# The pipelines
+
+
+@torch.no_grad()
+def test_improved_diffusion_walks_the_golden_trajectory(tmp_path):
+    case = load_case("improved_diffusion_unet", "rescaled_timesteps_sigma")
+    file = save(case, tmp_path / "ema.pt")
+    main([file, str(tmp_path / "out"), "--family", "improved_diffusion", "--option", *IMPROVED])
+
+    pipe = ClassConditionalPipeline.from_pretrained(tmp_path / "out")
+    assert type(pipe.unet) is ADMUNet2DModel and type(pipe.scheduler) is ExactDDPMScheduler
+    assert pipe.config.null_class_label is None and pipe.config.id2label is None
+    pipe.scheduler.set_timesteps(respacing="8")
+    assert pipe.scheduler.timesteps.tolist() == case.outputs["timestep_map"].flip(0).tolist()
+    sample = case.inputs["x_T"]
+    for i, t in enumerate(pipe.scheduler.timesteps):
+        output = pipe.unet(sample, t).sample
+        step = pipe.scheduler.step(output, t, sample, variance_noise=case.inputs["trajectory_noise"][i])
+        sample = step.prev_sample
+        torch.testing.assert_close(sample, case.outputs["trajectory"][i], rtol=0, atol=1e-4)
+
+
+def test_a_class_conditional_network_becomes_a_pipeline(tmp_path):
+    case = load_case("guided_diffusion_unet", "new_attention_class_cond")
+    file = save(case, tmp_path / "model.pt")
+    names = {str(label): f"class {label}" for label in range(7)}
+    (tmp_path / "names.json").write_text(json.dumps(names))
+    arguments = ["--family", "guided_diffusion", "--option", *CLASS_COND, "--id2label", str(tmp_path / "names.json")]
+    main([file, str(tmp_path / "out"), *arguments])
+
+    pipe = ClassConditionalPipeline.from_pretrained(tmp_path / "out")
+    pipe.set_progress_bar_config(disable=True)
+    assert type(pipe.unet) is UNet2DModel
+    assert pipe.scheduler.config.variance_type == "fixed_large"
+    assert pipe.config.default_num_inference_steps == 250
+    images = pipe(class_labels=["class 3", 6], num_inference_steps=2, output_type="pt").images
+    assert images.shape == (2, 3, 16, 16)
+    # without this package, by the code in the folder
+    plain = DiffusionPipeline.from_pretrained(tmp_path / "out", trust_remote_code=True)
+    assert type(plain).__name__ == "ClassConditionalPipeline"
+
+
+def test_unnamed_classes_are_named_by_their_ids(tmp_path):
+    file = save(load_case("guided_diffusion_unet", "new_attention_class_cond"), tmp_path / "model.pt")
+    main([file, str(tmp_path / "out"), "--family", "guided_diffusion", "--option", *CLASS_COND])
+    pipe = ClassConditionalPipeline.from_pretrained(tmp_path / "out")
+    assert pipe.config.id2label == {label: str(label) for label in range(7)}
+
+
+@torch.no_grad()
+def test_super_resolution_becomes_two_folders(tmp_path, capsys):
+    case = load_case("guided_diffusion_unet", "superres")
+    options = ["image_size=16", "in_channels=3", "num_heads=2", "diffusion_steps=1000", "noise_schedule=linear"]
+    main([save(case, tmp_path / "m.pt"), str(tmp_path / "out"), "--family", "guided_diffusion", "--option", *options])
+    assert "ADMUNet2DModel in" in capsys.readouterr().out
+
+    unet = ADMUNet2DModel.from_pretrained(tmp_path / "out" / "unet")
+    scheduler = ExactDDPMScheduler.from_pretrained(tmp_path / "out" / "scheduler")
+    assert scheduler.config.variance_type == "learned_range"
+    sample = unet(case.inputs["x"], case.inputs["timesteps"], low_res=case.inputs["low_res"]).sample
+    torch.testing.assert_close(sample, case.outputs["model_output"], rtol=0, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Palette's and SR3's checkpoints: the networks, the sampler's trajectories, and what is refused."""
+"""Checkpoints of Palette and SR3: the networks, the sampler's trajectories, and what is refused."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from diffusers import UNet2DModel
 
 from diffusers_ext.converters import convert_checkpoint, convert_palette, convert_sr3
 from diffusers_ext.converters.__main__ import main
-from diffusers_ext.converters.janspiry import PALETTE_BUFFERS, SR3_BUFFERS, ancestral_scheduler
+from diffusers_ext.converters.janspiry.checkpoint_parts import PALETTE_BUFFERS, SR3_BUFFERS, ancestral_scheduler
 from diffusers_ext.pipelines import ClassConditionalPipeline, PalettePipeline, pipeline_palette
 from diffusers_ext.schedulers import ExactDDPMScheduler, scheduling_gaussian_diffusion
 from tests.converters.cases import Case, load_case
@@ -54,7 +54,7 @@ def load(folder) -> PalettePipeline:
 
 
 def replay(monkeypatch, pipe, noises, **inputs) -> torch.Tensor:
-    """The latents of all steps, the recorded noise standing for what would be drawn."""
+    """The latents of all steps, with the recorded noise in place of random noise."""
     noises, trajectory = list(noises), []
     for module in (pipeline_palette, scheduling_gaussian_diffusion):
         monkeypatch.setattr(module, "randn_tensor", lambda *args, **kwargs: noises.pop(0))
@@ -160,7 +160,7 @@ class TestTrajectories:
     def test_colorization(self, monkeypatch, palette):
         pipe, case = palette
         y_T, y_cond, noise = (case.inputs[f"colorization.{name}"] for name in ("y_T", "y_cond", "noise"))
-        # the recorded condition is not gray: it goes in by the name of a task that leaves it alone
+        # the recorded condition is not gray, so the task is one that does not change it
         inputs = {"image": y_cond / 2 + 0.5, "task": "translation", "latents": y_T}
         trajectory = replay(monkeypatch, pipe, noise, **inputs)
         torch.testing.assert_close(trajectory, case.outputs["colorization.trajectory"], rtol=0, atol=1e-4)
@@ -177,7 +177,7 @@ class TestTrajectories:
         assert pipe.config.noise_conditioning == {"sr3_conditional": "sqrt_gamma"}.get(name, "timestep")
         torch.testing.assert_close(pipe.scheduler.alphas_cumprod, case.outputs["alphas_cumprod"])
 
-        # The recorded condition goes beyond [-1, 1], as no image does.
+        # The recorded condition exceeds [-1, 1], unlike images.
         image = case.inputs["condition"] / 2 + 0.5
         monkeypatch.setattr(pipe, "prepare_images", lambda *args: ("super_resolution", image, None))
         noise = case.inputs["noise"][:9]  # the original's last one is multiplied by 0
@@ -187,7 +187,7 @@ class TestTrajectories:
 
 class TestFolders:
     def test_the_schedule_of_training_is_read_off_palettes_buffers(self, tmp_path):
-        """Also where float32 has no room for it in the gammas: as published, betas of 1e-6 to 0.01."""
+        """Even if the gammas are too close to 1 for float32, as with the published betas of 1e-6 to 0.01."""
         betas = np.linspace(1e-6, 0.01, 2000)
         gammas = np.cumprod(1 - betas)
         case = palette_case()
@@ -224,8 +224,8 @@ class TestFolders:
         options += ["num_heads=2"] if module == "guided_diffusion" else []
         command = [str(tmp_path / "200_Network.pth"), str(tmp_path / "out"), "--family", "palette", "--option"]
         main([*command, *options])
-        told = {"guided_diffusion": "use_new_attention_order=False", "sr3": "norm_groups=32"}[module]
-        assert capsys.readouterr().out.strip().endswith(f"assuming {told}.")
+        assumed = {"guided_diffusion": "use_new_attention_order=False", "sr3": "norm_groups=32"}[module]
+        assert capsys.readouterr().out.strip().endswith(f"assuming {assumed}.")
 
         pipe = load(tmp_path)
         assert list(pipe.config.tasks) == ["inpainting"] and pipe.config.noise_conditioning == "gamma"
@@ -268,7 +268,7 @@ class TestRefusals:
             message = refusal(convert_sr3, {k: tensor for k, tensor in weights.items() if k != key})
             assert f"1 missing: {name})" in message
             wrong = torch.zeros(5, *weights[key].shape[1:])
-            if not name.startswith("final_conv.block.3"):  # of which neither tensor is more right than the other
+            if not name.startswith("final_conv.block.3"):  # whose two tensors disagree, and either may be right
                 message = refusal(convert_sr3, weights | {key: wrong})
                 shape = str(tuple(weights[key].shape)).removesuffix(", 1, 1)").removesuffix(")")  # or a linear layer
                 assert f"1 of another shape: {name} {tuple(wrong.shape)} instead of {shape}" in message
@@ -288,7 +288,7 @@ class TestRefusals:
 
     def test_one_family_for_the_other(self):
         palette, sr3, ddpm = palette_case(), load_case("sr3", "sr3_conditional"), load_case("sr3", "ddpm_conditional")
-        assert "no U-Net of SR3" in refusal(convert_sr3, palette.weights)
+        assert "not a U-Net of SR3" in refusal(convert_sr3, palette.weights)
         assert "9 unknown: alphas_cumprod, " in refusal(convert_palette, sr3.weights, norm_groups=8)
         assert "one of SR3's repository" in refusal(convert_palette, ddpm.weights, norm_groups=8)
         weights = sr3_weights() | dict.fromkeys(PALETTE_BUFFERS, torch.zeros(5))
@@ -298,8 +298,8 @@ class TestRefusals:
             {"conv.weight": torch.ones(2)},
             {f"denoise_fn.{name}.0.bias": torch.ones(2) for name in "ab"},
         ):
-            assert "no U-Net" in refusal(convert_sr3, weights)
-            assert "no U-Net" in refusal(convert_palette, weights)
+            assert "not a U-Net" in refusal(convert_sr3, weights)
+            assert "not a U-Net" in refusal(convert_palette, weights)
 
     @pytest.mark.parametrize(
         "arguments, message",
@@ -310,10 +310,10 @@ class TestRefusals:
             ({"channel_multiplier": [1, 1]}, r"`channel_multiplier` is given as \[1, 1\].* \[1.0, 2.0\]"),
             ({"attn_res": [4], "image_size": 16}, r"`attn_res` is given as \[4\], but the checkpoint has \[8\]"),
             ({"res_blocks": 1}, "`res_blocks` is given as 1, but the checkpoint has 2"),
-            ({"res_blocks": "two"}, "`res_blocks` must be an integer"),
+            ({"res_blocks": "two"}, "`res_blocks` must be a positive integer"),
             ({"norm_groups": 24}, "`norm_groups` must divide the 32 channels"),
-            ({"norm_groups": 0}, "`norm_groups` must be positive"),
-            ({"image_size": 15}, "`image_size` must be a multiple of 2, for .* but is 15"),
+            ({"norm_groups": 0}, "`norm_groups` must be a positive integer"),
+            ({"image_size": 15}, "`image_size` must be a multiple of 2, because .* but is 15"),
             ({"dropout": "foo"}, "`dropout` must be a number from 0 to 1, but is 'foo'"),
             ({"num_heads": 4}, "no argument 'num_heads'"),
         ],
@@ -345,15 +345,15 @@ class TestRefusals:
         "options, message",
         [
             ({"n_timestep": 5}, "but `schedule` is not given"),
-            ({**SCHEDULE, "schedule": "jsd"}, "`schedule` must be one of linear, quad, cosine"),
-            ({**SCHEDULE, "schedule": ["linear"]}, "`schedule` must be one of linear, quad, cosine"),
+            ({**SCHEDULE, "schedule": "jsd"}, "`schedule` must be 'linear', 'quad' or 'cosine'"),
+            ({**SCHEDULE, "schedule": ["linear"]}, "`schedule` must be 'linear', 'quad' or 'cosine'"),
             ({**SCHEDULE, "n_timestep": 0}, "`n_timestep` must be a positive integer"),
             ({**SCHEDULE, "linear_end": "much"}, "`linear_end` must be a positive number"),
             ({**SCHEDULE, "linear_end": 2}, "Betas must lie in"),
             ({**SCHEDULE, "task": "inpaintng"}, "`task` must be one of colorization"),
             ({**SCHEDULE, "l_resolution": 32}, "`l_resolution` must be an integer from 1 to 16"),
             ({"l_resolution": 2}, "does not show its noise schedule"),
-            ({**SCHEDULE, "image_size": "large"}, "`image_size` must be an integer"),
+            ({**SCHEDULE, "image_size": "large"}, "`image_size` must be a positive integer"),
         ],
     )
     def test_bad_options_leave_nothing_behind(self, tmp_path, options, message):
@@ -366,4 +366,4 @@ class TestRefusals:
 
     def test_a_state_of_the_optimizer_is_no_checkpoint(self, tmp_path):
         message = refusal(convert_to, tmp_path, "sr3", {"epoch": 3, "iter": 9, "optimizer": {}, "scheduler": None})
-        assert "no state dict" in message
+        assert "does not hold a state dict" in message

@@ -1,4 +1,4 @@
-"""Checkpoints that do not fit: one sentence that lists the keys."""
+"""Checkpoints that do not fit their network are refused in one sentence that lists the keys."""
 
 import pytest
 import torch
@@ -36,11 +36,11 @@ def refusal(convert, state_dict: dict, **arguments) -> str:
     return str(error.value)
 
 
-# every fifth key: of each kind there are many
+# every fifth key, because there are many of each kind
 @pytest.mark.parametrize("key", [*sorted(UNET)[::5], "input_blocks.0.0.weight", "label_emb.weight", "out.2.weight"])
 def test_each_missing_key_is_named(key):
     state_dict = {name: tensor for name, tensor in UNET.items() if name != key}
-    if key == "label_emb.weight":  # without it the network is another one, which is whole
+    if key == "label_emb.weight":  # without it this is another network, which is complete
         assert "`num_classes` is given as 4" in refusal(convert_guided_diffusion, state_dict, num_classes=4)
     else:
         message = refusal(convert_guided_diffusion, state_dict)
@@ -60,7 +60,7 @@ def test_each_missing_key_of_a_classifier_is_named(key):
 def test_each_misfitting_shape_is_named(key):
     state_dict = UNET | {key: torch.zeros(5, *UNET[key].shape[1:])}
     message = refusal(convert_guided_diffusion, state_dict, out_channels=6)
-    # of the last layer's two tensors neither is more right than the other
+    # the last layer's two tensors disagree, and either may be right
     assert key in message or (key.startswith("out.2.") and "`out_channels` is given as 6" in message)
 
 
@@ -87,7 +87,7 @@ def test_weights_that_are_no_numbers_of_float32_are_named(value):
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool, torch.complex64])
 def test_weights_that_are_no_floats_are_named(dtype):
     message = refusal(convert_guided_diffusion, UNET | {"out.2.bias": UNET["out.2.bias"].to(dtype)})
-    assert f"(1 not of floats: out.2.bias ({dtype}))" in message
+    assert f"(1 not floats: out.2.bias ({dtype}))" in message
 
 
 def test_long_lists_are_cut():
@@ -104,7 +104,7 @@ def test_a_classifier_is_no_unet(convert):
 
 
 def test_a_unet_is_no_classifier():
-    assert "a whole U-Net" in refusal(convert_guided_diffusion_classifier, UNET)
+    assert "not a classifier but a whole U-Net" in refusal(convert_guided_diffusion_classifier, UNET)
 
 
 @pytest.mark.parametrize(
@@ -117,4 +117,4 @@ def test_a_unet_is_no_classifier():
 )
 def test_networks_of_another_kind(state_dict):
     for convert in (convert_guided_diffusion, convert_guided_diffusion_classifier, convert_latent_diffusion):
-        assert "no U-Net of the diffusion repositories" in refusal(convert, state_dict)
+        assert "not a U-Net of the diffusion repositories" in refusal(convert, state_dict)

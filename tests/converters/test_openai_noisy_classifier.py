@@ -1,7 +1,9 @@
+"""The noisy classifiers of guided-diffusion."""
+
 import pytest
 import torch
 
-from diffusers_ext.converters import convert_guided_diffusion_classifier, convert_mnist_lenet
+from diffusers_ext.converters import convert_guided_diffusion_classifier
 from tests.converters.cases import every_case, load_case
 from tests.converters.originals import classifier_shapes, random
 
@@ -56,7 +58,7 @@ def test_every_pool_of_two_levels(pool, resblock_updown):
 
 
 def test_blocks_per_level_that_no_tensor_shows_have_to_be_said():
-    # eight blocks of one width and no attention: two levels of three blocks, four of one, or one of seven
+    # eight blocks of the same width without attention: two levels of three blocks, four of one, or one of seven
     args = SMALL | {"channel_mult": [1, 1], "attention_resolutions": [], "num_res_blocks": 3, "pool": "adaptive"}
     weights = random(classifier_shapes(args))
     with pytest.raises(ValueError, match="give `num_res_blocks`, which may be 1 or 3 or 7"):
@@ -81,38 +83,3 @@ def test_blocks_per_level_that_no_tensor_shows_have_to_be_said():
 def test_arguments_at_odds_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         convert_guided_diffusion_classifier(random(classifier_shapes(SMALL)), **arguments)
-
-
-def lenet_tensors() -> dict[str, torch.Tensor]:
-    """The tensors of csinva's LeNet5 as it is built, with random values."""
-    torch.manual_seed(0)
-    layers = {
-        "convnet.c1": torch.nn.Conv2d(1, 6, 5),
-        "convnet.c3": torch.nn.Conv2d(6, 16, 5),
-        "convnet.c5": torch.nn.Conv2d(16, 120, 5),
-        "fc.f6": torch.nn.Linear(120, 84),
-        "fc.f7": torch.nn.Linear(84, 10),
-    }
-    return {f"{name}.{key}": t for name, layer in layers.items() for key, t in layer.state_dict().items()}
-
-
-def test_a_lenet_of_mnist_computes_what_the_original_does():
-    tensors, images = lenet_tensors(), torch.rand(2, 1, 32, 32)
-    hidden = images
-    for name in ("c1", "c3", "c5"):
-        weight, bias = tensors[f"convnet.{name}.weight"], tensors[f"convnet.{name}.bias"]
-        hidden = torch.nn.functional.conv2d(hidden, weight, bias).relu()
-        hidden = hidden if name == "c5" else torch.nn.functional.max_pool2d(hidden, 2)
-    features = (hidden.flatten(1) @ tensors["fc.f6.weight"].T + tensors["fc.f6.bias"]).relu()
-    output = convert_mnist_lenet(tensors)(images)
-    torch.testing.assert_close(output.features, features)
-    torch.testing.assert_close(output.logits, features @ tensors["fc.f7.weight"].T + tensors["fc.f7.bias"])
-
-
-def test_what_is_no_lenet_is_refused():
-    tensors = lenet_tensors()
-    with pytest.raises(ValueError, match="has no argument 'nz'"):
-        convert_mnist_lenet(tensors, nz=3)
-    tensors.pop("fc.f7.bias")
-    with pytest.raises(ValueError, match=r"fc\.f7\.bias"):
-        convert_mnist_lenet(tensors)
