@@ -52,7 +52,7 @@ class EvaluateConfig(RestorationConfig, SamplingConfig):
     likelihoods: list[str] | None = option(
         help="Also measure bits/dim: vlb (the variational bound), ode (by the probability-flow ODE), or both."
     )
-    num_likelihood_images: int | None = option(help="How many images of the split; by default all.")
+    num_likelihood_images: int | None = option(help="How many images --likelihoods uses; by default all.")
     num_vlb_steps: int | None = option(help="vlb: the steps of the chain; by default those of the training.")
     output_file: str | None = option(
         help="Write the rows to this JSON file. With --tasks the default is outputs/restoration.json, and a table "

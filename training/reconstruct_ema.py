@@ -1,4 +1,4 @@
-"""Make a pipeline with weights averaged over another length than the published one, after the training.
+"""Make a pipeline whose weights are averaged over another length than the published ones, after the training.
 
     python -m diffusers_ext.training.reconstruct_ema outputs/digits outputs/digits-0.08 --std 0.08
 
@@ -19,33 +19,34 @@ from diffusers_ext.training.loop.command import one_sentence
 from diffusers_ext.training.loop.posthoc_ema import Snapshots
 
 
-# What the run says of its own weights would be wrong of others.
+# These files describe the published weights, and would be wrong for others.
 OF_THE_PUBLISHED_WEIGHTS = (CARD, "samples.png", "metrics.json")
 RECORD = "posthoc_ema.json"
-LARGEST_ERROR = 0.5  # of a profile, relative; what is farther off is another average
+LARGEST_ERROR = 0.5  # relative error of a profile; with a larger one it is a different average
 
 
 def reconstruct_ema(output_dir: str | Path, new_dir: str | Path, std: float, step: int | None = None) -> dict:
-    """Write the pipeline of a finished run with weights that are averaged otherwise.
+    """Write the pipeline of a finished run with another average of its weights.
 
-    Any pipeline will do: its files are copied, and the weights of the networks that were averaged are replaced, in
-    the precision of the published ones.
+    It works for every pipeline: the files are copied, and the weights of the averaged networks are replaced, in the
+    precision of the published weights.
 
     Args:
         output_dir (`str` or `Path`): the output folder of the run, with its pipeline and snapshots.
-        new_dir (`str` or `Path`): the folder to make; it must not exist, or be empty.
+        new_dir (`str` or `Path`): the folder to write; it must be empty or not exist.
         std (`float`): the length of the average: the standard deviation of its profile relative to the length of the
             training, between 0 and 0.2887.
-        step (`int`, *optional*): where the average ends, a step that there is a snapshot of; by default the last one.
+        step (`int`, *optional*): where the average ends: a step that has a snapshot; by default the last one.
 
     Returns:
-        `dict`: what `posthoc_ema.json` in the new folder says: `std`, `step`, `profile_error` (the relative L2 error
-        of the profile), and the `networks` that were replaced.
+        `dict`: the content of `posthoc_ema.json` in the new folder: `std`, `step`, `profile_error` (the relative L2
+        error of the profile), and the `networks` that were replaced.
 
     Raises:
         FileNotFoundError: if there are no snapshots or no pipeline.
-        FileExistsError: if `new_dir` holds something.
-        ValueError: if there is no such profile or step, the snapshots are too few for it, or not of the pipeline.
+        FileExistsError: if `new_dir` is not empty.
+        ValueError: if there is no such profile or step, if there are too few snapshots for it, or if they belong to
+            another pipeline.
     """
     output_dir, new_dir = Path(output_dir), Path(new_dir)
     snapshots = Snapshots(output_dir)
@@ -54,7 +55,7 @@ def reconstruct_ema(output_dir: str | Path, new_dir: str | Path, std: float, ste
     if new_dir.exists() and not (new_dir.is_dir() and not any(new_dir.iterdir())):
         raise FileExistsError(f"{new_dir} is not an empty folder: name another one.")
     step = snapshots.steps[-1] if step is None else step
-    # A network that only helps in training, such as a discriminator, is no part of the pipeline.
+    # A network that is only used in training, such as a discriminator, is not in the pipeline.
     networks = [name for name in snapshots.networks if (output_dir / name).is_dir()]
     if not networks:
         raise ValueError(f"The pipeline in {output_dir} has none of the networks {', '.join(snapshots.networks)}.")
@@ -68,8 +69,8 @@ def reconstruct_ema(output_dir: str | Path, new_dir: str | Path, std: float, ste
             average, record["profile_error"] = snapshots.reconstruct(network, std, step)
             if record["profile_error"] > LARGEST_ERROR:
                 raise ValueError(
-                    f"The snapshots miss the average of length {std} at step {step} by {record['profile_error']:.0%}: "
-                    "ask for a longer one, or train with snapshots that are closer to each other."
+                    f"The average of length {std} at step {step} can't be made from these snapshots (error "
+                    f"{record['profile_error']:.0%}): ask for a longer one, or train with more frequent snapshots."
                 )
             for file in sorted((folder / network).glob("*.safetensors")):
                 _replace_weights(file, average)
@@ -82,7 +83,7 @@ def _replace_weights(path: Path, average: dict) -> None:
         metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
     for name, tensor in tensors.items():
         if name not in average or average[name].shape != tensor.shape:
-            raise ValueError(f"The snapshots are of another network than {path.parent.name}: {name} does not fit.")
+            raise ValueError(f"The snapshots belong to another network than {path.parent.name}: {name} does not fit.")
         tensors[name] = average[name].to(tensor.dtype)
     save_file(tensors, path, metadata)
 
@@ -91,7 +92,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Reconstruct an average as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output_dir", help="The output folder of a finished run with --posthoc_ema_stds.")
-    parser.add_argument("new_dir", help="The pipeline folder to make.")
+    parser.add_argument("new_dir", help="The pipeline folder to write.")
     parser.add_argument("--std", type=float, required=True, help="The length of the average, such as 0.08.")
     parser.add_argument("--step", type=int, help="Where the average ends; by default at the last snapshot.")
     options = parser.parse_args(arguments)
@@ -99,7 +100,7 @@ def main(arguments: list[str] | None = None) -> None:
         record = reconstruct_ema(options.output_dir, options.new_dir, options.std, options.step)
     print(
         f"Wrote {options.new_dir}: the average of length {record['std']} at step {record['step']}, "
-        f"whose profile is missed by {record['profile_error']:.2%}."
+        f"with a profile error of {record['profile_error']:.2%}."
     )
 
 

@@ -157,27 +157,27 @@ class DiffusionConfig(WeightingConfig, SamplingConfig, TrainingConfig):
         help="What the network predicts; edm is the preconditioned denoiser of Karras et al. (2022).",
     )
     beta_schedule: str = option(
-        "squaredcos_cap_v2", help="The noise schedule, as in DDPMScheduler; not for flows, edm."
+        "squaredcos_cap_v2", help="The noise schedule, as in DDPMScheduler; not for flows and edm."
     )
-    num_train_timesteps: int = option(1000, help="The number of noise levels; a flow has them all.")
+    num_train_timesteps: int = option(1000, help="The number of noise levels; a flow is continuous.")
     variance_type: Literal["fixed_small", "fixed_large", "learned", "learned_range"] = option(
         "fixed_small",
-        help="The variance of a denoising step; for the learned ones (Nichol and Dhariwal 2021) the network has twice "
-        "the output channels. Not for flows, edm.",
+        help="The variance of a denoising step; a learned one (Nichol and Dhariwal 2021) doubles the network's output "
+        "channels. Not for flows and edm.",
     )
     loss_type: Literal["mse", "rescaled_mse", "kl", "rescaled_kl"] = option(
         "mse",
-        help="mse: the squared error, and with a learned variance the variational bound too, which teaches only the "
-        "variance (the hybrid loss); rescaled_mse: the bound times num_train_timesteps / 1000 there; kl: the bound "
-        "alone; rescaled_kl: times num_train_timesteps. Flows and edm have mse only.",
+        help="mse: the squared error, and with a learned variance also the variational bound, which trains only the "
+        "variance (the hybrid loss); rescaled_mse: the same with num_train_timesteps / 1000 times the bound; kl: the "
+        "bound alone; rescaled_kl: num_train_timesteps times the bound. Flows and edm have mse only.",
     )
     edm_p_mean: float = option(-1.2, help="edm: the mean of ln(sigma).")
     edm_p_std: float = option(1.2, help="edm: the standard deviation of ln(sigma).")
     sigma_data: float = option(0.5, help="edm: the standard deviation of the pixels in [-1, 1].")
     timestep_sampling: Literal["uniform", "logit_normal", "loss_second_moment"] = option(
         "uniform",
-        help="How noise levels are drawn: logit_normal (Esser et al. 2024) prefers the middle ones, "
-        "loss_second_moment (Nichol and Dhariwal 2021) those of large losses, which count less in turn; not for edm.",
+        help="How noise levels are drawn: logit_normal (Esser et al. 2024) prefers middle levels; loss_second_moment "
+        "(Nichol and Dhariwal 2021) prefers levels with large losses, and weights them less. Not for edm.",
     )
     label_dropout: float = option(0.1, help="How often a label is hidden in training, so that guidance works.")
 

@@ -243,45 +243,47 @@ class PaletteConfig(RestorationConfig, WeightingConfig, SamplingConfig, Validati
     pretrained_model_name_or_path: str | None = option(help="A pipeline to start from, instead of random weights.")
     prediction_type: Literal[PredictionType, "regression"] = option(
         "flow_prediction",
-        help="What the network predicts; regression is the image itself in one step, which is no generative model.",
+        help="What the network predicts; regression predicts the image in one step, and is no generative model.",
     )
     noise_conditioning: Literal["timestep", "gamma", "sqrt_gamma"] = option(
         "timestep",
-        help="What the network is told of the noise: a timestep, or a continuous level, alpha_bar (gamma: Palette) or "
-        "its root (sqrt_gamma: SR3); a flow's timesteps are continuous anyway.",
+        help="How the network gets the noise level: as a timestep, or as a continuous level, alpha_bar (gamma: Palette) "
+        "or its root (sqrt_gamma: SR3); a flow's timesteps are continuous anyway.",
     )
     beta_schedule: str = option(
-        "squaredcos_cap_v2", help="The noise schedule, as in DDPMScheduler; not for flows, regression."
+        "squaredcos_cap_v2", help="The noise schedule, as in DDPMScheduler; not for flows and regression."
     )
-    num_train_timesteps: int = option(1000, help="The number of noise levels; a flow has them all.")
+    num_train_timesteps: int = option(1000, help="The number of noise levels; a flow is continuous.")
     timestep_sampling: Literal["uniform", "logit_normal"] = option(
-        "uniform", help="How noise levels are drawn: logit_normal (Esser et al. 2024) prefers the middle ones."
+        "uniform", help="How noise levels are drawn: logit_normal (Esser et al. 2024) prefers middle levels."
     )
     source_noise: float | None = option(
         help="Let a flow start from the degraded image, its hidden pixels filled smoothly, with Gaussian noise of "
-        "this standard deviation, instead of from noise alone. 0.3 is a good start for slight damage, as of JPEG.",
+        "this standard deviation, instead of from noise alone. Try 0.3 for slight damage such as JPEG.",
     )
     conditioning_fill: Literal["noise", "smooth", "mirror"] = option(
         "noise",
-        help="What the network is shown where pixels are hidden: noise (Palette), their surroundings, smoothed, or "
-        "what is known, mirrored, so that its textures go on.",
+        help="The conditioning image where pixels are hidden: noise (Palette), a smooth continuation of the visible "
+        "pixels, or their mirror image, which continues textures.",
     )
     loss_norm: Literal["l2", "l1"] = option(
-        "l2", help="Squared or absolute errors: l1 gives samples that differ less (Palette, section 4)."
+        "l2", help="Squared or absolute errors: l1 gives less diverse samples (Palette, section 4)."
     )
     conditioning_dropout: float = option(
         0.0, help="How often the conditioning image is hidden in training, so that guidance works."
     )
     conditioning_augmentation: float = option(
         0.0,
-        help="The highest level of Gaussian noise in the small images of super_resolution, for a network that is told "
-        "the level and goes into a cascade (Ho et al. 2022): from 0, none, to less than 1, where only noise is left.",
+        help="The highest level of Gaussian noise in the small images of super_resolution, from 0 to less than 1. The "
+        "network gets the level as an input, and can be a stage of a cascade (Ho et al. 2022).",
     )
     guidance_scales: list[float] = option(
         [1.0], help="The guidance scales to measure, where conditioning images were hidden."
     )
-    class_conditional: bool = option(False, help="Tell the network the class too.")
-    label_dropout: float = option(0.1, help="How often a label is hidden in training: without any, labels are needed.")
+    class_conditional: bool = option(False, help="Condition the network on the class too.")
+    label_dropout: float = option(
+        0.1, help="How often a label is hidden in training; with 0, the pipeline always needs a label."
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -298,7 +300,7 @@ class PaletteConfig(RestorationConfig, WeightingConfig, SamplingConfig, Validati
         )
         self.require(
             kind != "regression" or (self.timestep_sampling == "uniform" and self.conditioning_dropout == 0),
-            "--prediction_type regression has neither noise levels nor guidance: leave out --timestep_sampling and "
+            "--prediction_type regression has no noise levels and no guidance: leave out --timestep_sampling and "
             "--conditioning_dropout",
         )
         self.require(
@@ -308,7 +310,7 @@ class PaletteConfig(RestorationConfig, WeightingConfig, SamplingConfig, Validati
         )
         self.require(
             self.source_noise is None or (self.source_noise > 0 and kind == "flow_prediction"),
-            "--source_noise must be above 0, and is for --prediction_type flow_prediction alone",
+            "--source_noise must be above 0, and is only for --prediction_type flow_prediction",
         )
         self.require(
             self.source_noise is None or self.conditioning_augmentation == 0,
@@ -319,7 +321,7 @@ class PaletteConfig(RestorationConfig, WeightingConfig, SamplingConfig, Validati
             self.conditioning_augmentation == 0
             or all("super_resolution" in names and not {"inpainting", "uncropping"} & set(names) for names in parts),
             "--conditioning_augmentation is noise in small images: --tasks must be super_resolution, alone or joined "
-            f"to tasks that hide nothing, not {' '.join(self.tasks)}",
+            f"with tasks that hide nothing, not {' '.join(self.tasks)}",
         )
         self.require(
             self.conditioning_dropout > 0 or set(self.guidance_scales) == {1.0},

@@ -606,7 +606,7 @@ def test_the_card_names_no_folder_of_this_machine_as_a_repository(tmp_path, monk
         ({"loss_weighting": "min_snr", "loss_norm": "l1"}, "--loss_weighting min_snr is for squared errors"),
         ({"loss_weighting": "p2", "prediction_type": "regression"}, "--loss_weighting p2 is for squared errors"),
         ({"snr_gamma": -1.0}, "--snr_gamma must be at least 0"),
-        ({"source_noise": 0.2, "prediction_type": "epsilon"}, "is for --prediction_type flow_prediction alone"),
+        ({"source_noise": 0.2, "prediction_type": "epsilon"}, "is only for --prediction_type flow_prediction"),
         (
             {"source_noise": 0.2, "conditioning_augmentation": 0.5, "tasks": ["super_resolution"]},
             "--source_noise and --conditioning_augmentation exclude each other",

@@ -132,7 +132,7 @@ def test_a_pipeline_with_another_average(trained, tmp_path):
 
 def test_the_command(trained, tmp_path, capsys):
     main([str(trained), str(tmp_path / "new"), "--std", "0.1", "--step", "4"])
-    assert "whose profile is missed by 0.00%" in capsys.readouterr().out
+    assert "with a profile error of 0.00%" in capsys.readouterr().out
     stored = load_file(trained / "posthoc_ema" / "step-4" / "unet_0.1.safetensors")
     found = load_file(tmp_path / "new" / "unet" / "diffusion_pytorch_model.safetensors")
     assert all(torch.equal(found[name], stored[name]) for name in found)
