@@ -247,8 +247,8 @@ class PaletteConfig(RestorationConfig, WeightingConfig, SamplingConfig, Validati
     )
     noise_conditioning: Literal["timestep", "gamma", "sqrt_gamma"] = option(
         "timestep",
-        help="How the network gets the noise level: as a timestep, or as a continuous level, alpha_bar (gamma: Palette) "
-        "or its root (sqrt_gamma: SR3); a flow's timesteps are continuous anyway.",
+        help="How the network gets the noise level: as a timestep, or as a continuous level, alpha_bar (gamma: "
+        "Palette) or its root (sqrt_gamma: SR3); a flow's timesteps are continuous anyway.",
     )
     beta_schedule: str = option(
         "squaredcos_cap_v2", help="The noise schedule, as in DDPMScheduler; not for flows and regression."
