@@ -1,4 +1,4 @@
-"""The mini text-to-image model of examples/, its new digit and its control: by the commands of its README."""
+"""The mini text-to-image model of examples/, its new digit and its ControlNet, by the commands of its README."""
 
 import contextlib
 import io
@@ -16,7 +16,7 @@ EXAMPLE = ROOT / "examples" / "mini_text_to_image"
 README = (EXAMPLE / "README.md").read_text()
 RESULTS = ("model", "textual_inversion", "dreambooth_lora", "dreambooth", "controlnet")
 
-# What makes the commands short, by the folder that they write to.
+# Options that make the commands short, by the folder that they write to.
 ONE_STEP = {name: ["--max_train_steps=1", "--num_inference_steps=1", "--num_validation_images=1"] for name in RESULTS}
 ONE_STEP |= {"vae": ["--max_train_steps=1", "--num_evaluation_samples=10"], "judge": ["--count=1"]}
 for name in ("dreambooth", "dreambooth_lora"):
@@ -41,7 +41,7 @@ def written_by(line: list[str]) -> str:
 
 
 def execute(options: dict[str, list[str]], folder: Path) -> str:
-    """All commands in turn, with these options besides, run in `folder`: what the last one prints."""
+    """Run all commands in `folder`, with these further options: the output of the last one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.syspath_prepend(EXAMPLE)
@@ -71,12 +71,12 @@ def test_the_commands_lead_from_one_to_the_next(tmp_path):
         assert json.loads((mini / name / "metrics.json").read_text())["step"] == 1
 
 
-# What the example claims
+# The claims of the example
 
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    """What the judge says of half as many images of each digit as it draws by itself."""
+    """The judge's table, from half as many images of each digit as by default."""
     return rows(execute({"judge": ["--count=50"]}, tmp_path_factory.mktemp("mini")))
 
 
@@ -89,7 +89,7 @@ def test_the_mini_model_draws_the_digits_it_was_trained_on(table):
 @pytest.mark.parametrize("name", ["textual_inversion", "dreambooth_lora", "dreambooth"])
 def test_the_held_out_digit_is_learned_from_five_images(table, name):
     assert float(table[name]["nine"]) >= 80 > float(table["model"]["nine"])
-    # Textual inversion changes nothing but the new word, and prior preservation keeps the others.
+    # Textual inversion changes only the new word, and prior preservation keeps the other digits.
     assert float(table[name]["all of these"]) >= float(table["model"]["all of these"]) - 2
 
 

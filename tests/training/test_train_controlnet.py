@@ -1,4 +1,4 @@
-"""ControlNets: they change nothing at first, learn alone, and are read by diffusers' own pipelines."""
+"""ControlNets: they change nothing at first, are trained alone, and work in diffusers' own pipelines."""
 
 import json
 
@@ -20,9 +20,9 @@ from diffusers_ext.data.conditions import canny, default_palette
 from diffusers_ext.training.loop.draws import Draw
 from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.train_controlnet import ControlNetConfig, ControlNetRecipe
-from tests.training.personal import run_on_one_and_two_processes
 from tests.training.runs import context, records, tensors, trainer as build_trainer
 from tests.training.text_to_image_models import FAMILIES, SIZE, captioned_images, tiny_base
+from tests.training.text_to_image_runs import run_on_one_and_two_processes
 
 
 STOCK = {
@@ -48,7 +48,7 @@ OPTIONS = {
 
 @pytest.fixture(scope="module", autouse=True)
 def pictures(tmp_path_factory):
-    """What recipes train on if nothing else is said."""
+    """The training images of most tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(OPTIONS, "train_data_dir", captioned_images(tmp_path_factory.mktemp("data") / "pictures"))
         yield OPTIONS["train_data_dir"]
@@ -90,7 +90,7 @@ def test_at_first_it_changes_nothing(tmp_path, family):
     assert torch.equal(*seen) and seen[0].any()
     first = [tensor for value in residuals.values() for tensor in (value if isinstance(value, list) else [value])]
     assert len(first) == len(layers) and not any(tensor.any() for tensor in first)
-    with torch.no_grad():  # the way is open: what is not zero arrives
+    with torch.no_grad():  # outputs other than zero have an effect
         layers[-1].bias += 1
         residuals = job.residuals(latents, timesteps, text, batch, draw(2))
         assert not torch.equal(
@@ -121,13 +121,13 @@ def run(request, tmp_path_factory):
     training = trainer(folder, request.param, checkpointing_steps=2, use_ema=False)
     before = training.recipe.base.fingerprint()
     assert training.train()
-    assert training.recipe.base.fingerprint() == before  # nothing else has learnt
+    assert training.recipe.base.fingerprint() == before  # nothing else was trained
     return request.param, folder, training
 
 
 def call(pipeline, control: torch.Tensor, argument: str) -> np.ndarray:
     pipeline.set_progress_bar_config(disable=True)
-    torch.manual_seed(0)  # of the latents of SD3's control images
+    torch.manual_seed(0)  # for the latents of SD3's control images
     inputs = {"prompt": ["a cat", "a dog"], argument: list(control), "height": SIZE, "width": SIZE}
     generators = [torch.Generator().manual_seed(seed) for seed in range(2)]
     return pipeline(**inputs, num_inference_steps=3, generator=generators, output_type="np").images
@@ -152,7 +152,7 @@ def test_stock_pipelines_make_the_same_images(run):
     assert not np.array_equal(call(stock, 1 - control, argument), expected)
 
 
-def test_what_a_run_leaves_behind(run):
+def test_the_files_of_a_run(run):
     family, folder, training = run
     written = {path.name for path in folder.iterdir()}
     assert {"config.json", "diffusion_pytorch_model.safetensors", "README.md", "samples.png"} <= written
@@ -209,7 +209,7 @@ def test_edge_f1_is_one_where_samples_have_the_edges_of_the_control(tmp_path):
 
 
 def drawings(folder) -> str:
-    """Rectangles, each somewhere else."""
+    """A folder of drawings, with a rectangle at a different place in each."""
     folder.mkdir()
     for index in range(4):
         pixels = np.zeros((SIZE, SIZE, 3), dtype=np.uint8)
@@ -220,7 +220,7 @@ def drawings(folder) -> str:
 
 
 def paired(folder, colour: bool = False) -> str:
-    """Images, and label maps of 0 to 4 (or, with `colour`, control images) in a column."""
+    """A folder of images with a column of label maps from 0 to 4 or, with `colour`, of control images."""
     folder.mkdir()
     noise, rows = np.random.default_rng(0), []
     for index in range(4):
@@ -233,7 +233,7 @@ def paired(folder, colour: bool = False) -> str:
     return str(folder)
 
 
-def test_control_images_of_a_column_are_taken_as_they_are(tmp_path):
+def test_control_images_of_a_column_are_used_unchanged(tmp_path):
     job = recipe(
         tmp_path,
         condition=None,
@@ -278,7 +278,7 @@ def test_control_images_of_files(tmp_path):
         recipe(tmp_path / "run", **{**options, "validation_images": [str(tmp_path / "nothing.png")]})
 
 
-def test_training_goes_on_from_a_controlnet(run, tmp_path):
+def test_training_continues_from_a_controlnet(run, tmp_path):
     family, folder, training = run
     job = trainer(tmp_path, family, controlnet_model_name_or_path=str(folder)).recipe
     own, expected = job.network("controlnet").state_dict(), training.networks["controlnet"].state_dict()
@@ -341,8 +341,8 @@ def test_two_processes_follow_one(tmp_path, family):
             "there is no image column 'depth', the columns",
         ),
         ({"condition": "cany"}, "there is no condition 'cany': the conditions are canny"),
-        ({"condition_options": {"sigma": -1}}, "canny needs a sigma from 0 on"),
-        ({"condition_options": {"radius": 1}}, "the condition 'canny' cannot be given"),
+        ({"condition_options": {"sigma": -1}}, "canny needs sigma >= 0"),
+        ({"condition_options": {"radius": 1}}, "the condition 'canny' does not accept"),
         (
             {"condition": None, "conditioning_image_column": "depth", "condition_options": {"sigma": 1}},
             "--condition_options need a --condition",
@@ -353,6 +353,6 @@ def test_two_processes_follow_one(tmp_path, family):
         ({"resolution": [15]}, "--resolution must be a multiple of"),
     ],
 )
-def test_what_cannot_work_is_refused_before_training(tmp_path, options, sentence):
+def test_invalid_options_are_refused_before_training(tmp_path, options, sentence):
     with pytest.raises(ValueError, match=sentence):
         recipe(tmp_path, **options)

@@ -16,9 +16,9 @@ from diffusers_ext.training.loop.draws import Draw
 from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.text_to_image.lora import FILE
 from diffusers_ext.training.train_dreambooth import DreamBoothConfig, DreamBoothRecipe
-from tests.training.personal import OPTIONS, command_line, image, load, run_on_one_and_two_processes
 from tests.training.runs import records, tensors, trainer as build_trainer
 from tests.training.text_to_image_models import SIZE, captioned_images, tiny_base
+from tests.training.text_to_image_runs import OPTIONS, command_line, image, load, run_on_one_and_two_processes
 
 
 PROMPT = "a sks dog"
@@ -48,11 +48,11 @@ def trainer(options, tmp_path):
 
 
 def generated(folder: Path) -> dict[str, tuple]:
-    """The images that the base made, by name, and when."""
+    """The content and the time of the images that the base generated, by name."""
     return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.glob("generated-*.png")}
 
 
-# What comes out
+# Results
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_the_result_gives_the_same_images_in_diffusers(trainer, tmp_path, family
 
 
 def test_images_of_a_class_are_made_once(trainer, options, tmp_path):
-    """And by a run that goes on where another was interrupted they are what they would have been."""
+    """A run that continues an interrupted one also makes the same images."""
     kept = {**LORA, **PRIOR, "class_data_dir": str(tmp_path / "dogs")}
     trainer(folder="first", **kept)
     first = generated(tmp_path / "dogs")
@@ -102,10 +102,10 @@ def test_images_of_a_class_are_made_once(trainer, options, tmp_path):
     assert {n: content for n, (content, _) in generated(tmp_path / "dogs").items()} == {
         n: content for n, (content, _) in first.items()
     }
-    # Adapters start from the same numbers, whether images had to be made or not.
+    # Adapters have the same initial weights, whether images had to be generated or not.
     trainer(folder="fourth", **kept).train()
     assert records(tmp_path / "fourth") == records(tmp_path / "third")
-    # Those of another base or another class are others.
+    # Another base or another class has images of its own.
     trainer("sd2", folder="fifth", **kept)
     assert len(generated(tmp_path / "dogs")) == 10
     trainer(folder="sixth", **{**kept, "class_prompt": "a cat"})
@@ -133,7 +133,7 @@ def pixels(path: Path) -> torch.Tensor:
     return torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)[None].float()
 
 
-def test_images_of_ones_own_come_first(trainer, tmp_path):
+def test_images_of_the_user_come_first(trainer, tmp_path):
     own = captioned_images(tmp_path / "own", 2, size=20)
     made = trainer(**LORA, **PRIOR, class_data_dir=own)
     (images,) = made.recipe.class_images
@@ -151,7 +151,7 @@ def test_images_of_ones_own_come_first(trainer, tmp_path):
 
 
 def seen(made: Trainer, count=16, step=0, first_row=0):
-    """The parts of a step: what the losses are computed for, and the losses."""
+    """The parts of a step: the batch with class images, its prompts, its losses, and the losses of the samples."""
     batches, losses = [], type(made.recipe).__mro__[1].losses
     draw = Draw(0, torch.device("cpu")).begin(step, range(first_row, first_row + count))
     batch = next(made.recipe.dataset.batches(count, seed=0, start=first_row))
@@ -177,7 +177,7 @@ def test_prior_images_join_each_sample(trainer):
     chosen = (both["pixel_values"][16:, None] == known[None]).flatten(2).all(dim=-1)
     assert chosen.sum(dim=1).tolist() == [1] * 16 and chosen.any(dim=0).all()
     torch.testing.assert_close(result, losses[:16] + 0.25 * losses[16:])
-    # A sample's class image does not depend on those beside it.
+    # The class image of a sample does not depend on the other samples.
     again = seen(made, 3, first_row=5)[0]
     assert torch.equal(again["pixel_values"][3:], both["pixel_values"][21:24])
     assert not torch.equal(seen(made, step=1)[0]["pixel_values"][16:], both["pixel_values"][16:])
@@ -286,7 +286,7 @@ def test_two_processes_follow_one(options, tmp_path, family):
         torch.testing.assert_close(value, two[name], rtol=1e-2, atol=1e-4)
 
 
-# What is refused
+# Invalid options
 
 
 @pytest.mark.parametrize(
@@ -309,13 +309,13 @@ def test_two_processes_follow_one(options, tmp_path, family):
         ({"caption_column": "prompt"}, "there is no caption column 'prompt'"),
     ],
 )
-def test_what_makes_no_sense_is_refused_in_one_sentence(trainer, changed, sentence):
+def test_invalid_options_are_refused_in_one_sentence(trainer, changed, sentence):
     with pytest.raises((ValueError, FileNotFoundError), match=sentence) as error:
         trainer(**changed)
     assert "\n" not in str(error.value)
 
 
-def test_the_command_line_says_it_in_one_sentence(options, tmp_path, capsys):
+def test_the_command_line_prints_one_sentence(options, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         line = command_line({**options, "with_prior_preservation": True, "output_dir": str(tmp_path)})
         run(DreamBoothRecipe, DreamBoothConfig, line)

@@ -15,7 +15,6 @@ from diffusers_ext.training.loop.draws import Draw
 from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.text_to_image.fine_tuning import FineTuningConfig, FineTuningRecipe
 from diffusers_ext.training.text_to_image.lora import FILE
-from tests.training.personal import command_line, image as image_of_prompt, load, run_on_one_and_two_processes
 from tests.training.runs import context, records, tensors, trainer as build_trainer
 from tests.training.text_to_image_models import (
     FAMILIES,
@@ -25,6 +24,12 @@ from tests.training.text_to_image_models import (
     text_config,
     tiny_base,
     tokenizer,
+)
+from tests.training.text_to_image_runs import (
+    command_line,
+    image as image_of_prompt,
+    load,
+    run_on_one_and_two_processes,
 )
 
 
@@ -59,7 +64,7 @@ def recipe(output_dir, family="sd1", **options) -> FineTuningRecipe:
 
 
 def trainer(output_dir, family="sd1", precision="no", **options) -> Trainer:
-    AcceleratorState._reset_state()  # which has one precision for all accelerators of a process
+    AcceleratorState._reset_state()  # all accelerators of a process share its precision
     config = configuration(output_dir, family, **options)
     return build_trainer(FineTuningRecipe, config, mixed_precision=precision)
 
@@ -75,7 +80,7 @@ def image(pipeline) -> np.ndarray:
 
 
 def image_of(made: Trainer) -> np.ndarray:
-    """By the trained networks themselves, averaged as they are published."""
+    """An image of the trained networks in memory, averaged as they are published."""
     with made.outputs._generation() as generate:
         return image(generate.pipeline)
 
@@ -84,7 +89,7 @@ def losses(folder) -> list[float]:
     return [line["loss"] if "loss" in line else line["unet_loss"] for line in records(folder)]
 
 
-# What comes out
+# Results
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -190,7 +195,7 @@ def test_training_in_bfloat16(tmp_path, family, options):
 
 
 def seen_by_the_denoiser(made, batch, step=0):
-    """What the denoiser is called with in a step, and the losses."""
+    """The keywords of the denoiser's call in a step, and the losses."""
     calls, base = [], made.recipe.base
     hook = base.denoiser.register_forward_pre_hook(lambda m, args, keywords: calls.append(keywords), with_kwargs=True)
     draw = Draw(0, torch.device("cpu")).begin(step, range(len(batch["pixel_values"])))
@@ -211,7 +216,7 @@ def test_prompts_are_hidden_as_often_as_asked(tmp_path):
     empty = made.recipe.encode_prompts([""])["prompt_embeds"]
     hidden = torch.stack([torch.equal(row, empty[0]) * torch.ones(()) for row in call["encoder_hidden_states"]])
     assert 0.1 < hidden.mean() < 0.45
-    assert len(call["encoder_hidden_states"].unique(dim=0)) == 7  # six captions, and none
+    assert len(call["encoder_hidden_states"].unique(dim=0)) == 7  # six captions, and the empty prompt
 
 
 def test_each_image_comes_with_its_caption(tmp_path):
@@ -231,7 +236,7 @@ def test_offset_noise_moves_whole_channels(tmp_path):
     assert (difference[..., 0, 0].abs() > 1e-3).float().mean() > 0.8
 
 
-def test_sdxl_is_told_the_sizes_of_its_images(tmp_path):
+def test_sdxl_gets_the_sizes_of_its_images(tmp_path):
     made = trainer(tmp_path, "sdxl")
     batch = first_batch(made, 4)
     call, _ = seen_by_the_denoiser(made, batch)
@@ -253,7 +258,7 @@ def test_caches_change_nothing(tmp_path, family):
     trained(tmp_path / "cached", family, **LORA, **kept, prompt_dropout=0.3)
     assert records(tmp_path / "cached") == records(tmp_path / "plain")
     files = sorted((tmp_path / "cached" / "cache").rglob("*.safetensors"))
-    assert 6 < len(files) <= 6 + 7  # images, and captions with the empty one
+    assert 6 < len(files) <= 6 + 7  # images, and captions including the empty one
     again = {**kept, "latent_cache_dir": str(tmp_path / "cached" / "cache")}
     trained(tmp_path / "again", family, **LORA, **again, prompt_dropout=0.3)
     assert records(tmp_path / "again") == records(tmp_path / "plain")
@@ -325,7 +330,7 @@ def test_two_processes_follow_one(tmp_path, family):
 # Starting from adapters
 
 
-def test_adapters_are_trained_on(tmp_path):
+def test_training_continues_from_adapters(tmp_path):
     trained(tmp_path / "first", **LORA, use_ema=False)
     made = trainer(tmp_path / "second", **LORA, lora_weights=str(tmp_path / "first"))
     loaded = load(tiny_base("sd1"), "sd1")
@@ -356,7 +361,7 @@ def adapters(tmp_path_factory):
     return str(folder / FILE)
 
 
-def test_what_is_no_file_of_adapters_is_refused(tmp_path):
+def test_a_file_without_adapters_is_refused(tmp_path):
     with pytest.raises(OSError, match="can't be read as a LoRA file"):
         trainer(tmp_path, **LORA, lora_weights=str(tmp_path / "nothing.safetensors"))
 
@@ -408,12 +413,12 @@ def test_an_untrained_model_has_not_drifted(tmp_path, judges):
     assert row["prior_drift"] == pytest.approx(0, abs=1e-5) and "clip_t" not in row
 
 
-def test_a_clip_model_that_reads_no_text_is_refused(tmp_path, judges):
+def test_a_clip_model_without_a_text_encoder_is_refused(tmp_path, judges):
     with pytest.raises(ValueError, match="--clip_model must encode text as well"):
         recipe(tmp_path, clip_model=judges["dino_model"])
 
 
-# What is refused
+# Invalid options
 
 
 @pytest.mark.parametrize(
@@ -432,7 +437,10 @@ def test_a_clip_model_that_reads_no_text_is_refused(tmp_path, judges):
         ({"use_dora": True}, "--use_dora is only for adapters"),
         ({"lora_rank": 3, "lora_init": "orthogonal"}, "needs an even --lora_rank"),
         ({"text_encoder_lr": 1e-4}, "needs --train_text_encoder"),
-        ({"train_text_encoder": True, "cache_text_embeddings": True}, "would keep embeddings that --train_text_encoder changes"),
+        (
+            {"train_text_encoder": True, "cache_text_embeddings": True},
+            "embeddings that --train_text_encoder changes",
+        ),
         ({"caption_column": "prompt"}, "there is no caption column 'prompt'"),
         (
             {"bucket_step": 3, "resolution": [15], "aspect_ratio_buckets": True},
@@ -461,7 +469,7 @@ def test_images_without_captions_are_refused(tmp_path, pictures):
         recipe(tmp_path, train_data_dir=str(half))
 
 
-def test_the_command_line_says_it_in_one_sentence(tmp_path, capsys):
+def test_the_command_line_prints_one_sentence(tmp_path, capsys):
     options = {**OPTIONS, "pretrained_model_name_or_path": tiny_base("sd1"), "train_data_dir": str(tmp_path)}
     with pytest.raises(SystemExit) as stopped:
         run(FineTuningRecipe, FineTuningConfig, command_line({**options, "output_dir": str(tmp_path / "out")}))

@@ -17,9 +17,9 @@ from diffusers_ext.training.train_textual_inversion import (
     TextualInversionConfig,
     TextualInversionRecipe,
 )
-from tests.training.personal import OPTIONS, image, load, run_on_one_and_two_processes
 from tests.training.runs import records, tensors, trainer as build_trainer
 from tests.training.text_to_image_models import captioned_images, tiny_base
+from tests.training.text_to_image_runs import OPTIONS, image, load, run_on_one_and_two_processes
 
 
 WORD = "<cat>"
@@ -50,7 +50,7 @@ def rows_of(made: Trainer) -> dict[str, torch.Tensor]:
 
 
 def as_the_card_says(folder: Path):
-    """What the lines of the card's first block of Python make."""
+    """The pipeline that the first block of Python in the card loads."""
     code = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)[1]
     names = {}
     exec(code.rpartition("image = ")[0], names)
@@ -81,7 +81,7 @@ def test_words_give_the_same_images_in_diffusers(trainer, tmp_path, family, num_
     stock, plain = load(tiny_base(family), family), rows_of(made)
     assert not np.array_equal(image(stock, PROMPT), ours)
     for name in others:
-        # What is loaded: the rows of the base, and behind them those that were learned.
+        # The loaded embeddings: the rows of the base, followed by the learned ones.
         rows = load_file(folder / FILES[name])[WORD]
         known, loaded = (p.get_input_embeddings().weight for p in (getattr(stock, name), getattr(pipeline, name)))
         words = len(getattr(stock, name.replace("text_encoder", "tokenizer")))
@@ -106,12 +106,12 @@ def test_a_word_starts_from_its_initialiser(trainer):
         table = base.text_encoders[name].get_input_embeddings().embedding.weight
         ids = base.tokenizers[name].convert_tokens_to_ids(["d", "o", "g</w>"])
         assert torch.equal(rows, table[ids])
-    # As each of these is one of the letters, the word means at first what they mean.
+    # Each vector starts as one of these letters, so the word has the same embeddings as they.
     text = made.recipe.encode_prompts([PROMPT, "a dog too"])
     assert torch.equal(text["prompt_embeds"][0], text["prompt_embeds"][1])
 
 
-def test_a_word_without_initialiser_starts_in_the_middle(trainer):
+def test_a_word_without_initialiser_starts_from_the_mean(trainer):
     made = trainer()
     table = made.recipe.base.text_encoders["text_encoder"].get_input_embeddings().embedding.weight
     torch.testing.assert_close(made.networks["placeholder_vectors"]()["text_encoder"][0], table.mean(dim=0))
@@ -150,7 +150,7 @@ def test_a_resumed_run_ends_with_the_same_bits(trainer, tmp_path, family):
         trainer(folder="parts", **options, placeholder_token="<dog>", resume_from_checkpoint="latest")
 
 
-def test_caches_saved_activations_and_samples_change_nothing(trainer, tmp_path):
+def test_caches_gradient_checkpointing_and_samples_change_nothing(trainer, tmp_path):
     assert trainer(folder="plain").train()
     assert trainer(folder="watched", validation_steps=1).train()
     assert trainer(folder="cached", cache_latents=True).train()
@@ -162,7 +162,7 @@ def test_caches_saved_activations_and_samples_change_nothing(trainer, tmp_path):
 
 @pytest.fixture
 def other_precision():
-    AcceleratorState._reset_state(reset_partial_state=False)  # it remembers the precision of the runs before
+    AcceleratorState._reset_state(reset_partial_state=False)  # it keeps the precision of earlier runs
     yield
     AcceleratorState._reset_state(reset_partial_state=False)
 
@@ -206,7 +206,7 @@ def test_two_processes_follow_one(pictures, tmp_path, family):
         ({"caption_column": "prompt"}, "there is no caption column 'prompt'"),
     ],
 )
-def test_what_makes_no_sense_is_refused_in_one_sentence(trainer, options, sentence):
+def test_invalid_options_are_refused_in_one_sentence(trainer, options, sentence):
     with pytest.raises(ValueError, match=sentence) as error:
         trainer(**options)
     assert "\n" not in str(error.value)

@@ -1,4 +1,4 @@
-"""Tiny text-to-image pipelines with random weights, built on the disk once per test session, without a network."""
+"""Tiny text-to-image pipelines with random weights, saved once per test session, without downloads."""
 
 import atexit
 import functools
@@ -24,7 +24,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 
 FAMILIES = ("sd1", "sd2", "sdxl", "sd3")
-PROMPT_LENGTH = 24  # tokens; these tokenizers make one of each letter
+PROMPT_LENGTH = 24  # tokens; these tokenizers have one for each letter
 SIZE = 16  # pixels: 8x8 latents
 
 
@@ -40,7 +40,7 @@ def tiny_base(family: str) -> str:
 
 
 def captioned_images(folder: Path, count: int = 6, size: int = SIZE) -> str:
-    """Makes a folder of small pictures, each described in a text file of its name."""
+    """Make a folder of small pictures, each with its caption in a text file of the same name."""
     folder.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(0)
     for index in range(count):
@@ -51,7 +51,7 @@ def captioned_images(folder: Path, count: int = 6, size: int = SIZE) -> str:
 
 
 def tokenizer() -> CLIPTokenizer:
-    """One token for each byte."""
+    """A tokenizer with one token for each byte."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     letters = [chr(byte) for byte in printable] + [chr(256 + index) for index in range(len(others))]

@@ -34,7 +34,7 @@ def numbers(*shape):
 
 @torch.no_grad()
 def prompt_embeds(pipeline, prompts):
-    """What the pipeline's own encode_prompt gives, by the names of the adapters."""
+    """The result of the pipeline's own encode_prompt, under the names of [`BaseModel.encode_text`]."""
     kind = type(pipeline).__name__
     if kind == "StableDiffusionPipeline":
         return {"prompt_embeds": pipeline.encode_prompt(prompts, "cpu", 1, False)[0]}
@@ -54,16 +54,16 @@ def test_text_is_encoded_as_the_pipeline_does_it(base):
 
 
 @torch.no_grad()
-def test_text_encoders_in_one_network_say_the_same(base):
+def test_text_encoders_in_one_network_give_the_same_embeddings(base):
     token_ids = base.tokenize(PROMPTS)
     network = TextEncoders(base).train()
     for name, values in base.encode_text(token_ids).items():
         assert torch.equal(network(token_ids)[name], values)
     json.dumps(network.config)
-    assert not any(module.training for module in base.text_encoders.values())  # none of them learns
+    assert not any(module.training for module in base.text_encoders.values())  # none of them is trained
 
 
-def test_a_learning_text_encoder_gets_gradients_in_all_that_learns(base):
+def test_all_trained_weights_of_a_text_encoder_get_gradients(base):
     names = [name for name in base.text_encoders if name != "text_encoder_3"]
     for name in names:
         base.train_text_encoder(name)
@@ -76,7 +76,7 @@ def test_a_learning_text_encoder_gets_gradients_in_all_that_learns(base):
 
 
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])
-def test_hidden_prompts_are_what_the_pipeline_shows_for_none(family):
+def test_hidden_prompts_are_encoded_as_the_pipeline_does_it(family):
     base = load_base_model(tiny_base(family))
     with torch.no_grad():
         text = base.encode_text(base.tokenize(["a cat", ""]))
@@ -228,7 +228,7 @@ def test_a_process_that_has_no_such_levels_is_refused():
 # Weights
 
 
-def test_weights_are_told_apart_wherever_they_lie(tmp_path):
+def test_fingerprints_depend_on_weights_and_not_on_folders(tmp_path):
     copy = shutil.copytree(tiny_base("sd1"), tmp_path / "copy")
     one, other = load_base_model(tiny_base("sd1")), load_base_model(str(copy))
     assert one.fingerprint() == other.fingerprint() != load_base_model(tiny_base("sd2")).fingerprint()
@@ -238,7 +238,7 @@ def test_weights_are_told_apart_wherever_they_lie(tmp_path):
     assert weights_fingerprint(one.denoiser) == weights_fingerprint(other.denoiser)
 
 
-def test_a_frozen_base_learns_nothing_and_keeps_its_autoencoder_exact():
+def test_a_frozen_base_is_not_trained_and_keeps_its_autoencoder_exact():
     base = load_base_model(tiny_base("sdxl"))
     base.freeze(torch.device("cpu"), torch.bfloat16)
     networks = (base.denoiser, base.vae, *base.text_encoders.values())
@@ -247,7 +247,7 @@ def test_a_frozen_base_learns_nothing_and_keeps_its_autoencoder_exact():
     assert {network.dtype for network in (base.denoiser, *base.text_encoders.values())} == {torch.bfloat16}
 
 
-def test_a_frozen_base_samples_with_the_bits_of_a_loaded_one(base):
+def test_a_frozen_base_samples_the_same_bits_as_a_loaded_one(base):
     loaded = load_base_model(base.name).pipeline
     loaded.set_progress_bar_config(disable=True)
     call = {"num_inference_steps": 2, "height": SIZE, "width": SIZE, "output_type": "pt"}
@@ -261,7 +261,7 @@ def test_a_frozen_base_samples_with_the_bits_of_a_loaded_one(base):
     assert not any(weight.requires_grad for network in networks for weight in network.parameters())
 
 
-# What is no base
+# Invalid bases
 
 
 def changed(tmp_path, family, **entries):
@@ -297,7 +297,7 @@ def test_a_part_whose_folder_is_lost_is_refused(tmp_path):
         load_base_model(str(folder))
 
 
-def test_what_is_not_there_is_refused(tmp_path):
+def test_a_missing_base_is_refused(tmp_path):
     with pytest.raises(OSError):
         load_base_model(str(tmp_path))
 

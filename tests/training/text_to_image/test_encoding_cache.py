@@ -1,4 +1,4 @@
-"""Caches of moments and text embeddings: what is found again, what is not, and what several processes do."""
+"""Caches of moments and text embeddings: what they find, what they encode again, and how processes share them."""
 
 import multiprocessing
 
@@ -46,11 +46,11 @@ def test_moments_are_those_of_the_encoder(base, tmp_path):
     torch.testing.assert_close(without, base.encode_moments(pixels))
     assert torch.equal(without, cached) and not cached.requires_grad
     assert len(files(tmp_path)) == 3 and not list(tmp_path.rglob(".tmp-*"))
-    # A row does not depend on those beside it.
+    # A row does not depend on the other rows.
     assert torch.equal(MomentCache(None, base)(pixels[1:2]), without[1:2])
 
 
-def test_what_is_known_is_not_encoded_again(base, tmp_path, monkeypatch):
+def test_cached_inputs_are_not_encoded_again(base, tmp_path, monkeypatch):
     pixels = images()
     moments, text = MomentCache(tmp_path, base)(pixels), text_cache(tmp_path, base)(PROMPTS)
     reopened, texts = MomentCache(tmp_path, base), text_cache(tmp_path, base)
@@ -73,7 +73,7 @@ def test_text_is_that_of_the_encoders(base, tmp_path):
     for name, values in expected.items():
         torch.testing.assert_close(without[name], values)
         assert torch.equal(without[name], cached[name]) and not cached[name].requires_grad
-    assert len(files(tmp_path)) == 3  # one of them comes twice
+    assert len(files(tmp_path)) == 3  # one of them occurs twice
 
 
 def test_other_weights_and_precisions_have_files_of_their_own(tmp_path):
@@ -104,7 +104,7 @@ def damages():
 
 
 @pytest.mark.parametrize("damage", damages())
-def test_a_damaged_file_is_made_again(tmp_path, damage):
+def test_a_damaged_file_is_computed_again(tmp_path, damage):
     base = load_base_model(tiny_base("sd1"))
     base.freeze(torch.device("cpu"))
     expected = MomentCache(tmp_path, base)(images(1))
@@ -144,7 +144,7 @@ def test_several_processes_fill_one_cache(tmp_path):
         assert torch.equal(found["value"], answer(number))
 
 
-def test_text_of_encoders_that_learn_is_not_kept(tmp_path):
+def test_embeddings_of_trained_text_encoders_are_not_cached(tmp_path):
     base = load_base_model(tiny_base("sd1"))
     with pytest.raises(ValueError, match="can't be cached while text encoders are trained"):
         text_cache(tmp_path, base)

@@ -1,4 +1,4 @@
-"""Adapters: they are those of `add_adapter`, whatever versions diffusers and transformers ask for."""
+"""Adapters: they equal those of `add_adapter`, whatever version of peft diffusers and transformers require."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ from diffusers_ext.training.text_to_image.lora import (
 from tests.training.text_to_image_models import FAMILIES, tiny_base
 
 
-# Where both libraries compare the version of peft with the one that they ask for.
+# The checks of both libraries that peft is new enough.
 VERSION_CHECKS = ("diffusers.loaders.peft.check_peft_version", "transformers.integrations.peft.check_peft_version")
 
 
@@ -30,7 +30,7 @@ def frozen(family):
 
 
 def state(base) -> dict:
-    """Everything about adapters that either library reads."""
+    """Everything that either library reads about adapters."""
     found = {}
     for name, network in adapted(base).items():
         found[name] = {
@@ -67,10 +67,10 @@ def test_adapters_are_those_of_add_adapter(family, options, monkeypatch):
             LoraConfig(**config, target_modules=list(TEXT_TARGETS), exclude_modules=unread)
         )
     assert found == state(base) and set(found) == {base.denoiser_name, *base.learning_text_encoders}
-    assert torch.equal(following, torch.rand(1))  # as many random numbers were drawn
+    assert torch.equal(following, torch.rand(1))  # the same number of random numbers was drawn
 
 
-def test_no_check_of_versions_is_in_the_way(tmp_path, monkeypatch):
+def test_adapters_do_not_depend_on_version_checks(tmp_path, monkeypatch):
     def check(min_version):
         raise ValueError(f"peft {min_version} does not exist.")
 

@@ -1,4 +1,4 @@
-"""Shared by the tests of the text-to-image recipes: options of tiny runs, and pipelines as users have them."""
+"""Shared by the tests of the text-to-image recipes: options of tiny runs, and pipelines as users load them."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ OPTIONS = {
 
 
 def load(folder, family: str) -> DiffusionPipeline:
-    """As a user of diffusers alone does it."""
+    """The pipeline in a folder, loaded as a user of diffusers alone loads it."""
     absent = {"text_encoder_3": None, "tokenizer_3": None} if family == "sd3" else {}
     pipeline = DiffusionPipeline.from_pretrained(folder, **absent)
     pipeline.set_progress_bar_config(disable=True)
@@ -43,7 +43,7 @@ def command_line(options: dict) -> list[str]:
 
 
 def run_on_one_and_two_processes(job: str, options: dict, folder: Path) -> tuple[Path, Path]:
-    """The same run, `diffusers_ext.training.<job>` with batches of four images, twice: its two output folders."""
+    """Run `diffusers_ext.training.<job>` on one and on two processes, with batches of four images: both folders."""
     for processes in (1, 2):
         own = {**options, "train_batch_size": 4 // processes, "output_dir": str(folder / str(processes))}
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
