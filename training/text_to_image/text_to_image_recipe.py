@@ -46,7 +46,7 @@ class TextToImageRecipe(Recipe):
         raise NotImplementedError
 
     def step(self, batch, draw):
-        self._sampling.close()
+        self._sampling.close()  # from here on, frozen weights require no gradients
         self.minimise(tuple(self.context.networks), self.losses(batch, draw))
 
     def losses(self, batch: dict[str, torch.Tensor], draw) -> torch.Tensor:
@@ -301,7 +301,7 @@ class TextToImageConfig(TrainingConfig):
     # Caches
     cache_latents: bool = option(False, help="Encode each image once, and keep the result on the disk.")
     cache_text_embeddings: bool = option(
-        False, help="Encode each prompt once, and keep the result on the disk; not with --train_text_encoder."
+        False, help="Encode each prompt once, and keep the result on the disk; not if text encoders are trained."
     )
     latent_cache_dir: str | None = option(help="The folder of these caches; by default in --output_dir.")
 
