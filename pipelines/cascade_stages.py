@@ -69,7 +69,7 @@ class Stage:
         """Whether the network takes the noise level of the small image in a channel of its own."""
         return self.unet.config.in_channels == 2 * self.channels + 1
 
-    def enlarge(self, images: torch.Tensor, is_noise: bool) -> torch.Tensor:
+    def enlarge(self, images: torch.Tensor, is_noisy: bool) -> torch.Tensor:
         """
         Small images `(N, C, h, w)` at the size of this stage, enlarged as in the training of its network.
 
@@ -77,7 +77,7 @@ class Stage:
         """
         if self.takes_low_res:
             return F.interpolate(images, self.size, mode="bilinear")
-        if is_noise:
+        if is_noisy:
             return F.interpolate(images, self.size, mode="bicubic", antialias=True)
         return enlarge(denormalize(images), self.size) * 2 - 1
 

@@ -11,16 +11,14 @@ import math
 import torch
 from diffusers import SchedulerMixin
 
+from .schedules import add_noise
+
 
 def get_signal_and_noise(scheduler: SchedulerMixin, timestep: torch.Tensor) -> tuple[float, float]:
     """`alpha` and `sigma` of a scheduler's latents `alpha * image + sigma * noise` at a timestep."""
     one, zero = torch.ones(1, 1, 1, 1, device=timestep.device), torch.zeros(1, 1, 1, 1, device=timestep.device)
     timesteps = timestep.reshape(1)
-    if hasattr(scheduler, "scale_noise"):  # flow matching
-        alpha, sigma = scheduler.scale_noise(one, timesteps, zero), scheduler.scale_noise(zero, timesteps, one)
-    else:
-        alpha, sigma = scheduler.add_noise(one, zero, timesteps), scheduler.add_noise(zero, one, timesteps)
-    return alpha.item(), sigma.item()
+    return add_noise(scheduler, one, zero, timesteps).item(), add_noise(scheduler, zero, one, timesteps).item()
 
 
 def to_noisy_image(

@@ -44,7 +44,7 @@ from .images import denormalize, to_output
 from .labels import ClassLabels, check_class_labels_given, count_images, look_up_labels, read_id2label
 from .networks import get_shared_models, takes_classes
 from .schedules import (
-    adds_noise,
+    can_add_noise,
     check_noise_conditioning,
     get_noise_levels,
     get_step_arguments,
@@ -122,6 +122,7 @@ class CascadePipeline(DiffusionPipeline):
 
     model_cpu_offload_seq = "unet->unet_2->unet_3->unet_4->unet_5"
     pipeline_tag = "unconditional-image-generation"
+    samples_from_noise = True
     _optional_components = [
         *("guider", "guider_2", "unet_3", "scheduler_3", "guider_3"),
         *("unet_4", "scheduler_4", "guider_4", "unet_5", "scheduler_5", "guider_5"),
@@ -201,155 +202,6 @@ class CascadePipeline(DiffusionPipeline):
                 raise ValueError(f"The classes of stage {i + 1}, its `id2label`, are not those of the stages before.")
             id2label = id2label or own_id2label
         return cls(**components, id2label=id2label or None, stages=stages)
-
-    @classmethod
-    def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs) -> "CascadePipeline":
-        """As in diffusers, with all models of the pipeline that this class has a component for."""
-        return super().from_pipe(pipeline, **{**get_shared_models(pipeline, cls), **kwargs})
-
-    @property
-    def _stages(self) -> list[Stage]:
-        options = self.config.get("stages", {})
-        return [
-            Stage(
-                suffix,
-                self.unet.config.in_channels,
-                getattr(self, f"unet{suffix}"),
-                getattr(self, f"scheduler{suffix}"),
-                getattr(self, f"guider{suffix}"),
-                options.get(f"unet{suffix}", {}),
-            )
-            for suffix in SUFFIXES
-            if getattr(self, f"unet{suffix}") is not None
-        ]
-
-    @property
-    def num_stages(self) -> int:
-        """The number of stages, that of the base model included."""
-        return len(self._stages)
-
-    @property
-    def sample_size(self) -> tuple[int, int]:
-        """Height and width of the images, which are those of the last stage."""
-        return self._stages[-1].size
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of the images."""
-        return self.unet.config.in_channels, *self.sample_size
-
-    @property
-    def samples_from_noise(self) -> bool:
-        """A call needs no input image."""
-        return True
-
-    @property
-    def stage(self) -> int:
-        """The stage that runs, for callbacks: 0 is the base model."""
-        return self._stage
-
-    @property
-    def num_timesteps(self) -> int:
-        """The number of scheduler steps of the stage that runs, if it is not truncated."""
-        return self._num_timesteps
-
-    @property
-    def interrupt(self) -> bool:
-        """A callback that sets `pipe._interrupt = True` makes the step the last one, and its stage too."""
-        return self._interrupt
-
-    def get_label_ids(self, class_labels: ClassLabels) -> list[int]:
-        r"""
-        The class ids of labels that are given by id or by name. Names are spelled as in `id2label`.
-
-        Raises:
-            ValueError: for no label at all, or one that a stage does not know.
-        """
-        stages = self._stages
-        num_labels = min((stage.num_labels for stage in stages if stage.num_labels is not None), default=None)
-        null_class_labels = [stage.null_class_label for stage in stages]
-        return look_up_labels(class_labels, self.config.id2label, num_labels, null_class_labels)
-
-    # Section 4 of CDM
-
-    def _prepare_conditioning(
-        self,
-        stage: Stage,
-        images: torch.Tensor,
-        level: float,
-        wanted_level: float,
-        generator: torch.Generator | list[torch.Generator] | None,
-    ) -> torch.Tensor:
-        """
-        What a super-resolver is shown: small images with noise of the wanted level, enlarged.
-
-        Args:
-            stage ([`Stage`]): the super-resolver.
-            images (`torch.Tensor` of shape `(N, C, h, w)`): `sqrt(1 - level**2) * image + level * noise`.
-            level (`float`): how much noise is in the images: 0 for finished ones.
-            wanted_level (`float`): how much noise shall be in them, `level` or more.
-            generator (`torch.Generator` or a list of one for each image, *optional*): draws the added noise.
-
-        Returns:
-            `torch.Tensor`: `(N, C, H, W)`, or `(N, C + 1, H, W)` with the level if the network takes it.
-        """
-        kept, added = get_forward_step(level, wanted_level)
-        # Enlarging is linear, so noise can be added after it.
-        conditioning = kept * stage.enlarge(images, is_noise=level > 0)
-        if added > 0:
-            noise = randn_tensor(images.shape, generator=generator, device=images.device, dtype=torch.float32)
-            conditioning = conditioning + added * stage.enlarge(noise, is_noise=True)
-        if stage.takes_noise_level:
-            conditioning = torch.cat([conditioning, torch.full_like(conditioning[:, :1], wanted_level)], dim=1)
-        return conditioning
-
-    def _run_stage(
-        self,
-        stage: Stage,
-        latents: torch.Tensor,
-        conditions: dict[str, tuple],
-        guidance_scale: float | None,
-        num_inference_steps: int,
-        stop_level: float,
-        generator: torch.Generator | list[torch.Generator] | None,
-        callback_on_step_end: StepCallback | None,
-        tensor_names: list[str],
-    ) -> tuple[torch.Tensor, float]:
-        """
-        Denoises noise of unit variance `(N, C, H, W)` until its level is `stop_level` or less.
-
-        Returns:
-            `tuple`: images in `[-1, 1]` and 0, or truncated before, `sqrt(1 - level**2) * image + level * noise` and
-            this level.
-        """
-        scheduler, guider = stage.scheduler, build_guider(stage.guider, guidance_scale)
-        timesteps = set_timesteps(scheduler, latents.device, num_inference_steps)
-        self._num_timesteps = len(timesteps)
-        noise_levels = get_noise_levels(scheduler, timesteps, stage.options["noise_conditioning"])
-        latents = latents * getattr(scheduler, "init_noise_sigma", 1.0)
-        step_kwargs = get_step_arguments(scheduler, generator=generator)
-        dtype, with_variance = stage.unet.dtype, reads_variance(scheduler)
-        order = getattr(scheduler, "order", 1)
-
-        with self.progress_bar(total=len(timesteps)) as progress_bar:
-            for i, t in enumerate(timesteps):
-                if self.interrupt:
-                    break
-                # Truncated conditioning: the rest of the noise is left to the next stage. A solver of second order is
-                # between two levels after every other step.
-                if stop_level > 0 and i > 0 and i % order == 0:
-                    noisy_images, level = to_noisy_image(latents, scheduler, t)
-                    if level <= stop_level:
-                        return noisy_images, level
-                guider.set_state(step=i, num_inference_steps=len(timesteps), timestep=t)
-                inputs = {"sample": scale_input(scheduler, latents, t), **conditions}
-                forward = partial(stage.run_unet, noise_levels[i], dtype)
-                noise_pred = predict(guider, stage.unet, forward, inputs, stage.channels, with_variance)
-                latents = scheduler.step(noise_pred, t, latents, **step_kwargs, return_dict=False)[0]
-                tensors = {"latents": latents, "noise_pred": noise_pred}
-                latents = call_back(self, callback_on_step_end, tensor_names, i, t, tensors)
-                progress_bar.update()
-        return latents, 0.0
 
     @torch.no_grad()
     def __call__(
@@ -502,6 +354,150 @@ class CascadePipeline(DiffusionPipeline):
             images=stage_images[-1], stage_images=stage_images if output_stage_images else None
         )
 
+    def _prepare_conditioning(
+        self,
+        stage: Stage,
+        images: torch.Tensor,
+        level: float,
+        wanted_level: float,
+        generator: torch.Generator | list[torch.Generator] | None,
+    ) -> torch.Tensor:
+        """
+        What a super-resolver is shown: small images with noise of the wanted level, enlarged.
+
+        Args:
+            stage ([`Stage`]): the super-resolver.
+            images (`torch.Tensor` of shape `(N, C, h, w)`): `sqrt(1 - level**2) * image + level * noise`.
+            level (`float`): how much noise is in the images: 0 for finished ones.
+            wanted_level (`float`): how much noise shall be in them, `level` or more.
+            generator (`torch.Generator` or a list of one for each image, *optional*): draws the added noise.
+
+        Returns:
+            `torch.Tensor`: `(N, C, H, W)`, or `(N, C + 1, H, W)` with the level if the network takes it.
+        """
+        kept, added = get_forward_step(level, wanted_level)
+        # Enlarging is linear, so noise can be added after it.
+        conditioning = kept * stage.enlarge(images, is_noisy=level > 0)
+        if added > 0:
+            noise = randn_tensor(images.shape, generator=generator, device=images.device, dtype=torch.float32)
+            conditioning = conditioning + added * stage.enlarge(noise, is_noisy=True)
+        if stage.takes_noise_level:
+            conditioning = torch.cat([conditioning, torch.full_like(conditioning[:, :1], wanted_level)], dim=1)
+        return conditioning
+
+    def _run_stage(
+        self,
+        stage: Stage,
+        latents: torch.Tensor,
+        conditions: dict[str, tuple],
+        guidance_scale: float | None,
+        num_inference_steps: int,
+        stop_level: float,
+        generator: torch.Generator | list[torch.Generator] | None,
+        callback_on_step_end: StepCallback | None,
+        tensor_names: list[str],
+    ) -> tuple[torch.Tensor, float]:
+        """
+        Denoises noise of unit variance `(N, C, H, W)` until its level is `stop_level` or less.
+
+        Returns:
+            `tuple`: images in `[-1, 1]` and 0, or truncated before, `sqrt(1 - level**2) * image + level * noise` and
+            this level.
+        """
+        scheduler, guider = stage.scheduler, build_guider(stage.guider, guidance_scale)
+        timesteps = set_timesteps(scheduler, latents.device, num_inference_steps)
+        self._num_timesteps = len(timesteps)
+        noise_levels = get_noise_levels(scheduler, timesteps, stage.options["noise_conditioning"])
+        latents = latents * getattr(scheduler, "init_noise_sigma", 1.0)
+        step_kwargs = get_step_arguments(scheduler, generator=generator)
+        dtype, with_variance = stage.unet.dtype, reads_variance(scheduler)
+        order = getattr(scheduler, "order", 1)
+
+        with self.progress_bar(total=len(timesteps)) as progress_bar:
+            for i, t in enumerate(timesteps):
+                if self.interrupt:
+                    break
+                # Truncated conditioning: the rest of the noise is left to the next stage. A solver of second order is
+                # between two levels after every other step.
+                if stop_level > 0 and i > 0 and i % order == 0:
+                    noisy_images, level = to_noisy_image(latents, scheduler, t)
+                    if level <= stop_level:
+                        return noisy_images, level
+                guider.set_state(step=i, num_inference_steps=len(timesteps), timestep=t)
+                inputs = {"sample": scale_input(scheduler, latents, t), **conditions}
+                forward = partial(stage.run_unet, noise_levels[i], dtype)
+                noise_pred = predict(guider, stage.unet, forward, inputs, stage.channels, with_variance)
+                latents = scheduler.step(noise_pred, t, latents, **step_kwargs, return_dict=False)[0]
+                tensors = {"latents": latents, "noise_pred": noise_pred}
+                latents = call_back(self, callback_on_step_end, tensor_names, i, t, tensors)
+                progress_bar.update()
+        return latents, 0.0
+
+    def get_label_ids(self, class_labels: ClassLabels) -> list[int]:
+        r"""
+        The class ids of labels that are given by id or by name. Names are spelled as in `id2label`.
+
+        Raises:
+            ValueError: for no label at all, or one that a stage does not know.
+        """
+        stages = self._stages
+        num_labels = min((stage.num_labels for stage in stages if stage.num_labels is not None), default=None)
+        null_class_labels = [stage.null_class_label for stage in stages]
+        return look_up_labels(class_labels, self.config.id2label, num_labels, null_class_labels)
+
+    # Properties
+
+    @classmethod
+    def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs) -> "CascadePipeline":
+        """As in diffusers, with all models of the pipeline that this class has a component for."""
+        return super().from_pipe(pipeline, **{**get_shared_models(pipeline, cls), **kwargs})
+
+    @property
+    def _stages(self) -> list[Stage]:
+        options = self.config.get("stages", {})
+        return [
+            Stage(
+                suffix,
+                self.unet.config.in_channels,
+                getattr(self, f"unet{suffix}"),
+                getattr(self, f"scheduler{suffix}"),
+                getattr(self, f"guider{suffix}"),
+                options.get(f"unet{suffix}", {}),
+            )
+            for suffix in SUFFIXES
+            if getattr(self, f"unet{suffix}") is not None
+        ]
+
+    @property
+    def num_stages(self) -> int:
+        """The number of stages, that of the base model included."""
+        return len(self._stages)
+
+    @property
+    def sample_size(self) -> tuple[int, int]:
+        """Height and width of the images, which are those of the last stage."""
+        return self._stages[-1].size
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the images."""
+        return self.unet.config.in_channels, *self.sample_size
+
+    @property
+    def stage(self) -> int:
+        """The stage that runs, for callbacks: 0 is the base model."""
+        return self._stage
+
+    @property
+    def num_timesteps(self) -> int:
+        """The number of scheduler steps of the stage that runs, if it is not truncated."""
+        return self._num_timesteps
+
+    @property
+    def interrupt(self) -> bool:
+        """A callback that sets `pipe._interrupt = True` makes the step the last one, and its stage too."""
+        return self._interrupt
+
     # Checks
 
     def check_inputs(
@@ -571,7 +567,7 @@ class CascadePipeline(DiffusionPipeline):
                 "`truncated` needs a `conditioning_noise_level` above 0: without noise nothing is left out."
             )
         for stage in self._stages[:-1]:
-            if not adds_noise(stage.scheduler):
+            if not can_add_noise(stage.scheduler):
                 raise ValueError(
                     f"`truncated` must be false, because `scheduler{stage.suffix}`, a "
                     f"{type(stage.scheduler).__name__}, does not tell its noise levels."

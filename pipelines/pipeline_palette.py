@@ -67,9 +67,10 @@ from .palette_tasks import (
 from .panorama import blend_mirrored, blend_seam, check_panorama, widen
 from .schedules import (
     NOISE_CONDITIONINGS,
-    adds_noise,
+    add_noise,
     check_noise_conditioning,
     check_schedule,
+    check_strength,
     get_noise_levels,
     get_step_arguments,
     is_flow,
@@ -138,6 +139,7 @@ class PalettePipeline(DiffusionPipeline):
 
     model_cpu_offload_seq = "unet"
     pipeline_tag = "image-to-image"
+    samples_from_noise = False
     _optional_components = ["guider"]
     _callback_tensor_inputs = ["latents", "noise_pred"]
 
@@ -184,171 +186,6 @@ class PalettePipeline(DiffusionPipeline):
         self._check_configuration()
         self._interrupt = False
         self._num_timesteps = 0
-
-    @classmethod
-    def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs) -> "PalettePipeline":
-        """As in diffusers, with all models of the pipeline that this class has a component for."""
-        return super().from_pipe(pipeline, **{**get_shared_models(pipeline, cls), **kwargs})
-
-    @property
-    def image_shape(self) -> tuple[int, int | None, int | None]:
-        """Channels, height and width of the images that the network was trained for."""
-        return self.config.image_channels, *get_sample_size(self.unet)
-
-    @property
-    def samples_from_noise(self) -> bool:
-        """A call needs an input image."""
-        return False
-
-    @property
-    def interrupt(self) -> bool:
-        """A callback that sets `pipe._interrupt = True` makes the step the last one."""
-        return self._interrupt
-
-    @property
-    def num_timesteps(self) -> int:
-        """The number of scheduler steps of the latest call."""
-        return self._num_timesteps
-
-    @property
-    def _level_channels(self) -> int:
-        """1 if the network is given the noise level of the conditioning image in a channel of its own, otherwise 0."""
-        return 1 if self.config.conditioning_augmentation > 0 else 0
-
-    @property
-    def _conditioning_channels(self) -> int:
-        return self.unet.config.in_channels - self.config.image_channels - self._level_channels
-
-    # Inputs
-
-    def prepare_images(
-        self,
-        image: ImageInput | list[ImageInput],
-        task: str | None = None,
-        mask_image: ImageInput | Box | list | None = None,
-        padding: Box | None = None,
-        scale_factor: float | None = None,
-        height: int | None = None,
-        width: int | None = None,
-    ) -> tuple[str, torch.Tensor, torch.Tensor | None]:
-        """
-        Reads the arguments of `__call__` of these names.
-
-        Returns:
-            `tuple`: the task; the images that the network is shown, float32 `(N, C, H, W)` in `[0, 1]`, at the size of
-            the result; and where they are hidden and pixels have to be made, bool `(N, 1, H, W)`, or `None`.
-
-        Raises:
-            ValueError: for input that cannot be carried out.
-        """
-        images, has_size = self._read_images(image), any(value is not None for value in (scale_factor, height, width))
-        task = choose_task(task, self.config.tasks, images, mask_image is not None, padding is not None, has_size)
-        default_scale_factor, channels = self.config.default_scale_factor, self._conditioning_channels
-        check_task_arguments(task, mask_image, padding, scale_factor, height, width, default_scale_factor)
-        if (mask_image is not None or padding is not None) and channels != self.config.image_channels:
-            raise ValueError(
-                f"The network cannot keep pixels, because it sees images of {channels} channels and makes images of "
-                f"{self.config.image_channels}."
-            )
-
-        images = torch.stack([fit_channels("image", entry, channels) for entry in images])
-        if task.enlarges:
-            scale_factor = default_scale_factor if scale_factor is None else scale_factor
-            size = get_enlarged_size(tuple(images.shape[2:]), scale_factor, height, width)
-            images = images if size == images.shape[2:] else enlarge(images, size)
-        if task.removes_color and channels == 3:
-            images = to_gray(images).expand(-1, 3, -1, -1)
-        hidden = None
-        if mask_image is not None:
-            hidden = read_masks(mask_image, len(images), *images.shape[2:]).to(images.device)
-        elif padding is not None:
-            images, hidden = fill_padding(images, padding, is_mirrored=self.config.conditioning_fill == "mirror")
-        return task.name, images, hidden
-
-    def _read_images(self, image: ImageInput | list[ImageInput]) -> list[torch.Tensor]:
-        """Each image as float32 `(C, H, W)` in `[0, 1]` with its own channels, all of one size."""
-        images = [to_tensor("image", entry) for entry in list_images("image", image)]
-        check_one_size(images)
-        return images
-
-    def get_label_ids(self, class_labels: ClassLabels, num_images: int) -> list[int]:
-        r"""
-        The class id of each image, by labels given by id or by a name in `id2label`, one for all or one per image.
-
-        Raises:
-            ValueError: for an unknown or ambiguous label, or another number of them.
-        """
-        num_labels, null_class_label = self.unet.config.get("num_class_embeds"), self.config.null_class_label
-        return look_up_labels(class_labels, self.config.id2label, num_labels, (null_class_label,), num_images)
-
-    def _prepare_labels(
-        self, class_labels: ClassLabels | None, num_inputs: int, num_images_per_input: int, device: torch.device
-    ) -> torch.Tensor | None:
-        """The label of each result, `(N,)`; `None` for a network without classes."""
-        if not takes_classes(self.unet):
-            return None
-        ids = [self.config.null_class_label] * num_inputs
-        if class_labels is not None:
-            ids = self.get_label_ids(class_labels, num_inputs)
-        return torch.tensor(ids, device=device).repeat_interleave(num_images_per_input)
-
-    def _prepare_conditioning(
-        self,
-        images: torch.Tensor,
-        hidden: torch.Tensor | None,
-        generator: torch.Generator | list[torch.Generator] | None,
-    ) -> torch.Tensor:
-        """What the network is shown: images `(N, C, H, W)` in `[-1, 1]` whose hidden pixels are covered."""
-        if hidden is not None and self.config.conditioning_fill != "noise":
-            images = FILLS[self.config.conditioning_fill](images, hidden)
-        elif hidden is not None:
-            noise = randn_tensor(images.shape, generator=generator, device=images.device, dtype=torch.float32)
-            images = torch.where(hidden, noise, images)
-        return F.pad(images, (0, 0, 0, 0, 0, self._level_channels))  # the noise level is 0
-
-    def prepare_latents(
-        self,
-        shape: tuple[int, int, int, int],
-        device: torch.device,
-        generator: torch.Generator | list[torch.Generator] | None,
-        latents: torch.Tensor | None,
-        images: torch.Tensor,
-        hidden: torch.Tensor | None,
-        strength: float,
-        timestep: torch.Tensor,
-    ) -> torch.Tensor:
-        """What sampling starts from, `(N, C, H, W)`: noise, or images in `[-1, 1]` with the noise of `timestep`."""
-        if latents is None:
-            latents = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
-        noise = latents.to(device, torch.float32)
-        if self.config.source_noise is not None:
-            source = images if hidden is None else smooth_fill(images, hidden)
-            noise = source + self.config.source_noise * noise
-        if strength == 1:
-            return noise * getattr(self.scheduler, "init_noise_sigma", 1.0)
-        timesteps = timestep.expand(len(noise))
-        if hasattr(self.scheduler, "scale_noise"):  # flow matching
-            return self.scheduler.scale_noise(images, timesteps, noise)
-        return self.scheduler.add_noise(images, noise, timesteps)
-
-    # Sampling
-
-    def _run_unet(
-        self,
-        noise_level: torch.Tensor,
-        dtype: torch.dtype,
-        tiling: Tiling | None,
-        sample: torch.Tensor,
-        conditioning: torch.Tensor,
-        class_labels: torch.Tensor | None,
-    ) -> torch.Tensor:
-        """The output of the network for noisy images, float32 `(n, C, H, W)` or `(n, 2C, H, W)`."""
-
-        def forward(sample, class_labels):
-            return run_network(self.unet, sample, noise_level, dtype, class_labels=class_labels)
-
-        sample = torch.cat([conditioning, sample], dim=1)
-        return forward(sample, class_labels) if tiling is None else run_tiled(forward, sample, class_labels, tiling)
 
     @torch.no_grad()
     def __call__(
@@ -618,6 +455,163 @@ class PalettePipeline(DiffusionPipeline):
         images = to_output(images, output_type)
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
+    # Inputs
+
+    def prepare_images(
+        self,
+        image: ImageInput | list[ImageInput],
+        task: str | None = None,
+        mask_image: ImageInput | Box | list | None = None,
+        padding: Box | None = None,
+        scale_factor: float | None = None,
+        height: int | None = None,
+        width: int | None = None,
+    ) -> tuple[str, torch.Tensor, torch.Tensor | None]:
+        """
+        Reads the arguments of `__call__` of these names.
+
+        Returns:
+            `tuple`: the task; the images that the network is shown, float32 `(N, C, H, W)` in `[0, 1]`, at the size of
+            the result; and where they are hidden and pixels have to be made, bool `(N, 1, H, W)`, or `None`.
+
+        Raises:
+            ValueError: for input that cannot be carried out.
+        """
+        images, has_size = self._read_images(image), any(value is not None for value in (scale_factor, height, width))
+        task = choose_task(task, self.config.tasks, images, mask_image is not None, padding is not None, has_size)
+        default_scale_factor, channels = self.config.default_scale_factor, self._conditioning_channels
+        check_task_arguments(task, mask_image, padding, scale_factor, height, width, default_scale_factor)
+        if (mask_image is not None or padding is not None) and channels != self.config.image_channels:
+            raise ValueError(
+                f"The network cannot keep pixels, because it sees images of {channels} channels and makes images of "
+                f"{self.config.image_channels}."
+            )
+
+        images = torch.stack([fit_channels("image", entry, channels) for entry in images])
+        if task.enlarges:
+            scale_factor = default_scale_factor if scale_factor is None else scale_factor
+            size = get_enlarged_size(tuple(images.shape[2:]), scale_factor, height, width)
+            images = images if size == images.shape[2:] else enlarge(images, size)
+        if task.removes_color and channels == 3:
+            images = to_gray(images).expand(-1, 3, -1, -1)
+        hidden = None
+        if mask_image is not None:
+            hidden = read_masks(mask_image, len(images), *images.shape[2:]).to(images.device)
+        elif padding is not None:
+            images, hidden = fill_padding(images, padding, is_mirrored=self.config.conditioning_fill == "mirror")
+        return task.name, images, hidden
+
+    def _read_images(self, image: ImageInput | list[ImageInput]) -> list[torch.Tensor]:
+        """Each image as float32 `(C, H, W)` in `[0, 1]` with its own channels, all of one size."""
+        images = [to_tensor("image", entry) for entry in list_images("image", image)]
+        check_one_size(images)
+        return images
+
+    def get_label_ids(self, class_labels: ClassLabels, num_images: int) -> list[int]:
+        r"""
+        The class id of each image, by labels given by id or by a name in `id2label`, one for all or one per image.
+
+        Raises:
+            ValueError: for an unknown or ambiguous label, or another number of them.
+        """
+        num_labels, null_class_label = self.unet.config.get("num_class_embeds"), self.config.null_class_label
+        return look_up_labels(class_labels, self.config.id2label, num_labels, (null_class_label,), num_images)
+
+    def _prepare_labels(
+        self, class_labels: ClassLabels | None, num_inputs: int, num_images_per_input: int, device: torch.device
+    ) -> torch.Tensor | None:
+        """The label of each result, `(N,)`; `None` for a network without classes."""
+        if not takes_classes(self.unet):
+            return None
+        ids = [self.config.null_class_label] * num_inputs
+        if class_labels is not None:
+            ids = self.get_label_ids(class_labels, num_inputs)
+        return torch.tensor(ids, device=device).repeat_interleave(num_images_per_input)
+
+    def _prepare_conditioning(
+        self,
+        images: torch.Tensor,
+        hidden: torch.Tensor | None,
+        generator: torch.Generator | list[torch.Generator] | None,
+    ) -> torch.Tensor:
+        """What the network is shown: images `(N, C, H, W)` in `[-1, 1]` whose hidden pixels are covered."""
+        if hidden is not None and self.config.conditioning_fill != "noise":
+            images = FILLS[self.config.conditioning_fill](images, hidden)
+        elif hidden is not None:
+            noise = randn_tensor(images.shape, generator=generator, device=images.device, dtype=torch.float32)
+            images = torch.where(hidden, noise, images)
+        return F.pad(images, (0, 0, 0, 0, 0, self._level_channels))  # the noise level is 0
+
+    def prepare_latents(
+        self,
+        shape: tuple[int, int, int, int],
+        device: torch.device,
+        generator: torch.Generator | list[torch.Generator] | None,
+        latents: torch.Tensor | None,
+        images: torch.Tensor,
+        hidden: torch.Tensor | None,
+        strength: float,
+        timestep: torch.Tensor,
+    ) -> torch.Tensor:
+        """What sampling starts from, `(N, C, H, W)`: noise, or images in `[-1, 1]` with the noise of `timestep`."""
+        if latents is None:
+            latents = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
+        noise = latents.to(device, torch.float32)
+        if self.config.source_noise is not None:
+            source = images if hidden is None else smooth_fill(images, hidden)
+            noise = source + self.config.source_noise * noise
+        if strength == 1:
+            return noise * getattr(self.scheduler, "init_noise_sigma", 1.0)
+        return add_noise(self.scheduler, images, noise, timestep.expand(len(noise)))
+
+    def _run_unet(
+        self,
+        noise_level: torch.Tensor,
+        dtype: torch.dtype,
+        tiling: Tiling | None,
+        sample: torch.Tensor,
+        conditioning: torch.Tensor,
+        class_labels: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """The output of the network for noisy images, float32 `(n, C, H, W)` or `(n, 2C, H, W)`."""
+
+        def forward(sample, class_labels):
+            return run_network(self.unet, sample, noise_level, dtype, class_labels=class_labels)
+
+        sample = torch.cat([conditioning, sample], dim=1)
+        return forward(sample, class_labels) if tiling is None else run_tiled(forward, sample, class_labels, tiling)
+
+    # Properties
+
+    @classmethod
+    def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs) -> "PalettePipeline":
+        """As in diffusers, with all models of the pipeline that this class has a component for."""
+        return super().from_pipe(pipeline, **{**get_shared_models(pipeline, cls), **kwargs})
+
+    @property
+    def image_shape(self) -> tuple[int, int | None, int | None]:
+        """Channels, height and width of the images that the network was trained for."""
+        return self.config.image_channels, *get_sample_size(self.unet)
+
+    @property
+    def interrupt(self) -> bool:
+        """A callback that sets `pipe._interrupt = True` makes the step the last one."""
+        return self._interrupt
+
+    @property
+    def num_timesteps(self) -> int:
+        """The number of scheduler steps of the latest call."""
+        return self._num_timesteps
+
+    @property
+    def _level_channels(self) -> int:
+        """1 if the network is given the noise level of the conditioning image in a channel of its own, otherwise 0."""
+        return 1 if self.config.conditioning_augmentation > 0 else 0
+
+    @property
+    def _conditioning_channels(self) -> int:
+        return self.unet.config.in_channels - self.config.image_channels - self._level_channels
+
     # Checks
 
     def _check_configuration(self):
@@ -679,7 +673,9 @@ class PalettePipeline(DiffusionPipeline):
                 "The network is trained for a flow that starts from the image, but the pipeline's "
                 f"{type(self.scheduler).__name__} is for diffusion."
             )
-        self._check_strength(strength)
+        check_strength(strength, self.scheduler)
+        if strength < 1:
+            self._check_start("`strength` must be 1")
         check_tiling(*shape[2:], tile_size, tile_overlap, tile_batch_size, get_size_multiple(self.unet))
         check_latents(latents, shape)
         check_generator(generator, shape[0])
@@ -688,15 +684,3 @@ class PalettePipeline(DiffusionPipeline):
 
     def _check_classes(self, class_labels: ClassLabels | None):
         check_class_labels_given(class_labels, takes_classes(self.unet), self.config.null_class_label)
-
-    def _check_strength(self, strength: float):
-        if not is_number(strength) or not 0 < strength <= 1:
-            raise ValueError(f"`strength` must be above 0 and at most 1, but is {strength!r}.")
-        if strength == 1:
-            return
-        self._check_start("`strength` must be 1")
-        if not adds_noise(self.scheduler):
-            raise ValueError(
-                f"`strength` must be 1, because {type(self.scheduler).__name__} cannot add the noise of a later "
-                "timestep."
-            )

@@ -76,9 +76,28 @@ def set_timesteps(
     return scheduler.timesteps[begin:]
 
 
-def adds_noise(scheduler: SchedulerMixin) -> bool:
+def can_add_noise(scheduler: SchedulerMixin) -> bool:
     """Whether a scheduler can add the noise of a timestep to images, as nearly all can."""
     return hasattr(scheduler, "add_noise") or hasattr(scheduler, "scale_noise")
+
+
+def add_noise(
+    scheduler: SchedulerMixin, images: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
+) -> torch.Tensor:
+    """Images with the noise of a timestep for each, `(N,)`, in the range of the scheduler's latents."""
+    if hasattr(scheduler, "scale_noise"):  # flow matching
+        return scheduler.scale_noise(images, timesteps, noise)
+    return scheduler.add_noise(images, noise, timesteps)
+
+
+def check_strength(strength: float, scheduler: SchedulerMixin):
+    """Refuses a part of the steps, `strength`, that a scheduler cannot begin with noisy images."""
+    if not is_number(strength) or not 0 < strength <= 1:
+        raise ValueError(f"`strength` must be above 0 and at most 1, but is {strength!r}.")
+    if strength < 1 and not can_add_noise(scheduler):
+        raise ValueError(
+            f"`strength` must be 1, because {type(scheduler).__name__} cannot add the noise of a later timestep."
+        )
 
 
 def get_step_arguments(scheduler: SchedulerMixin, **arguments: Any) -> dict[str, Any]:

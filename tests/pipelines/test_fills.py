@@ -11,7 +11,7 @@ from tests.pipelines.tiny_palette import draw, make_images, make_pipeline, note_
 
 class TestSmoothFill:
     @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (7, 5), (16, 64)])
-    def test_known_pixels_stay_and_others_lie_between_them(self, shape):
+    def test_visible_pixels_stay_and_others_lie_between_them(self, shape):
         images = make_images(2, *shape)
         hidden = torch.rand(2, 1, *shape, generator=torch.Generator().manual_seed(0)) < 0.7
         hidden[:, :, 0, 0] = False
@@ -58,7 +58,7 @@ class TestSmoothFill:
         torch.testing.assert_close(padded, torch.full_like(padded, 0.3))
         assert hidden.sum() == padded[:, :1].numel() - 12
 
-    def test_nothing_hidden_is_nothing_to_do_and_nothing_known_is_grey(self):
+    def test_nothing_hidden_changes_nothing_and_nothing_visible_is_grey(self):
         images = make_images(1)
         assert smooth_fill(images, torch.zeros(1, 1, 8, 8)) is images
         assert_equal(smooth_fill(images, torch.ones(1, 1, 8, 8)), torch.zeros_like(images))
@@ -88,7 +88,7 @@ class TestMirrorFill:
         assert_equal(filled[1], torch.cat([images[1, :, 6:].flip(1), images[1, :, 6:]] * 2, dim=1))
         assert_equal(filled[2], smooth_fill(images, hidden)[2])
 
-    def test_nothing_hidden_is_nothing_to_do_and_nothing_known_is_grey(self):
+    def test_nothing_hidden_changes_nothing_and_nothing_visible_is_grey(self):
         images = make_images(1)
         assert_equal(mirror_fill(images, torch.zeros(1, 1, 8, 8)), images)
         assert_equal(mirror_fill(images, torch.ones(1, 1, 8, 8)), torch.zeros_like(images))

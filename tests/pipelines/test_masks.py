@@ -8,7 +8,7 @@ from tests.pipelines.testing import assert_equal
 from tests.pipelines.tiny_palette import draw, make_images, make_pipeline
 
 
-class TestKnownPixels:
+class TestVisiblePixels:
     @pytest.mark.parametrize("scheduler", [DDPMScheduler(), EulerDiscreteScheduler()], ids=["ddpm", "euler"])
     def test_pictures_keep_every_byte(self, scheduler):
         pipe = make_pipeline(scheduler=scheduler)

@@ -5,9 +5,28 @@ from PIL import Image
 
 from diffusers_ext.data.corruptions import CORRUPTIONS
 from diffusers_ext.data.corruptions.resampling import resample
+from diffusers_ext.pipelines.palette_tasks import Task, parse_task
 from diffusers_ext.training.loop.draws import Draw
 from tests.pipelines.testing import assert_equal
 from tests.pipelines.tiny_palette import draw, make_images, make_pipeline, note_calls, to_picture
+
+
+@pytest.mark.parametrize(
+    ("name", "properties"),
+    [
+        ("inpainting", {"inpaints", "takes_mask", "keeps_pixels", "needs_arguments"}),
+        ("uncropping", {"uncrops", "takes_mask", "keeps_pixels", "needs_arguments"}),
+        ("colorization", {"removes_color"}),
+        ("super_resolution+denoising", {"enlarges", "needs_arguments"}),
+        ("inpainting+deblurring", {"inpaints", "takes_mask", "needs_arguments"}),
+        ("my_module:my_holes", {"takes_mask", "keeps_pixels"}),
+        ("translation", set()),
+    ],
+)
+def test_a_task_is_what_its_parts_are(name, properties):
+    task = parse_task(name)
+    found = {key for key, value in vars(Task).items() if isinstance(value, property) and getattr(task, key)}
+    assert (task.name, found) == (name, properties)
 
 
 class TestTasks:
@@ -58,9 +77,9 @@ class TestTasks:
             "super_resolution": {"image": small, "scale_factor": 4},
         }.items():
             expected = CORRUPTIONS[task](images, random).conditioning_image
-            _, condition, unknown = pipe.prepare_images(task=task, **inputs)
+            _, condition, hidden = pipe.prepare_images(task=task, **inputs)
             torch.testing.assert_close(condition * 2 - 1, expected, rtol=0, atol=1e-6)
-            assert unknown is None
+            assert hidden is None
 
     def test_combinations(self):
         tasks = ["colorization+inpainting", "super_resolution+denoising", "inpainting+uncropping"]
@@ -91,7 +110,7 @@ class TestTasks:
         assert draw(pipe, picture, task="super_resolution").shape[2:] == (16, 12)
         assert draw(pipe, picture, height=10, width=18).shape[2:] == (10, 18)
         assert draw(pipe, make_images(1, 4, 4), scale_factor=1.5).shape[2:] == (6, 6)
-        # the condition itself, where someone has made it already
+        # with a factor of 1, the image is the condition itself
         assert_equal(pipe.prepare_images(make_images(1), scale_factor=1)[1], make_images(1))
 
     @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ class TestPanorama:
         pipe = make_pipeline(tasks=["uncropping"])
         calls = note_calls(pipe)
         panorama = self.extend(pipe, make_images(1), 24, side="right", num_inference_steps=1) * 2 - 1
-        assert len(calls) == 5  # the outermost of four new columns is made again, but for the last window's
+        assert len(calls) == 5  # each window but the last keeps three of its four new columns
         for i, (sample, _) in enumerate(calls):
             start = 4 + 3 * i
             torch.testing.assert_close(sample[..., :3, :, :4], panorama[..., start : start + 4], rtol=0, atol=1e-6)
@@ -57,7 +57,7 @@ class TestPanorama:
         assert blend_seam(new, edge, 0) is new
 
     def test_what_fades_solves_the_screened_poisson_equation(self):
-        """Five-point differences of it are it, divided by the squared width, where it is smooth."""
+        """The five-point Laplacian of a smooth correction equals the correction divided by the squared width."""
         rows = torch.linspace(0, math.pi, 65, dtype=torch.float64)[:-1] + math.pi / 128
         edge = 0.5 + 0.2 * rows.cos()[:, None].expand(1, 1, -1, 1)
         added = blend_seam(torch.full((1, 1, 64, 32), 0.5, dtype=torch.float64), edge, 10.0) - 0.5
@@ -68,7 +68,7 @@ class TestPanorama:
     def test_the_grain_of_an_edge_makes_no_streaks(self):
         grain = torch.tensor([0.4, 0.6]).repeat(8)[None, None, :, None]
         added = blend_seam(torch.full((1, 1, 16, 8), 0.5), grain, 4.0) - 0.5
-        assert added[..., 4:-4, 2:].abs().max() < 2e-3  # of 0.1
+        assert added[..., 4:-4, 2:].abs().max() < 2e-3  # the grain is 0.1
         assert added[..., 4:-4, 0].abs().max() > 2e-3
 
     def test_blending_leaves_the_image_alone_and_brings_its_neighbours_nearer(self):

@@ -76,7 +76,7 @@ def make_cascade(*super_resolvers, **base) -> CascadePipeline:
 
 
 class CascadeConfig(PipelineTesterConfig):
-    """Guided, ancestral, by class, then a super-resolver that is told the class and the noise of its input."""
+    """A guided, ancestral, class-conditional base and a super-resolver that takes the class and a noise level."""
 
     pipeline_class = CascadePipeline
     output_shape = (3, 3, 8, 8)
@@ -186,7 +186,7 @@ class TestTruncatedOutput(TruncatedConfig, PipelineOutputTesterMixin):
 
 
 class TestTruncatedSaveLoad(TruncatedConfig, PipelineSaveLoadTesterMixin):
-    # without its third stage it is another cascade
+    # Without its third stage it is another cascade.
     test_optional_components_may_be_missing = None
 
 
@@ -196,9 +196,6 @@ class TestTruncatedRandomness(TruncatedConfig, LatentsTesterMixin):
 
 class TestTruncatedCallback(TruncatedConfig, StageCallbackTesterMixin):
     pass
-
-
-# What it does
 
 
 def test_without_noise_it_is_one_pipeline_after_the_other():
@@ -219,6 +216,12 @@ def test_without_noise_it_is_one_pipeline_after_the_other():
     assert pipe(0).stage_images is None
 
 
+def test_what_evaluation_asks_for():
+    pipe = make_cascade(make_super_resolver(16, default_scale_factor=4))
+    assert pipe.pipeline_tag == "unconditional-image-generation"
+    assert pipe.image_shape == (3, 16, 16) and pipe.samples_from_noise
+
+
 def test_every_image_depends_on_its_own_generator_whatever_the_stage_draws():
     pipe = make_cascade(make_super_resolver(8, 0.6, scheduler=DDPMScheduler()))
     together = pipe([0, 1, 0], generator=generators([4, 5, 6]), output_type="pt").images
@@ -227,7 +230,7 @@ def test_every_image_depends_on_its_own_generator_whatever_the_stage_draws():
 
 
 class Recorder(ModelMixin, ConfigMixin):
-    """Keeps what it is shown, and knows the one image that there is: it predicts that, or the flow to it."""
+    """Records its inputs, and always predicts the same image, or the flow to it."""
 
     @register_to_config
     def __init__(self, sample_size=8, in_channels=7, out_channels=3, is_flow=False):
@@ -254,7 +257,7 @@ class Recorder(ModelMixin, ConfigMixin):
     ids=lambda scheduler: type(scheduler).__name__,
 )
 def test_truncated_conditioning_is_the_image_and_what_is_left_of_the_noise(scheduler):
-    """Where the network knows the image, solvers go along a straight line from the noise to it."""
+    """If the network predicts one image, solvers go along a straight line from the noise to it."""
     network = Recorder(4, 3, is_flow=hasattr(scheduler, "scale_noise"))
     pipe = quiet(CascadePipeline(network, scheduler, Recorder(), DDIMScheduler()))
     noise = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -399,9 +402,6 @@ def test_a_stage_is_replaced_while_loading(tmp_path):
     other = make_unet(8, 6, layers_per_block=2)
     loaded = CascadePipeline.from_pretrained(tmp_path, unet_2=other, scheduler_2=UniPCMultistepScheduler())
     assert loaded.unet_2 is other and isinstance(loaded.scheduler_2, UniPCMultistepScheduler)
-
-
-# Refusals
 
 
 def two_stages(**changes) -> CascadePipeline:

@@ -68,7 +68,7 @@ class TranslationConfig(PipelineTesterConfig):
 
 
 class InpaintingConfig(TranslationConfig):
-    """A solver that draws noise in each step, a network that is told gamma and classes, no guider."""
+    """A solver that draws noise in each step, a network that takes gamma and classes, no guider."""
 
     batch_params = ("image", "class_labels")
 
@@ -159,7 +159,7 @@ class TestFlowDtype(FlowConfig, PipelineDtypeTesterMixin):
 
 @pytest.fixture(scope="module")
 def golden():
-    """The network of the reference, with its sampler's schedule, and the recorded tensors."""
+    """A pipeline with the reference's network and schedule, and the recorded tensors."""
     tensors = load_file(GOLDEN / "case.safetensors")
     prefix = "weights.denoise_fn."
     weights = {
@@ -181,7 +181,7 @@ def golden():
 
 class TestReference:
     def replay(self, monkeypatch, pipe, noises, **inputs) -> tuple[torch.Tensor, torch.Tensor]:
-        """The latents of all steps and the result in [-1, 1], the recorded noise standing for what would be drawn."""
+        """The latents of all steps and the result in [-1, 1], with the recorded noise in place of drawn noise."""
         noises, trajectory = list(noises), []
         for module in (pipeline_palette, scheduling_gaussian_diffusion):
             monkeypatch.setattr(module, "randn_tensor", lambda *args, **kwargs: noises.pop(0))
@@ -199,7 +199,7 @@ class TestReference:
         trajectory, final = self.replay(
             monkeypatch,
             pipe,
-            [case["y_cond"], *case["noise"]],  # where pixels are unknown, the conditioning image is noise
+            [case["y_cond"], *case["noise"]],  # where pixels are hidden, the conditioning image is noise
             image=case["y_0"] / 2 + 0.5,
             mask_image=case["mask"],
             latents=case["y_T"],
@@ -211,7 +211,7 @@ class TestReference:
     def test_colorization(self, monkeypatch, golden):
         pipe, tensors = golden
         case = {name: tensors[f"inputs.colorization.{name}"] for name in ("y_T", "y_cond", "noise")}
-        # The recorded condition is not gray: it goes in by the name of a task that leaves it alone.
+        # The recorded condition is not gray, so the task is one that leaves it unchanged.
         inputs = {"image": case["y_cond"] / 2 + 0.5, "task": "translation", "latents": case["y_T"]}
         trajectory, final = self.replay(monkeypatch, pipe, case["noise"], **inputs)
         expected = tensors["outputs.colorization.trajectory"]
@@ -230,7 +230,7 @@ class TestNetworkInput:
         assert_equal(calls[0][0][:, 3:], latents)
 
     @pytest.mark.parametrize("scheduler", [DDIMScheduler(), EulerDiscreteScheduler()], ids=["ddim", "euler"])
-    def test_unknown_pixels_are_noise_and_known_ones_clean(self, scheduler):
+    def test_hidden_pixels_are_noise_and_visible_ones_clean(self, scheduler):
         pipe = make_pipeline(scheduler=scheduler)
         calls = note_calls(pipe)
         image = make_images(1, 32, 32)
@@ -274,7 +274,7 @@ class TestNetworkInput:
             draw(make_pipeline(scheduler=scheduler, noise_conditioning="gamma"))
 
     def test_other_condition_than_image(self):
-        """A one-channel map in, colour out, with a learned variance."""
+        """Makes colour images from a map of one channel, with a learned variance."""
         unet = make_unet(in_channels=4, out_channels=6)
         pipe = make_pipeline(unet=unet, scheduler=DDPMScheduler(variance_type="learned_range"))
         images = draw(pipe, make_images(1, channels=1))
@@ -294,6 +294,11 @@ class TestNetworkInput:
         for in_channels, out_channels in ((3, 3), (3, 8)):
             with pytest.raises(ValueError, match=f"{in_channels} input and {out_channels} output"):
                 make_pipeline(unet=make_unet(in_channels=in_channels, out_channels=out_channels), image_channels=3)
+
+
+def test_what_evaluation_asks_for():
+    pipe = make_pipeline(unet=make_unet(sample_size=(8, 12), in_channels=4))
+    assert (pipe.pipeline_tag, pipe.image_shape, pipe.samples_from_noise) == ("image-to-image", (3, 8, 12), False)
 
 
 class TestGuidance:
@@ -403,7 +408,7 @@ class TestStrength:
             draw(make_pipeline(scheduler=IPNDMScheduler()), strength=0.5)
 
     def test_a_little_strength_changes_a_little(self):
-        # a network that predicts no noise: each step gives back what it gets, but for its scale
+        # The network predicts no noise: a step only scales its input.
         pipe = make_pipeline(scheduler=FlowMatchEulerDiscreteScheduler())
         for parameter in pipe.unet.parameters():
             parameter.data.zero_()
@@ -414,7 +419,7 @@ class TestStrength:
 
     @pytest.mark.parametrize("strength", [1.0, 0.5])
     def test_a_flow_from_the_image(self, strength):
-        # a network that predicts no velocity: what comes out is what the flow starts from
+        # The network predicts no velocity: the result is what the flow starts from.
         pipe = make_pipeline(scheduler=FlowMatchEulerDiscreteScheduler(), source_noise=0.25)
         for parameter in pipe.unet.parameters():
             parameter.data.zero_()
@@ -423,11 +428,11 @@ class TestStrength:
         result = draw(pipe, **inputs)
         time = pipe.scheduler.sigmas[-1 - pipe.num_timesteps]
         torch.testing.assert_close(result, (image + time * 0.125 * noise).clamp(0, 1), rtol=0, atol=1e-6)
-        if strength == 1:  # what is unknown starts from what is around it, whatever it shows
-            unknown = torch.zeros(1, 1, 8, 8)
-            unknown[..., :4] = 1
+        if strength == 1:  # hidden pixels start from their surroundings, whatever the image shows there
+            hidden = torch.zeros(1, 1, 8, 8)
+            hidden[..., :4] = 1
             hole = draw(pipe, **inputs, mask_image=(0, 0, 4, 8))[..., :4]
-            expected = (smooth_fill(image, unknown) + 0.125 * noise).clamp(0, 1)[..., :4]
+            expected = (smooth_fill(image, hidden) + 0.125 * noise).clamp(0, 1)[..., :4]
             torch.testing.assert_close(hole, expected, rtol=0, atol=1e-6)
 
     def test_a_flow_from_the_image_is_no_diffusion(self):
@@ -441,7 +446,7 @@ class TestStrength:
         assert pipe.num_timesteps == 5
 
     def test_hole_is_filled_by_the_first_guess(self):
-        """What is masked is no condition, but it is what a partial start starts from."""
+        """Masked pixels are no condition, but a partial start begins with them."""
         pipe = make_pipeline()
         image, guess = make_images(1), make_images(1)
         guess[..., :4] = 1 - guess[..., :4]
