@@ -34,7 +34,7 @@ def convert_checkpoint(
         output_dir (`str` or `os.PathLike`):
             The folder to write, which must not exist or must be empty.
         family (`str`):
-            The repository and network that the file comes from: a key of `diffusers_ext.converters.families()`.
+            The repository and network that the file comes from: a key of `converters.listing.families()`.
         preset (`str`, *optional*):
             The name of the published checkpoint or of its configuration: a key of the family's `presets`.
         id2label (`dict[int, str]`, *optional*, defaults to the ids themselves):
