@@ -222,9 +222,7 @@ def test_the_other_way_refuses_as_much(tmp_path):
     pipe = pipeline("sd1")
     layer = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
     whole = {f"{layer}.lora_A.weight": torch.ones(2, 16), f"{layer}.lora_B.weight": torch.ones(16, 2)}
-    assert (
-        to_kohya(whole, {}, pipe)["lora_unet_" + layer[5:].replace(".", "_") + ".alpha"] == 2
-    )  # the rank
+    assert to_kohya(whole, {}, pipe)["lora_unet_" + layer[5:].replace(".", "_") + ".alpha"] == 2  # the rank
     with pytest.raises(ValueError, match="not complete: .*lora_B.weight is missing"):
         to_kohya({f"{layer}.lora_A.weight": torch.ones(2, 16)}, {}, pipe)
     with pytest.raises(ValueError, match="unet.nothing.lora_A.weight belongs to no layer"):
