@@ -2,9 +2,9 @@
 
     python examples/gan_table.py --train_data_dirs mnist=~/mnist fashion_mnist=~/fashion_mnist --cpu_seconds 90
 
-Every run gets as much time of the processor, however busy the machine is. A row is written when its run ends: started
-again, the command goes on with the next one. FID, precision, recall and the classes covered are measured with the
-features and classes of a LeNet: one trained here for each data set, or those of `--lenets mnist=outputs/lenet`.
+Every run gets the same amount of processor time, however busy the machine is. A row is written when its run ends; if
+the command is started again, it continues with the next run. FID, precision, recall and the covered classes are
+measured with a LeNet: one that is trained here for each data set, or the one of `--lenets mnist=outputs/lenet`.
 """
 
 import argparse
@@ -14,12 +14,14 @@ import os
 import signal
 import statistics
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import train_lenet
 
 from diffusers_ext.hub.atomic import write_text_atomically
 from diffusers_ext.training.loop.accelerator import build_accelerator
+from diffusers_ext.training.loop.context import TrainingContext
 from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.train_gan import GANConfig, GANRecipe
 
@@ -46,9 +48,9 @@ MEASURES = {"fid": ".2f", "precision": ".3f", "recall": ".3f", "classes_covered"
 
 
 def train_for(cpu_seconds: float, **options) -> dict:
-    """Train until the process has used so many seconds, and measure: what metrics.json holds."""
-    recipe, expired = GANRecipe(GANConfig(max_train_steps=10**6, **options)), []
-    trainer = Trainer(recipe, build_accelerator())
+    """Train until the process has used so many seconds, and return the contents of metrics.json."""
+    config, expired = GANConfig(max_train_steps=10**6, **options), []
+    trainer = build_trainer(config)
 
     def expire(*_) -> None:
         expired.append(True)
@@ -58,10 +60,15 @@ def train_for(cpu_seconds: float, **options) -> dict:
     signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
     trainer.train()
     if not expired:
-        raise SystemExit("Stopped: the same command goes on with this run, from its start.")
-    recipe.config.max_train_steps, recipe.config.resume_from_checkpoint = trainer.step, "latest"
-    Trainer(recipe, build_accelerator()).train()  # which only has the results left to write
-    return json.loads((Path(recipe.config.output_dir) / "metrics.json").read_text())
+        raise SystemExit("Stopped: the same command starts this run again.")
+    # The results are all that a run to this step has left to do.
+    build_trainer(replace(config, max_train_steps=trainer.step, resume_from_checkpoint="latest")).train()
+    return json.loads((Path(config.output_dir) / "metrics.json").read_text())
+
+
+def build_trainer(config: GANConfig) -> Trainer:
+    accelerator = build_accelerator()
+    return Trainer(GANRecipe(config, TrainingContext(accelerator)), accelerator)
 
 
 def table(rows: list[dict]) -> str:
@@ -103,7 +110,7 @@ def main(arguments: list[str] | None = None) -> None:
     file = args.output_dir / "rows.json"
     rows = json.loads(file.read_text()) if file.exists() else []
     done = {(row["data"], row["method"], row["augmentation"], row["seed"]) for row in rows}
-    # Seeds last: the table is whole, if coarse, after the first of them.
+    # Seeds are the outer loop: after the first seed the table is complete, with one run for each row.
     for seed, data, method, augmentation in itertools.product(args.seeds, folders, METHODS, AUGMENTATIONS):
         if (data, method, augmentation, seed) in done:
             continue

@@ -2,9 +2,10 @@
 
     python examples/mode_collapse.py --output_dir outputs/mode_collapse
 
-A generator that fools its discriminator with a few images need not make the others. Points on a ring show it at a
+A generator that fools its discriminator with a few images has no need to make others. Points on a ring show this at a
 glance; on handwritten digits (scikit-learn's) a classifier counts the classes. The table and the picture take a few
-minutes on two CPU cores. The points are trained by the losses alone, in `play`; the digits by training/train_gan.py.
+minutes on two CPU cores. Generators of points are trained with the losses alone, in `play`; generators of digits are
+trained by the recipe of training/train_gan.py.
 """
 
 import argparse
@@ -21,13 +22,14 @@ from diffusers_ext.hub.atomic import write_text_atomically
 from diffusers_ext.metrics import class_coverage, load_feature_extractor
 from diffusers_ext.training.evaluation.grids import sample_grid
 from diffusers_ext.training.loop.accelerator import build_accelerator
+from diffusers_ext.training.loop.context import TrainingContext
 from diffusers_ext.training.loop.ema import EMA
 from diffusers_ext.training.loop.outputs import save_image
 from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.train_gan import GANConfig, GANRecipe
 
 
-# Options of train_gan.py: what a method adds to the plain GAN, on the points and on the digits.
+# The options of train_gan.py that a method adds to the plain GAN: for the points, and for the digits.
 METHODS = {
     "plain": ({}, {}),
     "MSGAN": ({"mode_seeking": 0.01}, {"mode_seeking": 0.1}),
@@ -59,7 +61,7 @@ def play(
     latent_dim: int = 16,
     batch_size: int = 128,
 ) -> torch.Tensor:
-    """Points (2000, 2) of the average of a generator that was trained by these losses."""
+    """Train a generator with these losses: 2000 points (2000, 2) from the average of its weights."""
     torch.manual_seed(0)
     generator = MLPGenerator(1, 2, latent_dim, hidden_dims=(128, 128))
     discriminator = MLPDiscriminator(1, 2, hidden_dims=(128, 128))
@@ -104,7 +106,7 @@ def play(
 
 
 def point_coverage(points: torch.Tensor) -> dict[str, float]:
-    """What `class_coverage` says of images, of points: one is recognised within four standard deviations."""
+    """The measures of `class_coverage` for points, which are recognised within four standard deviations of a mode."""
     angles = torch.arange(8) * (math.pi / 4)
     centres = RADIUS * torch.stack([angles.cos(), angles.sin()], dim=1)
     distances, nearest = torch.cdist(points, centres).min(dim=1)
@@ -126,7 +128,7 @@ def draw_picture(points: torch.Tensor) -> Image.Image:
 
 
 def train_digits(output_dir: Path, steps: int, **options) -> torch.Tensor:
-    """Digits (1000, 1, 8, 8), uint8, of a GAN of dense layers that knows no classes."""
+    """Train an unconditional GAN of dense layers on digits: 1000 of its images, uint8 (1000, 1, 8, 8)."""
     config = GANConfig(
         dataset_name="digits",
         resolution=[8],
@@ -143,7 +145,8 @@ def train_digits(output_dir: Path, steps: int, **options) -> torch.Tensor:
         output_dir=str(output_dir),
         **options,
     )
-    Trainer(GANRecipe(config), build_accelerator()).train()
+    accelerator = build_accelerator()
+    Trainer(GANRecipe(config, TrainingContext(accelerator)), accelerator).train()
     pipe = GANPipeline.from_pretrained(output_dir)
     images = pipe(batch_size=1000, generator=torch.Generator().manual_seed(0), output_type="pt").images
     return images.mul(255).round().byte()

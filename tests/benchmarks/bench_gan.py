@@ -4,12 +4,13 @@
 
 - pix2pix at 256x256, one image per step: U-Net of eight levels, 70x70 patches, batch norm, 0.5 dropout. Original:
   `optimize_parameters` of https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix (plain Adam; the discriminator
-  judges real, fake, and fake again, and its gradients are switched off for the generator's step).
+  runs on real images, on fake ones, and on the fake ones again, without gradients of its weights for the generator's
+  step).
 - DCGAN at 64x64, 64 images per step. Original: `dcgan/main.py` of https://github.com/pytorch/examples (plain Adam; the
   discriminator is left on while the generator learns, so gradients of its weights are computed and thrown away).
 
-Both start from the same weights and see the same images and noise; the losses of the first steps, before differences
-of rounding grow, are printed side by side. Then they are timed in turn, and medians are compared.
+Both start from the same weights and see the same images and noise; the losses of the first steps, before rounding
+differences grow, are printed side by side. Then both are timed alternately, and their medians are compared.
 """
 
 import argparse
@@ -26,11 +27,15 @@ from torch import nn
 
 from diffusers_ext.data import derive_seed
 from diffusers_ext.training.loop.accelerator import build_accelerator
+from diffusers_ext.training.loop.configuration import TrainingConfig
+from diffusers_ext.training.loop.context import TrainingContext
 from diffusers_ext.training.loop.draws import Draw
+from diffusers_ext.training.loop.recipe import Recipe
 from diffusers_ext.training.loop.signals import StopRequest
 from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.train_gan import GANConfig, GANRecipe
-from diffusers_ext.training.train_translation import TranslationConfig, TranslationRecipe
+from diffusers_ext.training.train_translation import Pix2PixRecipe
+from diffusers_ext.training.translation.translation_recipe import TranslationConfig
 from tests.benchmarks.timing import alternate, report
 
 
@@ -38,7 +43,7 @@ LABELS = F.binary_cross_entropy_with_logits
 
 
 class Steps:
-    """The steps of one way, one after another, with the losses of each."""
+    """Makes one step per call, and keeps its losses."""
 
     def __init__(self):
         self.losses: list[dict[str, float]] = []
@@ -62,11 +67,11 @@ class OurSteps(Steps):
 
 
 class OriginalSteps(Steps):
-    """What the originals share: copies of the networks, plain Adam, and the batches that ours see, all made before.
+    """What the originals share: copies of our networks, plain Adam, and the batches that our recipe sees.
 
     Args:
-        trainer (`Trainer`): of ours, before its first step.
-        batches (`list`): what its recipe sees, step by step.
+        trainer (`Trainer`): our trainer, before its first step.
+        batches (`list`): the batches of its recipe, step by step.
     """
 
     def __init__(self, trainer: Trainer, batches: list):
@@ -139,7 +144,7 @@ class DCGANSteps(OriginalSteps):
 
 
 def write_images(folder: Path, height: int, width: int, count: int = 64) -> str:
-    """Noise, of which a loss is as good as of anything."""
+    """Images of noise, which serve a benchmark as well as any others."""
     folder.mkdir()
     noise = np.random.default_rng(0)
     for number in range(count):
@@ -162,7 +167,7 @@ def build_pix2pix(folder: Path, bfloat16: bool) -> tuple[Callable, type[Original
             output_dir=str(folder / name),
             **options,
         )
-        return _trainer(TranslationRecipe(config), bfloat16)
+        return _trainer(Pix2PixRecipe, config, bfloat16)
 
     def given(trainer: Trainer, batch: dict, draw: Draw) -> tuple[torch.Tensor, torch.Tensor]:
         return batch["conditioning_pixel_values"], batch["pixel_values"]
@@ -184,7 +189,7 @@ def build_dcgan(folder: Path, bfloat16: bool) -> tuple[Callable, type[OriginalSt
             output_dir=str(folder / name),
             **options,
         )
-        return _trainer(GANRecipe(config), bfloat16)
+        return _trainer(GANRecipe, config, bfloat16)
 
     def given(trainer: Trainer, batch: dict, draw: Draw) -> tuple[torch.Tensor, torch.Tensor]:
         return batch["pixel_values"], trainer.recipe.draw_latents(draw)
@@ -192,12 +197,13 @@ def build_dcgan(folder: Path, bfloat16: bool) -> tuple[Callable, type[OriginalSt
     return trainer, DCGANSteps, given
 
 
-def _trainer(recipe, bfloat16: bool) -> Trainer:
-    return Trainer(recipe, build_accelerator(mixed_precision="bf16" if bfloat16 else "no"))
+def _trainer(recipe_class: type[Recipe], config: TrainingConfig, bfloat16: bool) -> Trainer:
+    accelerator = build_accelerator(mixed_precision="bf16" if bfloat16 else "no")
+    return Trainer(recipe_class(config, TrainingContext(accelerator)), accelerator)
 
 
 def seen_batches(trainer: Trainer, given: Callable, count: int) -> list:
-    """What the recipe of `trainer` sees and draws in its first steps."""
+    """The images and the random numbers of the recipe of `trainer` in its first steps."""
     config, device = trainer.config, trainer.accelerator.device
     batches = itertools.islice(trainer.recipe.dataset.batches(config.train_batch_size, seed=config.seed), count)
     seen = []
@@ -221,7 +227,7 @@ def main() -> None:
     parser.add_argument(
         "--bf16",
         action="store_true",
-        help="Run our networks in bfloat16; the originals stay in float32, which is all that they have.",
+        help="Run our networks in bfloat16; the originals stay in float32, the only precision that they support.",
     )
     parser.add_argument(
         "--compile", action="store_true", help="Also with compiled networks: minutes of compiling first."

@@ -1,14 +1,14 @@
-"""Autoencoders: ours against pythae's, networks of the same layers trained for the same time on the same images.
+"""Autoencoders: ours against pythae's, with networks of the same layers, trained as long on the same images.
 
     pip install pythae
     python -m tests.benchmarks.bench_pythae --train_data_dir ~/data/mnist --seconds 120 --feature_extractor lenet
 
-Both train in one process and one thread, with their own loops and data paths, batches of 100 and the same optimizer
-and learning rate, until each has used so many seconds of the processor; ours publishes the average of the weights, as
-usual. Measured on the test split: the error of reconstructions (of values in [0, 1]), the evidence lower bound with
-one draw of latents per image (nats, up to the constant of a normal decoder of variance 1) and the FID of as many
-samples as there are test images, by the given feature network. pythae (https://github.com/clementchadebec/benchmark_VAE)
-is no dependency of this package.
+Both train in one process and one thread, with their own loops and data loading, batches of 100 images, and the same
+optimizer and learning rate, until each has used so many seconds of processor time. Our result is the average of the
+weights, as usual. The measures on the test split are the error of reconstructions (of values in [0, 1]), the evidence
+lower bound with one draw of latents per image (nats, up to the constant of a normal decoder of variance 1), and the
+FID of as many samples as there are test images, with the given feature network. pythae
+(https://github.com/clementchadebec/benchmark_VAE) is not a dependency of this package.
 """
 
 import argparse
@@ -23,9 +23,10 @@ from diffusers_ext.data import load_image_dataset
 from diffusers_ext.losses import reconstruction_error, standard_normal_kl
 from diffusers_ext.metrics import extract_features, fid, load_feature_extractor
 from diffusers_ext.training.loop.accelerator import build_accelerator
+from diffusers_ext.training.loop.context import TrainingContext
 from diffusers_ext.training.loop.signals import StopRequest
 from diffusers_ext.training.loop.trainer import Trainer
-from diffusers_ext.training.train_autoencoder import AutoencoderConfig, AutoencoderRecipe
+from diffusers_ext.training.train_autoencoder import AutoencoderConfig, autoencoder_recipe
 
 
 LATENT_DIM, NUM_CODES, BETA = 16, 256, 2.0
@@ -35,7 +36,7 @@ OURS = {
     "AE": {"architecture": "mlp", "autoencoder": MLP, "objective": "autoencoder"},
     "VAE": {"architecture": "mlp", "autoencoder": MLP, "objective": "vae"},
     "beta-VAE": {"architecture": "mlp", "autoencoder": MLP, "objective": "beta_vae", "beta": BETA},
-    # As pythae's: each number of the code is quantised by itself.
+    # Like pythae's: each number of the code is quantised on its own.
     "VQ-VAE": {
         "architecture": "vqvae",
         "autoencoder": {
@@ -66,7 +67,8 @@ class OurAutoencoder:
             seed=seed,
             output_dir=tempfile.mkdtemp(),
         )
-        trainer = Trainer(AutoencoderRecipe(config), build_accelerator())
+        accelerator = build_accelerator()
+        trainer = Trainer(autoencoder_recipe(config, TrainingContext(accelerator)), accelerator)
         trainer.start()
         with StopRequest() as stop:
             started = time.process_time()
@@ -88,7 +90,7 @@ class OurAutoencoder:
 
 
 class PythaeAutoencoder:
-    """The same with pythae's models and its trainer, which is stopped between two steps when the time is up."""
+    """The same for pythae's models. Its trainer is stopped between two steps when the time is up."""
 
     def __init__(self, name: str, images: torch.Tensor, seconds: float, seed: int):
         from pythae.models import AE, VAE, VQVAE, AEConfig, BetaVAE, BetaVAEConfig, VAEConfig, VQVAEConfig
@@ -184,7 +186,7 @@ def main() -> None:
     parser.add_argument("--dataset_name")
     parser.add_argument("--train_data_dir")
     parser.add_argument("--resolution", type=int, default=28)
-    parser.add_argument("--seconds", type=float, default=60.0, help="Of processor time, for each model.")
+    parser.add_argument("--seconds", type=float, default=60.0, help="The processor time of each model.")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--models", nargs="+", default=list(OURS), choices=list(OURS))
     parser.add_argument("--feature_extractor", default="digits")

@@ -1,1 +1,1 @@
-"""Generative adversarial networks that make images from noise: what train_gan.py trains."""
+"""Generative adversarial networks that make images from noise (train_gan.py)."""
