@@ -188,7 +188,10 @@ class PaletteRecipe(Recipe):
     def evaluate(self, generate):
         """Restorations of each task; nothing without `--metrics` or `--feature_extractor`."""
         is_asked = self.config.metrics is not None or self.config.feature_extractor is not None
-        return self.evaluator(generate) if is_asked else []
+        if not is_asked:
+            return []
+        steps = generate.pipeline.config.default_num_inference_steps
+        return self.evaluator(generate, steps, self.config.guidance_scales)
 
     def describe(self) -> dict:
         config, names = self.config, ", ".join(self.config.tasks)
