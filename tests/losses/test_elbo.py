@@ -75,6 +75,12 @@ def test_divergence_from_the_prior_in_closed_form():
     assert standard_normal_kl(torch.zeros(1, 2), torch.zeros(1, 2)).abs().max() == 0
 
 
+def test_a_divergence_that_is_small_beside_one_is_kept():
+    mean, logvar = torch.tensor([1e-5, 0.0, 1e-4]), torch.tensor([0.0, 1e-3, -1e-3])
+    exact = 0.5 * (logvar.double().expm1() - logvar.double() + mean.double().square())
+    torch.testing.assert_close(standard_normal_kl(mean, logvar).double(), exact, rtol=1e-3, atol=0)
+
+
 def test_a_capacity_draws_the_divergence_to_it_from_both_sides():
     kl = torch.tensor([1.0, 5.0])
     assert weighted_kl(kl, beta=4.0).tolist() == [4.0, 20.0]

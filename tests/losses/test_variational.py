@@ -88,7 +88,15 @@ def test_normal_kl_is_that_of_torch():
     )
     expected = torch.distributions.kl_divergence(p, q)
     torch.testing.assert_close(normal_kl(mean1, log_variance1, mean2, log_variance2), expected, rtol=1e-5, atol=1e-6)
-    assert normal_kl(mean1, log_variance1, mean1, log_variance1).abs().max() < 1e-6
+    assert normal_kl(mean1, log_variance1, mean1, log_variance1).abs().max() == 0
+
+
+def test_normal_kl_keeps_what_is_small_beside_one():
+    """As at the late steps of a long process, where each term of the bound is far below the rounding of 1."""
+    distance, log_ratio = torch.tensor([1e-5, 0.0, 1e-4, 1.0]), torch.tensor([0.0, 1e-3, -1e-3, 1e-6])
+    zero = torch.zeros(4)
+    exact = 0.5 * (log_ratio.double().expm1() - log_ratio.double() + distance.double().square())
+    torch.testing.assert_close(normal_kl(distance, log_ratio, zero, zero).double(), exact, rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize("mean", [-1.2, -0.3, 0.9])

@@ -28,9 +28,10 @@ def normal_kl(
     mean1: torch.Tensor, log_variance1: torch.Tensor, mean2: torch.Tensor, log_variance2: torch.Tensor
 ) -> torch.Tensor:
     """KL(N(mean1, variance1) || N(mean2, variance2)) of each entry, in nats; the arguments broadcast."""
-    variance_ratio = torch.exp(log_variance1 - log_variance2)
+    log_ratio = log_variance1 - log_variance2
     squared_distance = (mean1 - mean2).square() * torch.exp(-log_variance2)
-    return 0.5 * (log_variance2 - log_variance1 + variance_ratio + squared_distance - 1)
+    # Nothing is added to a 1, in whose rounding the divergence of two distributions that are almost equal is lost.
+    return 0.5 * (torch.expm1(log_ratio) - log_ratio + squared_distance)
 
 
 def discretized_gaussian_log_likelihood(
