@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from .checks import check_choice, check_fraction, check_positive_int
 from .denoising import run_network
-from .images import denormalize, enlarge
+from .images import denormalize, enlarge_images
 from .labels import check_label_range
 from .networks import get_sample_size, takes_classes
 from .palette_tasks import parse_task
@@ -28,7 +28,7 @@ STAGE_OPTIONS = {
 
 
 @dataclass(frozen=True)
-class Stage:
+class CascadeStage:
     """One model of a cascade. `options` are those of `STAGE_OPTIONS`."""
 
     suffix: str  # of the names of its components; "" for the base model
@@ -79,7 +79,7 @@ class Stage:
             return F.interpolate(images, self.size, mode="bilinear")
         if is_noisy:
             return F.interpolate(images, self.size, mode="bicubic", antialias=True)
-        return enlarge(denormalize(images), self.size) * 2 - 1
+        return enlarge_images(denormalize(images), self.size) * 2 - 1
 
     def get_labels(
         self, labels: torch.Tensor | None, num_images: int, device: torch.device
@@ -123,14 +123,14 @@ def get_stage_size(network: ModelMixin) -> tuple[int, int]:
     return size
 
 
-def spread(name: str, value: Any, stages: Sequence[Stage], default: str | None = None) -> list:
+def spread(name: str, value: Any, stages: Sequence[CascadeStage], default: str | None = None) -> list:
     """
     An argument of a call for each of the stages.
 
     Args:
         name (`str`): the argument's name, for errors.
         value: a list of one value for each stage, or one value for all. `None` stands for the default.
-        stages (`Sequence[Stage]`): the stages.
+        stages (`Sequence[CascadeStage]`): the stages.
         default (`str`, *optional*): the option of a stage that is its default.
 
     Raises:
@@ -160,7 +160,7 @@ def check_components(components: dict[str, Any]):
             raise ValueError(f"There is `unet{suffix}`, but no `unet{SUFFIXES[i - 1]}` before it.")
 
 
-def check_stages(stages: Sequence[Stage], labels: Sequence[int]):
+def check_stages(stages: Sequence[CascadeStage], labels: Sequence[int]):
     """Refuses stages whose channels, sizes or class labels (`labels` are those with names) do not fit each other."""
     for stage, previous in zip(stages, (None, *stages[:-1]), strict=True):
         config, channels, size = stage.unet.config, stage.channels, stage.size

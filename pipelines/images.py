@@ -24,7 +24,7 @@ def list_images(name: str, images: Any) -> list:
     return images
 
 
-def picture_to_array(image: Image.Image) -> np.ndarray:
+def read_picture(image: Image.Image) -> np.ndarray:
     """
     A picture as an array, turned upright by its EXIF tag.
 
@@ -45,7 +45,7 @@ def picture_to_array(image: Image.Image) -> np.ndarray:
     return np.array(image.convert("L" if image.mode in ("1", "L") else "RGB"))
 
 
-def to_tensor(name: str, image: ImageInput) -> torch.Tensor:
+def read_image(name: str, image: ImageInput) -> torch.Tensor:
     """
     One image as a tensor.
 
@@ -61,7 +61,7 @@ def to_tensor(name: str, image: ImageInput) -> torch.Tensor:
         ValueError: for anything else.
     """
     if isinstance(image, Image.Image):
-        image = picture_to_array(image)
+        image = read_picture(image)
     if not isinstance(image, (np.ndarray, torch.Tensor)):
         raise ValueError(f"`{name}` must be a PIL image, an array or a tensor, but is a {type(image).__name__}.")
     shape = tuple(image.shape)
@@ -140,7 +140,7 @@ def is_gray(image: torch.Tensor) -> bool:
     return len(image) < 3 or torch.equal(image[:1].expand(3, -1, -1), image[:3])
 
 
-def enlarge(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def enlarge_images(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """
     Enlarges images as Pillow's bicubic filter does, to the bit, which SR3 uses (a = -0.5).
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from .checks import is_integer
-from .images import ImageInput, fit_channels, to_tensor
+from .images import ImageInput, fit_channels, read_image
 
 
 Box = tuple[int, int, int, int]
@@ -68,7 +68,7 @@ def read_boxes(boxes: Box | list[Box], height: int, width: int) -> torch.Tensor:
 
 def read_mask(mask: ImageInput, height: int, width: int) -> torch.Tensor:
     """The mask `(1, H, W)` of a picture, an array or a tensor."""
-    mask = to_tensor("mask_image", mask)
+    mask = read_image("mask_image", mask)
     if mask.max() == torch.tensor(1.0) / 255:
         mask = mask * 255  # Segmentations are often stored as bytes 0 and 1 instead of 0 and 255.
     # Pixels that are transparent in a drawing of the mask were not painted.

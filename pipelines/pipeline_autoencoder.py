@@ -19,7 +19,7 @@ from .checks import (
     check_positive_int,
     is_integer,
 )
-from .images import ImageInput, check_one_size, list_images, to_output, to_tensor
+from .images import ImageInput, check_one_size, list_images, read_image, to_output
 from .interpolation import slerp_samples
 from .networks import get_sample_size, get_shared_models, get_size_multiple
 
@@ -359,7 +359,7 @@ class AutoencoderPipeline(DiffusionPipeline):
 
     def _stack_images(self, name: str, image: Images) -> torch.Tensor:
         """`(N, C, H, W)` in `[0, 1]`, float32."""
-        images = [to_tensor(name, in_own_channels(entry)) for entry in list_images(name, image)]
+        images = [read_image(name, in_own_channels(entry)) for entry in list_images(name, image)]
         for entry in images:
             if len(entry) != self._channels:
                 raise ValueError(
@@ -500,8 +500,8 @@ def in_own_channels(image: ImageInput) -> ImageInput:
     """
     Arrays of pictures with the channels that they have.
 
-    Networks here take images of the channels that they were trained with. `to_tensor` would convert gray pictures with
-    transparency to colours, and read the transparent colour of pictures without an alpha channel.
+    Networks here take images with the channels that they were trained with. `read_image` would convert gray pictures
+    with transparency to colours, and read the transparent colour of pictures without an alpha channel.
     """
     if not isinstance(image, Image.Image) or image.mode not in ("1", "L", "LA", "RGB", "RGBA"):
         return image

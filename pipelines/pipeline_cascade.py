@@ -14,7 +14,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from .cascade_stages import (
     STAGE_OPTIONS,
     SUFFIXES,
-    Stage,
+    CascadeStage,
     check_components,
     check_stages,
     check_super_resolver,
@@ -356,7 +356,7 @@ class CascadePipeline(DiffusionPipeline):
 
     def _prepare_conditioning(
         self,
-        stage: Stage,
+        stage: CascadeStage,
         images: torch.Tensor,
         level: float,
         wanted_level: float,
@@ -366,7 +366,7 @@ class CascadePipeline(DiffusionPipeline):
         What a super-resolver is shown: small images with noise of the wanted level, enlarged.
 
         Args:
-            stage ([`Stage`]): the super-resolver.
+            stage ([`CascadeStage`]): the super-resolver.
             images (`torch.Tensor` of shape `(N, C, h, w)`): `sqrt(1 - level**2) * image + level * noise`.
             level (`float`): how much noise is in the images: 0 for finished ones.
             wanted_level (`float`): how much noise shall be in them, `level` or more.
@@ -387,7 +387,7 @@ class CascadePipeline(DiffusionPipeline):
 
     def _run_stage(
         self,
-        stage: Stage,
+        stage: CascadeStage,
         latents: torch.Tensor,
         conditions: dict[str, tuple],
         guidance_scale: float | None,
@@ -453,10 +453,10 @@ class CascadePipeline(DiffusionPipeline):
         return super().from_pipe(pipeline, **{**get_shared_models(pipeline, cls), **kwargs})
 
     @property
-    def _stages(self) -> list[Stage]:
+    def _stages(self) -> list[CascadeStage]:
         options = self.config.get("stages", {})
         return [
-            Stage(
+            CascadeStage(
                 suffix,
                 self.unet.config.in_channels,
                 getattr(self, f"unet{suffix}"),

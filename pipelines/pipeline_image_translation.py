@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .checks import check_generator, check_output_type, check_positive_int
-from .images import ImageInput, denormalize, fit_channels, list_images, to_output, to_tensor
+from .images import ImageInput, denormalize, fit_channels, list_images, read_image, to_output
 from .networks import get_sample_size, get_shared_models
 
 
@@ -105,7 +105,7 @@ class ImageTranslationPipeline(DiffusionPipeline):
         network = self.reverse_generator if reverse else self.generator
         if network is None:
             raise ValueError("`reverse=True` needs the `reverse_generator` component, which is missing.")
-        images = [to_tensor("image", entry) for entry in list_images("image", image)]
+        images = [read_image("image", entry) for entry in list_images("image", image)]
         images = [fit_channels("image", entry, network.config.in_channels) * 2 - 1 for entry in images]
         sizes = [tuple(image.shape[1:]) for image in images]
         generator = list(generator) if isinstance(generator, tuple) else generator

@@ -40,12 +40,12 @@ from .images import (
     ImageInput,
     check_one_size,
     denormalize,
-    enlarge,
+    enlarge_images,
     fit_channels,
     list_images,
+    read_image,
     to_gray,
     to_output,
-    to_tensor,
 )
 from .labels import (
     ClassLabels,
@@ -78,7 +78,7 @@ from .schedules import (
     scale_input,
     set_timesteps,
 )
-from .tiles import Tiling, check_tiling, plan_tiling, run_tiled
+from .tiles import Tiling, check_tiling, plan_tiling, predict_tiled
 
 
 class PalettePipeline(DiffusionPipeline):
@@ -491,7 +491,7 @@ class PalettePipeline(DiffusionPipeline):
         if task.enlarges:
             scale_factor = default_scale_factor if scale_factor is None else scale_factor
             size = get_enlarged_size(tuple(images.shape[2:]), scale_factor, height, width)
-            images = images if size == images.shape[2:] else enlarge(images, size)
+            images = images if size == images.shape[2:] else enlarge_images(images, size)
         if task.removes_color and channels == 3:
             images = to_gray(images).expand(-1, 3, -1, -1)
         hidden = None
@@ -503,7 +503,7 @@ class PalettePipeline(DiffusionPipeline):
 
     def _read_images(self, image: ImageInput | list[ImageInput]) -> list[torch.Tensor]:
         """Each image as float32 `(C, H, W)` in `[0, 1]` with its own channels, all of one size."""
-        images = [to_tensor("image", entry) for entry in list_images("image", image)]
+        images = [read_image("image", entry) for entry in list_images("image", image)]
         check_one_size(images)
         return images
 
@@ -579,7 +579,9 @@ class PalettePipeline(DiffusionPipeline):
             return run_network(self.unet, sample, noise_level, dtype, class_labels=class_labels)
 
         sample = torch.cat([conditioning, sample], dim=1)
-        return forward(sample, class_labels) if tiling is None else run_tiled(forward, sample, class_labels, tiling)
+        if tiling is None:
+            return forward(sample, class_labels)
+        return predict_tiled(forward, sample, class_labels, tiling)
 
     # Properties
 

@@ -55,7 +55,7 @@ def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
     return [round(i * (length - tile) / last) for i in range(last + 1)]
 
 
-def run_tiled(
+def predict_tiled(
     forward: Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor],
     sample: torch.Tensor,
     class_labels: torch.Tensor | None,

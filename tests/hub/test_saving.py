@@ -1,6 +1,8 @@
 import importlib
+import inspect
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from huggingface_hub import ModelCard
 
 from diffusers_ext import ClassConditionalPipeline, GANPipeline
 from diffusers_ext.hub import publishing
+from diffusers_ext.hub.inlining import inline
 from diffusers_ext.hub.repository import files_to_load, files_to_publish, superseded_weights
 from tests.tiny_unet import tiny_unet
 
@@ -57,8 +60,9 @@ def test_own_classes_are_bundled_as_single_files(toys, tmp_path):
     assert index["unet"] == ["modeling_toy", "ToyDenoiser"]
     assert index["scheduler"] == ["scheduling_toy", "ToyScheduler"]
     assert index["guider"] == ["guiding_toy", "ToyGuidance"]
-    source = importlib.import_module("diffusers_ext.models.modeling_toy").__file__
-    assert (tmp_path / "unet" / "modeling_toy.py").read_text() == open(source).read()
+    published = (tmp_path / "unet" / "modeling_toy.py").read_text()
+    module = importlib.import_module("diffusers_ext.models.modeling_toy")
+    assert published == inline(Path(module.__file__)) and inspect.getsource(toys.ToyDenoiser) in published
 
 
 def test_classes_of_diffusers_stay_as_they_are(toys, tmp_path):

@@ -1,9 +1,9 @@
-"""Puts a Python file and what it imports from files beside it into one file, which is published.
+"""The published form of a Python file: with what it imports from files beside it, and on its own in every process.
 
-The pipelines, models and schedulers of this package share parts: `from .labels import look_up_labels`. Diffusers runs
-the files of a repository in one flat namespace, where the parts of one repository would replace those of another, and
-it does not download parts of models from the Hub. So a published file has no parts: the definitions that it needs from
-them stand above its own.
+The pipelines, models and schedulers of this package share parts: `from .labels import look_up_labels`. Diffusers does
+not download parts of models from the Hub, and it runs all files of one name in one module, also those of different
+repositories. So a published file has no parts, but the definitions that it needs from them above its own. And it
+leaves a copy of its module to the next file of its name, which would otherwise replace functions that it still uses.
 """
 
 import ast
@@ -17,17 +17,21 @@ from functools import cached_property
 from pathlib import Path
 
 
+OWN_MODULE = """\
+# Diffusers runs all files of one name in one module, also those of different versions. The next one gets this copy.
+sys.modules[__name__] = types.ModuleType(__name__)
+vars(sys.modules[__name__]).update(globals())
+"""
 LINE_LENGTH = 119
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def inline(file: Path) -> str:
     """
-    The text of a Python file together with what it needs from the parts beside it.
+    The text of a Python file as it is published.
 
-    The result begins with the docstring of the file, followed by all imports, the needed definitions of each part in
-    the order in which parts depend on each other, and the code of the file. Comments and docstrings are kept. A file
-    without parts is returned as it is.
+    It begins with the docstring of the file, followed by all imports, the needed definitions of each part in the order
+    in which parts depend on each other, and the code of the file. Comments and docstrings are kept.
 
     Args:
         file (`Path`): the file. It may import parts by `from .name import something` at its top; so may parts.
@@ -36,14 +40,11 @@ def inline(file: Path) -> str:
         ValueError: if the result would not work on its own: for imports of this package, and relative imports of
             another form; and if a name would have two meanings in it.
     """
-    main = Source(file)
-    if not main.parts:
-        return main.text
-    bundle = Bundle(main)
+    bundle = Bundle(Source(file))
     bundle.check_names()
     imports = format_imports(set().union(*bundle.kept_imports.values()))
-    opening = "\n\n".join(text for text in (main.head, imports) if text)
-    return "\n\n\n".join([opening, *bundle.format_parts(), format_statements(main.statements)]) + "\n"
+    opening = "\n\n".join(text for text in (bundle.main.head, imports) if text)
+    return "\n\n\n".join([opening, *bundle.format_parts(), format_statements(bundle.main.statements), OWN_MODULE])
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ class Bundle:
     def __init__(self, main: Source):
         self.main = main
         self.sources = {main.path: main}
-        self.kept_imports = {main: set(main.imports)}
+        self.kept_imports = {main: {*main.imports, Import("sys", None, None), Import("types", None, None)}}
         self.kept_statements = {main: set(main.statements)}
         self._need(main, {name for statement in main.statements for name in statement.used_names} | {*main.parts})
         self.parts = [source for source in self._in_order(main, ()) if source is not main]
@@ -237,7 +238,7 @@ def format_statements(statements: list[Statement]) -> str:
 
 def format_title(part: Source) -> str:
     """The name and the docstring of a part as a comment."""
-    lines = f"{part.path.name}: {part.docstring or ''}".splitlines()
+    lines = (f"{part.path.name}: {part.docstring}" if part.docstring else part.path.name).splitlines()
     wrapped = [textwrap.wrap(line, LINE_LENGTH - 2) or [""] for line in lines]
     return "\n".join(f"# {line}".rstrip() for lines in wrapped for line in lines)
 
