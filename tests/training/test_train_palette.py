@@ -22,7 +22,6 @@ from diffusers_ext.training.train_palette import (
     PaletteConfig,
     PaletteRecipe,
     augment_conditioning,
-    restoration_loss,
 )
 from tests.hub.hub_server import card_errors
 from tests.training.runs import context, tensors, trainer
@@ -107,9 +106,10 @@ def too_bright(images, draw):
 
 @pytest.mark.parametrize("norm", ["l1", "l2"])
 def test_the_loss_is_that_of_the_pixels_to_be_made(norm):
-    target, mask = images(4, 3), (images(4) > 0).float()
-    output = (target + 0.5).requires_grad_()
-    losses = restoration_loss(output, target, mask, norm)
+    clean, mask = images(4, 3), (images(4) > 0).float()
+    objective = PaletteConfig(**OPTIONS, prediction_type="sample").objective()
+    output, timesteps = (clean + 0.5).requires_grad_(), torch.tensor([0, 10, 500, 999])
+    losses = objective.losses(output, clean, clean, clean, timesteps, mask, norm)
     expected = {"l1": 0.5, "l2": 0.25}[norm] * mask.mean(dim=(1, 2, 3))
     torch.testing.assert_close(losses, expected)
     (gradient,) = torch.autograd.grad(losses.sum(), output)
