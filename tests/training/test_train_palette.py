@@ -540,7 +540,7 @@ def test_methods_without_training_fill_what_is_hidden():
 
 
 def test_a_first_guess_that_does_not_take_such_images_is_refused():
-    with pytest.raises(ValueError, match="--first_guess telea takes images of"):
+    with pytest.raises(ValueError, match="--first_guess telea needs images of"):
         load_fill("telea", channels=4)
 
 
