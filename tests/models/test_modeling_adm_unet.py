@@ -121,7 +121,7 @@ def test_low_res_that_does_not_fit_is_refused(inputs):
     [
         ({"low_res_channels": 3}, "`low_res_channels` must be from 0 to 2"),
         ({"num_attention_heads": 3}, "divided among 3"),
-        ({"time_projection_dim": 32, "time_embedding_type": "fourier"}, "`time_projection_dim` must be left out"),
+        ({"time_projection_dim": 32, "time_embedding_type": "fourier"}, "`time_projection_dim` must not be given"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(arguments, message):

@@ -53,7 +53,7 @@ def test_number_of_parameters(size, channels, millions):
     "arguments, message",
     [
         ({"latent_dim": 0}, "must be positive, but are 64, 1, 0, 32 and 256"),
-        ({"num_convs": 7}, "`num_convs` must be at least 1, and `sample_size` 64 so large"),
+        ({"num_convs": 7}, "`num_convs` must be at least 1, and `sample_size` 64 must be large enough"),
         ({"num_convs": 0}, "`num_convs` must be at least 1"),
         ({"output_activation": "relu"}, "`output_activation` must be one of sigmoid, tanh, identity"),
     ],

@@ -63,7 +63,7 @@ def test_decoder_of_its_own():
 
 def test_a_batch_of_one():
     model = AutoencoderConv(8, 1, 4, (4, 8, 8)).train()
-    with pytest.raises(ValueError, match="A batch of one has no variance"):
+    with pytest.raises(ValueError, match="A batch of one image has no variance"):
         model(torch.zeros(1, 1, 8, 8))
     assert model(torch.zeros(2, 1, 8, 8)).sample.shape == (2, 1, 8, 8)
     assert model.eval()(torch.zeros(1, 1, 8, 8)).sample.shape == (1, 1, 8, 8)

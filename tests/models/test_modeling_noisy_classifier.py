@@ -114,7 +114,7 @@ def test_samples_do_not_see_each_other():
         ({"block_out_channels": (), "down_block_types": ()}, "`block_out_channels` must have an entry"),
         ({"pool": "max"}, "`pool` must be one of"),
         ({"pool": "attention"}, "`sample_size` must be given"),
-        ({"block_out_channels": (32, 64)}, "of one length"),
+        ({"block_out_channels": (32, 64)}, "must have the same length"),
         ({"attention_head_dim": 24}, "divided among"),
         ({"attention_head_dim": None, "num_attention_heads": 3}, "divided among"),
         ({"attention_head_dim": 48}, "cannot be divided among attention heads"),

@@ -56,7 +56,7 @@ def test_any_depth_trains_on_one_image_of_the_least_size(levels, normalization):
 def test_other_sizes_are_refused():
     model = UNetGenerator(block_out_channels=(4, 4, 4))
     with pytest.raises(
-        ValueError, match=r"multiples of 8, for the network halves it 3 times, but is of the size \(16, 20\)"
+        ValueError, match=r"multiples of 8, because the network halves it 3 times, but is of the size \(16, 20\)"
     ):
         model(torch.zeros(1, 3, 16, 20))
 

@@ -119,7 +119,7 @@ def test_images_and_latents_that_do_not_fit_are_refused():
         model(torch.zeros(2, 1, 8, 8))
     with pytest.raises(ValueError, match="Height and width must be multiples of 8, but are 8 and 12"):
         model(torch.zeros(2, 3, 8, 12))
-    with pytest.raises(ValueError, match=r"The top latents must be of the shape \(N, 4, h, w\)"):
+    with pytest.raises(ValueError, match=r"The top latents must have the shape \(N, 4, h, w\)"):
         model.decode((torch.zeros(2, 3, 1, 1), torch.zeros(2, 4, 2, 2)))
     with pytest.raises(ValueError, match="must be twice as high and wide"):
         model.decode((torch.zeros(2, 4, 1, 1), torch.zeros(2, 4, 1, 2)))

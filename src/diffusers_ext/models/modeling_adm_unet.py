@@ -1,4 +1,4 @@
-"""The U-Net of ADM and its relatives where diffusers' own cannot say it."""
+"""The U-Net of ADM and related work, with options that the U-Net of diffusers does not have."""
 
 import torch
 import torch.nn.functional as F
@@ -11,31 +11,31 @@ from diffusers.models.unets.unet_2d import UNet2DOutput
 
 class ADMUNet2DModel(UNet2DModel):
     r"""
-    A [`UNet2DModel`] with what some published networks need beyond it, and with the same names for its weights.
+    A [`UNet2DModel`] with additional options that some published networks need, and with the same names of weights.
 
-    The networks are those of "Improved Denoising Diffusion Probabilistic Models" (Nichol & Dhariwal 2021,
+    These networks are those of "Improved Denoising Diffusion Probabilistic Models" (Nichol & Dhariwal 2021,
     https://huggingface.co/papers/2102.09672, https://github.com/openai/improved-diffusion), of "Diffusion Models Beat
     GANs on Image Synthesis" (Dhariwal & Nichol 2021, https://huggingface.co/papers/2105.05233,
     https://github.com/openai/guided-diffusion) and of latent diffusion (https://github.com/CompVis/latent-diffusion).
-    Whatever needs none of the four arguments below is better off as a [`UNet2DModel`].
+    Use [`UNet2DModel`] for networks that need none of the four arguments below.
 
     Args:
         num_attention_heads (`int`, *optional*):
-            A number of attention heads that is the same at all widths, in place of `attention_head_dim`.
+            The number of attention heads at all levels, instead of `attention_head_dim`.
         time_projection_dim (`int`, *optional*, defaults to `block_out_channels[0]`):
-            The width of the projection of the timestep. The time embedding is `time_embedding_dim` wide, by default
-            four times as wide as this.
+            The width of the projection of the timestep. The width of the time embedding is `time_embedding_dim`, by
+            default four times this width.
         timestep_scale (`float`, defaults to 1.0):
-            What timesteps are multiplied with first: 1000 / T for networks trained with `rescale_timesteps`, which
-            never see a timestep above 1000.
+            A factor for timesteps: 1000 / T for networks trained with `rescale_timesteps`, whose input never exceeds
+            1000.
         low_res_channels (`int`, defaults to 0):
             Channels of the low-resolution image of a super-resolution network. `in_channels` counts them too: the
-            image is upsampled and put behind the channels of `sample`.
+            image is upsampled and appended to the channels of `sample`.
 
     All other arguments are those of [`UNet2DModel`].
 
     Raises:
-        ValueError: if the arguments do not fit one another.
+        ValueError: if the arguments do not fit together.
     """
 
     @register_to_config
@@ -76,12 +76,12 @@ class ADMUNet2DModel(UNet2DModel):
     ):
         if not 0 <= low_res_channels < in_channels:
             raise ValueError(
-                f"`low_res_channels` must be from 0 to {in_channels - 1}, for `in_channels` counts them too, but is "
+                f"`low_res_channels` must be from 0 to {in_channels - 1}, because `in_channels` counts them too, not "
                 f"{low_res_channels}."
             )
         if time_projection_dim is not None and time_embedding_type != "positional":
             raise ValueError(
-                f"`time_projection_dim` must be left out where `time_embedding_type` is {time_embedding_type!r}."
+                f"`time_projection_dim` must not be given if `time_embedding_type` is {time_embedding_type!r}."
             )
         super().__init__(
             sample_size=sample_size,
@@ -103,7 +103,7 @@ class ADMUNet2DModel(UNet2DModel):
             upsample_type=upsample_type,
             dropout=dropout,
             act_fn=act_fn,
-            # one head as wide as its block, which is split below
+            # None makes one head with all channels, which is split below
             attention_head_dim=attention_head_dim if num_attention_heads is None else None,
             norm_num_groups=norm_num_groups,
             attn_norm_num_groups=attn_norm_num_groups,
@@ -133,21 +133,21 @@ class ADMUNet2DModel(UNet2DModel):
         r"""
         Args:
             sample (`torch.Tensor` of shape `(N, in_channels - low_res_channels, H, W)`):
-                The noisy images, whose clean ones are in `[-1, 1]`.
+                The noisy images, in a scale where clean images are in `[-1, 1]`.
             timestep (`torch.Tensor` of shape `()` or `(N,)`, `float` or `int`):
-                The timestep of all, or of each. Fractions count.
+                The timestep of all images, or of each image. It can be fractional.
             class_labels (`torch.Tensor` of shape `(N,)`, *optional*):
                 The classes, if the network has `num_class_embeds`.
             return_dict (`bool`, defaults to `True`):
                 Whether to return a [`UNet2DOutput`] instead of a tuple.
             low_res (`torch.Tensor` of shape `(N, low_res_channels, h, w)`, *optional*):
-                The low-resolution images in `[-1, 1]`, of any height and width; super-resolution networks need them.
+                The low-resolution images in `[-1, 1]`, of any height and width, for super-resolution networks.
 
         Returns:
-            [`UNet2DOutput`] or `tuple`: what the network predicts, `(N, out_channels, H, W)`.
+            [`UNet2DOutput`] or `tuple`: the prediction of the network, `(N, out_channels, H, W)`.
 
         Raises:
-            ValueError: if `low_res` is missing, is too much, or has other channels.
+            ValueError: if `low_res` is missing, not expected, or has other channels.
         """
         low_res_channels = 0 if low_res is None else low_res.shape[1]
         if low_res_channels != self.config.low_res_channels:
@@ -158,7 +158,7 @@ class ADMUNet2DModel(UNet2DModel):
             upsampled = F.interpolate(low_res, sample.shape[-2:], mode="bilinear")
             sample = torch.cat([sample, upsampled], dim=1)
 
-        # UNet2DModel would cut the fraction off a number
+        # as a tensor, because UNet2DModel would truncate a fractional number
         timestep = torch.as_tensor(timestep, device=sample.device)
         if self.config.timestep_scale != 1:
             timestep = timestep.float() * self.config.timestep_scale
@@ -166,7 +166,7 @@ class ADMUNet2DModel(UNet2DModel):
 
 
 def split_heads(attention: Attention, heads: int) -> None:
-    """Divides the channels of `attention` among `heads`. Its weights stay, for no shape depends on that."""
+    """Divides the channels of `attention` among `heads`. This does not change the shapes of its weights."""
     if attention.inner_dim % heads != 0:
         raise ValueError(f"{attention.inner_dim} channels cannot be divided among {heads} attention heads.")
     attention.heads = attention.sliceable_head_dim = heads

@@ -1,4 +1,4 @@
-"""The autoencoder of beta-VAE and its kin: four convolutions and two linear layers, and back."""
+"""The autoencoder of beta-VAE and related work: four convolutions and two linear layers, and the same in reverse."""
 
 import math
 from dataclasses import dataclass
@@ -7,26 +7,12 @@ import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
+from diffusers.models.autoencoders.vae import DecoderOutput
 from diffusers.utils import BaseOutput
 from torch import nn
 
-
-OUTPUT_ACTIVATIONS = {"sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "identity": nn.Identity}
-# What an output activation can reach.
-OUTPUT_RANGES = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}
-
-
-# Copied from diffusers_ext.models.modeling_autoencoder_mlp.DiagonalGaussian
-class DiagonalGaussian(DiagonalGaussianDistribution):
-    """The posterior N(mean, diag(exp(logvar))) of each sample, `(N, latent_dim)` each; diffusers' is one of images."""
-
-    def __init__(self, mean: torch.Tensor, logvar: torch.Tensor):
-        super().__init__(torch.cat([mean, logvar], dim=1))
-
-    def kl(self) -> torch.Tensor:
-        """The divergence KL(q(z | x) || N(0, I)) in nats, `(N,)` (Kingma & Welling 2014, appendix B)."""
-        return 0.5 * (self.mean.square() + self.var - 1 - self.logvar).sum(dim=1)
+from .activations import OUTPUT_ACTIVATIONS, check_activation, check_sample_range
+from .diagonal_gaussian import DiagonalGaussian
 
 
 @dataclass
@@ -36,9 +22,10 @@ class AutoencoderBurgessEncoderOutput(BaseOutput):
 
     Args:
         latents (`torch.Tensor` of shape `(N, latent_dim)`, *optional*):
-            The code of each image, if the model is deterministic.
+            The latent vector of each image, if the model is deterministic.
         latent_dist (`DiagonalGaussian`, *optional*):
-            The posterior of each image, if it is variational: `mean`, `logvar`, `sample()`, `mode()` and `kl()`.
+            The posterior of each image, if the model is variational, with `mean`, `logvar`, `sample()`, `mode()` and
+            `kl()`.
     """
 
     latents: torch.Tensor | None = None
@@ -54,9 +41,9 @@ class AutoencoderBurgessOutput(BaseOutput):
         sample (`torch.Tensor` of shape `(N, in_channels, H, W)`):
             The reconstructions, in the model's `sample_range`.
         latents (`torch.Tensor` of shape `(N, latent_dim)`):
-            The latents that they were decoded from.
+            The latent vectors that they were decoded from.
         mean, logvar (`torch.Tensor` of shape `(N, latent_dim)`, *optional*):
-            The posterior, if the model is variational; [`latent_dist`] is the same as a distribution.
+            The posterior, if the model is variational; `latent_dist` returns it as a distribution.
     """
 
     sample: torch.Tensor
@@ -71,36 +58,37 @@ class AutoencoderBurgessOutput(BaseOutput):
 
 class AutoencoderBurgess(ModelMixin, ConfigMixin):
     r"""
-    The autoencoder that research on disentangled codes shares.
+    The autoencoder of most research on disentangled latents.
 
-    It is that of "Understanding disentangling in beta-VAE" (Burgess et al. 2018, appendix A.1,
-    https://huggingface.co/papers/1804.03599), for 64x64 pixels: four 4x4 convolutions of 32 channels and stride 2, two
-    linear layers of 256 units, ReLU everywhere, and the same in reverse. https://github.com/YannDubs/disentangling-vae
-    has one convolution less for 32x32 pixels.
+    It comes from "Understanding disentangling in beta-VAE" (Burgess et al. 2018, appendix A.1,
+    https://huggingface.co/papers/1804.03599). For 64x64 pixels it has four 4x4 convolutions with 32 channels and
+    stride 2, two linear layers with 256 units, ReLU after each layer, and the same in reverse. For 32x32 pixels it has
+    one convolution less, as in https://github.com/YannDubs/disentangling-vae.
 
     Args:
         sample_size (`int` or `tuple[int, int]`, defaults to 64):
-            Height and width of the images. All sizes work that still have a pixel after the last convolution.
+            Height and width of the images. At least one pixel must be left after the last convolution.
         in_channels (`int`, defaults to 1):
             Channels of the images.
         latent_dim (`int`, defaults to 10):
-            The length of the code.
+            The length of the latent vector.
         num_convs (`int`, *optional*):
-            The number of convolutions that halve the image, by default as many as leave at least 4x4 pixels.
+            The number of convolutions that halve the image; by default as many as possible with at least 4x4 pixels
+            left.
         hidden_channels (`int`, defaults to 32):
             The channels of the convolutions.
         hidden_dim (`int`, defaults to 256):
             The units of the linear layers.
         variational (`bool`, defaults to `True`):
-            Whether an image has a normal distribution of codes instead of one code.
+            Whether an image has a normal distribution of latent vectors instead of a single one.
         output_activation (`str`, defaults to `"sigmoid"`):
-            What follows the last layer: `"sigmoid"`, `"tanh"` or `"identity"`.
+            The activation after the last layer: `"sigmoid"`, `"tanh"` or `"identity"`.
         sample_range (`tuple[float, float]`, defaults to `(0.0, 1.0)`):
-            The range of the images inside of this network: `(0.0, 1.0)` with `"sigmoid"`, and `(-1.0, 1.0)` with
-            `"tanh"`.
+            The range of the images that the network takes and makes: `(0.0, 1.0)` with `"sigmoid"`, and `(-1.0, 1.0)`
+            with `"tanh"`.
 
     Raises:
-        ValueError: if the arguments do not fit one another.
+        ValueError: if the arguments do not fit together.
     """
 
     @register_to_config
@@ -118,28 +106,12 @@ class AutoencoderBurgess(ModelMixin, ConfigMixin):
     ):
         super().__init__()
         self.sample_shape = (in_channels, *((sample_size,) * 2 if isinstance(sample_size, int) else sample_size))
-        smallest = min(self.sample_shape[1:])
-        if min(smallest, in_channels, latent_dim, hidden_channels, hidden_dim) < 1:
-            raise ValueError(
-                f"`sample_size`, `in_channels`, `latent_dim`, `hidden_channels` and `hidden_dim` must be positive, "
-                f"but are {sample_size}, {in_channels}, {latent_dim}, {hidden_channels} and {hidden_dim}."
-            )
         if num_convs is None:
-            num_convs = max(1, (smallest // 4).bit_length() - 1)
-        if num_convs < 1 or smallest >> num_convs < 1:
-            raise ValueError(
-                f"`num_convs` must be at least 1, and `sample_size` {sample_size} so large that it can be halved as "
-                f"often, but it is {num_convs}."
-            )
-        if output_activation not in OUTPUT_ACTIVATIONS:
-            raise ValueError(
-                f"`output_activation` must be one of {', '.join(OUTPUT_ACTIVATIONS)}, but is {output_activation!r}."
-            )
-        if tuple(sample_range) != OUTPUT_RANGES.get(output_activation, tuple(sample_range)):
-            raise ValueError(
-                f"`sample_range` must be {OUTPUT_RANGES[output_activation]}, the range of a {output_activation}, but "
-                f"is {tuple(sample_range)}."
-            )
+            num_convs = max(1, (min(self.sample_shape[1:]) // 4).bit_length() - 1)
+        check_burgess_arguments(sample_size, in_channels, latent_dim, num_convs, hidden_channels, hidden_dim)
+        check_activation("output_activation", output_activation, OUTPUT_ACTIVATIONS)
+        check_sample_range(sample_range, output_activation)
+
         sizes = [tuple(side >> i for side in self.sample_shape[1:]) for i in range(num_convs + 1)]
         self.feature_shape = (hidden_channels, *sizes[-1])
         num_features = math.prod(self.feature_shape)
@@ -154,7 +126,7 @@ class AutoencoderBurgess(ModelMixin, ConfigMixin):
         self.to_mean = nn.Linear(hidden_dim, latent_dim)
         self.to_logvar = nn.Linear(hidden_dim, latent_dim) if variational else None
 
-        # 2. decoder; a size that was not even gets its last row or column back
+        # 2. decoder; `output_padding` restores the last row or column of odd sizes
         self.decoder_layers = nn.ModuleList(
             [
                 nn.Linear(latent_dim, hidden_dim),
@@ -172,20 +144,20 @@ class AutoencoderBurgess(ModelMixin, ConfigMixin):
 
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")  # as disentangling-vae
+                nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")  # as in disentangling-vae
 
     def encode(
         self, sample: torch.Tensor, return_dict: bool = True
     ) -> AutoencoderBurgessEncoderOutput | tuple[torch.Tensor | DiagonalGaussian]:
         r"""
-        The code of each image, or its distribution.
+        The latent vector of each image, or its posterior distribution.
 
         Args:
             sample (`torch.Tensor` of shape `(N, in_channels, H, W)`): images in the model's `sample_range`.
             return_dict (`bool`, defaults to `True`): whether to return an [`AutoencoderBurgessEncoderOutput`].
 
         Raises:
-            ValueError: if the images are of another size or have other channels.
+            ValueError: if the images have another size or other channels.
         """
         if tuple(sample.shape[1:]) != self.sample_shape:
             raise ValueError(
@@ -207,17 +179,17 @@ class AutoencoderBurgess(ModelMixin, ConfigMixin):
 
     def decode(self, latents: torch.Tensor, return_dict: bool = True) -> DecoderOutput | tuple[torch.Tensor]:
         r"""
-        The image of each code.
+        The image of each latent vector.
 
         Args:
-            latents (`torch.Tensor` of shape `(N, latent_dim)`): codes.
+            latents (`torch.Tensor` of shape `(N, latent_dim)`): latent vectors.
             return_dict (`bool`, defaults to `True`): whether to return a `DecoderOutput` instead of a tuple.
 
         Returns:
             `DecoderOutput` or `tuple`: images `(N, in_channels, H, W)` in the model's `sample_range`.
 
         Raises:
-            ValueError: if the codes are of another length.
+            ValueError: if the latents have another length.
         """
         if latents.ndim != 2 or latents.shape[1] != self.config.latent_dim:
             raise ValueError(
@@ -244,9 +216,9 @@ class AutoencoderBurgess(ModelMixin, ConfigMixin):
             sample (`torch.Tensor` of shape `(N, in_channels, H, W)`):
                 Images in the model's `sample_range`.
             sample_posterior (`bool`, defaults to `False`):
-                Whether a variational model decodes a random code of each image's distribution, instead of its mean.
+                Whether a variational model decodes a random sample of each posterior, instead of its mean.
             generator (`torch.Generator` or a list of N, *optional*):
-                Where the randomness of `sample_posterior` comes from.
+                The random generator of `sample_posterior`.
             return_dict (`bool`, defaults to `True`):
                 Whether to return an [`AutoencoderBurgessOutput`] instead of a tuple.
 
@@ -255,7 +227,7 @@ class AutoencoderBurgess(ModelMixin, ConfigMixin):
             the mean and log variance of the posterior.
 
         Raises:
-            ValueError: if the images are of another size or have other channels.
+            ValueError: if the images have another size or other channels.
         """
         (encoded,) = self.encode(sample, return_dict=False)
         posterior = ()
@@ -267,3 +239,24 @@ class AutoencoderBurgess(ModelMixin, ConfigMixin):
         if not return_dict:
             return (reconstruction, latents, *posterior)
         return AutoencoderBurgessOutput(reconstruction, latents, *posterior)
+
+
+def check_burgess_arguments(
+    sample_size: int | tuple[int, int],
+    in_channels: int,
+    latent_dim: int,
+    num_convs: int,
+    hidden_channels: int,
+    hidden_dim: int,
+) -> None:
+    smallest_side = sample_size if isinstance(sample_size, int) else min(sample_size)
+    if min(smallest_side, in_channels, latent_dim, hidden_channels, hidden_dim) < 1:
+        raise ValueError(
+            f"`sample_size`, `in_channels`, `latent_dim`, `hidden_channels` and `hidden_dim` must be positive, but "
+            f"are {sample_size}, {in_channels}, {latent_dim}, {hidden_channels} and {hidden_dim}."
+        )
+    if num_convs < 1 or smallest_side >> num_convs < 1:
+        raise ValueError(
+            f"`num_convs` must be at least 1, and `sample_size` {sample_size} must be large enough to be halved that "
+            f"often, but it is {num_convs}."
+        )

@@ -1,4 +1,4 @@
-"""The convolutional autoencoder, deterministic or variational, around one vector per image."""
+"""A convolutional autoencoder with one latent vector per image: deterministic or variational."""
 
 import math
 from dataclasses import dataclass
@@ -6,50 +6,12 @@ from dataclasses import dataclass
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
+from diffusers.models.autoencoders.vae import DecoderOutput
 from diffusers.utils import BaseOutput
 from torch import nn
 
-
-ACTIVATIONS = {
-    "relu": nn.ReLU,
-    "leaky_relu": nn.LeakyReLU,
-    "elu": nn.ELU,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-    "tanh": nn.Tanh,
-    "sigmoid": nn.Sigmoid,
-    "identity": nn.Identity,
-}
-# What an output activation can reach.
-OUTPUT_RANGES = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}
-
-# By name, a function of the channels and the number of groups.
-NORMALIZATIONS = {
-    "batch": lambda channels, groups: nn.BatchNorm2d(channels),
-    "group": lambda channels, groups: nn.GroupNorm(groups, channels),
-    "none": lambda channels, groups: nn.Identity(),
-}
-
-
-def halved(size: tuple[int, int], kernel_size: int, times: int) -> list[tuple[int, int]]:
-    """The sizes of an image before and after each convolution of stride 2: odd kernels round up, even ones down."""
-    sizes = [tuple(size)]
-    for _ in range(times):
-        sizes.append(tuple((side + kernel_size % 2) // 2 for side in sizes[-1]))
-    return sizes
-
-
-# Copied from diffusers_ext.models.modeling_autoencoder_mlp.DiagonalGaussian
-class DiagonalGaussian(DiagonalGaussianDistribution):
-    """The posterior N(mean, diag(exp(logvar))) of each sample, `(N, latent_dim)` each; diffusers' is one of images."""
-
-    def __init__(self, mean: torch.Tensor, logvar: torch.Tensor):
-        super().__init__(torch.cat([mean, logvar], dim=1))
-
-    def kl(self) -> torch.Tensor:
-        """The divergence KL(q(z | x) || N(0, I)) in nats, `(N,)` (Kingma & Welling 2014, appendix B)."""
-        return 0.5 * (self.mean.square() + self.var - 1 - self.logvar).sum(dim=1)
+from .activations import ACTIVATIONS, check_activation, check_sample_range
+from .diagonal_gaussian import DiagonalGaussian
 
 
 @dataclass
@@ -59,9 +21,10 @@ class AutoencoderConvEncoderOutput(BaseOutput):
 
     Args:
         latents (`torch.Tensor` of shape `(N, latent_dim)`, *optional*):
-            The code of each image, if the model is deterministic.
+            The latent vector of each image, if the model is deterministic.
         latent_dist (`DiagonalGaussian`, *optional*):
-            The posterior of each image, if it is variational: `mean`, `logvar`, `sample()`, `mode()` and `kl()`.
+            The posterior of each image, if the model is variational, with `mean`, `logvar`, `sample()`, `mode()` and
+            `kl()`.
     """
 
     latents: torch.Tensor | None = None
@@ -77,9 +40,9 @@ class AutoencoderConvOutput(BaseOutput):
         sample (`torch.Tensor` of shape `(N, in_channels, H, W)`):
             The reconstructions, in the model's `sample_range`.
         latents (`torch.Tensor` of shape `(N, latent_dim)`):
-            The latents that they were decoded from.
+            The latent vectors that they were decoded from.
         mean, logvar (`torch.Tensor` of shape `(N, latent_dim)`, *optional*):
-            The posterior, if the model is variational; [`latent_dist`] is the same as a distribution.
+            The posterior, if the model is variational; `latent_dist` returns it as a distribution.
     """
 
     sample: torch.Tensor
@@ -92,90 +55,48 @@ class AutoencoderConvOutput(BaseOutput):
         return DiagonalGaussian(self.mean, self.logvar)
 
 
-class DownBlock(nn.Module):
-    """A convolution that halves the image, normalization and activation."""
-
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, norm: nn.Module, activation: nn.Module):
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride=2, padding=(kernel_size - 1) // 2)
-        self.norm = norm
-        self.act = activation
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.act(self.norm(self.conv(hidden_states)))
-
-
-class UpBlock(nn.Module):
-    """A transposed convolution that doubles the image to the `size` it had, normalization and activation."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        size: tuple[int, int],
-        norm: nn.Module,
-        activation: nn.Module,
-    ):
-        super().__init__()
-        # Of two sizes with the same half, an odd kernel gives the smaller one minus one, an even one the smaller one.
-        output_padding = tuple((side + 1) % 2 if kernel_size % 2 else side % 2 for side in size)
-        self.conv = nn.ConvTranspose2d(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride=2,
-            padding=(kernel_size - 1) // 2,
-            output_padding=output_padding,
-        )
-        self.norm = norm
-        self.act = activation
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.act(self.norm(self.conv(hidden_states)))
-
-
 class AutoencoderConv(ModelMixin, ConfigMixin):
     r"""
     An autoencoder of strided convolutions between images and vectors.
 
-    Each level halves the image; a linear layer maps what is left of it to the code. It is a plain autoencoder, or with
-    `variational=True` that of Kingma & Welling 2014 (https://huggingface.co/papers/1312.6114). The defaults make the
-    `VanillaVAE` of https://github.com/AntixK/PyTorch-VAE.
+    Each level halves the image, and a linear layer maps the result to the latent vector. It is a plain autoencoder, or
+    with `variational=True` the one of Kingma & Welling 2014 (https://huggingface.co/papers/1312.6114). The defaults
+    are those of `VanillaVAE` in https://github.com/AntixK/PyTorch-VAE.
 
     Args:
         sample_size (`int` or `tuple[int, int]`, defaults to 64):
-            Height and width of the images. All sizes work that still have a pixel after the last level.
+            Height and width of the images. At least one pixel must be left after the last level.
         in_channels (`int`, defaults to 3):
             Channels of the images.
         latent_dim (`int`, defaults to 128):
-            The length of the code.
+            The length of the latent vector.
         block_out_channels (`tuple[int]`, defaults to `(32, 64, 128, 256, 512)`):
             The channels of each level of the encoder.
         kernel_size (`int`, defaults to 3):
-            The size of the encoder's convolutions. An odd one rounds halves up, an even one down.
+            The size of the encoder's convolutions. Odd sizes round halves up, even sizes round them down.
         decoder_block_out_channels (`tuple[int]`, *optional*, defaults to `block_out_channels` in reverse):
-            The channels of each level of the decoder, from the code on.
+            The channels of each level of the decoder, starting from the latent vector.
         decoder_kernel_size (`int`, *optional*, defaults to `kernel_size`):
             The size of the decoder's transposed convolutions.
         add_conv_out (`bool`, defaults to `True`):
-            Whether a 3x3 convolution makes the image, at its full size, or else the last transposed convolution.
+            Whether the last layer is a 3x3 convolution at the full size. Otherwise it is the last transposed
+            convolution.
         variational (`bool`, defaults to `True`):
-            Whether an image has a normal distribution of codes instead of one code.
+            Whether an image has a normal distribution of latent vectors instead of a single one.
         normalization (`str`, defaults to `"batch"`):
-            What follows a convolution: `"batch"`, `"group"` or `"none"`.
+            The normalization after each convolution: `"batch"`, `"group"` or `"none"`.
         norm_num_groups (`int`, defaults to 8):
-            Groups of `"group"`.
+            The number of groups of `"group"`.
         activation (`str`, defaults to `"leaky_relu"`):
-            What follows that: a name in `ACTIVATIONS`.
+            The activation after each normalization: a name in `ACTIVATIONS`.
         output_activation (`str`, defaults to `"tanh"`):
-            What follows the last layer: a name in `ACTIVATIONS`.
+            The activation after the last layer: a name in `ACTIVATIONS`.
         sample_range (`tuple[float, float]`, defaults to `(-1.0, 1.0)`):
-            The range of the images inside of this network: `(0.0, 1.0)` with `"sigmoid"`, and `(-1.0, 1.0)` with
-            `"tanh"`.
+            The range of the images that the network takes and makes: `(0.0, 1.0)` with `"sigmoid"`, and `(-1.0, 1.0)`
+            with `"tanh"`.
 
     Raises:
-        ValueError: if the arguments do not fit one another.
+        ValueError: if the arguments do not fit together.
     """
 
     _skip_layerwise_casting_patterns = ["norm"]
@@ -203,27 +124,13 @@ class AutoencoderConv(ModelMixin, ConfigMixin):
         down_channels = tuple(block_out_channels)
         up_channels = tuple(decoder_block_out_channels or reversed(down_channels))
         up_kernel_size = decoder_kernel_size or kernel_size
-        if len(down_channels) == 0:
-            raise ValueError("`block_out_channels` must have an entry for each level, but is empty.")
-        if min(*self.sample_shape, latent_dim, *down_channels, *up_channels) < 1:
-            raise ValueError(
-                f"`sample_size`, `in_channels`, `latent_dim` and `block_out_channels` must be positive, but are "
-                f"{sample_size}, {in_channels}, {latent_dim} and {down_channels}."
-            )
-        if min(kernel_size, up_kernel_size) < 2:
-            raise ValueError(f"`kernel_size` must be at least 2, but is {min(kernel_size, up_kernel_size)}.")
-        if normalization not in NORMALIZATIONS:
-            raise ValueError(f"`normalization` must be one of {', '.join(NORMALIZATIONS)}, but is {normalization!r}.")
-        if normalization == "group" and any(width % norm_num_groups for width in down_channels + up_channels):
-            raise ValueError(f"`norm_num_groups` must divide {down_channels}, but is {norm_num_groups}.")
-        for name, value in (("activation", activation), ("output_activation", output_activation)):
-            if value not in ACTIVATIONS:
-                raise ValueError(f"`{name}` must be one of {', '.join(ACTIVATIONS)}, but is {value!r}.")
-        if tuple(sample_range) != OUTPUT_RANGES.get(output_activation, tuple(sample_range)):
-            raise ValueError(
-                f"`sample_range` must be {OUTPUT_RANGES[output_activation]}, the range of a {output_activation}, but "
-                f"is {tuple(sample_range)}."
-            )
+        check_conv_autoencoder_arguments(
+            sample_size, self.sample_shape, latent_dim, down_channels, up_channels, min(kernel_size, up_kernel_size)
+        )
+        check_normalization(normalization, norm_num_groups, down_channels, up_channels)
+        check_activation("activation", activation, ACTIVATIONS)
+        check_activation("output_activation", output_activation, ACTIVATIONS)
+        check_sample_range(sample_range, output_activation)
         down_sizes = halved(self.sample_shape[1:], kernel_size, len(down_channels))
         up_sizes = halved(self.sample_shape[1:], up_kernel_size, len(up_channels))
         if min(*down_sizes[-1], *up_sizes[-1]) < 1:
@@ -269,14 +176,14 @@ class AutoencoderConv(ModelMixin, ConfigMixin):
         self, sample: torch.Tensor, return_dict: bool = True
     ) -> AutoencoderConvEncoderOutput | tuple[torch.Tensor | DiagonalGaussian]:
         r"""
-        The code of each image, or its distribution.
+        The latent vector of each image, or its posterior distribution.
 
         Args:
             sample (`torch.Tensor` of shape `(N, in_channels, H, W)`): images in the model's `sample_range`.
             return_dict (`bool`, defaults to `True`): whether to return an [`AutoencoderConvEncoderOutput`].
 
         Raises:
-            ValueError: if the images are of another size or have other channels.
+            ValueError: if the images have another size or other channels.
         """
         if tuple(sample.shape[1:]) != self.sample_shape:
             raise ValueError(
@@ -285,7 +192,7 @@ class AutoencoderConv(ModelMixin, ConfigMixin):
             )
         if self.training and self.config.normalization == "batch" and sample.shape[0] * self.smallest_map == 1:
             raise ValueError(
-                "A batch of one has no variance: train with more images, or with another `normalization`."
+                "A batch of one image has no variance: train with more images, or with another `normalization`."
             )
         hidden_states = sample
         for down_block in self.down_blocks:
@@ -300,17 +207,17 @@ class AutoencoderConv(ModelMixin, ConfigMixin):
 
     def decode(self, latents: torch.Tensor, return_dict: bool = True) -> DecoderOutput | tuple[torch.Tensor]:
         r"""
-        The image of each code.
+        The image of each latent vector.
 
         Args:
-            latents (`torch.Tensor` of shape `(N, latent_dim)`): codes.
+            latents (`torch.Tensor` of shape `(N, latent_dim)`): latent vectors.
             return_dict (`bool`, defaults to `True`): whether to return a `DecoderOutput` instead of a tuple.
 
         Returns:
             `DecoderOutput` or `tuple`: images `(N, in_channels, H, W)` in the model's `sample_range`.
 
         Raises:
-            ValueError: if the codes are of another length.
+            ValueError: if the latents have another length.
         """
         if latents.ndim != 2 or latents.shape[1] != self.config.latent_dim:
             raise ValueError(
@@ -334,9 +241,9 @@ class AutoencoderConv(ModelMixin, ConfigMixin):
             sample (`torch.Tensor` of shape `(N, in_channels, H, W)`):
                 Images in the model's `sample_range`.
             sample_posterior (`bool`, defaults to `False`):
-                Whether a variational model decodes a random code of each image's distribution, instead of its mean.
+                Whether a variational model decodes a random sample of each posterior, instead of its mean.
             generator (`torch.Generator` or a list of N, *optional*):
-                Where the randomness of `sample_posterior` comes from.
+                The random generator of `sample_posterior`.
             return_dict (`bool`, defaults to `True`):
                 Whether to return an [`AutoencoderConvOutput`] instead of a tuple.
 
@@ -345,7 +252,7 @@ class AutoencoderConv(ModelMixin, ConfigMixin):
             the mean and log variance of the posterior.
 
         Raises:
-            ValueError: if the images are of another size or have other channels.
+            ValueError: if the images have another size or other channels.
         """
         (encoded,) = self.encode(sample, return_dict=False)
         posterior = ()
@@ -357,3 +264,91 @@ class AutoencoderConv(ModelMixin, ConfigMixin):
         if not return_dict:
             return (reconstruction, latents, *posterior)
         return AutoencoderConvOutput(reconstruction, latents, *posterior)
+
+
+class DownBlock(nn.Module):
+    """A convolution that halves the map, normalization, and activation."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, norm: nn.Module, activation: nn.Module):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride=2, padding=(kernel_size - 1) // 2)
+        self.norm = norm
+        self.act = activation
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.act(self.norm(self.conv(hidden_states)))
+
+
+class UpBlock(nn.Module):
+    """A transposed convolution that doubles the map to the given `size`, normalization, and activation."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        size: tuple[int, int],
+        norm: nn.Module,
+        activation: nn.Module,
+    ):
+        super().__init__()
+        # Two sizes have the same half. Without padding, an odd kernel gives one less than the smaller of them, and an
+        # even kernel the smaller one.
+        output_padding = tuple((side + 1) % 2 if kernel_size % 2 else side % 2 for side in size)
+        self.conv = nn.ConvTranspose2d(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=2,
+            padding=(kernel_size - 1) // 2,
+            output_padding=output_padding,
+        )
+        self.norm = norm
+        self.act = activation
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.act(self.norm(self.conv(hidden_states)))
+
+
+# Functions of the number of channels and the number of groups.
+NORMALIZATIONS = {
+    "batch": lambda channels, groups: nn.BatchNorm2d(channels),
+    "group": lambda channels, groups: nn.GroupNorm(groups, channels),
+    "none": lambda channels, groups: nn.Identity(),
+}
+
+
+def halved(size: tuple[int, int], kernel_size: int, times: int) -> list[tuple[int, int]]:
+    """The sizes of an image before and after each convolution with stride 2; odd kernels round up, even ones down."""
+    sizes = [tuple(size)]
+    for _ in range(times):
+        sizes.append(tuple((side + kernel_size % 2) // 2 for side in sizes[-1]))
+    return sizes
+
+
+def check_conv_autoencoder_arguments(
+    sample_size: int | tuple[int, int],
+    sample_shape: tuple[int, int, int],
+    latent_dim: int,
+    down_channels: tuple[int, ...],
+    up_channels: tuple[int, ...],
+    kernel_size: int,
+) -> None:
+    if len(down_channels) == 0:
+        raise ValueError("`block_out_channels` must have an entry for each level, but is empty.")
+    if min(*sample_shape, latent_dim, *down_channels, *up_channels) < 1:
+        raise ValueError(
+            f"`sample_size`, `in_channels`, `latent_dim` and `block_out_channels` must be positive, but are "
+            f"{sample_size}, {sample_shape[0]}, {latent_dim} and {down_channels}."
+        )
+    if kernel_size < 2:
+        raise ValueError(f"`kernel_size` must be at least 2, but is {kernel_size}.")
+
+
+def check_normalization(
+    normalization: str, num_groups: int, down_channels: tuple[int, ...], up_channels: tuple[int, ...]
+) -> None:
+    if normalization not in NORMALIZATIONS:
+        raise ValueError(f"`normalization` must be one of {', '.join(NORMALIZATIONS)}, but is {normalization!r}.")
+    if normalization == "group" and any(width % num_groups for width in down_channels + up_channels):
+        raise ValueError(f"`norm_num_groups` must divide {down_channels}, but is {num_groups}.")

@@ -1,4 +1,4 @@
-"""The dense autoencoder: linear or deep, deterministic or variational."""
+"""An autoencoder of linear layers: deterministic or variational."""
 
 import math
 from dataclasses import dataclass
@@ -6,34 +6,12 @@ from dataclasses import dataclass
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
+from diffusers.models.autoencoders.vae import DecoderOutput
 from diffusers.utils import BaseOutput
 from torch import nn
 
-
-ACTIVATIONS = {
-    "relu": nn.ReLU,
-    "leaky_relu": nn.LeakyReLU,
-    "elu": nn.ELU,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-    "tanh": nn.Tanh,
-    "sigmoid": nn.Sigmoid,
-    "identity": nn.Identity,
-}
-# What an output activation can reach.
-OUTPUT_RANGES = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}
-
-
-class DiagonalGaussian(DiagonalGaussianDistribution):
-    """The posterior N(mean, diag(exp(logvar))) of each sample, `(N, latent_dim)` each; diffusers' is one of images."""
-
-    def __init__(self, mean: torch.Tensor, logvar: torch.Tensor):
-        super().__init__(torch.cat([mean, logvar], dim=1))
-
-    def kl(self) -> torch.Tensor:
-        """The divergence KL(q(z | x) || N(0, I)) in nats, `(N,)` (Kingma & Welling 2014, appendix B)."""
-        return 0.5 * (self.mean.square() + self.var - 1 - self.logvar).sum(dim=1)
+from .activations import ACTIVATIONS, check_activation, check_sample_range
+from .diagonal_gaussian import DiagonalGaussian
 
 
 @dataclass
@@ -43,9 +21,10 @@ class AutoencoderMLPEncoderOutput(BaseOutput):
 
     Args:
         latents (`torch.Tensor` of shape `(N, latent_dim)`, *optional*):
-            The code of each image, if the model is deterministic.
+            The latent vector of each image, if the model is deterministic.
         latent_dist (`DiagonalGaussian`, *optional*):
-            The posterior of each image, if it is variational: `mean`, `logvar`, `sample()`, `mode()` and `kl()`.
+            The posterior of each image, if the model is variational, with `mean`, `logvar`, `sample()`, `mode()` and
+            `kl()`.
     """
 
     latents: torch.Tensor | None = None
@@ -61,9 +40,9 @@ class AutoencoderMLPOutput(BaseOutput):
         sample (`torch.Tensor` of shape `(N, in_channels, H, W)`):
             The reconstructions, in the model's `sample_range`.
         latents (`torch.Tensor` of shape `(N, latent_dim)`):
-            The latents that they were decoded from.
+            The latent vectors that they were decoded from.
         mean, logvar (`torch.Tensor` of shape `(N, latent_dim)`, *optional*):
-            The posterior, if the model is variational; [`latent_dist`] is the same as a distribution.
+            The posterior, if the model is variational; `latent_dist` returns it as a distribution.
     """
 
     sample: torch.Tensor
@@ -80,9 +59,9 @@ class AutoencoderMLP(ModelMixin, ConfigMixin):
     r"""
     An autoencoder of linear layers between images and vectors.
 
-    It is a plain autoencoder, or with `variational=True` that of "Auto-Encoding Variational Bayes" (Kingma & Welling
-    2014, https://huggingface.co/papers/1312.6114). Without hidden layers it is linear, and its optimum spans what PCA
-    finds. The defaults make the network of PyTorch's VAE example.
+    It is a plain autoencoder, or with `variational=True` the one of "Auto-Encoding Variational Bayes" (Kingma &
+    Welling 2014, https://huggingface.co/papers/1312.6114). Without hidden layers it is linear, and its optimum spans
+    the same subspace as PCA. The defaults are those of PyTorch's VAE example.
 
     Args:
         sample_size (`int` or `tuple[int, int]`, defaults to 28):
@@ -90,22 +69,22 @@ class AutoencoderMLP(ModelMixin, ConfigMixin):
         in_channels (`int`, defaults to 1):
             Channels of the images.
         latent_dim (`int`, defaults to 20):
-            The length of the code.
+            The length of the latent vector.
         hidden_dims (`tuple[int]`, defaults to `(400,)`):
-            The widths of the encoder's hidden layers, from the image on; the decoder has the same in reverse. `()`
-            makes a linear autoencoder.
+            The widths of the encoder's hidden layers, starting from the image; the decoder has the same in reverse.
+            With `()`, the autoencoder is linear.
         variational (`bool`, defaults to `True`):
-            Whether an image has a normal distribution of codes instead of one code.
+            Whether an image has a normal distribution of latent vectors instead of a single one.
         activation (`str`, defaults to `"relu"`):
-            What follows a hidden layer: a name in `ACTIVATIONS`.
+            The activation after each hidden layer: a name in `ACTIVATIONS`.
         output_activation (`str`, defaults to `"sigmoid"`):
-            What follows the last layer: a name in `ACTIVATIONS`.
+            The activation after the last layer: a name in `ACTIVATIONS`.
         sample_range (`tuple[float, float]`, defaults to `(0.0, 1.0)`):
-            The range of the images inside of this network: `(0.0, 1.0)` with `"sigmoid"`, and `(-1.0, 1.0)` with
-            `"tanh"`.
+            The range of the images that the network takes and makes: `(0.0, 1.0)` with `"sigmoid"`, and `(-1.0, 1.0)`
+            with `"tanh"`.
 
     Raises:
-        ValueError: if the arguments do not fit one another.
+        ValueError: if the arguments do not fit together.
     """
 
     @register_to_config
@@ -127,14 +106,9 @@ class AutoencoderMLP(ModelMixin, ConfigMixin):
                 f"`sample_size`, `in_channels`, `latent_dim` and `hidden_dims` must be positive, but are "
                 f"{sample_size}, {in_channels}, {latent_dim} and {tuple(hidden_dims)}."
             )
-        for name, value in (("activation", activation), ("output_activation", output_activation)):
-            if value not in ACTIVATIONS:
-                raise ValueError(f"`{name}` must be one of {', '.join(ACTIVATIONS)}, but is {value!r}.")
-        if tuple(sample_range) != OUTPUT_RANGES.get(output_activation, tuple(sample_range)):
-            raise ValueError(
-                f"`sample_range` must be {OUTPUT_RANGES[output_activation]}, the range of a {output_activation}, but "
-                f"is {tuple(sample_range)}."
-            )
+        check_activation("activation", activation, ACTIVATIONS)
+        check_activation("output_activation", output_activation, ACTIVATIONS)
+        check_sample_range(sample_range, output_activation)
 
         num_values = math.prod(self.sample_shape)
         widths = [num_values, *hidden_dims]
@@ -155,14 +129,14 @@ class AutoencoderMLP(ModelMixin, ConfigMixin):
         self, sample: torch.Tensor, return_dict: bool = True
     ) -> AutoencoderMLPEncoderOutput | tuple[torch.Tensor | DiagonalGaussian]:
         r"""
-        The code of each image, or its distribution.
+        The latent vector of each image, or its posterior distribution.
 
         Args:
             sample (`torch.Tensor` of shape `(N, in_channels, H, W)`): images in the model's `sample_range`.
             return_dict (`bool`, defaults to `True`): whether to return an [`AutoencoderMLPEncoderOutput`].
 
         Raises:
-            ValueError: if the images are of another size or have other channels.
+            ValueError: if the images have another size or other channels.
         """
         if tuple(sample.shape[1:]) != self.sample_shape:
             raise ValueError(
@@ -181,17 +155,17 @@ class AutoencoderMLP(ModelMixin, ConfigMixin):
 
     def decode(self, latents: torch.Tensor, return_dict: bool = True) -> DecoderOutput | tuple[torch.Tensor]:
         r"""
-        The image of each code.
+        The image of each latent vector.
 
         Args:
-            latents (`torch.Tensor` of shape `(N, latent_dim)`): codes.
+            latents (`torch.Tensor` of shape `(N, latent_dim)`): latent vectors.
             return_dict (`bool`, defaults to `True`): whether to return a `DecoderOutput` instead of a tuple.
 
         Returns:
             `DecoderOutput` or `tuple`: images `(N, in_channels, H, W)` in the model's `sample_range`.
 
         Raises:
-            ValueError: if the codes are of another length.
+            ValueError: if the latents have another length.
         """
         if latents.ndim != 2 or latents.shape[1] != self.config.latent_dim:
             raise ValueError(
@@ -215,9 +189,9 @@ class AutoencoderMLP(ModelMixin, ConfigMixin):
             sample (`torch.Tensor` of shape `(N, in_channels, H, W)`):
                 Images in the model's `sample_range`.
             sample_posterior (`bool`, defaults to `False`):
-                Whether a variational model decodes a random code of each image's distribution, instead of its mean.
+                Whether a variational model decodes a random sample of each posterior, instead of its mean.
             generator (`torch.Generator` or a list of N, *optional*):
-                Where the randomness of `sample_posterior` comes from.
+                The random generator of `sample_posterior`.
             return_dict (`bool`, defaults to `True`):
                 Whether to return an [`AutoencoderMLPOutput`] instead of a tuple.
 
@@ -226,7 +200,7 @@ class AutoencoderMLP(ModelMixin, ConfigMixin):
             the mean and log variance of the posterior.
 
         Raises:
-            ValueError: if the images are of another size or have other channels.
+            ValueError: if the images have another size or other channels.
         """
         (encoded,) = self.encode(sample, return_dict=False)
         posterior = ()

@@ -1,4 +1,4 @@
-"""The generator and the discriminator of DCGAN: convolutions that double noise up to an image and halve it again."""
+"""DCGAN: a generator that doubles noise up to an image by convolutions, and a discriminator that halves images."""
 
 from dataclasses import dataclass
 
@@ -9,17 +9,17 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.utils import BaseOutput
 from torch import nn
 
-
-GENERATOR_CONDITIONINGS = (None, "concat", "embedding")
-DISCRIMINATOR_CONDITIONINGS = (None, "concat", "embedding", "projection")
-LATENT_DISTRIBUTIONS = ("normal", "uniform")
-NORMALIZATIONS = ("batch", "instance", "layer", "none")
-UPSAMPLE_TYPES = ("transposed", "resize")
-SMALLEST_MAP = 4  # height and width of the coarsest features, at least
-WIDEST = 8  # the coarsest features have at most so many times the channels of the finest
-NEGATIVE_SLOPE = 0.2  # of the discriminator's leaky ReLU
-CODE_HIDDEN_DIM = 128  # of the head that predicts InfoGAN's code
-INIT_STD = 0.02
+from .gan_checks import (
+    check_batch_size,
+    check_choice,
+    check_discriminator_arguments,
+    check_generator_arguments,
+    check_images,
+    check_labels,
+    check_latents,
+    check_positive,
+    height_and_width,
+)
 
 
 @dataclass
@@ -46,8 +46,8 @@ class DCGANDiscriminatorOutput(BaseOutput):
         class_logits (`torch.Tensor` of shape `(N, num_classes)`, *optional*):
             Unnormalised log-probabilities of the classes, from an auxiliary classifier.
         code (`torch.Tensor` of shape `(N, num_categories + num_continuous_codes)`, *optional*):
-            What InfoGAN's Q reads in the image: the unnormalised log-probabilities of the categories, and behind them
-            the means of the continuous codes.
+            The prediction of InfoGAN's code from the image: first the unnormalised log-probabilities of the
+            categories, then the means of the continuous codes.
     """
 
     logits: torch.Tensor
@@ -55,128 +55,15 @@ class DCGANDiscriminatorOutput(BaseOutput):
     code: torch.Tensor | None = None
 
 
-def height_and_width(sample_size: int | tuple[int, int]) -> tuple[int, int]:
-    return (sample_size, sample_size) if isinstance(sample_size, int) else tuple(sample_size)
-
-
-def halvings(sample_size: int | tuple[int, int]) -> int:
-    """How often an image is halved: as long as both sides are even, and then at least 4. 28 is 7 times 2 times 2.
-
-    Raises:
-        ValueError: if it cannot be halved at all.
-    """
-    height, width = height_and_width(sample_size)
-    count = 0
-    while height % 2 == 0 and width % 2 == 0 and min(height, width) >= 2 * SMALLEST_MAP:
-        height, width, count = height // 2, width // 2, count + 1
-    if count == 0:
-        raise ValueError(
-            f"`sample_size` must be even and at least {2 * SMALLEST_MAP}, in height and width, because the network "
-            f"doubles features of {SMALLEST_MAP}x{SMALLEST_MAP} or more, but is {sample_size}."
-        )
-    return count
-
-
-def widths(channels: int, count: int) -> list[int]:
-    """The channels of the features, from fine to coarse."""
-    return [channels * min(2**level, WIDEST) for level in range(count)]
-
-
-def check_choice(name: str, value: str | None, choices: tuple[str | None, ...]):
-    if value not in choices:
-        raise ValueError(f"`{name}` must be one of {choices}, but is {value!r}.")
-
-
-def check_positive(**numbers: int):
-    for name, number in numbers.items():
-        if number < 1:
-            raise ValueError(f"`{name}` must be at least 1, but is {number}.")
-
-
-def check_conditioning(conditioning: str | None, num_classes: int | None, needs_classes: bool):
-    """Whether `num_classes` is given exactly where something needs it."""
-    if num_classes is not None and num_classes < 1:
-        raise ValueError(f"`num_classes` must be at least 1, but is {num_classes}.")
-    if needs_classes and num_classes is None:
-        raise ValueError(f"`num_classes` must be given for a network with classes, whose {conditioning=}.")
-    if num_classes is not None and not needs_classes:
-        raise ValueError(f"`num_classes` is {num_classes}, but nothing needs it: choose a `conditioning`.")
-
-
-def check_code(num_categories: int, num_continuous_codes: int):
-    if num_categories < 0 or num_categories == 1 or num_continuous_codes < 0:
-        raise ValueError(
-            "`num_categories` must be 0 or at least 2, and `num_continuous_codes` at least 0, but they are "
-            f"{num_categories} and {num_continuous_codes}."
-        )
-
-
-def check_labels(
-    class_labels: torch.Tensor | None, num_samples: int, conditioning: str | None, num_classes: int | None
-):
-    """Refuses labels that the network cannot take. Values are looked at on the CPU only, where it costs nothing."""
-    if conditioning is None:
-        if class_labels is not None:
-            raise ValueError("`class_labels` are given, but the network takes none: its `conditioning` is None.")
-        return
-    if class_labels is None:
-        raise ValueError(f"`class_labels` must be given, for the network is conditional on {num_classes} classes.")
-    if class_labels.shape != (num_samples,) or class_labels.is_floating_point():
-        raise ValueError(
-            f"`class_labels` must be integers of the shape ({num_samples},), but are {class_labels.dtype} of the "
-            f"shape {tuple(class_labels.shape)}."
-        )
-    if class_labels.device.type == "cpu" and not torch.compiler.is_compiling():
-        outside = class_labels[(class_labels < 0) | (class_labels >= num_classes)]
-        if len(outside) > 0:
-            raise ValueError(f"`class_labels` must be from 0 to {num_classes - 1}, but hold {outside[0]}.")
-
-
-def check_batch(module: nn.Module, num_samples: int):
-    if module.training and module.config.normalization == "batch" and num_samples == 1:
-        raise ValueError("Batch normalization cannot be trained on a batch of one image: give it two or more.")
-
-
-def make_norm(normalization: str, channels: int) -> nn.Module:
-    if normalization == "batch":
-        return nn.BatchNorm2d(channels)
-    if normalization == "instance":
-        return nn.InstanceNorm2d(channels, affine=True)
-    # one group: over all channels and positions of an image, as in WGAN-GP
-    return nn.GroupNorm(1, channels) if normalization == "layer" else nn.Identity()
-
-
-def init_weights(module: nn.Module, normalization: str):
-    """Radford et al. 2016, section 4; the normalizations as in the implementation of pytorch/examples.
-
-    Without normalization the weights keep the scale that PyTorch gives them, by which signals neither fade nor grow.
-    """
-    for layer in module.modules() if normalization != "none" else ():
-        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
-            nn.init.normal_(layer.weight, std=INIT_STD)
-        elif isinstance(layer, (nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm)):
-            nn.init.normal_(layer.weight, mean=1.0, std=INIT_STD)
-
-
-def make_upsample(upsample_type: str, in_channels: int, out_channels: int, bias: bool) -> nn.Module:
-    """Doubles height and width."""
-    if upsample_type == "transposed":
-        return nn.ConvTranspose2d(in_channels, out_channels, kernel_size=4, stride=2, padding=1, bias=bias)
-    return nn.Sequential(
-        nn.Upsample(scale_factor=2, mode="nearest"),
-        nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=bias),
-    )
-
-
 class DCGANGenerator(ModelMixin, ConfigMixin):
     r"""
-    Makes images of noise by convolutions, each of which doubles height and width.
+    Generates images from noise by convolutions, each of which doubles height and width.
 
     The generator of "Unsupervised Representation Learning with Deep Convolutional Generative Adversarial Networks"
-    (Radford et al. 2016, https://huggingface.co/papers/1511.06434) as pytorch/examples has it, at any size. How many
-    times the image is doubled follows from its size: the first features are as small as they can be with an even
-    division by 2 and at least 4x4 (64 is 4 doubled four times, 28 is 7 doubled twice, and 48x64 is 6x8 doubled three
-    times), and the channels are halved with each doubling, down to `channels`.
+    (Radford et al. 2016, https://huggingface.co/papers/1511.06434) as in pytorch/examples, for any image size. The
+    number of doublings follows from the size: the size is divided by 2 as often as it is even and the result is at
+    least 4x4. So 64 is 4 doubled four times, 28 is 7 doubled twice, and 48x64 is 6x8 doubled three times. Each
+    doubling halves the number of channels, down to `channels`.
 
     Args:
         sample_size (`int` or `tuple[int, int]`, defaults to 64):
@@ -184,33 +71,34 @@ class DCGANGenerator(ModelMixin, ConfigMixin):
         out_channels (`int`, defaults to 3):
             Channels of the images.
         latent_dim (`int`, defaults to 100):
-            The length of a latent vector, a code at its end included.
+            The length of a latent vector, including the code at its end if there is one.
         channels (`int`, defaults to 64):
-            The channels of the finest features; the coarsest have at most 8 times as many.
+            The channels of the finest features. The coarsest features have at most 8 times as many.
         upsample_type (`str`, defaults to `"transposed"`):
-            What doubles: `"transposed"`, a transposed convolution, or `"resize"`, repetition of the nearest pixel and
-            a convolution, which leaves no checkerboard (Odena et al. 2016,
+            How features are doubled: `"transposed"`, by a transposed convolution, or `"resize"`, by repeating pixels
+            before a convolution, which avoids checkerboard patterns (Odena et al. 2016,
             https://distill.pub/2016/deconv-checkerboard).
         normalization (`str`, defaults to `"batch"`):
-            Between a convolution and its ReLU: `"batch"`, `"instance"`, `"layer"` (over all channels and positions) or
-            `"none"`.
+            The normalization between a convolution and its ReLU: `"batch"`, `"instance"`, `"layer"` (over all channels
+            and positions) or `"none"`.
         num_classes (`int`, *optional*):
             The number of classes of a conditional generator.
         conditioning (`str`, *optional*):
-            What goes into the first layer beside the latents: `"concat"`, the class as a one-hot vector (Mirza &
+            The input of the first layer besides the latents: `"concat"`, the class as a one-hot vector (Mirza &
             Osindero 2014, https://huggingface.co/papers/1411.1784), or `"embedding"`, a learned vector of the class.
         class_embed_dim (`int`, defaults to 32):
-            The length of that vector.
+            The length of the learned vector.
         num_categories (`int`, defaults to 0):
-            Categories of InfoGAN's code (Chen et al. 2016, https://huggingface.co/papers/1606.03657), which is the end
-            of the latents: `[noise, one-hot category, continuous codes]`.
+            The number of categories of InfoGAN's code (Chen et al. 2016, https://huggingface.co/papers/1606.03657).
+            The
+            code is at the end of the latents: `[noise, one-hot category, continuous codes]`.
         num_continuous_codes (`int`, defaults to 0):
-            Continuous codes, each uniform in `[-1, 1]`.
+            The number of continuous codes, each uniform in `[-1, 1]`.
         latent_distribution (`str`, defaults to `"normal"`):
-            What the noise is drawn from: `"normal"`, or `"uniform"` in `[-1, 1]`, as in the paper.
+            The distribution of the noise: `"normal"`, or `"uniform"` in `[-1, 1]`, as in the paper.
 
     Raises:
-        ValueError: if the arguments do not fit one another.
+        ValueError: if the arguments do not fit together.
     """
 
     @register_to_config
@@ -230,33 +118,28 @@ class DCGANGenerator(ModelMixin, ConfigMixin):
         latent_distribution: str = "normal",
     ):
         super().__init__()
-        count = halvings(sample_size)
+        num_blocks = count_halvings(sample_size)
         check_positive(
             out_channels=out_channels, latent_dim=latent_dim, channels=channels, class_embed_dim=class_embed_dim
         )
         check_choice("upsample_type", upsample_type, UPSAMPLE_TYPES)
         check_choice("normalization", normalization, NORMALIZATIONS)
-        check_choice("conditioning", conditioning, GENERATOR_CONDITIONINGS)
-        check_choice("latent_distribution", latent_distribution, LATENT_DISTRIBUTIONS)
-        check_conditioning(conditioning, num_classes, needs_classes=conditioning is not None)
-        check_code(num_categories, num_continuous_codes)
-        if num_categories + num_continuous_codes > latent_dim:
-            raise ValueError(
-                f"`latent_dim` must have room for the code of {num_categories} categories and {num_continuous_codes} "
-                f"continuous codes, but is {latent_dim}."
-            )
+        check_generator_arguments(
+            latent_dim, conditioning, num_classes, num_categories, num_continuous_codes, latent_distribution
+        )
 
         features = latent_dim
         if conditioning == "concat":
             features += num_classes
         elif conditioning == "embedding":
             features += class_embed_dim
-        bias = normalization == "none"  # a normalization would take it away again
-        coarsest = tuple(size // 2**count for size in height_and_width(sample_size))
-        *finer, width = widths(channels, count)
-        conv_in = nn.ConvTranspose2d(features, width, kernel_size=coarsest, bias=bias)
+        bias = normalization == "none"  # a normalization would cancel a bias
+        coarsest_size = tuple(side // 2**num_blocks for side in height_and_width(sample_size))
+        *finer_widths, width = block_widths(channels, num_blocks)
+
+        conv_in = nn.ConvTranspose2d(features, width, kernel_size=coarsest_size, bias=bias)
         self.blocks = nn.ModuleList([nn.Sequential(conv_in, make_norm(normalization, width), nn.ReLU())])
-        for out_width in reversed(finer):
+        for out_width in reversed(finer_widths):
             upsample = make_upsample(upsample_type, width, out_width, bias)
             self.blocks.append(nn.Sequential(upsample, make_norm(normalization, out_width), nn.ReLU()))
             width = out_width
@@ -271,7 +154,7 @@ class DCGANGenerator(ModelMixin, ConfigMixin):
         r"""
         Args:
             latents (`torch.Tensor` of shape `(N, latent_dim)`):
-                The noise, and at its end the code where there is one.
+                The noise, with the code at its end if there is one.
             class_labels (`torch.Tensor` of shape `(N,)`, *optional*):
                 The class of each image, for a conditional generator.
             return_dict (`bool`, defaults to `True`):
@@ -284,10 +167,9 @@ class DCGANGenerator(ModelMixin, ConfigMixin):
             ValueError: if the latents or the labels do not fit the network.
         """
         config = self.config
-        if latents.ndim != 2 or latents.shape[1] != config.latent_dim:
-            raise ValueError(f"`latents` must be (N, {config.latent_dim}), but are {tuple(latents.shape)}.")
+        check_latents(latents, config.latent_dim)
         check_labels(class_labels, len(latents), config.conditioning, config.num_classes)
-        check_batch(self, len(latents))
+        check_batch_size(self, len(latents))
 
         hidden_states = latents
         if config.conditioning == "concat":
@@ -307,11 +189,11 @@ class DCGANGenerator(ModelMixin, ConfigMixin):
 
 class DCGANDiscriminator(ModelMixin, ConfigMixin):
     r"""
-    Tells real images from generated ones by convolutions, each of which halves height and width.
+    Distinguishes real images from generated ones by convolutions, each of which halves height and width.
 
-    The discriminator of DCGAN (Radford et al. 2016, https://huggingface.co/papers/1511.06434) as pytorch/examples has
-    it, at any size: the mirror image of [`DCGANGenerator`], with leaky ReLU (slope 0.2) and no normalization behind
-    the first convolution.
+    The discriminator of DCGAN (Radford et al. 2016, https://huggingface.co/papers/1511.06434) as in pytorch/examples,
+    for any image size. It mirrors [`DCGANGenerator`], with leaky ReLU (slope 0.2) and no normalization after the first
+    convolution.
 
     Args:
         sample_size (`int` or `tuple[int, int]`, defaults to 64):
@@ -319,30 +201,30 @@ class DCGANDiscriminator(ModelMixin, ConfigMixin):
         in_channels (`int`, defaults to 3):
             Channels of the images.
         channels (`int`, defaults to 64):
-            The channels of the finest features; the coarsest have at most 8 times as many.
+            The channels of the finest features. The coarsest features have at most 8 times as many.
         normalization (`str`, defaults to `"batch"`):
-            Between a convolution and its activation: `"batch"`, `"instance"`, `"layer"` (over all channels and
-            positions, for gradient penalties) or `"none"`.
+            The normalization between a convolution and its activation: `"batch"`, `"instance"`, `"layer"` (over all
+            channels and positions, for gradient penalties) or `"none"`.
         spectral_norm (`bool`, defaults to `False`):
-            Whether the weights that make the score are divided by their largest singular value (Miyato et al. 2018,
-            https://huggingface.co/papers/1802.05957). The heads for classes and codes are left as they are.
+            Whether the weights of the layers for the score are divided by their largest singular value (Miyato et al.
+            2018, https://huggingface.co/papers/1802.05957). The heads for classes and codes are not affected.
         num_classes (`int`, *optional*):
             The number of classes of a conditional discriminator, or of its auxiliary classifier.
         conditioning (`str`, *optional*):
-            How the class enters: `"concat"`, one-hot maps beside the channels of the image; `"embedding"`, a learned
-            map of the image's size beside them; `"projection"`, a learned vector times the sum of the coarsest
-            features over all positions, added to the score (Miyato & Koyama 2018, eq. 3,
-            https://huggingface.co/papers/1802.05637).
+            How the class is used: `"concat"`, one-hot maps are added to the channels of the image; `"embedding"`, a
+            learned map with the size of the image is added to its channels; `"projection"`, the product of a learned
+            vector and the coarsest features, summed over all positions, is added to the score (Miyato & Koyama 2018,
+            eq. 3, https://huggingface.co/papers/1802.05637).
         auxiliary_classifier (`bool`, defaults to `False`):
-            Whether a head tells the class of the image (AC-GAN, Odena et al. 2017,
+            Whether a head predicts the class of the image (AC-GAN, Odena et al. 2017,
             https://huggingface.co/papers/1610.09585).
         num_categories (`int`, defaults to 0):
-            Categories of InfoGAN's code, which a head of its own reads in the image.
+            The number of categories of InfoGAN's code, which a separate head predicts from the image.
         num_continuous_codes (`int`, defaults to 0):
-            Continuous codes that this head reads.
+            The number of continuous codes that this head predicts.
 
     Raises:
-        ValueError: if the arguments do not fit one another.
+        ValueError: if the arguments do not fit together.
     """
 
     @register_to_config
@@ -360,24 +242,24 @@ class DCGANDiscriminator(ModelMixin, ConfigMixin):
         num_continuous_codes: int = 0,
     ):
         super().__init__()
-        count = halvings(sample_size)
+        num_blocks = count_halvings(sample_size)
         check_positive(in_channels=in_channels, channels=channels)
         check_choice("normalization", normalization, NORMALIZATIONS)
-        check_choice("conditioning", conditioning, DISCRIMINATOR_CONDITIONINGS)
-        check_conditioning(conditioning, num_classes, conditioning is not None or auxiliary_classifier)
-        check_code(num_categories, num_continuous_codes)
+        check_discriminator_arguments(
+            conditioning, num_classes, auxiliary_classifier, num_categories, num_continuous_codes
+        )
 
         height, width = height_and_width(sample_size)
-        coarsest = (height // 2**count, width // 2**count)
-        bias = normalization == "none"  # a normalization would take it away again
+        coarsest_size = (height // 2**num_blocks, width // 2**num_blocks)
+        bias = normalization == "none"  # a normalization would cancel a bias
         features = in_channels + {"concat": num_classes, "embedding": 1}.get(conditioning, 0)
         self.blocks = nn.ModuleList()
-        for level, out_features in enumerate(widths(channels, count)):
+        for level, out_features in enumerate(block_widths(channels, num_blocks)):
             conv = nn.Conv2d(features, out_features, kernel_size=4, stride=2, padding=1, bias=bias)
             norm = nn.Identity() if level == 0 else make_norm(normalization, out_features)
             self.blocks.append(nn.Sequential(conv, norm, nn.LeakyReLU(NEGATIVE_SLOPE)))
             features = out_features
-        self.conv_out = nn.Conv2d(features, 1, kernel_size=coarsest, bias=bias)
+        self.conv_out = nn.Conv2d(features, 1, kernel_size=coarsest_size, bias=bias)
         init_weights(self, normalization)
 
         if conditioning == "embedding":
@@ -390,12 +272,12 @@ class DCGANDiscriminator(ModelMixin, ConfigMixin):
             for module in scoring + ([self.class_embedding] if conditioning == "projection" else []):
                 nn.utils.parametrizations.spectral_norm(module)
 
-        flat = features * coarsest[0] * coarsest[1]
+        num_flat_features = features * coarsest_size[0] * coarsest_size[1]
         if auxiliary_classifier:
-            self.class_head = nn.Linear(flat, num_classes)
+            self.class_head = nn.Linear(num_flat_features, num_classes)
         if num_categories + num_continuous_codes > 0:
             self.code_head = nn.Sequential(
-                nn.Linear(flat, CODE_HIDDEN_DIM),
+                nn.Linear(num_flat_features, CODE_HIDDEN_DIM),
                 nn.LeakyReLU(NEGATIVE_SLOPE),
                 nn.Linear(CODE_HIDDEN_DIM, num_categories + num_continuous_codes),
             )
@@ -413,19 +295,16 @@ class DCGANDiscriminator(ModelMixin, ConfigMixin):
                 Whether to return a [`DCGANDiscriminatorOutput`] instead of a tuple.
 
         Returns:
-            [`DCGANDiscriminatorOutput`] or `tuple`: the scores `(N,)`, and what the heads say where there are any.
+            [`DCGANDiscriminatorOutput`] or `tuple`: the scores `(N,)`, and the outputs of the heads if there are any.
 
         Raises:
             ValueError: if the images or the labels do not fit the network.
         """
         config = self.config
         height, width = height_and_width(config.sample_size)
-        if tuple(sample.shape[1:]) != (config.in_channels, height, width):
-            raise ValueError(
-                f"`sample` must be (N, {config.in_channels}, {height}, {width}), but is {tuple(sample.shape)}."
-            )
+        check_images(sample, (config.in_channels, height, width))
         check_labels(class_labels, len(sample), config.conditioning, config.num_classes)
-        check_batch(self, len(sample))
+        check_batch_size(self, len(sample))
 
         hidden_states = sample
         if config.conditioning == "concat":
@@ -448,3 +327,66 @@ class DCGANDiscriminator(ModelMixin, ConfigMixin):
         if not return_dict:
             return tuple(output for output in (logits, class_logits, code) if output is not None)
         return DCGANDiscriminatorOutput(logits=logits, class_logits=class_logits, code=code)
+
+
+NORMALIZATIONS = ("batch", "instance", "layer", "none")
+UPSAMPLE_TYPES = ("transposed", "resize")
+SMALLEST_SIDE = 4  # the coarsest features have at least this height and width
+MAX_MULTIPLIER = 8  # the coarsest features have at most this many times the channels of the finest
+NEGATIVE_SLOPE = 0.2  # of the discriminator's leaky ReLU
+CODE_HIDDEN_DIM = 128  # of the head that predicts InfoGAN's code
+INIT_STD = 0.02
+
+
+def make_norm(normalization: str, channels: int) -> nn.Module:
+    if normalization == "batch":
+        return nn.BatchNorm2d(channels)
+    if normalization == "instance":
+        return nn.InstanceNorm2d(channels, affine=True)
+    # a single group normalizes over all channels and positions of an image, as in WGAN-GP
+    return nn.GroupNorm(1, channels) if normalization == "layer" else nn.Identity()
+
+
+def make_upsample(upsample_type: str, in_channels: int, out_channels: int, bias: bool) -> nn.Module:
+    """A layer that doubles height and width."""
+    if upsample_type == "transposed":
+        return nn.ConvTranspose2d(in_channels, out_channels, kernel_size=4, stride=2, padding=1, bias=bias)
+    return nn.Sequential(
+        nn.Upsample(scale_factor=2, mode="nearest"),
+        nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=bias),
+    )
+
+
+def init_weights(network: nn.Module, normalization: str) -> None:
+    """Radford et al. 2016, section 4; for normalizations as in pytorch/examples.
+
+    Without normalization, PyTorch's default scale of the weights is kept, which neither damps nor amplifies signals.
+    """
+    for layer in network.modules() if normalization != "none" else ():
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+            nn.init.normal_(layer.weight, std=INIT_STD)
+        elif isinstance(layer, (nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm)):
+            nn.init.normal_(layer.weight, mean=1.0, std=INIT_STD)
+
+
+def block_widths(channels: int, num_blocks: int) -> list[int]:
+    """The channels of the features, from fine to coarse."""
+    return [channels * min(2**level, MAX_MULTIPLIER) for level in range(num_blocks)]
+
+
+def count_halvings(sample_size: int | tuple[int, int]) -> int:
+    """How often both sides of an image can be halved to integers of at least 4: twice for 28, which is 7 * 2 * 2.
+
+    Raises:
+        ValueError: if it cannot be halved at all.
+    """
+    height, width = height_and_width(sample_size)
+    count = 0
+    while height % 2 == 0 and width % 2 == 0 and min(height, width) >= 2 * SMALLEST_SIDE:
+        height, width, count = height // 2, width // 2, count + 1
+    if count == 0:
+        raise ValueError(
+            f"`sample_size` must be even and at least {2 * SMALLEST_SIDE}, in height and width, because the network "
+            f"doubles features of {SMALLEST_SIDE}x{SMALLEST_SIDE} or more, but is {sample_size}."
+        )
+    return count

@@ -1,4 +1,4 @@
-"""Tells codes of images from codes whose coordinates were shuffled: the density ratio that FactorVAE needs."""
+"""The discriminator of FactorVAE: it distinguishes latent vectors of images from vectors with shuffled coordinates."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ class LatentDiscriminatorOutput(BaseOutput):
 
     Args:
         logits (`torch.Tensor` of shape `(N,)`):
-            The log odds that a code is of an image: positive where q(z) > prod_j q(z_j).
+            The log odds that a latent vector is not shuffled: positive where q(z) > prod_j q(z_j).
     """
 
     logits: torch.Tensor
@@ -27,18 +27,19 @@ class LatentDiscriminator(ModelMixin, ConfigMixin):
     r"""
     The discriminator of "Disentangling by Factorising" (Kim & Mnih 2018, https://huggingface.co/papers/1802.05983).
 
-    Trained to tell samples of q(z) from samples of prod_j q(z_j), its logit is log q(z) - log prod_j q(z_j), whose
-    mean over q(z) is the total correlation (eq. 3). The paper has two outputs, of which only the difference counts.
+    It is trained to distinguish samples of q(z) from samples of prod_j q(z_j). Then its logit is log q(z) -
+    log prod_j q(z_j), whose mean over q(z) is the total correlation (eq. 3). The discriminator in the paper has two
+    outputs, but only their difference matters.
 
     Args:
         latent_dim (`int`, defaults to 10):
-            The length of a code.
+            The length of a latent vector.
         hidden_dim (`int`, defaults to 1000):
-            The units of a hidden layer.
+            The width of a hidden layer.
         num_hidden_layers (`int`, defaults to 5):
             The number of hidden layers.
         negative_slope (`float`, defaults to 0.2):
-            The slope of the leaky ReLU behind each.
+            The slope of the leaky ReLU after each hidden layer.
 
     Raises:
         ValueError: if a number is not positive.
@@ -70,7 +71,7 @@ class LatentDiscriminator(ModelMixin, ConfigMixin):
         r"""
         Args:
             latents (`torch.Tensor` of shape `(N, latent_dim)`):
-                Codes.
+                Latent vectors.
             return_dict (`bool`, defaults to `True`):
                 Whether to return a [`LatentDiscriminatorOutput`] instead of a tuple.
 
@@ -78,7 +79,7 @@ class LatentDiscriminator(ModelMixin, ConfigMixin):
             [`LatentDiscriminatorOutput`] or `tuple`: the logits `(N,)`.
 
         Raises:
-            ValueError: if the codes are of another length.
+            ValueError: if the latents have another length.
         """
         if latents.ndim != 2 or latents.shape[1] != self.config.latent_dim:
             raise ValueError(

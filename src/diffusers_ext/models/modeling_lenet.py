@@ -1,4 +1,4 @@
-"""LeNet-5: a small classifier of handwritten digits and the like, whose features measure generated ones."""
+"""LeNet-5: a small classifier of handwritten digits and similar images, whose features can measure generated ones."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from diffusers.utils import BaseOutput
 from torch import nn
 
 
-SMALLEST = 32  # pixels a side, of which a single position is left before the dense layers
+SMALLEST_SAMPLE_SIZE = 32  # a single position is left before the dense layers
 
 
 @dataclass
@@ -31,10 +31,10 @@ class LeNetOutput(BaseOutput):
 
 class LeNet(ModelMixin, ConfigMixin):
     r"""
-    Tells the class of a small image.
+    Predicts the class of a small image.
 
-    The network of "Gradient-Based Learning Applied to Document Recognition" (LeCun et al. 1998, section II.B) with
-    ReLU and max pooling, as it is usual today.
+    The network of "Gradient-Based Learning Applied to Document Recognition" (LeCun et al. 1998, section II.B), with
+    ReLU and max pooling, as is usual today.
 
     Args:
         sample_size (`int`, defaults to 32):
@@ -46,7 +46,7 @@ class LeNet(ModelMixin, ConfigMixin):
         id2label (`dict[int, str]`, *optional*):
             The name of each class id.
         sample_range (`tuple[float, float]`, defaults to `(0.0, 1.0)`):
-            The values of black and white in its input.
+            The values of black and white in the input.
 
     Raises:
         ValueError: if `sample_size` is too small.
@@ -62,8 +62,8 @@ class LeNet(ModelMixin, ConfigMixin):
         sample_range: tuple[float, float] = (0.0, 1.0),
     ):
         super().__init__()
-        if sample_size < SMALLEST:
-            raise ValueError(f"`sample_size` must be at least {SMALLEST}, but is {sample_size}.")
+        if sample_size < SMALLEST_SAMPLE_SIZE:
+            raise ValueError(f"`sample_size` must be at least {SMALLEST_SAMPLE_SIZE}, but is {sample_size}.")
         side = ((sample_size - 4) // 2 - 4) // 2
         self.conv1 = nn.Conv2d(in_channels, 6, kernel_size=5)
         self.conv2 = nn.Conv2d(6, 16, kernel_size=5)
@@ -83,7 +83,7 @@ class LeNet(ModelMixin, ConfigMixin):
             [`LeNetOutput`] or `tuple`: logits and features.
 
         Raises:
-            ValueError: if the images are of another shape.
+            ValueError: if the images have another shape.
         """
         config = self.config
         shape = (config.in_channels, config.sample_size, config.sample_size)

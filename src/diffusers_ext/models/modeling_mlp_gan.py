@@ -1,4 +1,4 @@
-"""The generator and the discriminator of the first GAN: dense layers from noise to pixels, from pixels to a score."""
+"""The first GAN: a generator of dense layers from noise to pixels, and a discriminator from pixels to a score."""
 
 from dataclasses import dataclass
 
@@ -9,13 +9,17 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.utils import BaseOutput
 from torch import nn
 
-
-GENERATOR_CONDITIONINGS = (None, "concat", "embedding")
-DISCRIMINATOR_CONDITIONINGS = (None, "concat", "embedding", "projection")
-LATENT_DISTRIBUTIONS = ("normal", "uniform")
-NORMALIZATIONS = ("batch", "layer", "none")
-NEGATIVE_SLOPE = 0.2  # of the discriminator's leaky ReLU
-CODE_HIDDEN_DIM = 128  # of the head that predicts InfoGAN's code
+from .gan_checks import (
+    check_batch_size,
+    check_choice,
+    check_discriminator_arguments,
+    check_generator_arguments,
+    check_images,
+    check_labels,
+    check_latents,
+    check_positive,
+    height_and_width,
+)
 
 
 @dataclass
@@ -42,8 +46,8 @@ class MLPDiscriminatorOutput(BaseOutput):
         class_logits (`torch.Tensor` of shape `(N, num_classes)`, *optional*):
             Unnormalised log-probabilities of the classes, from an auxiliary classifier.
         code (`torch.Tensor` of shape `(N, num_categories + num_continuous_codes)`, *optional*):
-            What InfoGAN's Q reads in the image: the unnormalised log-probabilities of the categories, and behind them
-            the means of the continuous codes.
+            The prediction of InfoGAN's code from the image: first the unnormalised log-probabilities of the
+            categories, then the means of the continuous codes.
     """
 
     logits: torch.Tensor
@@ -51,82 +55,14 @@ class MLPDiscriminatorOutput(BaseOutput):
     code: torch.Tensor | None = None
 
 
-def height_and_width(sample_size: int | tuple[int, int]) -> tuple[int, int]:
-    return (sample_size, sample_size) if isinstance(sample_size, int) else tuple(sample_size)
-
-
-def check_choice(name: str, value: str | None, choices: tuple[str | None, ...]):
-    if value not in choices:
-        raise ValueError(f"`{name}` must be one of {choices}, but is {value!r}.")
-
-
-# Copied from diffusers_ext.models.modeling_dcgan.check_positive
-def check_positive(**numbers: int):
-    for name, number in numbers.items():
-        if number < 1:
-            raise ValueError(f"`{name}` must be at least 1, but is {number}.")
-
-
-# Copied from diffusers_ext.models.modeling_dcgan.check_conditioning
-def check_conditioning(conditioning: str | None, num_classes: int | None, needs_classes: bool):
-    """Whether `num_classes` is given exactly where something needs it."""
-    if num_classes is not None and num_classes < 1:
-        raise ValueError(f"`num_classes` must be at least 1, but is {num_classes}.")
-    if needs_classes and num_classes is None:
-        raise ValueError(f"`num_classes` must be given for a network with classes, whose {conditioning=}.")
-    if num_classes is not None and not needs_classes:
-        raise ValueError(f"`num_classes` is {num_classes}, but nothing needs it: choose a `conditioning`.")
-
-
-# Copied from diffusers_ext.models.modeling_dcgan.check_code
-def check_code(num_categories: int, num_continuous_codes: int):
-    if num_categories < 0 or num_categories == 1 or num_continuous_codes < 0:
-        raise ValueError(
-            "`num_categories` must be 0 or at least 2, and `num_continuous_codes` at least 0, but they are "
-            f"{num_categories} and {num_continuous_codes}."
-        )
-
-
-# Copied from diffusers_ext.models.modeling_dcgan.check_labels
-def check_labels(
-    class_labels: torch.Tensor | None, num_samples: int, conditioning: str | None, num_classes: int | None
-):
-    """Refuses labels that the network cannot take. Values are looked at on the CPU only, where it costs nothing."""
-    if conditioning is None:
-        if class_labels is not None:
-            raise ValueError("`class_labels` are given, but the network takes none: its `conditioning` is None.")
-        return
-    if class_labels is None:
-        raise ValueError(f"`class_labels` must be given, for the network is conditional on {num_classes} classes.")
-    if class_labels.shape != (num_samples,) or class_labels.is_floating_point():
-        raise ValueError(
-            f"`class_labels` must be integers of the shape ({num_samples},), but are {class_labels.dtype} of the "
-            f"shape {tuple(class_labels.shape)}."
-        )
-    if class_labels.device.type == "cpu" and not torch.compiler.is_compiling():
-        outside = class_labels[(class_labels < 0) | (class_labels >= num_classes)]
-        if len(outside) > 0:
-            raise ValueError(f"`class_labels` must be from 0 to {num_classes - 1}, but hold {outside[0]}.")
-
-
-def check_batch(module: nn.Module, num_samples: int):
-    if module.training and module.config.normalization == "batch" and num_samples == 1:
-        raise ValueError("Batch normalization cannot be trained on a batch of one image: give it two or more.")
-
-
-def make_norm(normalization: str, features: int) -> nn.Module:
-    if normalization == "batch":
-        return nn.BatchNorm1d(features)
-    return nn.LayerNorm(features) if normalization == "layer" else nn.Identity()
-
-
 class MLPGenerator(ModelMixin, ConfigMixin):
     r"""
-    Makes images of noise by dense layers.
+    Generates images from noise by dense layers.
 
-    The generator of "Generative Adversarial Networks" (Goodfellow et al. 2014, https://huggingface.co/papers/1406.2661):
-    ReLU inside, and tanh behind the last layer. With `conditioning` it is that of conditional GANs (Mirza & Osindero
-    2014, https://huggingface.co/papers/1411.1784), with a code that of InfoGAN (Chen et al. 2016,
+    The generator of "Generative Adversarial Networks" (Goodfellow et al. 2014,
+    https://huggingface.co/papers/1406.2661), with ReLU in hidden layers and tanh after the last layer. With
+    `conditioning` it is the generator of conditional GANs (Mirza & Osindero 2014,
+    https://huggingface.co/papers/1411.1784), and with a code that of InfoGAN (Chen et al. 2016,
     https://huggingface.co/papers/1606.03657).
 
     Args:
@@ -135,27 +71,28 @@ class MLPGenerator(ModelMixin, ConfigMixin):
         out_channels (`int`, defaults to 1):
             Channels of the images.
         latent_dim (`int`, defaults to 64):
-            The length of a latent vector, a code at its end included.
+            The length of a latent vector, including the code at its end if there is one.
         hidden_dims (`tuple[int, ...]`, defaults to `(256, 256)`):
             The width of each hidden layer.
         normalization (`str`, defaults to `"none"`):
-            Between a hidden layer and its activation: `"batch"`, `"layer"` or `"none"`.
+            The normalization between a hidden layer and its activation: `"batch"`, `"layer"` or `"none"`.
         num_classes (`int`, *optional*):
             The number of classes of a conditional generator.
         conditioning (`str`, *optional*):
-            What goes into the first layer beside the latents: `"concat"`, the class as a one-hot vector, or
+            The input of the first layer besides the latents: `"concat"`, the class as a one-hot vector, or
             `"embedding"`, a learned vector of the class.
         class_embed_dim (`int`, defaults to 32):
-            The length of that vector.
+            The length of the learned vector.
         num_categories (`int`, defaults to 0):
-            Categories of the code, which is the end of the latents: `[noise, one-hot category, continuous codes]`.
+            The number of categories of the code, which is at the end of the latents: `[noise, one-hot category,
+            continuous codes]`.
         num_continuous_codes (`int`, defaults to 0):
-            Continuous codes, each uniform in `[-1, 1]`.
+            The number of continuous codes, each uniform in `[-1, 1]`.
         latent_distribution (`str`, defaults to `"normal"`):
-            What the noise is drawn from: `"normal"`, or `"uniform"` in `[-1, 1]`.
+            The distribution of the noise: `"normal"`, or `"uniform"` in `[-1, 1]`.
 
     Raises:
-        ValueError: if the arguments do not fit one another.
+        ValueError: if the arguments do not fit together.
     """
 
     @register_to_config
@@ -179,15 +116,9 @@ class MLPGenerator(ModelMixin, ConfigMixin):
         check_positive(out_channels=out_channels, latent_dim=latent_dim, class_embed_dim=class_embed_dim)
         check_positive(hidden_dims=min(hidden_dims, default=1))
         check_choice("normalization", normalization, NORMALIZATIONS)
-        check_choice("conditioning", conditioning, GENERATOR_CONDITIONINGS)
-        check_choice("latent_distribution", latent_distribution, LATENT_DISTRIBUTIONS)
-        check_conditioning(conditioning, num_classes, needs_classes=conditioning is not None)
-        check_code(num_categories, num_continuous_codes)
-        if num_categories + num_continuous_codes > latent_dim:
-            raise ValueError(
-                f"`latent_dim` must have room for the code of {num_categories} categories and {num_continuous_codes} "
-                f"continuous codes, but is {latent_dim}."
-            )
+        check_generator_arguments(
+            latent_dim, conditioning, num_classes, num_categories, num_continuous_codes, latent_distribution
+        )
 
         features = latent_dim
         if conditioning == "concat":
@@ -209,7 +140,7 @@ class MLPGenerator(ModelMixin, ConfigMixin):
         r"""
         Args:
             latents (`torch.Tensor` of shape `(N, latent_dim)`):
-                The noise, and at its end the code where there is one.
+                The noise, with the code at its end if there is one.
             class_labels (`torch.Tensor` of shape `(N,)`, *optional*):
                 The class of each image, for a conditional generator.
             return_dict (`bool`, defaults to `True`):
@@ -222,10 +153,9 @@ class MLPGenerator(ModelMixin, ConfigMixin):
             ValueError: if the latents or the labels do not fit the network.
         """
         config = self.config
-        if latents.ndim != 2 or latents.shape[1] != config.latent_dim:
-            raise ValueError(f"`latents` must be (N, {config.latent_dim}), but are {tuple(latents.shape)}.")
+        check_latents(latents, config.latent_dim)
         check_labels(class_labels, len(latents), config.conditioning, config.num_classes)
-        check_batch(self, len(latents))
+        check_batch_size(self, len(latents))
 
         hidden_states = latents
         if config.conditioning == "concat":
@@ -245,10 +175,10 @@ class MLPGenerator(ModelMixin, ConfigMixin):
 
 class MLPDiscriminator(ModelMixin, ConfigMixin):
     r"""
-    Tells real images from generated ones by dense layers.
+    Distinguishes real images from generated ones by dense layers.
 
     The discriminator of "Generative Adversarial Networks" (Goodfellow et al. 2014,
-    https://huggingface.co/papers/1406.2661), with leaky ReLU (slope 0.2) in place of maxout.
+    https://huggingface.co/papers/1406.2661), with leaky ReLU (slope 0.2) instead of maxout.
 
     Args:
         sample_size (`int` or `tuple[int, int]`, defaults to 28):
@@ -258,30 +188,30 @@ class MLPDiscriminator(ModelMixin, ConfigMixin):
         hidden_dims (`tuple[int, ...]`, defaults to `(256, 256)`):
             The width of each hidden layer.
         normalization (`str`, defaults to `"none"`):
-            Between a hidden layer and its activation: `"batch"`, `"layer"` or `"none"`.
+            The normalization between a hidden layer and its activation: `"batch"`, `"layer"` or `"none"`.
         dropout (`float`, defaults to 0.0):
-            The dropout probability behind each hidden layer.
+            The dropout probability after each hidden layer.
         spectral_norm (`bool`, defaults to `False`):
-            Whether the weights that make the score are divided by their largest singular value (Miyato et al. 2018,
-            https://huggingface.co/papers/1802.05957). The heads for classes and codes are left as they are.
+            Whether the weights of the layers for the score are divided by their largest singular value (Miyato et al.
+            2018, https://huggingface.co/papers/1802.05957). The heads for classes and codes are not affected.
         num_classes (`int`, *optional*):
             The number of classes of a conditional discriminator, or of its auxiliary classifier.
         conditioning (`str`, *optional*):
-            How the class enters: `"concat"`, a one-hot vector beside the pixels; `"embedding"`, a learned vector
-            beside them; `"projection"`, a learned vector times the last features, added to the score (Miyato & Koyama
-            2018, eq. 3, https://huggingface.co/papers/1802.05637).
+            How the class is used: `"concat"`, a one-hot vector is added to the pixels; `"embedding"`, a learned vector
+            is added to the pixels; `"projection"`, the product of a learned vector and the last features is added to
+            the score (Miyato & Koyama 2018, eq. 3, https://huggingface.co/papers/1802.05637).
         class_embed_dim (`int`, defaults to 32):
-            The length of the vector of `"embedding"`.
+            The length of the learned vector of `"embedding"`.
         auxiliary_classifier (`bool`, defaults to `False`):
-            Whether a head tells the class of the image (AC-GAN, Odena et al. 2017,
+            Whether a head predicts the class of the image (AC-GAN, Odena et al. 2017,
             https://huggingface.co/papers/1610.09585).
         num_categories (`int`, defaults to 0):
-            Categories of InfoGAN's code, which a head of its own reads in the image.
+            The number of categories of InfoGAN's code, which a separate head predicts from the image.
         num_continuous_codes (`int`, defaults to 0):
-            Continuous codes that this head reads.
+            The number of continuous codes that this head predicts.
 
     Raises:
-        ValueError: if the arguments do not fit one another.
+        ValueError: if the arguments do not fit together.
     """
 
     @register_to_config
@@ -306,9 +236,9 @@ class MLPDiscriminator(ModelMixin, ConfigMixin):
         check_positive(in_channels=in_channels, class_embed_dim=class_embed_dim)
         check_positive(hidden_dims=min(hidden_dims, default=1))
         check_choice("normalization", normalization, NORMALIZATIONS)
-        check_choice("conditioning", conditioning, DISCRIMINATOR_CONDITIONINGS)
-        check_conditioning(conditioning, num_classes, conditioning is not None or auxiliary_classifier)
-        check_code(num_categories, num_continuous_codes)
+        check_discriminator_arguments(
+            conditioning, num_classes, auxiliary_classifier, num_categories, num_continuous_codes
+        )
 
         def normalized(module: nn.Module) -> nn.Module:
             return nn.utils.parametrizations.spectral_norm(module) if spectral_norm else module
@@ -351,17 +281,15 @@ class MLPDiscriminator(ModelMixin, ConfigMixin):
                 Whether to return an [`MLPDiscriminatorOutput`] instead of a tuple.
 
         Returns:
-            [`MLPDiscriminatorOutput`] or `tuple`: the scores `(N,)`, and what the heads say where there are any.
+            [`MLPDiscriminatorOutput`] or `tuple`: the scores `(N,)`, and the outputs of the heads if there are any.
 
         Raises:
             ValueError: if the images or the labels do not fit the network.
         """
         config = self.config
-        shape = (config.in_channels, *height_and_width(config.sample_size))
-        if tuple(sample.shape[1:]) != shape:
-            raise ValueError(f"`sample` must be (N, {', '.join(map(str, shape))}), but is {tuple(sample.shape)}.")
+        check_images(sample, (config.in_channels, *height_and_width(config.sample_size)))
         check_labels(class_labels, len(sample), config.conditioning, config.num_classes)
-        check_batch(self, len(sample))
+        check_batch_size(self, len(sample))
 
         hidden_states = sample.flatten(1)
         if config.conditioning == "concat":
@@ -381,3 +309,14 @@ class MLPDiscriminator(ModelMixin, ConfigMixin):
         if not return_dict:
             return tuple(output for output in (logits, class_logits, code) if output is not None)
         return MLPDiscriminatorOutput(logits=logits, class_logits=class_logits, code=code)
+
+
+NORMALIZATIONS = ("batch", "layer", "none")
+NEGATIVE_SLOPE = 0.2  # of the discriminator's leaky ReLU
+CODE_HIDDEN_DIM = 128  # of the head that predicts InfoGAN's code
+
+
+def make_norm(normalization: str, features: int) -> nn.Module:
+    if normalization == "batch":
+        return nn.BatchNorm1d(features)
+    return nn.LayerNorm(features) if normalization == "layer" else nn.Identity()

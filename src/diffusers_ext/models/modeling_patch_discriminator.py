@@ -1,4 +1,4 @@
-"""Tells real images from made ones patch by patch: the discriminator of pix2pix and CycleGAN."""
+"""PatchGAN: the discriminator of pix2pix and CycleGAN, which scores images patch by patch."""
 
 from dataclasses import dataclass
 
@@ -10,9 +10,7 @@ from diffusers.utils import BaseOutput
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm as with_spectral_norm
 
-
-NORMALIZATIONS = ("batch", "instance", "none")
-MAX_MULTIPLIER = 8  # the widest layer has so many times the channels of the first
+from .translation_layers import NORMALIZATIONS, initialize_weights, normalization_layer
 
 
 @dataclass
@@ -22,7 +20,7 @@ class PatchDiscriminatorOutput(BaseOutput):
 
     Args:
         logits (`torch.Tensor` of shape `(N, 1, h, w)`):
-            How real each patch looks, without a sigmoid; patches overlap.
+            A score for each of the overlapping patches, before any sigmoid: the higher, the more real.
     """
 
     logits: torch.Tensor
@@ -35,65 +33,40 @@ class MultiScalePatchDiscriminatorOutput(BaseOutput):
 
     Args:
         logits (`tuple[torch.Tensor]`):
-            A map `(N, 1, h, w)` for each scale, the finest first.
+            A map `(N, 1, h, w)` for each scale, the finest scale first.
     """
 
     logits: tuple[torch.Tensor, ...]
 
 
-class PatchBlock(nn.Module):
-    """
-    Convolution, normalization and leaky ReLU.
-
-    A bias that a normalization would take away again is left out.
-
-    Args:
-        in_channels, out_channels (`int`): The channels before and after.
-        kernel_size, stride, padding (`int`): Of the convolution.
-        normalization (`str`): `"batch"`, `"instance"` or `"none"`.
-    """
-
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: int, normalization: str
-    ):
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=normalization == "none")
-        self.norm = {"batch": nn.BatchNorm2d, "instance": nn.InstanceNorm2d, "none": nn.Identity}[normalization](
-            out_channels
-        )
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """`(N, in_channels, H, W)` in, `(N, out_channels, H', W')` out."""
-        return F.leaky_relu(self.norm(self.conv(hidden_states)), 0.2)
-
-
 class PatchDiscriminator(ModelMixin, ConfigMixin):
     r"""
-    Judges every patch of an image on its own, and all with the same weights.
+    Scores every patch of an image separately, with the same weights.
 
     It is the PatchGAN of "Image-to-Image Translation with Conditional Adversarial Networks" (Isola et al. 2017,
     section 3.2.2 and appendix 6.1.2, https://huggingface.co/papers/1611.07004; `NLayerDiscriminator` and
-    `PixelDiscriminator` of https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix). A conditional one sees the
-    condition and the image joined in the channels: `in_channels` counts both.
+    `PixelDiscriminator` in https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix). The input of a conditional
+    discriminator is the condition and the image, joined in the channels: `in_channels` counts both.
 
     | `num_layers` | 0 | 1 | 2 | 3 | 4 | 5 |
     |---|---|---|---|---|---|---|
     | patch, in pixels a side | 1 | 16 | 34 | 70 | 142 | 286 |
 
-    A patch that covers the image makes an ordinary discriminator: 286 is the "ImageGAN" of the paper, for 256 pixels.
+    If a patch covers the whole image, it is an ordinary discriminator: 286 is the "ImageGAN" of the paper, for images
+    of 256 pixels.
 
     Args:
         in_channels (`int`, defaults to 3):
             Channels of the images, and of the condition if there is one.
         base_channels (`int`, defaults to 64):
-            Channels of the first layer; the widest has eight times as many.
+            Channels of the first layer; the widest layer has up to eight times as many.
         num_layers (`int`, defaults to 3):
-            Layers that halve the image, 0 for single pixels.
+            The number of layers that halve the image; 0 for patches of single pixels.
         normalization (`str`, defaults to `"batch"`):
-            `"batch"`, `"instance"` (without parameters, as CycleGAN has it) or `"none"`. A gradient penalty needs one
-            that keeps the samples apart.
+            `"batch"`, `"instance"` (without parameters, as in CycleGAN) or `"none"`. A gradient penalty needs one that
+            does not mix the samples of a batch.
         spectral_norm (`bool`, defaults to `False`):
-            Whether every convolution is divided by its spectral norm (Miyato et al. 2018,
+            Whether the weights of every convolution are divided by their spectral norm (Miyato et al. 2018,
             https://huggingface.co/papers/1802.05957).
 
     Raises:
@@ -134,7 +107,7 @@ class PatchDiscriminator(ModelMixin, ConfigMixin):
             )
         self.conv_out = nn.Conv2d(widths[-1], 1, kernel_size, 1, padding)
 
-        self.apply(_initialize)
+        self.apply(initialize_weights)
         if spectral_norm:
             for module in list(self.modules()):
                 if isinstance(module, nn.Conv2d):
@@ -142,14 +115,14 @@ class PatchDiscriminator(ModelMixin, ConfigMixin):
 
     @property
     def patch_size(self) -> int:
-        """The side of what a logit sees, in pixels."""
+        """The side of the patch that a logit depends on, in pixels."""
         size = 1
         for conv in (self.conv_out, *(block.conv for block in reversed(self.blocks)), self.conv_in):
             size = (size - 1) * conv.stride[0] + conv.kernel_size[0]
         return size
 
     def _check_sample(self, sample: torch.Tensor) -> None:
-        """Refuses other channels, and images of which nothing is left to judge, or to normalize."""
+        """Refuses images with other channels, and images that are too small for the last layers."""
         if sample.ndim != 4 or sample.shape[1] != self.config.in_channels:
             raise ValueError(
                 f"`sample` must be of the shape (N, {self.config.in_channels}, H, W), but is of {tuple(sample.shape)}."
@@ -158,7 +131,7 @@ class PatchDiscriminator(ModelMixin, ConfigMixin):
         if self.config.num_layers > 0:
             for _ in range(self.config.num_layers):
                 sides = [side // 2 for side in sides]
-            sides = [side - 1 for side in sides]  # the block that does not halve
+            sides = [side - 1 for side in sides]  # the last block does not halve
             if min(sides) < 2:
                 least = 3 * 2**self.config.num_layers
                 raise ValueError(
@@ -172,7 +145,7 @@ class PatchDiscriminator(ModelMixin, ConfigMixin):
         r"""
         Args:
             sample (`torch.Tensor` of shape `(N, in_channels, H, W)`):
-                The images in `[-1, 1]`, joined with their conditions where there are any.
+                The images in `[-1, 1]`, joined with their conditions if there are any.
             return_dict (`bool`, defaults to `True`):
                 Whether to return a [`PatchDiscriminatorOutput`] instead of a tuple.
 
@@ -195,10 +168,12 @@ class PatchDiscriminator(ModelMixin, ConfigMixin):
 
 class MultiScalePatchDiscriminator(ModelMixin, ConfigMixin):
     r"""
-    Several [`PatchDiscriminator`]s of one shape, each of which sees the image at half the size of the one before.
+    Several [`PatchDiscriminator`]s of the same architecture; the input of each is half as large as that of the one
+    before.
 
-    The coarse ones see the whole, the fine ones details: "High-Resolution Image Synthesis and Semantic Manipulation
-    with Conditional GANs" (Wang et al. 2018, section 3.2, https://huggingface.co/papers/1711.11585).
+    The coarse scales judge the whole image, and the fine ones its details: "High-Resolution Image Synthesis and
+    Semantic Manipulation with Conditional GANs" (Wang et al. 2018, section 3.2,
+    https://huggingface.co/papers/1711.11585).
 
     Args:
         num_scales (`int`, defaults to 3):
@@ -232,7 +207,7 @@ class MultiScalePatchDiscriminator(ModelMixin, ConfigMixin):
 
     @property
     def patch_size(self) -> int:
-        """The side of what a logit of the coarsest scale sees, in pixels of the image."""
+        """The side of the patch that a logit of the coarsest scale depends on, in pixels of the image."""
         return self.discriminators[-1].patch_size * 2 ** (self.config.num_scales - 1)
 
     def forward(
@@ -241,7 +216,7 @@ class MultiScalePatchDiscriminator(ModelMixin, ConfigMixin):
         r"""
         Args:
             sample (`torch.Tensor` of shape `(N, in_channels, H, W)`):
-                The images in `[-1, 1]`, joined with their conditions where there are any.
+                The images in `[-1, 1]`, joined with their conditions if there are any.
             return_dict (`bool`, defaults to `True`):
                 Whether to return a [`MultiScalePatchDiscriminatorOutput`] instead of a tuple.
 
@@ -263,11 +238,28 @@ class MultiScalePatchDiscriminator(ModelMixin, ConfigMixin):
         return MultiScalePatchDiscriminatorOutput(logits=tuple(logits))
 
 
-def _initialize(module: nn.Module) -> None:
-    """Weights as in the paper, section 3.3: normal, of standard deviation 0.02."""
-    if isinstance(module, nn.Conv2d):
-        nn.init.normal_(module.weight, 0.0, 0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.BatchNorm2d):
-        nn.init.normal_(module.weight, 1.0, 0.02)
+MAX_MULTIPLIER = 8  # the widest layer has at most this many times the channels of the first
+
+
+class PatchBlock(nn.Module):
+    """
+    Convolution, normalization and leaky ReLU.
+
+    Without a bias if there is a normalization, which would cancel it.
+
+    Args:
+        in_channels, out_channels (`int`): The channels before and after.
+        kernel_size, stride, padding (`int`): The arguments of the convolution.
+        normalization (`str`): `"batch"`, `"instance"` or `"none"`.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: int, normalization: str
+    ):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=normalization == "none")
+        self.norm = normalization_layer(normalization, out_channels)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """From `(N, in_channels, H, W)` to `(N, out_channels, H', W')`."""
+        return F.leaky_relu(self.norm(self.conv(hidden_states)), 0.2)

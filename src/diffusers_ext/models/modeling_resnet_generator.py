@@ -1,4 +1,4 @@
-"""Makes an image from an image: the residual network of CycleGAN."""
+"""The generator of CycleGAN: a residual network from images to images."""
 
 import torch
 import torch.nn.functional as F
@@ -7,125 +7,41 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import nn
 
+from .translation_layers import NORMALIZATIONS, initialize_weights, normalization_layer
 
-NORMALIZATIONS = ("batch", "instance", "none")
+
 PADDING_MODES = ("reflect", "replicate", "zeros")
-
-
-def normalization_layer(normalization: str, channels: int) -> nn.Module:
-    layers = {"batch": nn.BatchNorm2d, "instance": nn.InstanceNorm2d, "none": nn.Identity}
-    return layers[normalization](channels)
-
-
-class ConvLayer(nn.Module):
-    """
-    Convolution and normalization.
-
-    Args:
-        in_channels, out_channels (`int`): The channels before and after.
-        kernel_size, stride (`int`): Of the convolution, which is padded to its middle.
-        padding_mode (`str`): What images are padded with.
-        normalization (`str`): `"batch"`, `"instance"` or `"none"`.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        stride: int,
-        padding_mode: str,
-        normalization: str,
-    ):
-        super().__init__()
-        self.conv = nn.Conv2d(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            padding=kernel_size // 2,
-            padding_mode=padding_mode,
-            bias=normalization == "none",  # a normalization would take a bias away again
-        )
-        self.norm = normalization_layer(normalization, out_channels)
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """`(N, in_channels, H, W)` in, `(N, out_channels, H / stride, W / stride)` out."""
-        return self.norm(self.conv(hidden_states))
-
-
-class UpLayer(nn.Module):
-    """
-    Doubles a map by a transposed convolution, and normalizes it.
-
-    Args:
-        in_channels, out_channels (`int`): The channels before and after.
-        normalization (`str`): `"batch"`, `"instance"` or `"none"`.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, normalization: str):
-        super().__init__()
-        self.conv = nn.ConvTranspose2d(
-            in_channels, out_channels, 3, stride=2, padding=1, output_padding=1, bias=normalization == "none"
-        )
-        self.norm = normalization_layer(normalization, out_channels)
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """`(N, in_channels, H, W)` in, `(N, out_channels, 2 * H, 2 * W)` out."""
-        return self.norm(self.conv(hidden_states))
-
-
-class ResidualBlock(nn.Module):
-    """
-    Adds to a map what two convolutions make of it.
-
-    Args:
-        channels (`int`): The channels of the map.
-        padding_mode (`str`): What it is padded with.
-        normalization (`str`): `"batch"`, `"instance"` or `"none"`.
-        dropout (`float`): The probability that a value between the convolutions is dropped.
-    """
-
-    def __init__(self, channels: int, padding_mode: str, normalization: str, dropout: float):
-        super().__init__()
-        self.layer1 = ConvLayer(channels, channels, 3, 1, padding_mode, normalization)
-        self.dropout = nn.Dropout(dropout)
-        self.layer2 = ConvLayer(channels, channels, 3, 1, padding_mode, normalization)
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """`(N, channels, H, W)` in and out."""
-        return hidden_states + self.layer2(self.dropout(F.relu(self.layer1(hidden_states))))
 
 
 class ResnetGenerator(ModelMixin, ConfigMixin):
     r"""
-    Makes an image from an image of the same size, by residual blocks at a quarter of its height and width.
+    Generates an image from an image of the same size, by residual blocks at a quarter of its height and width.
 
     The generator of CycleGAN: "Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks" (Zhu
     et al. 2017, section 4 and appendix 7.2, https://huggingface.co/papers/1703.10593, after Johnson et al. 2016;
-    `ResnetGenerator` of https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix). The paper has 9 blocks for images of
-    256 pixels and more, 6 for 128.
+    `ResnetGenerator` in https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix). The paper has 9 blocks for images of
+    256 pixels and more, and 6 blocks for 128 pixels.
 
-    Height and width may be any multiples of [`~ResnetGenerator.stride`], from twice that on.
+    Height and width can be any multiples of [`~ResnetGenerator.stride`], at least twice the stride.
 
     Args:
         sample_size (`int` or `tuple[int, int]`, *optional*):
-            Height and width of the images it was trained on. It is for readers; the network takes other sizes too.
+            Height and width of the training images, for information only: the network can process other sizes.
         in_channels, out_channels (`int`, defaults to 3):
-            Channels of the images that it sees and makes.
+            Channels of the input and output images.
         base_channels (`int`, defaults to 64):
-            Channels at full size. They double wherever the image is halved.
+            Channels at full size. They double whenever the image is halved.
         num_downsamplings (`int`, defaults to 2):
-            How often it is halved.
+            How often the image is halved.
         num_blocks (`int`, defaults to 9):
             The number of residual blocks.
         normalization (`str`, defaults to `"instance"`):
             `"batch"`, `"instance"` (without parameters) or `"none"`.
         padding_mode (`str`, defaults to `"reflect"`):
-            What images are padded with in the residual blocks: `"reflect"`, `"replicate"` or `"zeros"`. The first and
-            the last convolution reflect in any case.
+            How maps are padded in the residual blocks: `"reflect"`, `"replicate"` or `"zeros"`. The first and the last
+            convolution always use `"reflect"`.
         dropout (`float`, defaults to 0.0):
-            How much the residual blocks drop in training.
+            The dropout probability in the residual blocks.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -174,16 +90,16 @@ class ResnetGenerator(ModelMixin, ConfigMixin):
         self.conv_out = nn.Conv2d(widths[0], out_channels, 7, padding=3, padding_mode="reflect")
 
         self.gradient_checkpointing = False
-        self.apply(_initialize)
+        self.apply(initialize_weights)
 
     @property
     def stride(self) -> int:
-        """What height and width must be multiples of."""
+        """Height and width must be multiples of this."""
         return 2**self.config.num_downsamplings
 
     @property
     def smallest_side(self) -> int:
-        """What height and width must be at least: maps of one pixel can't be normalized, nor padded by reflection."""
+        """The smallest height and width: maps of one pixel can be neither normalized nor padded by reflection."""
         return max(2 * self.stride, 4)
 
     def forward(self, sample: torch.Tensor, return_dict: bool = True) -> UNet2DOutput | tuple[torch.Tensor]:
@@ -198,8 +114,8 @@ class ResnetGenerator(ModelMixin, ConfigMixin):
             [`~models.unets.unet_2d.UNet2DOutput`] or `tuple`: the `sample` `(N, out_channels, H, W)`, in `[-1, 1]`.
 
         Raises:
-            ValueError: for another number of channels, and if height or width is no multiple of `stride`, or too small
-                to be padded by reflection.
+            ValueError: for another number of channels, and if height or width is not a multiple of `stride`, or is too
+                small to be padded by reflection.
         """
         if sample.ndim != 4 or sample.shape[1] != self.config.in_channels:
             raise ValueError(
@@ -229,11 +145,81 @@ class ResnetGenerator(ModelMixin, ConfigMixin):
         return UNet2DOutput(sample=sample)
 
 
-def _initialize(module: nn.Module) -> None:
-    """Weights as in the paper, appendix 7.1: normal, of standard deviation 0.02."""
-    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-        nn.init.normal_(module.weight, 0.0, 0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.BatchNorm2d):
-        nn.init.normal_(module.weight, 1.0, 0.02)
+class ConvLayer(nn.Module):
+    """
+    Convolution and normalization.
+
+    Args:
+        in_channels, out_channels (`int`): The channels before and after.
+        kernel_size, stride (`int`): The arguments of the convolution. Its padding is `kernel_size // 2`.
+        padding_mode (`str`): How maps are padded: `"reflect"`, `"replicate"` or `"zeros"`.
+        normalization (`str`): `"batch"`, `"instance"` or `"none"`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int,
+        padding_mode: str,
+        normalization: str,
+    ):
+        super().__init__()
+        self.conv = nn.Conv2d(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding=kernel_size // 2,
+            padding_mode=padding_mode,
+            bias=normalization == "none",  # a normalization would cancel a bias
+        )
+        self.norm = normalization_layer(normalization, out_channels)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """From `(N, in_channels, H, W)` to `(N, out_channels, H / stride, W / stride)`."""
+        return self.norm(self.conv(hidden_states))
+
+
+class UpLayer(nn.Module):
+    """
+    A transposed convolution that doubles a map, and normalization.
+
+    Args:
+        in_channels, out_channels (`int`): The channels before and after.
+        normalization (`str`): `"batch"`, `"instance"` or `"none"`.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, normalization: str):
+        super().__init__()
+        self.conv = nn.ConvTranspose2d(
+            in_channels, out_channels, 3, stride=2, padding=1, output_padding=1, bias=normalization == "none"
+        )
+        self.norm = normalization_layer(normalization, out_channels)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """From `(N, in_channels, H, W)` to `(N, out_channels, 2 * H, 2 * W)`."""
+        return self.norm(self.conv(hidden_states))
+
+
+class ResidualBlock(nn.Module):
+    """
+    Two convolutions whose result is added to their input.
+
+    Args:
+        channels (`int`): The channels of the map.
+        padding_mode (`str`): How maps are padded: `"reflect"`, `"replicate"` or `"zeros"`.
+        normalization (`str`): `"batch"`, `"instance"` or `"none"`.
+        dropout (`float`): The probability that a value between the convolutions is dropped.
+    """
+
+    def __init__(self, channels: int, padding_mode: str, normalization: str, dropout: float):
+        super().__init__()
+        self.layer1 = ConvLayer(channels, channels, 3, 1, padding_mode, normalization)
+        self.dropout = nn.Dropout(dropout)
+        self.layer2 = ConvLayer(channels, channels, 3, 1, padding_mode, normalization)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """From `(N, channels, H, W)` to the same shape."""
+        return hidden_states + self.layer2(self.dropout(F.relu(self.layer1(hidden_states))))

@@ -1,4 +1,4 @@
-"""Makes an image from an image: the U-Net of pix2pix."""
+"""The generator of pix2pix: a U-Net from images to images."""
 
 import torch
 import torch.nn.functional as F
@@ -7,80 +7,34 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import nn
 
-
-NORMALIZATIONS = ("batch", "instance", "none")
-
-
-def normalization_layer(normalization: str, channels: int) -> nn.Module:
-    layers = {"batch": nn.BatchNorm2d, "instance": nn.InstanceNorm2d, "none": nn.Identity}
-    return layers[normalization](channels)
-
-
-class DownLayer(nn.Module):
-    """
-    Halves a map: leaky ReLU, convolution, normalization.
-
-    Args:
-        in_channels, out_channels (`int`): The channels before and after.
-        normalization (`str`): `"batch"`, `"instance"` or `"none"`.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, normalization: str):
-        super().__init__()
-        # A bias in front of a normalization would be taken away again.
-        self.conv = nn.Conv2d(in_channels, out_channels, 4, stride=2, padding=1, bias=normalization == "none")
-        self.norm = normalization_layer(normalization, out_channels)
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """`(N, in_channels, H, W)` in, `(N, out_channels, H / 2, W / 2)` out."""
-        return self.norm(self.conv(F.leaky_relu(hidden_states, 0.2)))
-
-
-class UpLayer(nn.Module):
-    """
-    Doubles a map: ReLU, transposed convolution, normalization, dropout.
-
-    Args:
-        in_channels, out_channels (`int`): The channels before and after.
-        normalization (`str`): `"batch"`, `"instance"` or `"none"`.
-        dropout (`float`): The probability that a value is dropped.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, normalization: str, dropout: float):
-        super().__init__()
-        self.conv = nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1, bias=normalization == "none")
-        self.norm = normalization_layer(normalization, out_channels)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """`(N, in_channels, H, W)` in, `(N, out_channels, 2 * H, 2 * W)` out."""
-        return self.dropout(self.norm(self.conv(F.relu(hidden_states))))
+from .translation_layers import NORMALIZATIONS, initialize_weights, normalization_layer
 
 
 class UNetGenerator(ModelMixin, ConfigMixin):
     r"""
-    Makes an image from an image of the same size, by an encoder and a decoder with connections between them.
+    Generates an image from an image of the same size, by an encoder and a decoder with skip connections.
 
     The generator of pix2pix: "Image-to-Image Translation with Conditional Adversarial Networks" (Isola et al. 2017,
-    section 3.2.1 and appendix 6.1.1, https://huggingface.co/papers/1611.07004; `UnetGenerator` of
-    https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix). Its only noise is dropout. The defaults are its network
-    for 256 pixels.
+    section 3.2.1 and appendix 6.1.1, https://huggingface.co/papers/1611.07004; `UnetGenerator` in
+    https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix). Its only random input is dropout. The defaults are those
+    for images of 256 pixels.
 
-    Height and width may be any multiples of [`~UNetGenerator.stride`], 2 to the number of levels.
+    Height and width can be any multiples of [`~UNetGenerator.stride`], which is 2 to the power of the number of
+    levels.
 
     Args:
         sample_size (`int` or `tuple[int, int]`, *optional*):
-            Height and width of the images it was trained on. It is for readers; the network takes other sizes too.
+            Height and width of the training images, for information only: the network can process other sizes.
         in_channels, out_channels (`int`, defaults to 3):
-            Channels of the images that it sees and makes.
+            Channels of the input and output images.
         block_out_channels (`tuple[int]`):
-            The channels of each level. The image is halved into each.
+            The channels of each level. Each level halves the image.
         normalization (`str`, defaults to `"batch"`):
             `"batch"`, `"instance"` (without parameters) or `"none"`.
         dropout (`float`, defaults to 0.5):
-            How much the decoder drops in training, in `num_dropout_layers` of its layers.
+            The dropout probability in `num_dropout_layers` layers of the decoder.
         num_dropout_layers (`int`, defaults to 3):
-            Those layers, from the second innermost on, as many as there are.
+            The number of layers with dropout, starting from the second innermost, as far as there are as many.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -114,7 +68,7 @@ class UNetGenerator(ModelMixin, ConfigMixin):
                 f"{num_dropout_layers}."
             )
 
-        # 1. down; the first map and the innermost one, which may be a single pixel, are not normalized
+        # 1. down; the first map is not normalized, nor is the innermost one, which may be a single pixel
         widths, levels = list(block_out_channels), len(block_out_channels)
         self.conv_in = nn.Conv2d(in_channels, widths[0], 4, stride=2, padding=1)
         self.down_layers = nn.ModuleList(
@@ -122,7 +76,7 @@ class UNetGenerator(ModelMixin, ConfigMixin):
             for level in range(1, levels)
         )
 
-        # 2. up, from the innermost on; each layer but the first sees the map of its own level beside
+        # 2. up, from the innermost level; the input of each layer except the first includes the map of its own level
         self.up_layers = nn.ModuleList()
         for position, level in enumerate(reversed(range(1, levels))):
             width = widths[level] if position == 0 else 2 * widths[level]
@@ -133,11 +87,11 @@ class UNetGenerator(ModelMixin, ConfigMixin):
         )
 
         self.gradient_checkpointing = False
-        self.apply(_initialize)
+        self.apply(initialize_weights)
 
     @property
     def stride(self) -> int:
-        """What height and width must be multiples of."""
+        """Height and width must be multiples of this."""
         return 2 ** len(self.config.block_out_channels)
 
     def _run(self, layer: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -157,7 +111,7 @@ class UNetGenerator(ModelMixin, ConfigMixin):
             [`~models.unets.unet_2d.UNet2DOutput`] or `tuple`: the `sample` `(N, out_channels, H, W)`, in `[-1, 1]`.
 
         Raises:
-            ValueError: for another number of channels, and if height or width is no multiple of `stride`.
+            ValueError: for another number of channels, and if height or width is not a multiple of `stride`.
         """
         if sample.ndim != 4 or sample.shape[1] != self.config.in_channels:
             raise ValueError(
@@ -165,8 +119,9 @@ class UNetGenerator(ModelMixin, ConfigMixin):
             )
         if any(side % self.stride != 0 for side in sample.shape[-2:]):
             raise ValueError(
-                f"`sample` must have a height and a width that are multiples of {self.stride}, for the network halves "
-                f"it {len(self.config.block_out_channels)} times, but is of the size {tuple(sample.shape[-2:])}."
+                f"`sample` must have a height and a width that are multiples of {self.stride}, because the network "
+                f"halves it {len(self.config.block_out_channels)} times, but is of the size "
+                f"{tuple(sample.shape[-2:])}."
             )
 
         # 1. down
@@ -187,11 +142,42 @@ class UNetGenerator(ModelMixin, ConfigMixin):
         return UNet2DOutput(sample=sample)
 
 
-def _initialize(module: nn.Module) -> None:
-    """Weights as in the paper, section 3.3: normal, of standard deviation 0.02."""
-    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-        nn.init.normal_(module.weight, 0.0, 0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.BatchNorm2d):
-        nn.init.normal_(module.weight, 1.0, 0.02)
+class DownLayer(nn.Module):
+    """
+    Halves a map: leaky ReLU, convolution, and normalization.
+
+    Args:
+        in_channels, out_channels (`int`): The channels before and after.
+        normalization (`str`): `"batch"`, `"instance"` or `"none"`.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, normalization: str):
+        super().__init__()
+        # A normalization would cancel a bias.
+        self.conv = nn.Conv2d(in_channels, out_channels, 4, stride=2, padding=1, bias=normalization == "none")
+        self.norm = normalization_layer(normalization, out_channels)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """From `(N, in_channels, H, W)` to `(N, out_channels, H / 2, W / 2)`."""
+        return self.norm(self.conv(F.leaky_relu(hidden_states, 0.2)))
+
+
+class UpLayer(nn.Module):
+    """
+    Doubles a map: ReLU, transposed convolution, normalization, and dropout.
+
+    Args:
+        in_channels, out_channels (`int`): The channels before and after.
+        normalization (`str`): `"batch"`, `"instance"` or `"none"`.
+        dropout (`float`): The dropout probability.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, normalization: str, dropout: float):
+        super().__init__()
+        self.conv = nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1, bias=normalization == "none")
+        self.norm = normalization_layer(normalization, out_channels)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """From `(N, in_channels, H, W)` to `(N, out_channels, 2 * H, 2 * W)`."""
+        return self.dropout(self.norm(self.conv(F.relu(hidden_states))))

@@ -1,4 +1,4 @@
-"""The autoencoder whose latents are entries of a codebook."""
+"""VQ-VAE: an autoencoder whose latents are entries of a codebook."""
 
 import math
 from dataclasses import dataclass
@@ -12,12 +12,10 @@ from diffusers.models.autoencoders.vq_model import VQEncoderOutput
 from diffusers.utils import BaseOutput
 from torch import nn
 
-
-BODIES = ("conv", "mlp")
-OUTPUT_ACTIVATIONS = {"sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "identity": nn.Identity}
-# What an output activation can reach.
-OUTPUT_RANGES = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}
-SMOOTHING = 1e-5  # of the counts, as in Sonnet: a code that nothing uses has a count that can be divided by
+from .activations import OUTPUT_ACTIVATIONS
+from .vector_quantization import VectorQuantizer, perplexity
+from .vqvae_blocks import ConvDecoder, ConvEncoder, initialize_as_sonnet
+from .vqvae_checks import check_codebook_arguments, check_conv_arguments, check_output_arguments
 
 
 @dataclass
@@ -27,12 +25,12 @@ class VQVAEQuantizerOutput(BaseOutput):
 
     Args:
         quantized (`torch.Tensor` of shape `(N, embedding_dim, ...)`):
-            The nearest codes, with the gradient of the latents.
+            The nearest entries, with the gradient of the latents.
         codes (`torch.Tensor` of shape `(N, ...)`):
-            Their numbers, int64.
+            The numbers of these entries, int64.
         loss (`torch.Tensor` of shape `(N,)`):
-            The mean squared distance between latents and codes: that which draws the latents to the codes, times
-            `commitment_cost`, and without EMA that which draws the codes to the latents.
+            The mean squared distance between latents and entries, times `commitment_cost`; its gradient moves the
+            latents. Without EMA, the same distance is added again, with a gradient that moves the entries.
     """
 
     quantized: torch.Tensor
@@ -51,9 +49,9 @@ class VQVAEOutput(BaseOutput):
         latents (`torch.Tensor` of shape `(N, embedding_dim, ...)`):
             The latents before quantization.
         codes (`torch.Tensor` of shape `(N, ...)`):
-            The numbers of their codes.
+            The numbers of their nearest entries.
         loss (`torch.Tensor` of shape `(N,)`):
-            The loss of the quantization, to be added to that of the reconstruction.
+            The loss of the quantization, which must be added to the loss of the reconstruction.
     """
 
     sample: torch.Tensor
@@ -62,183 +60,247 @@ class VQVAEOutput(BaseOutput):
     loss: torch.Tensor | None = None
 
 
-class VectorQuantizer(nn.Module):
+class VQVAEModel(ModelMixin, ConfigMixin):
     r"""
-    A codebook: each latent vector becomes its nearest entry.
+    The VQ-VAE: an autoencoder whose latents are entries of a codebook.
 
-    Entries follow the latents by gradients ("Neural Discrete Representation Learning", van den Oord et al. 2017,
-    eq. 3, https://huggingface.co/papers/1711.00937) or, with `use_ema`, as running means ("Generating Diverse
-    High-Fidelity Images with VQ-VAE-2", Razavi et al. 2019, appendix A, eq. 2,
-    https://huggingface.co/papers/1906.00446). An entry that falls out of use is revived at the place of a random
-    latent, as in Jukebox (Dhariwal et al. 2020, section 3.1, https://huggingface.co/papers/2005.00341).
+    "Neural Discrete Representation Learning" (van den Oord et al. 2017, https://huggingface.co/papers/1711.00937). The
+    codebook can be one of running means, as in "Generating Diverse High-Fidelity Images with VQ-VAE-2" (Razavi et al.
+    2019, appendix A, https://huggingface.co/papers/1906.00446). The defaults are those of Sonnet for CIFAR-10.
+
+    A trainer must call [`~VQVAEModel.update_codebook`] with the latents of the whole batch after each step.
+
+    Args:
+        sample_size (`int` or `tuple[int, int]`, defaults to 32):
+            Height and width of the images. The convolutional body can process all sizes that can be halved
+            `num_downsamples` times.
+        in_channels (`int`, defaults to 3):
+            Channels of the images.
+        body (`str`, defaults to `"conv"`):
+            `"conv"` for convolutions and a map of latents, or `"mlp"` for linear layers and a row of latents, as in
+            pythae.
+        num_embeddings (`int`, defaults to 512):
+            The number of entries of the codebook.
+        embedding_dim (`int`, defaults to 64):
+            The length of an entry.
+        hidden_channels (`int`, defaults to 128):
+            For the convolutional body: its channels; half as many at the full size.
+        num_downsamples (`int`, defaults to 2):
+            For the convolutional body: how often it halves the image.
+        num_residual_layers (`int`, defaults to 2):
+            For the convolutional body: the number of residual blocks in the encoder, and in the decoder.
+        residual_channels (`int`, defaults to 32):
+            For the convolutional body: the channels inside of a residual block.
+        hidden_dims (`tuple[int]`, defaults to `(512,)`):
+            For the linear body: the widths of the encoder's hidden layers; the decoder has the same in reverse.
+        latent_dim (`int`, defaults to 16):
+            For the linear body: the length of the latent vector, which consists of `latent_dim // embedding_dim`
+            entries.
+        output_activation (`str`, defaults to `"identity"`):
+            The activation after the last layer: `"sigmoid"`, `"tanh"` or `"identity"`.
+        sample_range (`tuple[float, float]`, defaults to `(-1.0, 1.0)`):
+            The range of the images that the network takes and makes: `(0.0, 1.0)` with `"sigmoid"`, and `(-1.0, 1.0)`
+            with `"tanh"`.
+        commitment_cost (`float`, defaults to 0.25):
+            The weight beta of the loss that pulls the latents to their entries.
+        use_ema (`bool`, defaults to `True`):
+            Whether the entries are running means of their latents. Otherwise they are trained by gradients.
+        ema_decay (`float`, defaults to 0.99):
+            The decay gamma of the running means.
+        revival_threshold (`float`, defaults to 0.1):
+            With `use_ema`, an entry is moved to a random latent if its usage is below this fraction of the average
+            usage; 0 for never.
+
+    Raises:
+        ValueError: if the arguments do not fit together.
     """
 
+    _supports_gradient_checkpointing = True
+    _no_split_modules = ["ResidualBlock"]
+
+    @register_to_config
     def __init__(
         self,
-        num_embeddings: int,
-        embedding_dim: int,
-        commitment_cost: float,
-        use_ema: bool,
-        ema_decay: float,
-        revival_threshold: float,
+        sample_size: int | tuple[int, int] = 32,
+        in_channels: int = 3,
+        body: str = "conv",
+        num_embeddings: int = 512,
+        embedding_dim: int = 64,
+        hidden_channels: int = 128,
+        num_downsamples: int = 2,
+        num_residual_layers: int = 2,
+        residual_channels: int = 32,
+        hidden_dims: tuple[int, ...] = (512,),
+        latent_dim: int = 16,
+        output_activation: str = "identity",
+        sample_range: tuple[float, float] = (-1.0, 1.0),
+        commitment_cost: float = 0.25,
+        use_ema: bool = True,
+        ema_decay: float = 0.99,
+        revival_threshold: float = 0.1,
     ):
         super().__init__()
-        self.commitment_cost = commitment_cost
-        self.use_ema = use_ema
-        self.ema_decay = ema_decay
-        self.revival_threshold = revival_threshold
-        embeddings = torch.empty(num_embeddings, embedding_dim).uniform_(-1 / num_embeddings, 1 / num_embeddings)
-        if use_ema:
-            self.register_buffer("embeddings", embeddings)
-            # N and m of eq. 2: each entry begins as the mean of one latent
-            self.register_buffer("cluster_sizes", torch.ones(num_embeddings))
-            self.register_buffer("cluster_sums", embeddings.clone())
+        self.sample_shape = (in_channels, *((sample_size,) * 2 if isinstance(sample_size, int) else sample_size))
+        if body not in ("conv", "mlp"):
+            raise ValueError(f"`body` must be one of conv, mlp, but is {body!r}.")
+        check_codebook_arguments(sample_size, in_channels, num_embeddings, embedding_dim, ema_decay, revival_threshold)
+        check_output_arguments(output_activation, sample_range)
+
+        if body == "conv":
+            check_conv_arguments(hidden_channels, num_downsamples, num_residual_layers, residual_channels)
+            self._check_size(*self.sample_shape[1:])
+            residual = (num_residual_layers, residual_channels)
+            self.encoder = ConvEncoder(in_channels, hidden_channels, num_downsamples, *residual)
+            self.to_latents = nn.Conv2d(hidden_channels, embedding_dim, kernel_size=1)
+            self.decoder = ConvDecoder(embedding_dim, in_channels, hidden_channels, num_downsamples, *residual)
         else:
-            self.embeddings = nn.Parameter(embeddings)
-
-    def forward(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """`(N, C, ...)` in; the quantized `(N, C, ...)`, their codes `(N, ...)` and the loss `(N,)` out."""
-        latents = latents.movedim(1, -1)
-        codes = self.nearest(latents.detach())
-        quantized = F.embedding(codes, self.embeddings)
-
-        loss = self.commitment_cost * _distance(latents, quantized.detach())
-        if not self.use_ema:
-            loss = loss + _distance(latents.detach(), quantized)
-        quantized = latents + (quantized - latents).detach()  # straight through: as if nothing had been quantized
-        return quantized.movedim(-1, 1), codes, loss
-
-    def nearest(self, latents: torch.Tensor) -> torch.Tensor:
-        """The numbers of the nearest entries; in float32, for entries lie close together."""
-        with torch.autocast(latents.device.type, enabled=False):
-            entries = self.embeddings.detach().float()
-            # |z - e|^2 without |z|^2, which is the same for all e
-            distances = entries.square().sum(dim=1) - 2 * latents.float() @ entries.T
-        return distances.argmin(dim=-1)
-
-    @torch.no_grad()
-    def update(self, codes: torch.Tensor, latents: torch.Tensor, generator: torch.Generator | None) -> None:
-        """Moves the entries to the running means of their latents `(N, C, ...)`, and revives those out of use."""
-        latents = latents.movedim(1, -1).flatten(0, -2).to(self.cluster_sums.dtype)
-        num_embeddings = len(self.embeddings)
-        # a product, for a sum by index would not be reproducible on a GPU
-        one_hot = (codes.flatten()[:, None] == torch.arange(num_embeddings, device=codes.device)).to(latents.dtype)
-        sizes = self.cluster_sizes * self.ema_decay + one_hot.sum(dim=0) * (1 - self.ema_decay)
-        sums = self.cluster_sums * self.ema_decay + one_hot.T @ latents * (1 - self.ema_decay)
-        total = sizes.sum()
-        sizes = (sizes + SMOOTHING) / (total + num_embeddings * SMOOTHING) * total
-
-        if self.revival_threshold > 0:
-            mean_size = total / num_embeddings
-            device = latents.device if generator is None else generator.device
-            rows = torch.randint(len(latents), (num_embeddings,), generator=generator, device=device)
-            is_dead = sizes < self.revival_threshold * mean_size
-            sizes = torch.where(is_dead, mean_size, sizes)
-            sums = torch.where(is_dead[:, None], latents[rows.to(latents.device)] * mean_size, sums)
-
-        self.cluster_sizes.copy_(sizes)
-        self.cluster_sums.copy_(sums)
-        self.embeddings.copy_(sums / sizes[:, None])
-
-    def frequencies(self, codes: torch.Tensor) -> torch.Tensor:
-        """How often each entry is used, `(num_embeddings,)`, adding up to 1."""
-        counts = torch.bincount(codes.flatten(), minlength=len(self.embeddings))
-        return counts / codes.numel()
-
-
-def _distance(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """The mean squared difference of each sample, `(N,)`, in float32."""
-    return (first - second).float().square().flatten(1).mean(dim=1)
-
-
-def perplexity(frequencies: torch.Tensor) -> torch.Tensor:
-    """How many entries, equally used, have the same entropy."""
-    return torch.special.entr(frequencies).sum().exp()
-
-
-class ResidualBlock(nn.Module):
-    """ReLU, 3x3 convolution, ReLU, 1x1 convolution, and the input is added (van den Oord et al. 2017, section 4.1)."""
-
-    def __init__(self, channels: int, residual_channels: int):
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, residual_channels, kernel_size=3, padding=1)
-        self.conv2 = nn.Conv2d(residual_channels, channels, kernel_size=1)
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        residual = self.conv1(F.relu(hidden_states))
-        return hidden_states + self.conv2(F.relu(residual))
-
-
-class ConvEncoder(nn.Module):
-    """Convolutions that halve the image `num_downsamples` times, and residual blocks."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        hidden_channels: int,
-        num_downsamples: int,
-        num_residual_layers: int,
-        residual_channels: int,
-    ):
-        super().__init__()
-        widths = [in_channels, hidden_channels // 2] + [hidden_channels] * (num_downsamples - 1)
-        self.down_convs = nn.ModuleList(
-            nn.Conv2d(width_in, width_out, kernel_size=4, stride=2, padding=1)
-            for width_in, width_out in zip(widths[:-1], widths[1:], strict=True)
+            if min(latent_dim, *hidden_dims) < 1 or latent_dim % embedding_dim != 0:
+                raise ValueError(
+                    f"`latent_dim` must be a multiple of `embedding_dim`, and `hidden_dims` positive, but they are "
+                    f"{latent_dim}, {embedding_dim} and {tuple(hidden_dims)}."
+                )
+            self.encoder = MLPEncoder(math.prod(self.sample_shape), tuple(hidden_dims))
+            self.to_latents = nn.Linear((math.prod(self.sample_shape), *hidden_dims)[-1], latent_dim)
+            self.decoder = MLPDecoder(latent_dim, tuple(reversed(hidden_dims)), self.sample_shape)
+        self.quantizer = VectorQuantizer(
+            num_embeddings, embedding_dim, commitment_cost, use_ema, ema_decay, revival_threshold
         )
-        self.conv_out = nn.Conv2d(widths[-1], hidden_channels, kernel_size=3, padding=1)
-        self.residual_blocks = nn.ModuleList(
-            ResidualBlock(hidden_channels, residual_channels) for _ in range(num_residual_layers)
-        )
-        self.gradient_checkpointing = False
+        self.output_act = OUTPUT_ACTIVATIONS[output_activation]()
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        for conv in self.down_convs:
-            hidden_states = F.relu(conv(hidden_states))
-        hidden_states = self.conv_out(hidden_states)
-        for block in self.residual_blocks:
-            if torch.is_grad_enabled() and self.gradient_checkpointing:
-                hidden_states = self._gradient_checkpointing_func(block, hidden_states)
-            else:
-                hidden_states = block(hidden_states)
-        return F.relu(hidden_states)
+        self.apply(initialize_as_sonnet)
 
+    def _check_size(self, height: int, width: int) -> None:
+        factor = 2**self.config.num_downsamples
+        if height % factor != 0 or width % factor != 0:
+            raise ValueError(f"Height and width must be multiples of {factor}, but are {height} and {width}.")
 
-class ConvDecoder(nn.Module):
-    """Residual blocks, and transposed convolutions that double the image `num_upsamples` times."""
+    def encode(self, sample: torch.Tensor, return_dict: bool = True) -> VQEncoderOutput | tuple[torch.Tensor]:
+        r"""
+        The latents of each image, before quantization.
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        hidden_channels: int,
-        num_upsamples: int,
-        num_residual_layers: int,
-        residual_channels: int,
-    ):
-        super().__init__()
-        self.conv_in = nn.Conv2d(in_channels, hidden_channels, kernel_size=3, padding=1)
-        self.residual_blocks = nn.ModuleList(
-            ResidualBlock(hidden_channels, residual_channels) for _ in range(num_residual_layers)
-        )
-        widths = [hidden_channels] * max(1, num_upsamples - 1) + [hidden_channels // 2] * (num_upsamples > 1)
-        self.up_convs = nn.ModuleList(
-            nn.ConvTranspose2d(width_in, width_out, kernel_size=4, stride=2, padding=1)
-            for width_in, width_out in zip(widths, widths[1:] + [out_channels], strict=True)
-        )
-        self.gradient_checkpointing = False
+        Args:
+            sample (`torch.Tensor` of shape `(N, in_channels, H, W)`): images in the model's `sample_range`.
+            return_dict (`bool`, defaults to `True`): whether to return a `VQEncoderOutput` instead of a tuple.
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        hidden_states = self.conv_in(hidden_states)
-        for block in self.residual_blocks:
-            if torch.is_grad_enabled() and self.gradient_checkpointing:
-                hidden_states = self._gradient_checkpointing_func(block, hidden_states)
-            else:
-                hidden_states = block(hidden_states)
-        hidden_states = F.relu(hidden_states)
-        for conv in self.up_convs[:-1]:
-            hidden_states = F.relu(conv(hidden_states))
-        return self.up_convs[-1](hidden_states)
+        Returns:
+            `VQEncoderOutput` or `tuple`: latents `(N, embedding_dim, h, w)` of the convolutional body, and
+            `(N, embedding_dim, latent_dim // embedding_dim)` of the linear one.
+
+        Raises:
+            ValueError: if the network cannot process images of this size or with these channels.
+        """
+        is_conv = self.config.body == "conv"
+        if sample.ndim != 4 or sample.shape[1] != self.config.in_channels:
+            raise ValueError(
+                f"`sample` must be of the shape (N, {self.config.in_channels}, H, W), but is of {tuple(sample.shape)}."
+            )
+        if is_conv:
+            self._check_size(*sample.shape[2:])
+        elif tuple(sample.shape[1:]) != self.sample_shape:
+            raise ValueError(
+                f"`sample` must be of the shape (N, {', '.join(map(str, self.sample_shape))}), but is of "
+                f"{tuple(sample.shape)}."
+            )
+        latents = self.to_latents(self.encoder(sample))
+        if not is_conv:
+            latents = latents.unflatten(1, (self.config.embedding_dim, -1))
+        return VQEncoderOutput(latents=latents) if return_dict else (latents,)
+
+    def quantize(
+        self, latents: torch.Tensor, return_dict: bool = True
+    ) -> VQVAEQuantizerOutput | tuple[torch.Tensor, ...]:
+        r"""
+        The nearest entries of the codebook.
+
+        Args:
+            latents (`torch.Tensor` of shape `(N, embedding_dim, ...)`): what [`~VQVAEModel.encode`] returns.
+            return_dict (`bool`, defaults to `True`): whether to return a [`VQVAEQuantizerOutput`].
+
+        Raises:
+            ValueError: if the length of the latents is not that of the entries.
+        """
+        if latents.ndim < 2 or latents.shape[1] != self.config.embedding_dim:
+            raise ValueError(
+                f"`latents` must be of the shape (N, {self.config.embedding_dim}, ...), but is of "
+                f"{tuple(latents.shape)}."
+            )
+        quantized, codes, loss = self.quantizer(latents)
+        return VQVAEQuantizerOutput(quantized, codes, loss) if return_dict else (quantized, codes, loss)
+
+    def embed_codes(self, codes: torch.Tensor) -> torch.Tensor:
+        """The entries `(N, embedding_dim, ...)` of codes `(N, ...)`, for [`~VQVAEModel.decode`]."""
+        return F.embedding(codes, self.quantizer.embeddings).movedim(-1, 1)
+
+    def decode(self, latents: torch.Tensor, return_dict: bool = True) -> DecoderOutput | tuple[torch.Tensor]:
+        r"""
+        The image of each map of latents. Latents are quantized first, which does not change entries of the codebook.
+
+        Args:
+            latents (`torch.Tensor` of shape `(N, embedding_dim, ...)`):
+                What [`~VQVAEModel.encode`] or [`~VQVAEModel.embed_codes`] returns.
+            return_dict (`bool`, defaults to `True`):
+                Whether to return a `DecoderOutput` instead of a tuple.
+
+        Returns:
+            `DecoderOutput` or `tuple`: images `(N, in_channels, H, W)` in the model's `sample_range`.
+
+        Raises:
+            ValueError: if the length of the latents is not that of the entries.
+        """
+        sample = self._decode_quantized(self.quantize(latents).quantized)
+        return DecoderOutput(sample=sample) if return_dict else (sample,)
+
+    def _decode_quantized(self, quantized: torch.Tensor) -> torch.Tensor:
+        return self.output_act(self.decoder(quantized))
+
+    def forward(self, sample: torch.Tensor, return_dict: bool = True) -> VQVAEOutput | tuple[torch.Tensor, ...]:
+        r"""
+        Args:
+            sample (`torch.Tensor` of shape `(N, in_channels, H, W)`):
+                Images in the model's `sample_range`.
+            return_dict (`bool`, defaults to `True`):
+                Whether to return a [`VQVAEOutput`] instead of a tuple.
+
+        Returns:
+            [`VQVAEOutput`] or `tuple`: reconstructions, latents before quantization, their codes, and the loss.
+
+        Raises:
+            ValueError: if the network cannot process images of this size or with these channels.
+        """
+        (latents,) = self.encode(sample, return_dict=False)
+        quantized, codes, loss = self.quantize(latents, return_dict=False)
+        reconstruction = self._decode_quantized(quantized)
+        if not return_dict:
+            return (reconstruction, latents, codes, loss)
+        return VQVAEOutput(sample=reconstruction, latents=latents, codes=codes, loss=loss)
+
+    def update_codebook(
+        self, codes: torch.Tensor, latents: torch.Tensor, generator: torch.Generator | None = None
+    ) -> None:
+        r"""
+        One step of the running means, in place (Razavi et al. 2019, eq. 2), and the revival of unused entries.
+
+        All processes must pass the same rows, which are those of the whole batch, and the same state of the generator.
+
+        Args:
+            codes (`torch.Tensor` of shape `(N, ...)`): as `forward` returned them.
+            latents (`torch.Tensor` of shape `(N, embedding_dim, ...)`): as `forward` returned them.
+            generator (`torch.Generator`, *optional*): draws the latents for revived entries.
+
+        Raises:
+            ValueError: if the codebook is trained by gradients.
+        """
+        if not self.config.use_ema:
+            raise ValueError("The codebook is trained by gradients (`use_ema=False`) and has no running means.")
+        self.quantizer.update(codes, latents, generator)
+
+    def code_usage(self, codes: torch.Tensor) -> torch.Tensor:
+        """The fraction of the codebook that these codes use, `(1,)`: from 0 to 1, for the single codebook."""
+        return (self.quantizer.frequencies(codes) > 0).float().mean()[None]
+
+    def code_perplexity(self, codes: torch.Tensor) -> torch.Tensor:
+        """The perplexity of these codes, `(1,)`: from 1 (a single entry) to `num_embeddings` (all equally often)."""
+        return perplexity(self.quantizer.frequencies(codes))[None]
 
 
 class MLPEncoder(nn.Module):
@@ -270,269 +332,3 @@ class MLPDecoder(nn.Module):
         for layer in self.layers[:-1]:
             hidden_states = F.relu(layer(hidden_states))
         return self.layers[-1](hidden_states).unflatten(1, self.sample_shape)
-
-
-class VQVAEModel(ModelMixin, ConfigMixin):
-    r"""
-    The VQ-VAE: an autoencoder whose latents are entries of a codebook.
-
-    "Neural Discrete Representation Learning" (van den Oord et al. 2017, https://huggingface.co/papers/1711.00937),
-    with the codebook of "Generating Diverse High-Fidelity Images with VQ-VAE-2" (Razavi et al. 2019, appendix A,
-    https://huggingface.co/papers/1906.00446), of running means. The defaults are Sonnet's for CIFAR-10.
-
-    The trainer calls [`~VQVAEModel.update_codebook`] with the latents of the whole batch after each step.
-
-    Args:
-        sample_size (`int` or `tuple[int, int]`, defaults to 32):
-            Height and width of the images. The convolutional body takes all that can be halved `num_downsamples`
-            times.
-        in_channels (`int`, defaults to 3):
-            Channels of the images.
-        body (`str`, defaults to `"conv"`):
-            `"conv"`, with a map of latents, or `"mlp"`, linear layers with a row of them, as pythae's.
-        num_embeddings (`int`, defaults to 512):
-            Entries of the codebook.
-        embedding_dim (`int`, defaults to 64):
-            The length of an entry.
-        hidden_channels (`int`, defaults to 128):
-            Of the convolutional body: its channels, half as many at the full size.
-        num_downsamples (`int`, defaults to 2):
-            Of the convolutional body: how often it halves the image.
-        num_residual_layers (`int`, defaults to 2):
-            Of the convolutional body: residual blocks in the encoder, and in the decoder.
-        residual_channels (`int`, defaults to 32):
-            Of the convolutional body: channels inside of a residual block.
-        hidden_dims (`tuple[int]`, defaults to `(512,)`):
-            Of the linear body: the widths of the encoder's hidden layers; the decoder has the same in reverse.
-        latent_dim (`int`, defaults to 16):
-            Of the linear body: the length of the code, in which there are `latent_dim // embedding_dim` entries.
-        output_activation (`str`, defaults to `"identity"`):
-            What follows the last layer: `"sigmoid"`, `"tanh"` or `"identity"`.
-        sample_range (`tuple[float, float]`, defaults to `(-1.0, 1.0)`):
-            The range of the images inside of this network: `(0.0, 1.0)` with `"sigmoid"`, and `(-1.0, 1.0)` with
-            `"tanh"`.
-        commitment_cost (`float`, defaults to 0.25):
-            The weight beta of the loss that draws the latents to their entries.
-        use_ema (`bool`, defaults to `True`):
-            Whether the entries are running means of their latents, or else are trained by gradients.
-        ema_decay (`float`, defaults to 0.99):
-            The decay gamma of the running means.
-        revival_threshold (`float`, defaults to 0.1):
-            With `use_ema`, an entry used less often than this part of an average one is put where a random latent is;
-            0 for never.
-
-    Raises:
-        ValueError: if the arguments do not fit one another.
-    """
-
-    _supports_gradient_checkpointing = True
-    _no_split_modules = ["ResidualBlock"]
-
-    @register_to_config
-    def __init__(
-        self,
-        sample_size: int | tuple[int, int] = 32,
-        in_channels: int = 3,
-        body: str = "conv",
-        num_embeddings: int = 512,
-        embedding_dim: int = 64,
-        hidden_channels: int = 128,
-        num_downsamples: int = 2,
-        num_residual_layers: int = 2,
-        residual_channels: int = 32,
-        hidden_dims: tuple[int, ...] = (512,),
-        latent_dim: int = 16,
-        output_activation: str = "identity",
-        sample_range: tuple[float, float] = (-1.0, 1.0),
-        commitment_cost: float = 0.25,
-        use_ema: bool = True,
-        ema_decay: float = 0.99,
-        revival_threshold: float = 0.1,
-    ):
-        super().__init__()
-        self.sample_shape = (in_channels, *((sample_size,) * 2 if isinstance(sample_size, int) else sample_size))
-        if body not in BODIES:
-            raise ValueError(f"`body` must be one of {', '.join(BODIES)}, but is {body!r}.")
-        if min(*self.sample_shape, num_embeddings, embedding_dim) < 1:
-            raise ValueError(
-                f"`sample_size`, `in_channels`, `num_embeddings` and `embedding_dim` must be positive, but are "
-                f"{sample_size}, {in_channels}, {num_embeddings} and {embedding_dim}."
-            )
-        if output_activation not in OUTPUT_ACTIVATIONS:
-            raise ValueError(
-                f"`output_activation` must be one of {', '.join(OUTPUT_ACTIVATIONS)}, but is {output_activation!r}."
-            )
-        if tuple(sample_range) != OUTPUT_RANGES.get(output_activation, tuple(sample_range)):
-            raise ValueError(
-                f"`sample_range` must be {OUTPUT_RANGES[output_activation]}, the range of a {output_activation}, but "
-                f"is {tuple(sample_range)}."
-            )
-        if not 0 <= ema_decay < 1 or not 0 <= revival_threshold < 1:
-            raise ValueError(
-                f"`ema_decay` and `revival_threshold` must be in [0, 1), but are {ema_decay} and {revival_threshold}."
-            )
-
-        if body == "conv":
-            if min(hidden_channels - 1, num_downsamples, num_residual_layers + 1, residual_channels) < 1:
-                raise ValueError(
-                    "`hidden_channels` must be at least 2, `num_downsamples` and `residual_channels` at least 1 and "
-                    f"`num_residual_layers` at least 0, but are {hidden_channels}, {num_downsamples}, "
-                    f"{residual_channels} and {num_residual_layers}."
-                )
-            self._check_size(*self.sample_shape[1:])
-            residual = (num_residual_layers, residual_channels)
-            self.encoder = ConvEncoder(in_channels, hidden_channels, num_downsamples, *residual)
-            self.to_latents = nn.Conv2d(hidden_channels, embedding_dim, kernel_size=1)
-            self.decoder = ConvDecoder(embedding_dim, in_channels, hidden_channels, num_downsamples, *residual)
-        else:
-            if min(latent_dim, *hidden_dims) < 1 or latent_dim % embedding_dim != 0:
-                raise ValueError(
-                    f"`latent_dim` must be a multiple of `embedding_dim`, and `hidden_dims` positive, but they are "
-                    f"{latent_dim}, {embedding_dim} and {tuple(hidden_dims)}."
-                )
-            self.encoder = MLPEncoder(math.prod(self.sample_shape), tuple(hidden_dims))
-            self.to_latents = nn.Linear((math.prod(self.sample_shape), *hidden_dims)[-1], latent_dim)
-            self.decoder = MLPDecoder(latent_dim, tuple(reversed(hidden_dims)), self.sample_shape)
-        self.quantizer = VectorQuantizer(
-            num_embeddings, embedding_dim, commitment_cost, use_ema, ema_decay, revival_threshold
-        )
-        self.output_act = OUTPUT_ACTIVATIONS[output_activation]()
-
-        for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-                # the standard deviation 1 / sqrt(fan_in) of Sonnet; with less, biases would outweigh the image
-                nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
-                nn.init.zeros_(module.bias)
-
-    def _check_size(self, height: int, width: int) -> None:
-        factor = 2**self.config.num_downsamples
-        if height % factor != 0 or width % factor != 0:
-            raise ValueError(f"Height and width must be multiples of {factor}, but are {height} and {width}.")
-
-    def encode(self, sample: torch.Tensor, return_dict: bool = True) -> VQEncoderOutput | tuple[torch.Tensor]:
-        r"""
-        The latents of each image, before quantization.
-
-        Args:
-            sample (`torch.Tensor` of shape `(N, in_channels, H, W)`): images in the model's `sample_range`.
-            return_dict (`bool`, defaults to `True`): whether to return a `VQEncoderOutput` instead of a tuple.
-
-        Returns:
-            `VQEncoderOutput` or `tuple`: latents `(N, embedding_dim, h, w)` of the convolutional body, and
-            `(N, embedding_dim, latent_dim // embedding_dim)` of the linear one.
-
-        Raises:
-            ValueError: if the images are of another size or have other channels than the network takes.
-        """
-        is_conv = self.config.body == "conv"
-        if sample.ndim != 4 or sample.shape[1] != self.config.in_channels:
-            raise ValueError(
-                f"`sample` must be of the shape (N, {self.config.in_channels}, H, W), but is of {tuple(sample.shape)}."
-            )
-        if is_conv:
-            self._check_size(*sample.shape[2:])
-        elif tuple(sample.shape[1:]) != self.sample_shape:
-            raise ValueError(
-                f"`sample` must be of the shape (N, {', '.join(map(str, self.sample_shape))}), but is of "
-                f"{tuple(sample.shape)}."
-            )
-        latents = self.to_latents(self.encoder(sample))
-        if not is_conv:
-            latents = latents.unflatten(1, (self.config.embedding_dim, -1))
-        return VQEncoderOutput(latents=latents) if return_dict else (latents,)
-
-    def quantize(
-        self, latents: torch.Tensor, return_dict: bool = True
-    ) -> VQVAEQuantizerOutput | tuple[torch.Tensor, ...]:
-        r"""
-        The nearest entries of the codebook.
-
-        Args:
-            latents (`torch.Tensor` of shape `(N, embedding_dim, ...)`): what [`~VQVAEModel.encode`] returns.
-            return_dict (`bool`, defaults to `True`): whether to return a [`VQVAEQuantizerOutput`].
-
-        Raises:
-            ValueError: if the latents are of another length than the entries.
-        """
-        if latents.ndim < 2 or latents.shape[1] != self.config.embedding_dim:
-            raise ValueError(
-                f"`latents` must be of the shape (N, {self.config.embedding_dim}, ...), but is of "
-                f"{tuple(latents.shape)}."
-            )
-        quantized, codes, loss = self.quantizer(latents)
-        return VQVAEQuantizerOutput(quantized, codes, loss) if return_dict else (quantized, codes, loss)
-
-    def embed_codes(self, codes: torch.Tensor) -> torch.Tensor:
-        """The entries `(N, embedding_dim, ...)` of codes `(N, ...)`, for [`~VQVAEModel.decode`]."""
-        return F.embedding(codes, self.quantizer.embeddings).movedim(-1, 1)
-
-    def decode(self, latents: torch.Tensor, return_dict: bool = True) -> DecoderOutput | tuple[torch.Tensor]:
-        r"""
-        The image of each map of latents, which are quantized first: entries of the codebook stay as they are.
-
-        Args:
-            latents (`torch.Tensor` of shape `(N, embedding_dim, ...)`):
-                What [`~VQVAEModel.encode`] or [`~VQVAEModel.embed_codes`] returns.
-            return_dict (`bool`, defaults to `True`):
-                Whether to return a `DecoderOutput` instead of a tuple.
-
-        Returns:
-            `DecoderOutput` or `tuple`: images `(N, in_channels, H, W)` in the model's `sample_range`.
-
-        Raises:
-            ValueError: if the latents are of another length than the entries.
-        """
-        sample = self._decode_quantized(self.quantize(latents).quantized)
-        return DecoderOutput(sample=sample) if return_dict else (sample,)
-
-    def _decode_quantized(self, quantized: torch.Tensor) -> torch.Tensor:
-        return self.output_act(self.decoder(quantized))
-
-    def forward(self, sample: torch.Tensor, return_dict: bool = True) -> VQVAEOutput | tuple[torch.Tensor, ...]:
-        r"""
-        Args:
-            sample (`torch.Tensor` of shape `(N, in_channels, H, W)`):
-                Images in the model's `sample_range`.
-            return_dict (`bool`, defaults to `True`):
-                Whether to return a [`VQVAEOutput`] instead of a tuple.
-
-        Returns:
-            [`VQVAEOutput`] or `tuple`: reconstructions, latents before quantization, their codes, and the loss.
-
-        Raises:
-            ValueError: if the images are of another size or have other channels than the network takes.
-        """
-        (latents,) = self.encode(sample, return_dict=False)
-        quantized, codes, loss = self.quantize(latents, return_dict=False)
-        reconstruction = self._decode_quantized(quantized)
-        if not return_dict:
-            return (reconstruction, latents, codes, loss)
-        return VQVAEOutput(sample=reconstruction, latents=latents, codes=codes, loss=loss)
-
-    def update_codebook(
-        self, codes: torch.Tensor, latents: torch.Tensor, generator: torch.Generator | None = None
-    ) -> None:
-        r"""
-        One step of the running means, in place (Razavi et al. 2019, eq. 2), and the revival of entries out of use.
-
-        It must get the same rows, those of the whole batch, and the same state of the generator on all processes.
-
-        Args:
-            codes (`torch.Tensor` of shape `(N, ...)`): as `forward` returned them.
-            latents (`torch.Tensor` of shape `(N, embedding_dim, ...)`): as `forward` returned them.
-            generator (`torch.Generator`, *optional*): draws the latents for the revived entries.
-
-        Raises:
-            ValueError: if the codebook is trained by gradients.
-        """
-        if not self.config.use_ema:
-            raise ValueError("The codebook is trained by gradients (`use_ema=False`) and has no running means.")
-        self.quantizer.update(codes, latents, generator)
-
-    def code_usage(self, codes: torch.Tensor) -> torch.Tensor:
-        """Which part of the codebook these codes use, `(1,)`: from 0 to 1, for the one codebook."""
-        return (self.quantizer.frequencies(codes) > 0).float().mean()[None]
-
-    def code_perplexity(self, codes: torch.Tensor) -> torch.Tensor:
-        """The perplexity of these codes, `(1,)`: from 1, one entry used, to `num_embeddings`, all used alike."""
-        return perplexity(self.quantizer.frequencies(codes))[None]

@@ -1,4 +1,4 @@
-"""The VQ-VAE with two levels of latents: a small map of what is global, and a larger one of details."""
+"""VQ-VAE-2: an autoencoder with two levels of quantized latents, one for the whole and one for details."""
 
 from dataclasses import dataclass
 
@@ -10,14 +10,13 @@ from diffusers.models.autoencoders.vae import DecoderOutput
 from diffusers.utils import BaseOutput
 from torch import nn
 
+from .activations import OUTPUT_ACTIVATIONS
+from .vector_quantization import VectorQuantizer, perplexity
+from .vqvae_blocks import ConvDecoder, ConvEncoder, initialize_as_sonnet
+from .vqvae_checks import check_codebook_arguments, check_conv_arguments, check_output_arguments
 
-OUTPUT_ACTIVATIONS = {"sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "identity": nn.Identity}
-# What an output activation can reach.
-OUTPUT_RANGES = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}
-SMOOTHING = 1e-5  # of the counts, as in Sonnet: a code that nothing uses has a count that can be divided by
 
-
-Tensors = tuple[torch.Tensor, torch.Tensor]  # of the top level, and of the bottom one
+Tensors = tuple[torch.Tensor, torch.Tensor]  # for the top level and the bottom level
 
 
 @dataclass
@@ -27,8 +26,8 @@ class VQVAE2EncoderOutput(BaseOutput):
 
     Args:
         latents (`tuple` of two `torch.Tensor`):
-            Those of the top level, `(N, embedding_dim, h, w)`, and of the bottom one, `(N, embedding_dim, 2h, 2w)`,
-            before quantization.
+            The latents of the top level, `(N, embedding_dim, h, w)`, and of the bottom level, `(N, embedding_dim, 2h,
+            2w)`, before quantization.
     """
 
     latents: Tensors
@@ -41,12 +40,13 @@ class VQVAE2QuantizerOutput(BaseOutput):
 
     Args:
         quantized (`tuple` of two `torch.Tensor`):
-            The nearest codes, of the shapes of the latents and with their gradients.
+            The nearest entries, with the shapes and gradients of the latents.
         codes (`tuple` of two `torch.Tensor`):
-            Their numbers, `(N, h, w)` and `(N, 2h, 2w)`, int64.
+            The numbers of these entries, `(N, h, w)` and `(N, 2h, 2w)`, int64.
         loss (`torch.Tensor` of shape `(N,)`):
-            The sum over both levels of the mean squared distance between latents and codes: that which draws the
-            latents to the codes, times `commitment_cost`, and without EMA that which draws the codes to the latents.
+            The mean squared distance between latents and entries, times `commitment_cost`, summed over both levels;
+            its gradient moves the latents. Without EMA, the same distances are added again, with gradients that move
+            the entries.
     """
 
     quantized: Tensors
@@ -65,9 +65,9 @@ class VQVAE2Output(BaseOutput):
         latents (`tuple` of two `torch.Tensor`):
             The latents of the top and the bottom level before quantization.
         codes (`tuple` of two `torch.Tensor`):
-            The numbers of their codes.
+            The numbers of their nearest entries.
         loss (`torch.Tensor` of shape `(N,)`):
-            The loss of the quantization, to be added to that of the reconstruction.
+            The loss of the quantization, which must be added to the loss of the reconstruction.
     """
 
     sample: torch.Tensor
@@ -76,233 +76,51 @@ class VQVAE2Output(BaseOutput):
     loss: torch.Tensor | None = None
 
 
-# Copied from diffusers_ext.models.modeling_vqvae.VectorQuantizer
-class VectorQuantizer(nn.Module):
-    r"""
-    A codebook: each latent vector becomes its nearest entry.
-
-    Entries follow the latents by gradients ("Neural Discrete Representation Learning", van den Oord et al. 2017,
-    eq. 3, https://huggingface.co/papers/1711.00937) or, with `use_ema`, as running means ("Generating Diverse
-    High-Fidelity Images with VQ-VAE-2", Razavi et al. 2019, appendix A, eq. 2,
-    https://huggingface.co/papers/1906.00446). An entry that falls out of use is revived at the place of a random
-    latent, as in Jukebox (Dhariwal et al. 2020, section 3.1, https://huggingface.co/papers/2005.00341).
-    """
-
-    def __init__(
-        self,
-        num_embeddings: int,
-        embedding_dim: int,
-        commitment_cost: float,
-        use_ema: bool,
-        ema_decay: float,
-        revival_threshold: float,
-    ):
-        super().__init__()
-        self.commitment_cost = commitment_cost
-        self.use_ema = use_ema
-        self.ema_decay = ema_decay
-        self.revival_threshold = revival_threshold
-        embeddings = torch.empty(num_embeddings, embedding_dim).uniform_(-1 / num_embeddings, 1 / num_embeddings)
-        if use_ema:
-            self.register_buffer("embeddings", embeddings)
-            # N and m of eq. 2: each entry begins as the mean of one latent
-            self.register_buffer("cluster_sizes", torch.ones(num_embeddings))
-            self.register_buffer("cluster_sums", embeddings.clone())
-        else:
-            self.embeddings = nn.Parameter(embeddings)
-
-    def forward(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """`(N, C, ...)` in; the quantized `(N, C, ...)`, their codes `(N, ...)` and the loss `(N,)` out."""
-        latents = latents.movedim(1, -1)
-        codes = self.nearest(latents.detach())
-        quantized = F.embedding(codes, self.embeddings)
-
-        loss = self.commitment_cost * _distance(latents, quantized.detach())
-        if not self.use_ema:
-            loss = loss + _distance(latents.detach(), quantized)
-        quantized = latents + (quantized - latents).detach()  # straight through: as if nothing had been quantized
-        return quantized.movedim(-1, 1), codes, loss
-
-    def nearest(self, latents: torch.Tensor) -> torch.Tensor:
-        """The numbers of the nearest entries; in float32, for entries lie close together."""
-        with torch.autocast(latents.device.type, enabled=False):
-            entries = self.embeddings.detach().float()
-            # |z - e|^2 without |z|^2, which is the same for all e
-            distances = entries.square().sum(dim=1) - 2 * latents.float() @ entries.T
-        return distances.argmin(dim=-1)
-
-    @torch.no_grad()
-    def update(self, codes: torch.Tensor, latents: torch.Tensor, generator: torch.Generator | None) -> None:
-        """Moves the entries to the running means of their latents `(N, C, ...)`, and revives those out of use."""
-        latents = latents.movedim(1, -1).flatten(0, -2).to(self.cluster_sums.dtype)
-        num_embeddings = len(self.embeddings)
-        # a product, for a sum by index would not be reproducible on a GPU
-        one_hot = (codes.flatten()[:, None] == torch.arange(num_embeddings, device=codes.device)).to(latents.dtype)
-        sizes = self.cluster_sizes * self.ema_decay + one_hot.sum(dim=0) * (1 - self.ema_decay)
-        sums = self.cluster_sums * self.ema_decay + one_hot.T @ latents * (1 - self.ema_decay)
-        total = sizes.sum()
-        sizes = (sizes + SMOOTHING) / (total + num_embeddings * SMOOTHING) * total
-
-        if self.revival_threshold > 0:
-            mean_size = total / num_embeddings
-            device = latents.device if generator is None else generator.device
-            rows = torch.randint(len(latents), (num_embeddings,), generator=generator, device=device)
-            is_dead = sizes < self.revival_threshold * mean_size
-            sizes = torch.where(is_dead, mean_size, sizes)
-            sums = torch.where(is_dead[:, None], latents[rows.to(latents.device)] * mean_size, sums)
-
-        self.cluster_sizes.copy_(sizes)
-        self.cluster_sums.copy_(sums)
-        self.embeddings.copy_(sums / sizes[:, None])
-
-    def frequencies(self, codes: torch.Tensor) -> torch.Tensor:
-        """How often each entry is used, `(num_embeddings,)`, adding up to 1."""
-        counts = torch.bincount(codes.flatten(), minlength=len(self.embeddings))
-        return counts / codes.numel()
-
-
-def _distance(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """The mean squared difference of each sample, `(N,)`, in float32."""
-    return (first - second).float().square().flatten(1).mean(dim=1)
-
-
-def perplexity(frequencies: torch.Tensor) -> torch.Tensor:
-    """How many entries, equally used, have the same entropy."""
-    return torch.special.entr(frequencies).sum().exp()
-
-
-# Copied from diffusers_ext.models.modeling_vqvae.ResidualBlock
-class ResidualBlock(nn.Module):
-    """ReLU, 3x3 convolution, ReLU, 1x1 convolution, and the input is added (van den Oord et al. 2017, section 4.1)."""
-
-    def __init__(self, channels: int, residual_channels: int):
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, residual_channels, kernel_size=3, padding=1)
-        self.conv2 = nn.Conv2d(residual_channels, channels, kernel_size=1)
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        residual = self.conv1(F.relu(hidden_states))
-        return hidden_states + self.conv2(F.relu(residual))
-
-
-# Copied from diffusers_ext.models.modeling_vqvae.ConvEncoder
-class ConvEncoder(nn.Module):
-    """Convolutions that halve the image `num_downsamples` times, and residual blocks."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        hidden_channels: int,
-        num_downsamples: int,
-        num_residual_layers: int,
-        residual_channels: int,
-    ):
-        super().__init__()
-        widths = [in_channels, hidden_channels // 2] + [hidden_channels] * (num_downsamples - 1)
-        self.down_convs = nn.ModuleList(
-            nn.Conv2d(width_in, width_out, kernel_size=4, stride=2, padding=1)
-            for width_in, width_out in zip(widths[:-1], widths[1:], strict=True)
-        )
-        self.conv_out = nn.Conv2d(widths[-1], hidden_channels, kernel_size=3, padding=1)
-        self.residual_blocks = nn.ModuleList(
-            ResidualBlock(hidden_channels, residual_channels) for _ in range(num_residual_layers)
-        )
-        self.gradient_checkpointing = False
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        for conv in self.down_convs:
-            hidden_states = F.relu(conv(hidden_states))
-        hidden_states = self.conv_out(hidden_states)
-        for block in self.residual_blocks:
-            if torch.is_grad_enabled() and self.gradient_checkpointing:
-                hidden_states = self._gradient_checkpointing_func(block, hidden_states)
-            else:
-                hidden_states = block(hidden_states)
-        return F.relu(hidden_states)
-
-
-# Copied from diffusers_ext.models.modeling_vqvae.ConvDecoder
-class ConvDecoder(nn.Module):
-    """Residual blocks, and transposed convolutions that double the image `num_upsamples` times."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        hidden_channels: int,
-        num_upsamples: int,
-        num_residual_layers: int,
-        residual_channels: int,
-    ):
-        super().__init__()
-        self.conv_in = nn.Conv2d(in_channels, hidden_channels, kernel_size=3, padding=1)
-        self.residual_blocks = nn.ModuleList(
-            ResidualBlock(hidden_channels, residual_channels) for _ in range(num_residual_layers)
-        )
-        widths = [hidden_channels] * max(1, num_upsamples - 1) + [hidden_channels // 2] * (num_upsamples > 1)
-        self.up_convs = nn.ModuleList(
-            nn.ConvTranspose2d(width_in, width_out, kernel_size=4, stride=2, padding=1)
-            for width_in, width_out in zip(widths, widths[1:] + [out_channels], strict=True)
-        )
-        self.gradient_checkpointing = False
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        hidden_states = self.conv_in(hidden_states)
-        for block in self.residual_blocks:
-            if torch.is_grad_enabled() and self.gradient_checkpointing:
-                hidden_states = self._gradient_checkpointing_func(block, hidden_states)
-            else:
-                hidden_states = block(hidden_states)
-        hidden_states = F.relu(hidden_states)
-        for conv in self.up_convs[:-1]:
-            hidden_states = F.relu(conv(hidden_states))
-        return self.up_convs[-1](hidden_states)
-
-
 class VQVAE2Model(ModelMixin, ConfigMixin):
     r"""
-    The VQ-VAE of two levels: "Generating Diverse High-Fidelity Images with VQ-VAE-2" (Razavi et al. 2019, section 3.1
-    and algorithm 1, https://huggingface.co/papers/1906.00446).
+    The VQ-VAE with two levels: "Generating Diverse High-Fidelity Images with VQ-VAE-2" (Razavi et al. 2019, section
+    3.1 and algorithm 1, https://huggingface.co/papers/1906.00446).
 
-    The bottom encoder halves the image `num_downsamples` times, the top one its features once more. The bottom latents
-    see the features and the decoded top codes, and the image is decoded from the codes of both levels.
+    The bottom encoder halves the image `num_downsamples` times, and the top encoder halves its features once more. The
+    bottom latents are computed from these features and the decoded top codes. The image is decoded from the codes of
+    both levels.
 
-    The trainer calls [`~VQVAE2Model.update_codebook`] with the latents of the whole batch after each step.
+    A trainer must call [`~VQVAE2Model.update_codebook`] with the latents of the whole batch after each step.
 
     Args:
         sample_size (`int` or `tuple[int, int]`, defaults to 256):
-            Height and width of the images. All work that can be halved `num_downsamples + 1` times.
+            Height and width of the images. All sizes are possible that can be halved `num_downsamples + 1` times.
         in_channels (`int`, defaults to 3):
             Channels of the images.
         num_embeddings (`int`, defaults to 512):
-            Entries of each of the two codebooks.
+            The number of entries of each of the two codebooks.
         embedding_dim (`int`, defaults to 64):
             The length of an entry.
         hidden_channels (`int`, defaults to 128):
-            The channels of the network, half as many at the full size.
+            The channels of the network; half as many at the full size.
         num_downsamples (`int`, defaults to 2):
             How often the bottom encoder halves the image.
         num_residual_layers (`int`, defaults to 2):
-            Residual blocks of each encoder and decoder.
+            The number of residual blocks of each encoder and decoder.
         residual_channels (`int`, defaults to 32):
-            Channels inside of a residual block.
+            The channels inside of a residual block.
         output_activation (`str`, defaults to `"identity"`):
-            What follows the last layer: `"sigmoid"`, `"tanh"` or `"identity"`.
+            The activation after the last layer: `"sigmoid"`, `"tanh"` or `"identity"`.
         sample_range (`tuple[float, float]`, defaults to `(-1.0, 1.0)`):
-            The range of the images inside of this network: `(0.0, 1.0)` with `"sigmoid"`, and `(-1.0, 1.0)` with
-            `"tanh"`.
+            The range of the images that the network takes and makes: `(0.0, 1.0)` with `"sigmoid"`, and `(-1.0, 1.0)`
+            with `"tanh"`.
         commitment_cost (`float`, defaults to 0.25):
-            The weight beta of the loss that draws the latents to their entries.
+            The weight beta of the loss that pulls the latents to their entries.
         use_ema (`bool`, defaults to `True`):
-            Whether the entries are running means of their latents, or else are trained by gradients.
+            Whether the entries are running means of their latents. Otherwise they are trained by gradients.
         ema_decay (`float`, defaults to 0.99):
             The decay gamma of the running means.
         revival_threshold (`float`, defaults to 0.1):
-            With `use_ema`, an entry used less often than this part of an average one is put where a random latent is;
-            0 for never.
+            With `use_ema`, an entry is moved to a random latent if its usage is below this fraction of the average
+            usage; 0 for never.
 
     Raises:
-        ValueError: if the arguments do not fit one another.
+        ValueError: if the arguments do not fit together.
     """
 
     _supports_gradient_checkpointing = True
@@ -327,32 +145,10 @@ class VQVAE2Model(ModelMixin, ConfigMixin):
         revival_threshold: float = 0.1,
     ):
         super().__init__()
-        height, width = (sample_size, sample_size) if isinstance(sample_size, int) else sample_size
-        if min(height, width, in_channels, num_embeddings, embedding_dim) < 1:
-            raise ValueError(
-                f"`sample_size`, `in_channels`, `num_embeddings` and `embedding_dim` must be positive, but are "
-                f"{sample_size}, {in_channels}, {num_embeddings} and {embedding_dim}."
-            )
-        if min(hidden_channels - 1, num_downsamples, num_residual_layers + 1, residual_channels) < 1:
-            raise ValueError(
-                "`hidden_channels` must be at least 2, `num_downsamples` and `residual_channels` at least 1 and "
-                f"`num_residual_layers` at least 0, but are {hidden_channels}, {num_downsamples}, {residual_channels} "
-                f"and {num_residual_layers}."
-            )
-        if output_activation not in OUTPUT_ACTIVATIONS:
-            raise ValueError(
-                f"`output_activation` must be one of {', '.join(OUTPUT_ACTIVATIONS)}, but is {output_activation!r}."
-            )
-        if tuple(sample_range) != OUTPUT_RANGES.get(output_activation, tuple(sample_range)):
-            raise ValueError(
-                f"`sample_range` must be {OUTPUT_RANGES[output_activation]}, the range of a {output_activation}, but "
-                f"is {tuple(sample_range)}."
-            )
-        if not 0 <= ema_decay < 1 or not 0 <= revival_threshold < 1:
-            raise ValueError(
-                f"`ema_decay` and `revival_threshold` must be in [0, 1), but are {ema_decay} and {revival_threshold}."
-            )
-        self._check_size(height, width)
+        check_codebook_arguments(sample_size, in_channels, num_embeddings, embedding_dim, ema_decay, revival_threshold)
+        check_conv_arguments(hidden_channels, num_downsamples, num_residual_layers, residual_channels)
+        check_output_arguments(output_activation, sample_range)
+        self._check_size(*((sample_size, sample_size) if isinstance(sample_size, int) else sample_size))
 
         # 1. encoders
         residual = (num_residual_layers, residual_channels)
@@ -372,11 +168,7 @@ class VQVAE2Model(ModelMixin, ConfigMixin):
         self.decoder = ConvDecoder(2 * embedding_dim, in_channels, hidden_channels, num_downsamples, *residual)
         self.output_act = OUTPUT_ACTIVATIONS[output_activation]()
 
-        for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-                # the standard deviation 1 / sqrt(fan_in) of Sonnet; with less, biases would outweigh the image
-                nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
-                nn.init.zeros_(module.bias)
+        self.apply(initialize_as_sonnet)
 
     def _check_size(self, height: int, width: int) -> None:
         factor = 2 ** (self.config.num_downsamples + 1)
@@ -392,13 +184,13 @@ class VQVAE2Model(ModelMixin, ConfigMixin):
             return_dict (`bool`, defaults to `True`): whether to return a [`VQVAE2EncoderOutput`].
 
         Raises:
-            ValueError: if the images are of a size or have channels that the network does not take.
+            ValueError: if the network cannot process images of this size or with these channels.
         """
         latents, _, _, _ = self._encode_and_quantize(sample)
         return VQVAE2EncoderOutput(latents=latents) if return_dict else (latents,)
 
     def _encode_and_quantize(self, sample: torch.Tensor) -> tuple[Tensors, Tensors, Tensors, torch.Tensor]:
-        """The bottom latents need the top codes, so that both come together (algorithm 1)."""
+        """Encodes and quantizes both levels, because the bottom latents depend on the top codes (algorithm 1)."""
         if sample.ndim != 4 or sample.shape[1] != self.config.in_channels:
             raise ValueError(
                 f"`sample` must be of the shape (N, {self.config.in_channels}, H, W), but is of {tuple(sample.shape)}."
@@ -422,21 +214,21 @@ class VQVAE2Model(ModelMixin, ConfigMixin):
             return_dict (`bool`, defaults to `True`): whether to return a [`VQVAE2QuantizerOutput`].
 
         Raises:
-            ValueError: if the latents are not those of two levels.
+            ValueError: if the latents are not those of two levels, or their shapes do not fit.
         """
         if not isinstance(latents, (list, tuple)) or len(latents) != 2:
-            raise ValueError("`latents` must be those of two levels: a tuple of the top and the bottom ones.")
+            raise ValueError("`latents` must be those of two levels: a tuple of the top and the bottom latents.")
         top, bottom = latents
         for level, values in (("top", top), ("bottom", bottom)):
             if values.ndim != 4 or values.shape[1] != self.config.embedding_dim:
                 raise ValueError(
-                    f"The {level} latents must be of the shape (N, {self.config.embedding_dim}, h, w), but are of "
+                    f"The {level} latents must have the shape (N, {self.config.embedding_dim}, h, w), not "
                     f"{tuple(values.shape)}."
                 )
         if tuple(bottom.shape[2:]) != tuple(2 * side for side in top.shape[2:]):
             raise ValueError(
-                f"The bottom latents must be twice as high and wide as the top ones, but are of {tuple(bottom.shape)} "
-                f"and those of {tuple(top.shape)}."
+                f"The bottom latents must be twice as high and wide as the top latents, but their shapes are "
+                f"{tuple(bottom.shape)} and {tuple(top.shape)}."
             )
         top_quantized, top_codes, top_loss = self.top_quantizer(top)
         bottom_quantized, bottom_codes, bottom_loss = self.bottom_quantizer(bottom)
@@ -454,7 +246,8 @@ class VQVAE2Model(ModelMixin, ConfigMixin):
 
     def decode(self, latents: Tensors, return_dict: bool = True) -> DecoderOutput | tuple[torch.Tensor]:
         r"""
-        The image of each two maps of latents, which are quantized first: entries of a codebook stay as they are.
+        The image of each two maps of latents. Latents are quantized first, which does not change entries of a
+        codebook.
 
         Args:
             latents (`tuple` of two `torch.Tensor`):
@@ -466,7 +259,7 @@ class VQVAE2Model(ModelMixin, ConfigMixin):
             `DecoderOutput` or `tuple`: images `(N, in_channels, H, W)` in the model's `sample_range`.
 
         Raises:
-            ValueError: if the latents are not those of two levels.
+            ValueError: if the latents are not those of two levels, or their shapes do not fit.
         """
         sample = self._decode_quantized(self.quantize(latents).quantized)
         return DecoderOutput(sample=sample) if return_dict else (sample,)
@@ -489,7 +282,7 @@ class VQVAE2Model(ModelMixin, ConfigMixin):
             [`VQVAE2Output`] or `tuple`: reconstructions, latents before quantization, their codes, and the loss.
 
         Raises:
-            ValueError: if the images are of a size or have channels that the network does not take.
+            ValueError: if the network cannot process images of this size or with these channels.
         """
         latents, quantized, codes, loss = self._encode_and_quantize(sample)
         reconstruction = self._decode_quantized(quantized)
@@ -499,14 +292,14 @@ class VQVAE2Model(ModelMixin, ConfigMixin):
 
     def update_codebook(self, codes: Tensors, latents: Tensors, generator: torch.Generator | None = None) -> None:
         r"""
-        One step of the running means, in place (Razavi et al. 2019, eq. 2), and the revival of entries out of use.
+        One step of the running means, in place (Razavi et al. 2019, eq. 2), and the revival of unused entries.
 
-        It must get the same rows, those of the whole batch, and the same state of the generator on all processes.
+        All processes must pass the same rows, which are those of the whole batch, and the same state of the generator.
 
         Args:
             codes (`tuple` of two `torch.Tensor`): as `forward` returned them.
             latents (`tuple` of two `torch.Tensor`): as `forward` returned them.
-            generator (`torch.Generator`, *optional*): draws the latents for the revived entries.
+            generator (`torch.Generator`, *optional*): draws the latents for revived entries.
 
         Raises:
             ValueError: if the codebooks are trained by gradients.
@@ -517,11 +310,11 @@ class VQVAE2Model(ModelMixin, ConfigMixin):
             quantizer.update(*rows, generator)
 
     def code_usage(self, codes: Tensors) -> torch.Tensor:
-        """Which part of each codebook these codes use, `(2,)`: from 0 to 1, for the top and the bottom one."""
+        """The fraction of each codebook that these codes use, `(2,)`: from 0 to 1, for the top and bottom level."""
         return torch.stack([(frequencies > 0).float().mean() for frequencies in self._frequencies(codes)])
 
     def code_perplexity(self, codes: Tensors) -> torch.Tensor:
-        """The perplexity of these codes on each level, `(2,)`: from 1, one entry used, to `num_embeddings`."""
+        """The perplexity of these codes on each level, `(2,)`: from 1 (a single entry) to `num_embeddings`."""
         return torch.stack([perplexity(frequencies) for frequencies in self._frequencies(codes)])
 
     def _frequencies(self, codes: Tensors) -> list[torch.Tensor]:
