@@ -64,6 +64,23 @@ def test_the_prefix_of_data_parallel_is_left_out_where_all_names_have_it(tmp_pat
     assert read_state_dict(tmp_path / "model.pt").keys() == {*wrapped, "step"}
 
 
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_the_prefix_of_torch_compile_is_left_out(tmp_path, prefix):
+    torch.save({f"{prefix}{name}": tensor for name, tensor in TENSORS.items()}, tmp_path / "model.pt")
+    assert_is(read_state_dict(tmp_path / "model.pt"))
+
+
+def test_a_part_of_a_network_may_be_compiled_alone(tmp_path):
+    torch.save(torch.nn.ModuleDict({"a": torch.compile(torch.nn.Linear(2, 3))}).state_dict(), tmp_path / "model.pt")
+    assert read_state_dict(tmp_path / "model.pt").keys() == {"a.weight", "a.bias"}
+
+
+def test_a_tensor_with_and_without_a_prefix_is_refused(tmp_path):
+    torch.save({**TENSORS, "_orig_mod.a.bias": torch.zeros(3)}, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match="model.pt holds a.bias twice, once with the prefix `_orig_mod.`"):
+        read_state_dict(tmp_path / "model.pt")
+
+
 def test_a_wrong_byte_anywhere_is_refused_or_without_effect(tmp_path):
     torch.save(TENSORS, tmp_path / "model.pt")
     content = (tmp_path / "model.pt").read_bytes()

@@ -47,6 +47,10 @@ def convert_to(folder, family: str, weights: dict, **options) -> str:
     return convert_checkpoint(folder / "model.pth", folder / "out", family, **options)
 
 
+def single(values: np.ndarray) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float32)
+
+
 def load(folder) -> PalettePipeline:
     pipe = PalettePipeline.from_pretrained(folder / "out")
     pipe.set_progress_bar_config(disable=True)
@@ -191,13 +195,34 @@ class TestFolders:
         betas = np.linspace(1e-6, 0.01, 2000)
         gammas = np.cumprod(1 - betas)
         case = palette_case()
-        weights = case.weights | {"sqrt_recipm1_gammas": torch.tensor((1 / gammas - 1) ** 0.5, dtype=torch.float32)}
+        weights = case.weights | {"gammas": single(gammas), "sqrt_recipm1_gammas": single((1 / gammas - 1) ** 0.5)}
         written = convert_to(tmp_path, "palette", weights, **palette_args(case))
         assert written.endswith("assuming use_new_attention_order=False, the noise schedule of the training")
         pipe = load(tmp_path)
         assert pipe.config.default_num_inference_steps == 2000
         np.testing.assert_allclose(pipe.scheduler.betas.numpy(), betas, rtol=1e-4)
-        np.testing.assert_allclose(pipe.scheduler.alphas_cumprod.numpy(), gammas, rtol=1e-6)
+        assert torch.equal(pipe.scheduler.alphas_cumprod, single(gammas))
+
+    @pytest.mark.parametrize(
+        "betas", [np.linspace(1e-6, 0.01, 2000), np.linspace(1e-4, 0.5, 50), np.linspace(0.001, 0.3, 1000) ** 2]
+    )
+    def test_alpha_bar_is_exactly_that_of_the_file(self, betas):
+        """It can't be rebuilt from the betas alone, whose rounding adds up."""
+        alpha_bar = np.cumprod(1 - betas)
+        stored = {"betas": single(betas), "alphas_cumprod": single(alpha_bar)}
+        scheduler = ancestral_scheduler(stored, {})
+        assert torch.equal(scheduler.alphas_cumprod, single(alpha_bar))
+        np.testing.assert_allclose(scheduler.betas.numpy(), betas, rtol=2e-5)
+        stored = {"gammas": single(alpha_bar), "sqrt_recipm1_gammas": single((1 / alpha_bar - 1) ** 0.5)}
+        scheduler = ancestral_scheduler(stored, {})
+        assert torch.equal(scheduler.alphas_cumprod, single(alpha_bar))
+        np.testing.assert_allclose(scheduler.betas.numpy(), betas, rtol=1e-4)
+
+    def test_schedules_that_contradict_themselves_are_refused(self):
+        betas = np.linspace(1e-4, 0.5, 5)
+        for other in (np.cumprod(1 - betas)[:4], np.cumprod(1 - betas) ** 1.01, np.full(5, np.nan)):
+            message = refusal(ancestral_scheduler, {"betas": single(betas), "alphas_cumprod": single(other)}, {})
+            assert "its betas do not multiply to its alphas_cumprod. Give `schedule`, " in message
 
     def test_schedules(self):
         steps = np.arange(6) / 5

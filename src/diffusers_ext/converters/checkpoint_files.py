@@ -44,8 +44,9 @@ NESTED = ("state_dict", "model_state_dict")  # the names that Lightning and pyth
 def read_state_dict(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     """The tensors of a checkpoint by name.
 
-    The file holds a state dict, or a dict with a state dict under one of the names `NESTED`. If all names begin with
-    `module.`, as `torch.nn.DataParallel` writes them, that prefix is removed.
+    The file holds a state dict, or a dict with a state dict under one of the names `NESTED`. What wrappers of networks
+    add to names is removed: `_orig_mod.` of `torch.compile`, and `module.` of `torch.nn.DataParallel` if all names
+    begin with it.
 
     Args:
         path (`str` or `os.PathLike`): a safetensors file, or one that `torch.save` wrote. It is read with
@@ -53,7 +54,8 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, torch.Tensor]:
 
     Raises:
         FileNotFoundError: if the file does not exist.
-        ValueError: if the file is damaged, holds other objects than tensors, or does not hold a state dict.
+        ValueError: if the file is damaged, holds other objects than tensors, does not hold a state dict, or holds a
+            tensor both with and without the name of a wrapper.
     """
     if os.path.isdir(path):
         raise ValueError(f"{path} is a folder: give the checkpoint file in it.")
@@ -71,8 +73,18 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     others = [name for name, value in content.items() if not isinstance(value, torch.Tensor)]
     if others:
         raise ValueError(f"{path} does not hold a state dict: these entries are not tensors: {listed(others)}.")
-    wrapper = "module." if all(name.startswith("module.") for name in content) else ""
-    return {name.removeprefix(wrapper): tensor for name, tensor in content.items()}
+    return _without_wrappers(path, content)
+
+
+def _without_wrappers(path: str | os.PathLike, content: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    # A module that is compiled alone has the prefix in the middle of its names.
+    names = {name: re.sub(r"(^|\.)_orig_mod\.", r"\1", name) for name in content}
+    parallel = "module." if all(name.startswith("module.") for name in names.values()) else ""
+    bare = {}
+    for name, tensor in content.items():
+        if bare.setdefault(names[name].removeprefix(parallel), tensor) is not tensor:
+            raise ValueError(f"{path} holds {names[name]} twice, once with the prefix `_orig_mod.` of torch.compile.")
+    return bare
 
 
 def read_settings(path: Path) -> dict:

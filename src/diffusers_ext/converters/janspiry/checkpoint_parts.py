@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-import torch
+import numpy as np
 
 from diffusers_ext.converters.original_arguments import one_of, positive_integer, positive_number
 from diffusers_ext.converters.state_dicts import StateDict, part
@@ -45,7 +45,7 @@ SCHEDULE = {
 _SCHEDULE_NAMES = "`schedule`, `n_timestep`, `linear_start` and `linear_end`"
 
 
-def network_tensors(state_dict: StateDict, buffers: tuple[str, ...]) -> dict[str, torch.Tensor]:
+def network_tensors(state_dict: StateDict, buffers: tuple[str, ...]) -> StateDict:
     """The tensors of the network without their prefix, and all that are unknown."""
     unknown = {key: tensor for key, tensor in state_dict.items() if key not in buffers and not key.startswith(NETWORK)}
     return part(state_dict, NETWORK) | unknown
@@ -85,12 +85,42 @@ def _schedule_config(schedule: Mapping) -> dict:
     }
 
 
-def _stored_betas(state_dict: StateDict) -> torch.Tensor | None:
-    """The betas that the buffers show, in float64, of shape (T,)."""
+def _stored_betas(state_dict: StateDict) -> np.ndarray | None:
+    """The betas that the buffers show, in float64, of shape (T,).
+
+    Raises:
+        ValueError: if the buffers contradict each other.
+    """
     if "betas" in state_dict:
-        return state_dict["betas"].double().flatten()
+        return _with_alpha_bar(_column(state_dict, "betas"), state_dict, "alphas_cumprod")
     if "sqrt_recipm1_gammas" not in state_dict:
         return None
     # Palette stores no betas, and a beta of 1e-6 is lost in the rounding of gammas near 1, but not in 1 / gamma - 1.
-    ratio = state_dict["sqrt_recipm1_gammas"].double().flatten().square()
-    return torch.diff(ratio, prepend=ratio.new_zeros(1)) / (1 + ratio)
+    ratio = np.square(_column(state_dict, "sqrt_recipm1_gammas"))
+    return _with_alpha_bar(np.diff(ratio, prepend=0.0) / (1 + ratio), state_dict, "gammas")
+
+
+def _column(state_dict: StateDict, buffer: str) -> np.ndarray:
+    return state_dict[buffer].double().flatten().numpy()
+
+
+def _with_alpha_bar(betas: np.ndarray, state_dict: StateDict, buffer: str) -> np.ndarray:
+    """Betas that are equal to these up to their rounding, and whose products of 1 - beta are the stored alpha_bar."""
+    if buffer not in state_dict:
+        return betas
+    alpha_bar = _column(state_dict, buffer)
+    if alpha_bar.shape != betas.shape or not np.allclose(np.cumprod(1 - betas), alpha_bar, rtol=1e-4, atol=1e-7):
+        raise ValueError(
+            f"The noise schedule of the checkpoint contradicts itself: its betas do not multiply to its {buffer}. "
+            f"Give {_SCHEDULE_NAMES} as options."
+        )
+    # Each product is kept among the numbers that float32 rounds to the stored one, almost up to half-way to the next.
+    below, above = (np.nextafter(np.float32(alpha_bar), np.float32(end)).astype(float) for end in (0, 2))
+    lowest, highest = alpha_bar + 0.49 * (below - alpha_bar), alpha_bar + 0.49 * (above - alpha_bar)
+    betas, product = betas.copy(), 1.0
+    for step in range(len(betas)):
+        following = product * (1 - betas[step])
+        bounded = min(max(following, lowest[step]), highest[step])
+        betas[step] += (following - bounded) / product
+        product = bounded
+    return betas
