@@ -27,7 +27,7 @@ from diffusers_ext.losses.elbo import (
     reconstruction_error,
     shuffle_dimensions,
 )
-from diffusers_ext.losses.perceptual import load_perceptual_loss
+from diffusers_ext.losses.perceptual_loss import load_perceptual_loss
 from diffusers_ext.models import LatentDiscriminator, PatchDiscriminator
 from diffusers_ext.pipelines import AutoencoderPipeline
 from diffusers_ext.training.autoencoding.evaluation import AutoencoderEvaluator, corrupt
@@ -227,7 +227,10 @@ class FactorVAERecipe(AutoencoderRecipe):
         return self.network("discriminator")(latents).logits.float()
 
     def improve_discriminator(self, latents: torch.Tensor, draw) -> None:
-        """Teach it to tell latents from shuffled ones. These are of the same batch; the paper takes another batch."""
+        """Teach the discriminator to tell latents from shuffled ones.
+
+        The paper shuffles another batch than the one that the autoencoder has seen; here both are the same.
+        """
         context = self.context
         own = len(latents) * context.process_index
         shuffled = shuffle_dimensions(context.all_rows(latents), context.all_rows(draw.uniform(latents.shape[1])))
@@ -246,7 +249,7 @@ class FactorVAERecipe(AutoencoderRecipe):
 
 
 class VQVAERecipe(AutoencoderRecipe):
-    """Van den Oord et al. 2017: latents are replaced by the nearest codes, whose codebooks are running means."""
+    """Van den Oord et al. 2017: latents are replaced by the nearest entries of a codebook."""
 
     def step(self, batch, draw):
         output = self.improve_autoencoder(batch["pixel_values"], draw)
@@ -273,7 +276,7 @@ class VQVAERecipe(AutoencoderRecipe):
 
 
 class LatentDiffusionAutoencoderRecipe(AutoencoderRecipe):
-    """Esser et al. 2021, section 3.1, Rombach et al. 2022, appendix G: errors that look small, and a discriminator."""
+    """Esser et al. 2021, section 3.1, Rombach et al. 2022, appendix G: with perceptual and adversarial losses."""
 
     def networks(self) -> dict[str, torch.nn.Module]:
         """The autoencoder, and the discriminator of patches of its reconstructions."""
@@ -281,7 +284,7 @@ class LatentDiffusionAutoencoderRecipe(AutoencoderRecipe):
         if config.adversarial_weight > 0:
             arguments = {"normalization": "instance", **config.patch_discriminator, "in_channels": config.channels}
             networks["discriminator"] = discriminator = PatchDiscriminator(**arguments)
-            # Images that are too small for it are reported now, and not when it starts to count.
+            # Images that are too small are reported now, and not when the discriminator starts to count.
             with torch.no_grad():
                 discriminator.eval()(torch.zeros(1, config.channels, *config.size))
         return networks

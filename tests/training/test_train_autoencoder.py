@@ -156,7 +156,7 @@ def test_two_processes_follow_one(name, tmp_path):
             torch.testing.assert_close(two[key], tensor, rtol=1e-2, atol=1e-3, msg=key)
 
 
-def test_the_evidence_lower_bound_is_what_it_says(tmp_path):
+def test_the_reported_lower_bound_is_that_of_the_images(tmp_path):
     pipe = trained(tmp_path, **RUNS["vae"], use_ema=False)
     row = json.loads((tmp_path / "metrics.json").read_text())["evaluations"][0]
     dataset = recipe(tmp_path, **MLP).validation_images
@@ -185,7 +185,7 @@ def test_what_is_minimised_gets_smaller(tmp_path):
         assert sum(values[-10:]) < 0.7 * sum(values[:10]), name
 
 
-def test_the_capacity_is_where_the_divergence_goes(tmp_path):
+def test_the_divergence_goes_to_the_capacity(tmp_path):
     options = {**MLP, "objective": "beta_vae", "kl_capacity_steps": 0}
     for capacity in (0.5, 4.0):
         runs = losses("vae", tmp_path / str(capacity), **options, kl_capacity=capacity, beta=100.0, kl_warmup_steps=0)
@@ -261,7 +261,10 @@ def test_the_resolved_options_can_be_read_again(tmp_path):
         ({"architecture": "vq", "perceptual_network": "lpips", "channels": 4}, "sees 1 or 3 --channels, not 4"),
         ({"discriminator_learning_rate": 1e-4}, "--discriminator_learning_rate needs a discriminator"),
         ({"denoising": -0.1}, "--denoising must be at least 0"),
-        ({"perceptual_network": "digits", "architecture": "kl"}, "layers of the feature extractor digits cannot be compared"),
+        (
+            {"perceptual_network": "digits", "architecture": "kl"},
+            "layers of the feature extractor digits cannot be compared",
+        ),
         ({"reconstruction_loss": "bernoulli", "architecture": "conv"}, "bernoulli needs a network that gives prob"),
         ({"resolution": [9], "architecture": "kl", "autoencoder": BLOCKS}, "--resolution must be a multiple of 2"),
         ({"resolution": [9], "architecture": "vqvae"}, "Height and width must be multiples of 4"),

@@ -58,7 +58,11 @@ class TranslationDataConfig(ValidationConfig):
 
     def _pair_options(self) -> list[str]:
         """The options that are set, of those that make pairs."""
-        return [f"--{name}" for name in ("side_by_side", "conditioning_image_column", "inputs") if getattr(self, name)]
+        own = [f"--{name}" for name in ("side_by_side", "inputs") if getattr(self, name)]
+        return self.conditioning_options() + own
+
+    def has_conditioning_images(self) -> bool:
+        return self.side_by_side or super().has_conditioning_images()
 
     @property
     def is_paired(self) -> bool:
@@ -73,15 +77,15 @@ class TranslationDataConfig(ValidationConfig):
         self, size: tuple[int, int], channels: int, center_crop: bool = False, random_flip: bool = False, **options
     ) -> ImageDataset | UnpairedImageDataset:
         """Pairs, or the images of two domains, of the training or of the validation splits."""
-        if self.conditioning_image_column is not None or self.inputs is not None:
+        if self.conditioning_options() or self.inputs is not None:
             return super().load_dataset(size, channels, center_crop, random_flip, **options)
         names = ("dataset_name", "dataset_config_name", "train_data_dir", "image_column", "label_column", "cache_dir")
-        names += ("cache_images", "skip_unreadable_images")
+        names += ("cache_images", "skip_unreadable_images", "max_image_pixels")
         options |= {name: getattr(self, name) for name in names}
         options |= {"split": self.dataset_split, "resolution": size, "channels": channels}
         options |= {"center_crop": center_crop, "random_flip": random_flip}
         if self.side_by_side:
-            return load_side_by_side_dataset(**options)
+            return load_side_by_side_dataset(**options, conditioning_label_maps=self.conditioning_label_maps)
         return load_unpaired_dataset(
             self.domains,
             self.target_dataset_name,

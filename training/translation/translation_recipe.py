@@ -189,7 +189,6 @@ class TranslationRecipe(Recipe):
             "usage": "\n".join(usage[: len(self.generator_names)]),
             "base_model": config.pretrained_model_name_or_path,
             "tags": ["image-to-image", "gan", config.method],
-            "pipeline_tag": "image-to-image",
         }
 
 
@@ -324,8 +323,9 @@ class TranslationConfig(TranslationDataConfig):
         )
         self.require(
             self.is_paired or self.method != "pix2pix",
-            "--method pix2pix learns from pairs: name the column of the inputs as --conditioning_image_column, give "
-            "--side_by_side, or make inputs with --inputs; without pairs use --method cyclegan",
+            "--method pix2pix learns from pairs: name the inputs by --conditioning_image_column or "
+            "--conditioning_image_dir, give --side_by_side, or make inputs with --inputs; without pairs use --method "
+            "cyclegan",
         )
         self.require(
             self.lr_decay_steps is None or self.lr_scheduler == "warmup_stable_decay",
