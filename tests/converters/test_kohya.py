@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.utils import convert_state_dict_to_kohya
 from safetensors.torch import load_file, save_file
 
 from diffusers_ext.converters.kohya import convert_lora_file, from_kohya, is_kohya, to_kohya
+from diffusers_ext.converters.kohya.__main__ import main
 from diffusers_ext.training.text_to_image.base_models import load_base_model
 from diffusers_ext.training.text_to_image.lora import FILE, adapted, add_adapters, save_adapters
 from diffusers_ext.training.text_to_image.model_files import write_whole
@@ -169,6 +171,46 @@ def test_one_layer_of_sd3_in_kohya_s_network_is_three_in_diffusers():
     assert again.keys() == state.keys() and all(torch.equal(again[key], state[key]) for key in state)
 
 
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_files_of_diffusers_own_writer_are_read(tmp_path, family):
+    """It writes diffusers' names of layers for every base, and numbers the only text encoder of SD 1.x."""
+    file, _ = random_adapters(tmp_path, family, targets=["to_q", "conv1", "conv_shortcut"])
+    expected = load_file(file)
+    state = convert_state_dict_to_kohya(dict(expected))
+    assert is_kohya(state) and any(key.startswith("lora_te1_") for key in state)
+    converted, metadata = from_kohya(state, pipeline(family))
+    assert converted.keys() == expected.keys()
+    assert all(torch.equal(value, converted[key]) for key, value in expected.items())
+    assert metadata["unet.lora_alpha"] == metadata["unet.r"] == 2
+
+
+def test_diffusers_names_of_sd3_are_read():
+    name = "lora_transformer_transformer_blocks_0_attn_to_q"
+    converted, _ = from_kohya(kohya_adapter(name, 16, 16), pipeline("sd3"))
+    assert [key.removeprefix("transformer.transformer_blocks.0.attn.to_q.") for key in converted] == [
+        "lora_A.weight",
+        "lora_B.weight",
+    ]
+
+
+def test_without_alphas_they_are_the_ranks():
+    state = {key: value for key, value in kohya_file().items() if not key.endswith("alpha")}
+    assert from_kohya(state, pipeline("sd1"))[1]["unet.lora_alpha"] == 2
+    name = "lora_unet_joint_blocks_0_x_block_attn_qkv"
+    separate = {f"{name}.lora_down.weight": torch.ones(6, 16)}
+    separate[f"{name}.lora_up.weight"] = torch.block_diag(*torch.ones(3, 16, 2))
+    metadata = from_kohya(separate, pipeline("sd3"))[1]
+    assert metadata["transformer.lora_alpha"] == metadata["transformer.r"] == 2
+
+
+def test_a_linear_layer_may_be_stored_as_a_convolution_of_size_one():
+    state = kohya_file()
+    converted, _ = from_kohya(state, pipeline("sd1"))
+    wide = {key: value[..., None, None] if value.ndim == 2 else value for key, value in state.items()}
+    again, _ = from_kohya(wide, pipeline("sd1"))
+    assert all(torch.equal(value, again[key]) for key, value in converted.items())
+
+
 # What is refused
 
 
@@ -179,9 +221,9 @@ def kohya_file(family="sd1"):
 
 @pytest.mark.parametrize("part", ["lora_down.weight", "lora_up.weight", "alpha"])
 def test_a_missing_tensor_is_refused(part):
-    state = kohya_file()
-    (key,) = [key for key in state if key.endswith(part)]
-    del state[key]
+    name = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_k"
+    state = {**kohya_file(), **kohya_adapter(name, 16, 16)}
+    del state[f"{name}.{part}"]
     with pytest.raises(ValueError, match=f"^The LoRA is not complete: .*{part} is missing.$"):
         from_kohya(state, pipeline("sd1"))
 
@@ -191,13 +233,87 @@ def test_a_missing_tensor_is_refused(part):
     [
         "lora_unet_down_blocks_7_attentions_0_proj_in.alpha",
         "lora_te2_text_model_encoder_layers_0_mlp_fc1.alpha",
-        "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q.hada_w1_a",
-        "something",
     ],
 )
 def test_a_tensor_that_nothing_uses_is_refused(key):
     with pytest.raises(ValueError, match=f"^The LoRA is for another base: {key} belongs to no layer"):
         from_kohya({**kohya_file(), key: torch.ones(1)}, pipeline("sd1"))
+
+
+@pytest.mark.parametrize("part", [".hada_w1_a", ".lokr_w1", ".lora_mid.weight", ".diff", ""])
+def test_adapters_of_another_kind_are_called_so(part):
+    """LoHa, LoKr, Tucker, whole differences, and no adapter at all."""
+    key = f"lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q{part}"
+    with pytest.raises(ValueError, match=f"{key} is none of lora_down.weight, .* Only LoRA and DoRA have"):
+        from_kohya({**kohya_file(), key: torch.ones(1)}, pipeline("sd1"))
+    key = f"unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q{part}"
+    with pytest.raises(ValueError, match=f"{key} is none of lora_A.weight, .* Only LoRA and DoRA have"):
+        to_kohya({key: torch.ones(1)}, {}, pipeline("sd1"))
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        ("mid_block_attentions_0_transformer_blocks_0_attn1_to_q", (1, 16)),
+        ("mid_block_attentions_0_transformer_blocks_0_attn1_to_q", (16, 16)),
+        ("mid_block_attentions_0_transformer_blocks_0_attn1_to_q", (15,)),
+        ("mid_block_resnets_0_conv1", (1, 16, 1, 1)),
+    ],
+)
+def test_magnitudes_that_peft_can_not_hold_are_refused(layer, shape):
+    """Such as those along the inputs of a layer, even if it has as many outputs."""
+    state = kohya_adapter(f"lora_unet_{layer}", 16, 16)
+    if "conv" in layer:
+        state[f"lora_unet_{layer}.lora_down.weight"] = torch.ones(2, 16, 3, 3)
+    state[f"lora_unet_{layer}.dora_scale"] = torch.ones(shape)
+    with pytest.raises(
+        ValueError, match=r"dora_scale is \(.*\), but peft holds one number per output of a layer, \(16"
+    ):
+        from_kohya(state, pipeline("sd1"))
+
+
+def test_magnitudes_in_another_shape_that_means_the_same():
+    name = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"
+    for shape in ((16,), (16, 1), (16, 1, 1, 1)):
+        state = {**kohya_file(), f"{name}.dora_scale": torch.arange(16.0).view(shape)}
+        converted, _ = from_kohya(state, pipeline("sd1"))
+        (magnitude,) = [value for key, value in converted.items() if "magnitude" in key]
+        assert torch.equal(magnitude, torch.arange(16.0))
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "sentence"),
+    [
+        ("alpha", torch.ones(2), r"alpha must be one number, but is \(2,\)"),
+        ("alpha", torch.tensor(torch.nan), "alpha has NaN or infinite values"),
+        ("lora_up.weight", torch.full((16, 2), torch.inf), "lora_up.weight has NaN or infinite values"),
+        (
+            "lora_up.weight",
+            torch.ones(16, 2, dtype=torch.int),
+            "lora_up.weight must hold floats, but is of torch.int32",
+        ),
+        ("lora_up.weight", torch.ones(15, 2), r"is \(2, 16\) and \(15, 2\), but this one needs \(2, 16\) and"),
+        ("lora_down.weight", torch.ones(0, 16), r"is \(0, 16\) and \(16, 2\), but this one needs \(1, 16\) and"),
+        ("lora_down.weight", torch.tensor(1.0), r"is \(\) and \(16, 2\), but this one needs \(1, 16\) and"),
+    ],
+)
+def test_tensors_of_no_meaning_are_refused(part, value, sentence):
+    (key,) = [key for key in kohya_file() if key.endswith(part)]
+    with pytest.raises(ValueError, match=sentence):
+        from_kohya({**kohya_file(), key: value}, pipeline("sd1"))
+
+
+def test_tensors_of_no_meaning_are_refused_the_other_way():
+    pipe, layer = pipeline("sd1"), "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    whole = {f"{layer}.lora_A.weight": torch.ones(2, 16), f"{layer}.lora_B.weight": torch.ones(16, 2)}
+    key = f"{layer}.lora_magnitude_vector"
+    for shape in ((1, 16), (15,), (32,)):
+        with pytest.raises(ValueError, match=r"lora_magnitude_vector is \(.*\), but must be \(16,\)"):
+            to_kohya({**whole, key: torch.ones(shape)}, {}, pipe)
+    with pytest.raises(ValueError, match="two tensors for .*lora_magnitude_vector"):
+        to_kohya({**whole, key: torch.ones(16), f"{key}.weight": torch.ones(16)}, {}, pipe)
+    with pytest.raises(ValueError, match="lora_A.weight has NaN"):
+        to_kohya({**whole, f"{layer}.lora_A.weight": torch.full((2, 16), torch.nan)}, {}, pipe)
 
 
 def test_another_shape_is_refused():
@@ -216,6 +332,39 @@ def test_files_of_one_family_are_no_files_of_another(tmp_path, family):
             from_kohya(kohya, pipeline(other))
         with pytest.raises(ValueError, match="The LoRA is for another base"):
             to_kohya(load_file(file), {}, pipeline(other))
+
+
+def test_two_adapters_for_a_layer_are_refused():
+    names = "lora_unet_middle_block_1_proj_in", "lora_unet_mid_block_attentions_0_proj_in"
+    state = kohya_adapter(names[0], 16, 16) | kohya_adapter(names[1], 16, 16)
+    with pytest.raises(
+        ValueError, match=f"two adapters for unet.mid_block.attentions.0.proj_in: {' and '.join(names)}"
+    ):
+        from_kohya(state, pipeline("sdxl"))
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    ["{", "[]", '{"unet.lora_alpha": "4"}', '{"unet.alpha_pattern": {"to_q": NaN}}', '{"unet.alpha_pattern": 1}'],
+)
+def test_a_damaged_description_is_refused(tmp_path, metadata):
+    layer = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    whole = {f"{layer}.lora_A.weight": torch.ones(2, 16), f"{layer}.lora_B.weight": torch.ones(16, 2)}
+    save_file(whole, tmp_path / "lora.safetensors", {"lora_adapter_metadata": metadata})
+    with pytest.raises(OSError, match="lora.safetensors can't be read as a LoRA file: [^\n]+$"):
+        convert_lora_file(tmp_path / "lora.safetensors", tmp_path / "out", pipeline("sd1"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_damaged_files_and_taken_names_are_refused(tmp_path):
+    save_file(kohya_file(), tmp_path / "lora.safetensors")
+    with pytest.raises(FileExistsError, match="lora.safetensors exists already"):
+        convert_lora_file(tmp_path / "lora.safetensors", tmp_path / "lora.safetensors", pipeline("sd1"))
+    content = (tmp_path / "lora.safetensors").read_bytes()
+    (tmp_path / "lora.safetensors").write_bytes(content[:-1])
+    for name in ("lora.safetensors", "nothing.safetensors"):
+        with pytest.raises(OSError, match=f"{name} can't be read as a LoRA file"):
+            convert_lora_file(tmp_path / name, tmp_path / "out", pipeline("sd1"))
 
 
 def test_the_other_way_refuses_as_much(tmp_path):
@@ -252,3 +401,14 @@ def test_the_command(tmp_path):
     assert is_kohya(load_file(tmp_path / "k.safetensors"))
     wrong = subprocess.run([*command, "--base", tiny_base("sd3")], env=environment(), capture_output=True, text=True)
     assert wrong.returncode == 2 and "error: " in wrong.stderr and "Traceback" not in wrong.stderr
+
+
+def test_a_base_in_a_single_file_is_refused_as_that(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "model.safetensors"
+    save_file(kohya_file(), file)
+    monkeypatch.setattr(sys, "argv", ["kohya", str(file), str(tmp_path / "out"), "--base", str(file)])
+    with pytest.raises(SystemExit):
+        main()
+    assert f"error: {file} is a single file, but a pipeline is a folder" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="is a single file, but a pipeline is a folder"):
+        load_base_model(str(file))

@@ -6,10 +6,8 @@ from typing import Literal
 
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
-from diffusers_ext.converters.kohya import from_kohya, is_kohya, lora_metadata, text_encoder_key
+from diffusers_ext.converters.kohya import from_kohya, is_kohya, read_lora_file, text_encoder_key
 from diffusers_ext.training.loop.configuration import Config, option
 from diffusers_ext.training.text_to_image.base_models import BaseModel
 
@@ -155,15 +153,9 @@ def load_adapters(base: BaseModel, path: str) -> None:
 
 def read_lora(path: str, base: BaseModel) -> tuple[dict[str, torch.Tensor], list[float]]:
     """The tensors of a LoRA file by diffusers' names, and the alphas of its adapters."""
-    file = Path(path) / FILE if Path(path).is_dir() else Path(path)
-    try:
-        state = load_file(file)
-    except (SafetensorError, FileNotFoundError) as error:
-        raise OSError(f"{file} can't be read as a LoRA file: {error}") from error
+    state, metadata = read_lora_file(Path(path) / FILE if Path(path).is_dir() else Path(path))
     if is_kohya(state):
         state, metadata = from_kohya(state, base.pipeline)
-    else:
-        metadata = lora_metadata(file)
     alphas = []
     for name in adapted(base):
         alphas += [metadata[f"{name}.lora_alpha"]] if f"{name}.lora_alpha" in metadata else []

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline
 
+from diffusers_ext.hub.pipeline_folders import refuse_single_file
 from diffusers_ext.training.text_to_image.base_models.base_model import BaseModel
 from diffusers_ext.training.text_to_image.base_models.stable_diffusion import StableDiffusion
 from diffusers_ext.training.text_to_image.base_models.stable_diffusion_3 import StableDiffusion3
@@ -29,9 +30,10 @@ def load_base_model(
         revision, variant, cache_dir (`str`, *optional*): as in `from_pretrained`.
 
     Raises:
-        ValueError: if it belongs to another family, or lacks a part.
+        ValueError: if it is a single file, belongs to another family, or lacks a part.
         OSError: if there is no such pipeline.
     """
+    refuse_single_file(name_or_path)
     index = DiffusionPipeline.load_config(name_or_path, revision=revision, cache_dir=cache_dir)
     class_name = index.get("_class_name")
     family = FAMILIES.get(class_name) if isinstance(class_name, str) else None

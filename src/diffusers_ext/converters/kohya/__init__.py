@@ -10,7 +10,7 @@ rank, whose blocks stay apart. Reading separates either into three again.
 """
 
 from diffusers_ext.converters.kohya.layer_names import kohya_layers, text_encoder_key
-from diffusers_ext.converters.kohya.lora_files import convert_lora_file, lora_metadata
+from diffusers_ext.converters.kohya.lora_files import convert_lora_file, read_lora_file
 from diffusers_ext.converters.kohya.lora_tensors import from_kohya, is_kohya, to_kohya
 
 
@@ -19,7 +19,7 @@ __all__ = [
     "from_kohya",
     "is_kohya",
     "kohya_layers",
-    "lora_metadata",
+    "read_lora_file",
     "text_encoder_key",
     "to_kohya",
 ]

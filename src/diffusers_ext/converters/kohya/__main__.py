@@ -6,6 +6,7 @@ from pathlib import Path
 from diffusers import DiffusionPipeline
 
 from diffusers_ext.converters.kohya.lora_files import convert_lora_file
+from diffusers_ext.hub.pipeline_folders import refuse_single_file
 
 
 def main() -> None:
@@ -15,6 +16,7 @@ def main() -> None:
     parser.add_argument("--base", required=True, help="The pipeline that the LoRA is for: a folder or a Hub name.")
     arguments = parser.parse_args()
     try:
+        refuse_single_file(arguments.base)
         pipeline = DiffusionPipeline.from_pretrained(arguments.base)
         print(convert_lora_file(arguments.source, arguments.destination, pipeline))
     except (ValueError, OSError) as error:

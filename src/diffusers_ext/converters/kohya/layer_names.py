@@ -50,8 +50,8 @@ def kohya_layers(pipeline: DiffusionPipeline) -> dict[str, list[Layer]]:
     layers = defaultdict(list)
     for network, name in adaptable_layers(pipeline):
         if network.startswith("text_encoder"):
-            number = network.removeprefix("text_encoder_") if "_2" in network or "_3" in network else "1"
-            prefix, original = f"lora_te{number if is_numbered else ''}", text_layer_name(network, name)
+            number = _text_encoder_number(network) if is_numbered else ""
+            prefix, original = f"lora_te{number}", text_layer_name(network, name)
         else:
             prefix, original = "lora_unet", name
             if is_sdxl:
@@ -59,8 +59,34 @@ def kohya_layers(pipeline: DiffusionPipeline) -> dict[str, list[Layer]]:
             elif network == "transformer":
                 original = _sd3_name(name)
         if original is not None:
-            layers[f"{prefix}_{original.replace('.', '_')}"].append((network, name))
+            layers[_joined_by_underscores(prefix, original)].append((network, name))
     return layers
+
+
+def layers_by_any_name(pipeline: DiffusionPipeline) -> dict[str, list[Layer]]:
+    """The layers of a base by all names that files of kohya's layout give them.
+
+    Beside kohya's own names these are the names of diffusers in kohya's spelling, as diffusers'
+    `convert_state_dict_to_kohya` and OneTrainer write them for every base.
+    """
+    layers = dict(kohya_layers(pipeline))
+    for network, name in adaptable_layers(pipeline):
+        prefixes, names = ("lora_unet", f"lora_{network}"), (name,)
+        if network.startswith("text_encoder"):
+            prefixes = (f"lora_te{_text_encoder_number(network)}",)
+            names = (name, text_layer_name(network, name))
+        for prefix in prefixes:
+            for spelling in names:
+                layers.setdefault(_joined_by_underscores(prefix, spelling), [(network, name)])
+    return layers
+
+
+def _text_encoder_number(network: str) -> str:
+    return network.removeprefix("text_encoder").removeprefix("_") or "1"
+
+
+def _joined_by_underscores(prefix: str, name: str) -> str:
+    return f"{prefix}_{name.replace('.', '_')}"
 
 
 def adaptable_layers(pipeline: DiffusionPipeline) -> dict[Layer, torch.nn.Module]:

@@ -1,0 +1,17 @@
+"""What a pipeline is loaded from: a folder or a repository of the Hub."""
+
+import os
+
+
+def refuse_single_file(name_or_path: str | os.PathLike) -> None:
+    """Refuses a file in place of a folder, which diffusers would read as JSON.
+
+    Raises:
+        ValueError: if it is a file.
+    """
+    if os.path.isfile(name_or_path):
+        raise ValueError(
+            f"{name_or_path} is a single file, but a pipeline is a folder or a repository of the Hub: convert it "
+            "first, by `from_single_file` and `save_pretrained` of its class in diffusers, or by "
+            "python -m diffusers_ext.converters, which is for the checkpoints of other repositories."
+        )
