@@ -77,6 +77,11 @@ def test_pythae_vqvae(name):
     assert_near(model.quantize(output.latents).quantized, case.outputs["z"])
     assert_near(output.sample, case.outputs["reconstruction"])
     assert_near(output.loss.mean()[None], case.outputs["vq_loss"])
+    if name == "mlp":
+        options["quantization_loss_factor"] = 0.5
+        halved = convert_pythae(case.weights, **options)(case.inputs["x"]).loss
+        commitment = 0.25 * (output.loss / 1.25)  # the two distances are equal, and only their gradients differ
+        torch.testing.assert_close(halved, commitment + 0.5 * (output.loss - commitment))
     if name == "mlp_ema_train":
         model.update_codebook(output.codes, output.latents)
         for ours, theirs in (("cluster_sizes", "cluster_size"), ("cluster_sums", "ema_embed")):
@@ -119,6 +124,7 @@ def test_a_folder_of_pythae_becomes_a_pipeline(tmp_path):
     (tmp_path / "run").mkdir()
     torch.save({"model_state_dict": case.weights}, tmp_path / "run" / "model.pt")
     config = {"name": "VQVAEConfig", **case.config, "commitment_loss_factor": 0.5, "uses_default_encoder": True}
+    config["quantization_loss_factor"] = 2.0
     (tmp_path / "run" / "model_config.json").write_text(json.dumps(config))
     (tmp_path / "run" / "encoder.pkl").write_bytes(b"must not be opened")
     convert_checkpoint(tmp_path / "run", tmp_path / "out", "pythae")
@@ -126,6 +132,7 @@ def test_a_folder_of_pythae_becomes_a_pipeline(tmp_path):
     model = AutoencoderPipeline.from_pretrained(tmp_path / "out").autoencoder
     assert type(model) is VQVAEModel
     assert model.config.commitment_cost == 0.5 and model.config.ema_decay == 0.8
+    assert model.config.codebook_cost == 2.0
     assert_near(model(case.inputs["x"]).sample, case.outputs["reconstruction"])
 
 

@@ -17,4 +17,5 @@ class DiagonalGaussian(DiagonalGaussianDistribution):
 
     def kl(self) -> torch.Tensor:
         """The divergence KL(q(z | x) || N(0, I)) in nats, `(N,)` (Kingma & Welling 2014, appendix B)."""
-        return 0.5 * (self.mean.square() + self.var - 1 - self.logvar).sum(dim=1)
+        # Nothing is added to a 1, in whose rounding a small divergence is lost.
+        return 0.5 * (self.logvar.expm1() - self.logvar + self.mean.square()).sum(dim=1)

@@ -110,6 +110,8 @@ class VQVAEModel(ModelMixin, ConfigMixin):
         revival_threshold (`float`, defaults to 0.1):
             With `use_ema`, an entry is moved to a random latent if its usage is below this fraction of the average
             usage; 0 for never.
+        codebook_cost (`float`, defaults to 1.0):
+            Without `use_ema`, the weight of the loss that pulls the entries to their latents.
 
     Raises:
         ValueError: if the arguments do not fit together.
@@ -138,6 +140,7 @@ class VQVAEModel(ModelMixin, ConfigMixin):
         use_ema: bool = True,
         ema_decay: float = 0.99,
         revival_threshold: float = 0.1,
+        codebook_cost: float = 1.0,
     ):
         super().__init__()
         self.sample_shape = (in_channels, *((sample_size,) * 2 if isinstance(sample_size, int) else sample_size))
@@ -163,7 +166,7 @@ class VQVAEModel(ModelMixin, ConfigMixin):
             self.to_latents = nn.Linear((math.prod(self.sample_shape), *hidden_dims)[-1], latent_dim)
             self.decoder = MLPDecoder(latent_dim, tuple(reversed(hidden_dims)), self.sample_shape)
         self.quantizer = VectorQuantizer(
-            num_embeddings, embedding_dim, commitment_cost, use_ema, ema_decay, revival_threshold
+            num_embeddings, embedding_dim, commitment_cost, use_ema, ema_decay, revival_threshold, codebook_cost
         )
         self.output_act = OUTPUT_ACTIVATIONS[output_activation]()
 

@@ -27,9 +27,11 @@ class VectorQuantizer(nn.Module):
         use_ema: bool,
         ema_decay: float,
         revival_threshold: float,
+        codebook_cost: float = 1.0,
     ):
         super().__init__()
         self.commitment_cost = commitment_cost
+        self.codebook_cost = codebook_cost
         self.use_ema = use_ema
         self.ema_decay = ema_decay
         self.revival_threshold = revival_threshold
@@ -50,7 +52,7 @@ class VectorQuantizer(nn.Module):
 
         loss = self.commitment_cost * mean_squared_distance(latents, quantized.detach())
         if not self.use_ema:
-            loss = loss + mean_squared_distance(latents.detach(), quantized)
+            loss = loss + self.codebook_cost * mean_squared_distance(latents.detach(), quantized)
         quantized = latents + (quantized - latents).detach()  # gradients ignore the quantization (straight-through)
         return quantized.movedim(-1, 1), codes, loss
 

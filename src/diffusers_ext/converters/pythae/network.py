@@ -22,6 +22,7 @@ MODEL_CONFIG = {
     "latent_dim": positive_integer,
     "num_embeddings": positive_integer,
     "commitment_loss_factor": non_negative_number,
+    "quantization_loss_factor": non_negative_number,
     "use_ema": boolean,
     "decay": non_negative_number,
 }
@@ -37,8 +38,9 @@ def convert_pythae(state_dict: StateDict, **config) -> AutoencoderMLP | Autoenco
             The tensors of the original.
         config:
             Entries of the original's `model_config.json`. `input_dim`, (channels, height, width), is needed for the
-            default networks. `commitment_loss_factor` and `decay` of a VQVAE are for training. The tensors show
-            `latent_dim`, `num_embeddings` and `use_ema`, which must agree with them if they are given.
+            default networks. `commitment_loss_factor`, `quantization_loss_factor` and `decay` of a VQVAE are for
+            training. The tensors show `latent_dim`, `num_embeddings` and `use_ema`, which must agree with them if they
+            are given.
 
     Returns:
         [`AutoencoderMLP`], [`AutoencoderConv`] or [`VQVAEModel`]: in eval mode, in float32.
@@ -74,6 +76,7 @@ def convert_pythae(state_dict: StateDict, **config) -> AutoencoderMLP | Autoenco
             num_embeddings=codebook,
             use_ema=uses_ema,
             commitment_cost=config.get("commitment_loss_factor", 0.25),
+            codebook_cost=config.get("quantization_loss_factor", 1.0),
             ema_decay=config.get("decay", 0.99),
         )
     check_agreement(config, config, {"latent_dim": latent_dim})
@@ -144,6 +147,7 @@ def _convert_vqvae(
     num_embeddings: int,
     use_ema: bool,
     commitment_cost: float,
+    codebook_cost: float,
     ema_decay: float,
 ) -> VQVAEModel:
     hidden_dims = _hidden_dims(state_dict)
@@ -154,6 +158,7 @@ def _convert_vqvae(
         "num_embeddings": num_embeddings,
         "embedding_dim": 1,  # the original quantizes the coordinates of a vector one by one
         "commitment_cost": commitment_cost,
+        "codebook_cost": codebook_cost,
         "use_ema": use_ema,
         "ema_decay": ema_decay,
         "revival_threshold": 0.0,
