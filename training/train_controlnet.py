@@ -18,7 +18,7 @@ import torch
 from diffusers import AutoPipelineForText2Image, DiffusionPipeline
 
 from diffusers_ext.data.conditions import LABEL_MAP_CONDITIONS, canny, describe_conditions, load_condition
-from diffusers_ext.data.decoding import UnreadableImageError, decode_image
+from diffusers_ext.data.decoding import UnreadableImageError, decode_image, decode_label_colors
 from diffusers_ext.data.transforms import ImageTransform
 from diffusers_ext.metrics import edge_f1
 from diffusers_ext.pixels import as_uint8, to_pixel_values
@@ -83,7 +83,7 @@ class ControlNetRecipe(TextToImageRecipe):
         self._uncontrolled = None
 
     def image_options(self) -> dict:
-        return {**super().image_options(), "conditioning_label_maps": self.config.of_label_maps}
+        return {**super().image_options(), "conditioning_label_maps": self.config.label_maps}
 
     def identity(self) -> dict:
         options = {"condition": self.config.condition, "condition_options": dict(self.config.condition_options)}
@@ -94,9 +94,9 @@ class ControlNetRecipe(TextToImageRecipe):
     def _shown_pairs(self) -> tuple[list[str], torch.Tensor]:
         """The rows of the grid: prompts, and their control images (K, 3, H, W) in [-1, 1]."""
         config = self.config
-        transform = ImageTransform(config.size, center_crop=True, label_maps=config.of_label_maps)
+        transform = ImageTransform(config.size, center_crop=True, label_maps=config.label_maps)
         if config.validation_images is not None:
-            files = [transform.fit(_read_image(path)) for path in config.validation_images]
+            files = [_read_control(path, transform, config.max_image_pixels) for path in config.validation_images]
             return config.validation_prompts, to_pixel_values(torch.stack(files))
         count = GRID_ROWS if config.validation_prompts is None else len(config.validation_prompts)
         captions, controls = [], []
@@ -147,7 +147,7 @@ class ControlNetRecipe(TextToImageRecipe):
 
     def describe(self) -> dict:
         config, name = self.config, self.control.controlnet_class.__name__
-        source = config.condition or config.conditioning_image_column
+        source = config.condition or config.conditioning_image_column or "conditioning images"
         return {
             "task": f"Text to image with control: a ControlNet for a {self.base.class_name}, controlled by {source}.",
             "loading": f"from diffusers import AutoPipelineForText2Image, {name}\n{self.base.loading()}"
@@ -160,9 +160,13 @@ class ControlNetRecipe(TextToImageRecipe):
         }
 
 
-def _read_image(path: str) -> torch.Tensor:
+def _read_control(path: str, transform: ImageTransform, max_pixels: int | None) -> torch.Tensor:
+    """The control image in a file, (3, H, W) uint8."""
     try:
-        return decode_image(path, channels=3)
+        if transform.label_maps is None:
+            return transform.fit(decode_image(path, 3, max_pixels))
+        colors = decode_label_colors(path, max_pixels)
+        return transform.fit(colors, colors)[3:]  # the second is resized without mixing colours
     except UnreadableImageError as error:
         raise ValueError(f"--validation_images: {path}: {error}.") from error
 
@@ -172,7 +176,8 @@ def _condition_help() -> str:
     text = (
         "How control images are computed, from the training images or from the label maps in "
         f"--conditioning_image_column: {' '.join(lines)} Or a function of your own, as module:function. By default "
-        "the images of --conditioning_image_column (depth, edges, poses ...) are used unchanged."
+        "the images of --conditioning_image_column or --conditioning_image_dir (depth, edges, poses ...) are used "
+        "unchanged."
     )
     return text.replace("%", "%%")  # argparse formats help texts
 
@@ -199,20 +204,25 @@ class ControlNetConfig(TextToImageConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        column = self.conditioning_image_column is not None
+        given = self.has_conditioning_images()
         self.require(
-            self.condition is not None or column,
-            "--condition or --conditioning_image_column is required: how control images are computed, or where they "
-            "are",
+            self.condition is not None or given,
+            "--condition, --conditioning_image_column or --conditioning_image_dir is required: how control images are "
+            "computed, or where they are",
         )
         self.require(
-            not self.of_label_maps or column,
-            f"--condition {self.condition} needs label maps: set --conditioning_image_column",
+            not self.of_label_maps or given,
+            f"--condition {self.condition} needs label maps: set --conditioning_image_column or "
+            "--conditioning_image_dir",
         )
         self.require(
-            self.condition is None or self.of_label_maps or not column,
-            f"--condition {self.condition} computes control images, and --conditioning_image_column contains some: "
-            "leave out one of them",
+            self.condition is None or self.of_label_maps or not given,
+            f"--condition {self.condition} computes control images, and {' '.join(self.conditioning_options())} "
+            "contains some: leave out one of them",
+        )
+        self.require(
+            not self.of_label_maps or self.conditioning_label_maps is None,
+            f"--condition {self.condition} colours label maps itself: leave out --conditioning_label_maps",
         )
         self.require(
             not self.prior_prompts, "--prior_prompts measure changes of the base, which a ControlNet leaves unchanged"
@@ -229,6 +239,11 @@ class ControlNetConfig(TextToImageConfig):
     def of_label_maps(self) -> bool:
         """Whether control images are computed from label maps, and not from the training images."""
         return self.condition in LABEL_MAP_CONDITIONS
+
+    @property
+    def label_maps(self) -> str | None:
+        """How label maps are read; None if the conditioning images are none."""
+        return "levels" if self.of_label_maps else self.conditioning_label_maps
 
 
 if __name__ == "__main__":

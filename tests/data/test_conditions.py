@@ -203,7 +203,7 @@ def test_label_maps_keep_their_labels(tmp_path, mode, way):
     dataset = load_image_dataset(
         train_data_dir=str(tmp_path),
         conditioning_image_column="conditioning_image",
-        conditioning_label_maps=True,
+        conditioning_label_maps="levels",
         resolution=(10, 12),
         **way,
     )
@@ -212,7 +212,7 @@ def test_label_maps_keep_their_labels(tmp_path, mode, way):
     resized = load_image_dataset(
         train_data_dir=str(tmp_path),
         conditioning_image_column="conditioning_image",
-        conditioning_label_maps=True,
+        conditioning_label_maps="levels",
         resolution=7,
         **way,
     )
@@ -226,14 +226,14 @@ def test_label_maps_keep_their_labels(tmp_path, mode, way):
 
 def test_what_is_no_label_map(tmp_path):
     write_label_maps(tmp_path, "L")
-    arguments = {"train_data_dir": str(tmp_path), "conditioning_label_maps": True, "resolution": 8}
+    arguments = {"train_data_dir": str(tmp_path), "conditioning_label_maps": "levels", "resolution": 8}
     draw(0, 20, 24).save(tmp_path / "1-labels.png")
     with pytest.raises(ValueError, match="a label map must have one channel of integers, but this image is RGB"):
         load_image_dataset(conditioning_image_column="conditioning_image", **arguments)
     Image.fromarray(np.full((20, 24), 300, dtype=np.uint16)).save(tmp_path / "1-labels.png")
     with pytest.raises(ValueError, match="labels must be integers from 0 to 255, not 300 to 300"):
         load_image_dataset(conditioning_image_column="conditioning_image", **arguments)
-    with pytest.raises(ValueError, match="conditioning_label_maps needs a column"):
+    with pytest.raises(ValueError, match="conditioning_label_maps needs label maps"):
         load_image_dataset(**arguments)
 
 

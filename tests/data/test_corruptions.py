@@ -123,7 +123,7 @@ def test_colorization_is_pillows_luma():
     assert not torch.equal(shown, images.mean(1, keepdim=True).expand(2, 3, 64, 64))
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("factor", [2, 3, 4, 8, 2.5])
 @pytest.mark.parametrize("downsampling, filter", [("bicubic", Image.BICUBIC), ("bilinear", Image.BILINEAR)])
 def test_super_resolution_is_pillows(channels, factor, downsampling, filter):
@@ -133,6 +133,24 @@ def test_super_resolution_is_pillows(channels, factor, downsampling, filter):
     resized = [picture.resize(small, filter).resize((96, 64), Image.BICUBIC) for picture in pictures(images)]
     difference = (shown - torch.stack([levels(picture) for picture in resized])).abs()
     assert difference.max() <= 2 and (difference > 0).float().mean() < 0.01
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+@pytest.mark.parametrize(
+    ("task", "options"),
+    [
+        ("super_resolution", {"factor": 4}),
+        ("super_resolution", {"factor": 4, "downsampling": "area"}),
+        ("deblurring", {"kernels": ["gaussian"], "sigma": 2}),
+        ("deblurring", {"kernels": ["motion"], "length": 9}),
+    ],
+)
+def test_hidden_colours_do_not_bleed_into_visible_pixels(task, options, channels):
+    images = torch.full((1, channels, 16, 16), -1.0)
+    images[:, 0, :, :8], images[:, -1, :, :8] = 1, 1  # opaque and bright beside transparent and dark
+    shown = to_levels(corrupt(task, images, drawing(1), **options).conditioning_image)
+    visible = shown[:, -1] > 8  # the fainter a pixel is, the coarser is its colour
+    assert 100 < visible.sum() < 200 and shown[:, 0][visible].min() >= 250
 
 
 def test_ways_to_make_images_smaller():
@@ -332,7 +350,11 @@ def test_impossible_tasks(tasks, options, message):
 @pytest.mark.parametrize(
     "task, options, message",
     [
-        ("inpainting", {"area": (0.4, 0.1)}, r"area must be \(lowest, highest\) from 0.001 to 0.95, not \(0.4, 0.1\)"),
+        (
+            "inpainting",
+            {"area": (0.4, 0.1)},
+            r"must be \(lowest, highest\), numbers from 0.001 to 0.95, not \(0.4, 0.1\)",
+        ),
         ("inpainting", {"area": "all"}, "area must be a number or two"),
         ("inpainting", {"area": (0.1, 0.2, 0.3)}, "area must be a number or two"),
         ("inpainting", {"stroke_probability": 1.5}, "stroke_probability must be"),

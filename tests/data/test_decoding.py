@@ -1,12 +1,14 @@
 import io
 import random
+import struct
+import zlib
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from diffusers_ext.data import decode_image
+from diffusers_ext.data import UnreadableImagesError, decode_image, decode_label_colors, load_image_dataset
 from diffusers_ext.data.decoding import UnreadableImageError
 
 
@@ -156,7 +158,7 @@ def test_arrays():
             decode_image(bad, 1)
 
 
-def test_unreadable_images_say_why(tmp_path, monkeypatch):
+def test_unreadable_images_say_why(tmp_path):
     photo = encode(Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)))
     reasons = {
         "truncated": photo[: len(photo) // 2],
@@ -168,9 +170,91 @@ def test_unreadable_images_say_why(tmp_path, monkeypatch):
     for reason, value in reasons.items():
         with pytest.raises(UnreadableImageError, match=reason):
             decode_image(value, 3)
+
+
+def test_large_images_are_refused_by_the_limit_and_not_called_damaged(tmp_path, monkeypatch):
+    image = encode(Image.new("RGB", (32, 32), RED))
+    (tmp_path / "a.png").write_bytes(image)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(UnreadableImageError, match="decompression bomb"):
-        decode_image(photo, 3)
+    sentence = (
+        r"\(1024 pixels\) exceeds limit of {} pixels, which guards .* if this is no bomb, raise --max_image_pixels"
+    )
+    with pytest.raises(UnreadableImageError, match=sentence.format(200)):
+        decode_image(image, 3)
+    for load in (decode_image, lambda value, channels, limit: decode_label_colors(value, limit)):
+        with pytest.raises(UnreadableImageError, match=sentence.format(1023)):
+            load(image, 3, 1023)
+        assert load(str(tmp_path / "a.png"), 3, 1024).shape == (3, 32, 32)
+    assert Image.MAX_IMAGE_PIXELS == 100
+    options = {"train_data_dir": str(tmp_path), "resolution": 8}
+    with pytest.raises(UnreadableImagesError, match=sentence.format(1000)):
+        load_image_dataset(**options, max_image_pixels=1000)
+    assert load_image_dataset(**options, max_image_pixels=2000).num_examples == 1
+    with pytest.raises(ValueError, match="--max_image_pixels must be at least 1, not 0"):
+        load_image_dataset(**options, max_image_pixels=0)
+
+
+def chunk(kind: bytes, body: bytes, checksum: int | None = None) -> bytes:
+    """A part of a PNG file."""
+    checksum = zlib.crc32(kind + body) if checksum is None else checksum
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", checksum)
+
+
+LARGE = zlib.compress(bytes(2 << 20))  # Pillow reads texts and profiles up to 1 MiB
+BROKEN_XMP = b'<x:xmpmeta tiff:Orientation="\xff"'
+
+
+@pytest.mark.parametrize("place", [33, -12], ids=["before the pixels", "after the pixels"])
+@pytest.mark.parametrize(
+    "part",
+    [
+        chunk(b"iCCP", b"icc\0\0" + LARGE),
+        chunk(b"zTXt", b"key\0\0" + LARGE),
+        chunk(b"iTXt", b"key\0\1\0\0\0" + LARGE),
+        chunk(b"tEXt", b"key\0value", checksum=0),
+        chunk(b"eXIf", b"junk", checksum=0),
+        chunk(b"eXIf", b"junk"),
+        chunk(b"eXIf", b"II\x2a\0\xff\xff\xff\xff"),
+        chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(b"\nexif\n  10\nzz")),
+        chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + BROKEN_XMP),
+        chunk(b"gAMA", b""),
+        chunk(b"pHYs", b""),
+    ],
+    ids=lambda part: f"{part[4:8].decode()} of {len(part)} bytes",
+)
+def test_broken_metadata_beside_intact_pixels_of_a_png_are_ignored(part, place):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (5, 4, 3), dtype=np.uint8))
+    data = encode(image)
+    assert torch.equal(decode_image(data[:place] + part + data[place:], 3), decode_image(data, 3))
+
+
+def test_metadata_that_are_left_out_keep_transparency_and_orientation(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    data = encode(image_of("RGB", RED, GREEN), transparency=GREEN, exif=exif)
+    damaged = data[:33] + chunk(b"iCCP", b"icc\0\0" + LARGE) + data[33:]
+    (tmp_path / "a.png").write_bytes(damaged)
+    assert pixels(str(tmp_path / "a.png"), 4) == pixels(data, 4) == [[(*GREEN, 0), (*RED, 255)]]
+
+
+@pytest.mark.parametrize("exif", [b"junk", b"II\x2a\0\xff\xff\xff\xff", b"", b"MM\0\x2a\0\0\0\x08\0\x09\x01\x12\0\3"])
+@pytest.mark.parametrize("format", ["JPEG", "WEBP"])
+def test_broken_exif_beside_intact_pixels_is_ignored(format, exif):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 8, 3), dtype=np.uint8))
+    with_exif = encode(image, format, exif=b"Exif\0\0" + exif, quality=100)
+    assert torch.equal(decode_image(with_exif, 3), decode_image(encode(image, format, quality=100), 3))
+
+
+class Failing(Image.Image):
+    """An image whose reader fails as no reader is expected to."""
+
+    def load(self):
+        raise TypeError("expected string or bytes-like object")
+
+
+def test_a_reader_may_fail_in_any_way():
+    with pytest.raises(UnreadableImageError, match="expected string or bytes-like object"):
+        decode_image(Failing(), 3)
 
 
 def test_postscript_is_never_run():

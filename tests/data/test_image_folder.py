@@ -148,12 +148,24 @@ def test_metadata_files_of_different_columns(tmp_path):
         load(tmp_path)
 
 
-@pytest.mark.parametrize("name", [b"7", b"caf\xe9.png"])
-def test_metadata_with_file_names_that_are_no_text(tmp_path, name):
+def test_metadata_with_file_names_that_are_no_text(tmp_path):
     write_images(tmp_path, "a.png")
-    (tmp_path / "metadata.csv").write_bytes(b"file_name,label\n" + name + b",x\n")
-    with pytest.raises(ValueError, match="'metadata.csv' names .*: file names must be text"):
+    (tmp_path / "metadata.csv").write_bytes(b"file_name,label\ncaf\xe9.png,x\n")
+    with pytest.raises(ValueError, match="metadata.csv' cannot be read: .* invalid UTF8"):
         load(tmp_path)
+    (tmp_path / "metadata.csv").unlink()
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": 7}')
+    with pytest.raises(ValueError, match="'metadata.jsonl' names 7: file names must be text"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["7", "2024-05-01"])
+def test_file_names_may_look_like_numbers_and_dates(tmp_path, name):
+    write_images(tmp_path, "a.png")
+    (tmp_path / "metadata.csv").write_text(f"file_name,label\n{name},2024-05-01\n")
+    rows = load_image_folder(str(tmp_path), list_files(str(tmp_path)))["train"]
+    assert [os.path.basename(image["path"]) for image in rows["image"]] == [name]
+    assert list(rows["label"]) == ["2024-05-01"]
 
 
 def test_links_around_themselves_are_not_followed(tmp_path):

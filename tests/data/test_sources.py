@@ -155,9 +155,9 @@ def test_rows_without_label_are_refused(tmp_path):
 def test_columns_that_are_no_classes_or_no_images(tmp_path):
     with pytest.raises(ValueError, match="'label' has Value.'float32'., not classes"):
         labelled(tmp_path, Value("float32"), [0.5, 1.0])
-    with pytest.raises(ValueError, match="'image' holds Image.*not classes"):
+    with pytest.raises(ValueError, match="'image' has Image.*not classes"):
         labelled(tmp_path, Value("int64"), [0, 1], label_column="image")
-    with pytest.raises(ValueError, match="'label' holds Value.'int64'., not images"):
+    with pytest.raises(ValueError, match="'label' has Value.'int64'., not images"):
         labelled(tmp_path, Value("int64"), [0, 1], image_column="label")
     with pytest.raises(ValueError, match="no image column 'picture', the columns are image, label"):
         labelled(tmp_path, Value("int64"), [0, 1], image_column="picture")

@@ -55,5 +55,5 @@ def test_what_can_not_be_one_set_is_refused(folders, tmp_path):
         load_subjects([Subject(None, folders[0])], resolution=8)
     paths = Dataset.from_dict({"image": ["0.png"]}, features=Features({"image": Value("string")}))
     paths.save_to_disk(tmp_path / "paths")
-    with pytest.raises(ValueError, match="must be stored in one way"):
+    with pytest.raises(ValueError, match="must be stored in the same way"):
         load_subjects([Subject("a", folders[0]), Subject("b", str(tmp_path / "paths"))], resolution=8)

@@ -132,7 +132,7 @@ def test_no_two_domains(tmp_path):
     for options, message in [
         ({}, "the data set has 3 classes"),
         ({"domains": ("horse", "donkey")}, "the domain 'donkey' is not a class"),
-        ({"domains": ("horse", "horse")}, "must be two classes, not horse, horse"),
+        ({"domains": ("horse", "horse")}, "must be two different classes, not horse, horse"),
         ({"domains": ("horse", "cow"), "target_data_dir": str(tmp_path)}, "not both"),
         ({"target_data_dir": str(tmp_path / "sheep")}, "there is no folder"),
     ]:

@@ -333,7 +333,7 @@ def test_two_processes_follow_one(tmp_path, family):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"condition": None}, "--condition or --conditioning_image_column is required"),
+        ({"condition": None}, "--condition, --conditioning_image_column or --conditioning_image_dir is required"),
         ({"condition": "segmentation"}, "needs label maps: set --conditioning_image_column"),
         ({"conditioning_image_column": "depth"}, "--condition canny computes control images, and"),
         (

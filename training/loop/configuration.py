@@ -12,7 +12,7 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 from transformers.hf_argparser import HfArgumentParser
 
 from diffusers_ext.data import ImageDataset, load_image_dataset
-from diffusers_ext.data.loading import check_resolution
+from diffusers_ext.data.loading import LabelMaps, check_resolution
 from diffusers_ext.metrics import METRICS
 from diffusers_ext.training.loop.posthoc_ema import LARGEST_STD
 
@@ -35,7 +35,9 @@ class Config:
     """A set of options that checks itself and can be written to YAML."""
 
     def __post_init__(self):
-        pass
+        for name, value in vars(self).items():
+            # As a path, an empty text is the current folder, which nobody means.
+            self.require(not name.endswith("_dir") or value != "", f"--{name} must name a folder, not be empty")
 
     @staticmethod
     def require(condition: bool, sentence: str) -> None:
@@ -90,6 +92,15 @@ class DataConfig(Config):
     conditioning_image_column: str | None = option(
         help="The column of conditioning images, from which the images of --image_column are to be made."
     )
+    conditioning_image_dir: str | None = option(
+        help="A folder of conditioning images with the names of the images in --train_data_dir (the extensions may "
+        "differ), instead of --conditioning_image_column."
+    )
+    conditioning_label_maps: LabelMaps | None = option(
+        help="The conditioning images are label maps, a class per pixel, which are resized without mixing classes. "
+        "colors: they keep their colours; numbers become the colours of Pascal VOC, as by "
+        "`diffusers_ext.data.decode_label_colors`. levels: numbers become gray levels."
+    )
     label_column: str | None = option(
         help="The column of class labels, or `none` for an unconditional model. By default `label`, if there is one."
     )
@@ -99,31 +110,56 @@ class DataConfig(Config):
         help="Keep the decoded images in memory as bytes. By default, if they fit in half of what is free."
     )
     skip_unreadable_images: bool = option(False, help="Leave out images that can't be read, and count them.")
+    max_image_pixels: int | None = option(
+        help="Refuse images with more pixels, because small files can claim huge sizes; by default 179 million."
+    )
     cache_dir: str | None = option(help="Where downloaded data sets and models are kept.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require_at_least(1, "max_image_pixels")
+        named = self.conditioning_options()
+        self.require(len(named) < 2, f"{' and '.join(named)} are two ways to name conditioning images: give one")
+        self.require(
+            self.conditioning_label_maps is None or self.has_conditioning_images(),
+            "--conditioning_label_maps is for conditioning images: name them by --conditioning_image_column or "
+            "--conditioning_image_dir",
+        )
+
+    def conditioning_options(self) -> list[str]:
+        """The options that are set, of those that name conditioning images."""
+        return [f"--{name}" for name in ("conditioning_image_column", "conditioning_image_dir") if getattr(self, name)]
+
+    def has_conditioning_images(self) -> bool:
+        """Whether the images come with conditioning images."""
+        return bool(self.conditioning_options())
 
     def load_dataset(
         self, size: tuple[int, int], channels: int, center_crop: bool = False, random_flip: bool = False, **options
     ) -> ImageDataset:
         """The images that these options name, of this size; `options` are more of [`load_image_dataset`]."""
-        return load_image_dataset(
-            dataset_name=self.dataset_name,
-            dataset_config_name=self.dataset_config_name,
-            train_data_dir=self.train_data_dir,
-            split=self.dataset_split,
-            image_column=self.image_column,
-            conditioning_image_column=self.conditioning_image_column,
-            label_column=self.label_column,
-            resolution=size,
-            channels=channels,
-            center_crop=center_crop,
-            random_flip=random_flip,
-            streaming=self.streaming,
-            shuffle_buffer_size=self.shuffle_buffer_size,
-            cache_images=self.cache_images,
-            skip_unreadable_images=self.skip_unreadable_images,
-            cache_dir=self.cache_dir,
-            **options,
-        )
+        settings = {
+            "dataset_name": self.dataset_name,
+            "dataset_config_name": self.dataset_config_name,
+            "train_data_dir": self.train_data_dir,
+            "split": self.dataset_split,
+            "image_column": self.image_column,
+            "conditioning_image_column": self.conditioning_image_column,
+            "conditioning_image_dir": self.conditioning_image_dir,
+            "conditioning_label_maps": self.conditioning_label_maps,
+            "label_column": self.label_column,
+            "resolution": size,
+            "channels": channels,
+            "center_crop": center_crop,
+            "random_flip": random_flip,
+            "streaming": self.streaming,
+            "shuffle_buffer_size": self.shuffle_buffer_size,
+            "cache_images": self.cache_images,
+            "skip_unreadable_images": self.skip_unreadable_images,
+            "max_image_pixels": self.max_image_pixels,
+            "cache_dir": self.cache_dir,
+        }
+        return load_image_dataset(**(settings | options))
 
 
 @dataclass
@@ -220,6 +256,9 @@ class TrainingConfig(DataConfig, EvaluationConfig):
     compile: bool = option(False, help="Compile the networks with torch.compile (takes a minute, pays in long runs).")
     channels_last: bool = option(False, help="Keep images and weights with the channels innermost.")
     allow_tf32: bool = option(False, help="Multiply matrices in TF32 on GPUs that have it.")
+    cpu_threads: int | None = option(
+        help="On CPUs: the threads of each process; by default OMP_NUM_THREADS, or else a share of the cores."
+    )
 
     # What is written, and when
     output_dir: str = option("outputs/model", help="Where the pipeline, checkpoints and logs go.")
@@ -243,6 +282,7 @@ class TrainingConfig(DataConfig, EvaluationConfig):
         self.require_at_least(1, "train_batch_size", "gradient_accumulation_steps", "checkpointing_steps")
         self.require_at_least(1, "logging_steps", "max_train_steps", "num_train_epochs", "checkpoints_total_limit")
         self.require_at_least(1, "validation_steps", "evaluation_steps", "lr_num_cycles", "posthoc_ema_steps")
+        self.require_at_least(1, "cpu_threads")
         self.require_at_least(
             0, "lr_warmup_steps", "lr_decay_steps", "max_grad_norm", "adam_weight_decay", "dataloader_num_workers"
         )

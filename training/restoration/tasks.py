@@ -79,8 +79,8 @@ def _tasks_help() -> str:
         "The restoration tasks, one or several; each sample gets one of them at random. They can be joined, as in "
         "deblurring+jpeg_restoration, and be functions of yours, as module:function. " + " ".join(lines)
     )
-    # argparse formats help texts.
-    return f"{text} {TRANSLATION}: paired images, see --conditioning_image_column.".replace("%", "%%")
+    text += f" {TRANSLATION}: paired images, see --conditioning_image_column and --conditioning_image_dir."
+    return text.replace("%", "%%")  # argparse formats help texts
 
 
 # Arguments of a pipeline's call that a task, other options or the evaluation decide.
@@ -113,8 +113,9 @@ class RestorationConfig(DataConfig, EvaluationConfig):
         self.require_at_least(1, "num_restorations")
         is_paired = TRANSLATION in (self.tasks or ())
         self.require(
-            is_paired == (self.conditioning_image_column is not None) or not self.tasks,
-            f"--tasks {TRANSLATION} and --conditioning_image_column, which names its inputs, need each other",
+            is_paired == self.has_conditioning_images() or not self.tasks,
+            f"--tasks {TRANSLATION} and --conditioning_image_dir or --conditioning_image_column, which names its "
+            "inputs, need each other",
         )
         if not self.tasks:
             return

@@ -24,6 +24,7 @@ class SubjectsRecipe(TextToImageRecipe):
             resolution=options.pop("size"),
             **options,
             skip_unreadable_images=config.skip_unreadable_images,
+            max_image_pixels=config.max_image_pixels,
             cache_images=config.cache_images,
             split=config.dataset_split,
             image_column=config.image_column,
@@ -39,5 +40,6 @@ class SubjectsConfig(DataConfig):
         super().__post_init__()
         self.require(not self.streaming, "--streaming is not for the few images of a subject")
         self.require(
-            self.conditioning_image_column is None, "--conditioning_image_column is not for the images of a subject"
+            not self.has_conditioning_images(),
+            f"{' '.join(self.conditioning_options())} is not for the images of a subject",
         )

@@ -19,6 +19,7 @@ from diffusers_ext.data.corruptions import (
 from diffusers_ext.data.decoding import (
     UnreadableImagesError as UnreadableImagesError,
     decode_image as decode_image,
+    decode_label_colors as decode_label_colors,
 )
 from diffusers_ext.data.image_dataset import ImageDataset as ImageDataset
 from diffusers_ext.data.loading import load_image_dataset as load_image_dataset

@@ -1,15 +1,20 @@
 """Decodes images: from any value of an image column to a uint8 tensor with the channels that a model needs."""
 
+import contextlib
 import io
 import struct
+import threading
 import zlib
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import fsspec
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
+
+from diffusers_ext.data.label_colors import default_palette
 
 
 # The Pillow mode for each number of channels of a model.
@@ -19,23 +24,28 @@ MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _REFUSED_FORMATS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 
 _EXIF_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
-# The errors of Pillow's readers for files that are damaged, unsupported or not images; found by trying such files.
-_READ_ERRORS = (
-    OSError,
-    EOFError,
-    LookupError,
-    RuntimeError,
-    SyntaxError,
-    ValueError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+# Held while Pillow's limit of pixels, one variable for all images, is replaced by that of a data set.
+_PIXEL_LIMIT = threading.Lock()
 
 # Loads the common formats first: Pillow tries its readers in the order in which they were loaded.
 Image.preinit()
 Image.init()
+if find_spec("pillow_heif") is not None:
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
 
 
 class UnreadableImageError(ValueError):
@@ -59,11 +69,15 @@ class UnreadableImagesError(ValueError):
 
     def __init__(self, reasons: dict[str, str]):
         self.files = list(reasons)
-        listed = "\n".join(f"  {name}: {reason}" for name, reason in reasons.items())
         super().__init__(
             f"{len(reasons)} image{'s' * (len(reasons) > 1)} cannot be read; repair or remove them, or pass "
-            f"skip_unreadable_images to train without them:\n{listed}"
+            f"--skip_unreadable_images to train without them:\n{list_reasons(reasons)}"
         )
+
+
+def list_reasons(reasons: dict[str, str]) -> str:
+    """A line for each image: its name, and why it cannot be read."""
+    return "\n".join(f"  {name}: {reason}" for name, reason in reasons.items())
 
 
 def image_extensions() -> set[str]:
@@ -81,19 +95,22 @@ def image_path(value: Any) -> str | None:
     return path if isinstance(path, str) else None
 
 
-def decode_image(value: Any, channels: int) -> torch.Tensor:
+def decode_image(value: Any, channels: int, max_pixels: int | None = None) -> torch.Tensor:
     """Decode one image.
 
     The EXIF orientation is applied, and only the first frame of an animation is used. 16-bit grayscale is scaled to 8
     bits (`round(v / 257)`), not clipped. Transparency is kept if there is an alpha channel (2 or 4 channels), and
     otherwise composited over white. Colour profiles are ignored, and CMYK is converted to RGB by Pillow's formula.
-    Float images raise an error, because they have no defined range.
+    Float images raise an error, because they have no defined range. Broken or oversized metadata (EXIF, XMP, texts,
+    profiles) are ignored.
 
     Args:
         value: the encoded bytes, a path or fsspec URL, a dict with "bytes" or "path" (as
             `datasets.Image(decode=False)` returns it), a `PIL.Image.Image`, or an array or nested list of integers,
             (H, W), (H, W, C) or (C, H, W).
         channels: 1 (L), 2 (LA), 3 (RGB) or 4 (RGBA).
+        max_pixels: files with more pixels are refused before their pixels are read; by default twice
+            `PIL.Image.MAX_IMAGE_PIXELS`.
 
     Returns:
         uint8 tensor of shape (channels, H, W), 0..255.
@@ -101,15 +118,15 @@ def decode_image(value: Any, channels: int) -> torch.Tensor:
     Raises:
         UnreadableImageError: if this is not an image that can be read completely.
     """
-    pixels = torch.from_numpy(_read(value, lambda image: np.array(_to_mode(image, MODES[channels]))))
-    return pixels.view(*pixels.shape[:2], channels).permute(2, 0, 1)
+    pixels = _read(value, max_pixels, lambda image: np.array(_to_mode(image, MODES[channels])))
+    return torch.from_numpy(pixels).view(*pixels.shape[:2], channels).permute(2, 0, 1)
 
 
-def decode_label_map(value: Any) -> torch.Tensor:
+def decode_label_map(value: Any, max_pixels: int | None = None) -> torch.Tensor:
     """Decode one label map: the numbers of its pixels, not the colours that a palette gives them.
 
     Args:
-        value: as for `decode_image`.
+        value, max_pixels: as for `decode_image`.
 
     Returns:
         uint8 tensor of shape (1, H, W): the class of each pixel.
@@ -117,19 +134,117 @@ def decode_label_map(value: Any) -> torch.Tensor:
     Raises:
         UnreadableImageError: if this is not a readable image with one channel of integers from 0 to 255.
     """
-    return torch.from_numpy(_read(value, _labels))[None]
+    return torch.from_numpy(_read(value, max_pixels, _labels))[None]
 
 
-def _read(value: Any, convert: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
+def decode_label_colors(value: Any, max_pixels: int | None = None) -> torch.Tensor:
+    """Decode one label map as colours: those of its pixels or of its palette, if it has colours.
+
+    A label map of numbers (grayscale, or a palette that shows number k as the gray level k) gets the colours of Pascal
+    VOC, which are easy to distinguish, while neighbouring gray levels are not.
+
+    Args:
+        value, max_pixels: as for `decode_image`.
+
+    Returns:
+        uint8 tensor of shape (3, H, W).
+
+    Raises:
+        UnreadableImageError: if this is not a readable image, or if its numbers are not from 0 to 255.
+    """
+    return torch.from_numpy(_read(value, max_pixels, _label_colors)).permute(2, 0, 1)
+
+
+def _read(value: Any, max_pixels: int | None, convert: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
     """Opens an image, applies its orientation, and converts it with `convert`."""
     try:
-        image = _open(value)
-        image.load()
-        if image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
-            image = ImageOps.exif_transpose(image)
-        return convert(image)
-    except _READ_ERRORS as error:
+        return convert(_upright(_load(value, max_pixels)))
+    except UnreadableImageError:
+        raise
+    except Exception as error:  # a damaged file can raise anything in a reader, in each version something else
         raise UnreadableImageError(_one_line(error)) from error
+
+
+def _load(value: Any, max_pixels: int | None) -> Image.Image:
+    """An image whose pixels are read."""
+    source = _find(value)
+    if isinstance(source, Image.Image):
+        source.load()
+        return source
+    try:
+        return _load_file(source, max_pixels)
+    except Exception:
+        pixels = _png_pixels(source)
+        if pixels is not None:
+            with contextlib.suppress(Exception):
+                return _load_file(pixels, max_pixels)
+        raise
+
+
+def _find(value: Any) -> Image.Image | bytes | str:
+    """An image, the bytes of a file, or its path, from any value of an image column."""
+    if isinstance(value, dict):
+        value = value.get("bytes") if value.get("bytes") is not None else value.get("path")
+    if value is None:
+        raise UnreadableImageError("there is no image")
+    if isinstance(value, (np.ndarray, list)):
+        return _from_array(np.asarray(value))
+    if isinstance(value, str) and "://" in value:
+        with fsspec.open(value, "rb") as file:
+            value = file.read()
+    if isinstance(value, (bytes, bytearray)) and not value:
+        raise UnreadableImageError("the file is empty")
+    return value
+
+
+def _load_file(source: bytes | str, max_pixels: int | None) -> Image.Image:
+    file = io.BytesIO(source) if isinstance(source, (bytes, bytearray)) else source
+    formats = [name for name in Image.ID if name not in _REFUSED_FORMATS]
+    if max_pixels is None:
+        image = Image.open(file, formats=formats)
+    else:
+        with _PIXEL_LIMIT:
+            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            try:
+                image = Image.open(file, formats=formats)
+            finally:
+                Image.MAX_IMAGE_PIXELS = limit
+        size = image.width * image.height
+        if size > max_pixels:
+            raise Image.DecompressionBombError(f"Image size ({size} pixels) exceeds limit of {max_pixels} pixels")
+    image.load()
+    return image
+
+
+def _png_pixels(source: bytes | str) -> bytes | None:
+    """A PNG file without texts, profiles and other metadata that do not change its pixels; None for other files."""
+    if not isinstance(source, (bytes, bytearray)):
+        try:
+            with open(source, "rb") as file:
+                source = file.read()
+        except OSError:
+            return None
+    if not source.startswith(_PNG_SIGNATURE):
+        return None
+    kept, position = [_PNG_SIGNATURE], len(_PNG_SIGNATURE)
+    while position + 12 <= len(source):
+        length, kind = struct.unpack_from(">I4s", source, position)
+        chunk = source[position : position + 12 + length]
+        is_whole = zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
+        # Capital letters mark chunks that a reader must understand; the two others are transparency and orientation.
+        if kind[:1].isupper() or kind == b"tRNS" or kind == b"eXIf" and is_whole:
+            kept.append(chunk)
+        position += len(chunk)
+    return b"".join(kept)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image in the orientation of its EXIF or XMP metadata; as it is if these can't be read."""
+    try:
+        method = _UPRIGHT.get(image.getexif().get(_EXIF_ORIENTATION))
+    except Exception:  # see `_read`
+        return image
+    return image if method is None else image.transpose(method)
 
 
 def _labels(image: Image.Image) -> np.ndarray:
@@ -141,31 +256,25 @@ def _labels(image: Image.Image) -> np.ndarray:
     return labels.astype(np.uint8)
 
 
+def _label_colors(image: Image.Image) -> np.ndarray:
+    if len(image.getbands()) > 1 or image.mode == "P" and not _is_gray_ramp(image.getpalette("RGB")):
+        return np.array(_to_mode(image, "RGB"))
+    return np.array(default_palette(), dtype=np.uint8)[_labels(image)]
+
+
+def _is_gray_ramp(palette: list[int]) -> bool:
+    return palette == [level for level in range(len(palette) // 3) for _ in range(3)]
+
+
 def _one_line(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if isinstance(error, Image.UnidentifiedImageError):
         return "not an image"
+    if isinstance(error, Image.DecompressionBombError):
+        size = str(error).partition(",")[0]
+        return f"{size}, which guards against decompression bombs; if this is no bomb, raise --max_image_pixels"
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _open(value: Any) -> Image.Image:
-    if isinstance(value, dict):
-        value = value.get("bytes") if value.get("bytes") is not None else value.get("path")
-    if value is None:
-        raise UnreadableImageError("there is no image")
-    if isinstance(value, Image.Image):
-        return value
-    if isinstance(value, (np.ndarray, list)):
-        return _from_array(np.asarray(value))
-    if isinstance(value, str) and "://" in value:
-        with fsspec.open(value, "rb") as file:
-            value = file.read()
-    if isinstance(value, (bytes, bytearray)):
-        if not value:
-            raise UnreadableImageError("the file is empty")
-        value = io.BytesIO(value)
-    return Image.open(value, formats=[name for name in Image.ID if name not in _REFUSED_FORMATS])
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

@@ -9,7 +9,13 @@ from typing import Any
 import torch
 
 from diffusers_ext.data.buckets import Size
-from diffusers_ext.data.decoding import UnreadableImageError, decode_image, decode_label_map, image_path
+from diffusers_ext.data.decoding import (
+    UnreadableImageError,
+    decode_image,
+    decode_label_colors,
+    decode_label_map,
+    image_path,
+)
 from diffusers_ext.data.sources import Source
 from diffusers_ext.data.transforms import ImageTransform
 
@@ -148,14 +154,11 @@ class ImageDataset(ABC):
 
     def _decode(self, values: tuple[Any, ...]) -> list[torch.Tensor]:
         """The images of a row in their original sizes, (C, h, w) uint8; raises UnreadableImageError."""
-        images = []
+        images, label_maps = [], self._transform.label_maps
         for value in values:
             try:
                 located = self._source.locate(value)
-                if images and self._transform.label_maps:
-                    images.append(decode_label_map(located).expand(self.channels, -1, -1))
-                else:
-                    images.append(decode_image(located, self.channels))
+                images.append(self._decode_label_map(located) if images and label_maps else self._decode_one(located))
             except UnreadableImageError as error:
                 raise UnreadableImageError(str(error), image_path(value)) from error
         sizes = [tuple(image.shape[-2:]) for image in images]
@@ -163,6 +166,14 @@ class ImageDataset(ABC):
             reason = "this conditioning image of {}x{} pixels has another aspect ratio than its image, {}x{}"
             raise UnreadableImageError(reason.format(*sizes[1], *sizes[0]), image_path(values[1]))
         return images
+
+    def _decode_one(self, value: Any) -> torch.Tensor:
+        return decode_image(value, self.channels, self._source.max_image_pixels)
+
+    def _decode_label_map(self, value: Any) -> torch.Tensor:
+        if self._transform.label_maps == "colors":
+            return decode_label_colors(value, self._source.max_image_pixels)
+        return decode_label_map(value, self._source.max_image_pixels).expand(self.channels, -1, -1)
 
     def _named(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """The images of a batch by name. The conditioning images of pairs are in the channels after the images."""

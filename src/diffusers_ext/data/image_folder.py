@@ -6,24 +6,20 @@ folder with "a.png" and "my test.png" it only keeps the second image; of the cla
 only keeps the last; and if a single image lies beside the class folders, it drops all labels.
 """
 
+import logging
 import os
 import re
 
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.json
-import pyarrow.parquet
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
 
-from diffusers_ext.data.decoding import image_extensions
+from diffusers_ext.data.decoding import image_extensions, image_path
 from diffusers_ext.data.label_column import UNLABELLED, class_names
+from diffusers_ext.data.left_out import describe_unread_pictures, name_some
+from diffusers_ext.data.metadata_files import METADATA_READERS, is_file_name
 
 
-_METADATA_READERS = {
-    "metadata.csv": pyarrow.csv.read_csv,
-    "metadata.jsonl": pyarrow.json.read_json,
-    "metadata.parquet": pyarrow.parquet.read_table,
-}
+logger = logging.getLogger(__name__)
 
 # The words that make the name of a folder that of a split, alone or next to a separator or digit (train2017, my-val).
 _SPLIT_WORDS = {
@@ -51,7 +47,7 @@ def _is_loop(parent: str, name: str) -> bool:
 
 def is_metadata(file: str) -> bool:
     """Whether a file is a metadata file, which describes the images of its folder."""
-    return os.path.basename(file) in _METADATA_READERS
+    return os.path.basename(file) in METADATA_READERS
 
 
 def select_images(files: list[str]) -> list[str]:
@@ -61,7 +57,11 @@ def select_images(files: list[str]) -> list[str]:
 
 
 def load_image_folder(
-    folder: str, files: list[str], label_column: str | None = None, captioned: str | None = None
+    folder: str,
+    files: list[str],
+    label_column: str | None = None,
+    caption_column: str | None = None,
+    image_column: str = "image",
 ) -> dict[str, Dataset]:
     """The splits of a folder of images, each with the column "image" (paths), and with labels and captions if found.
 
@@ -76,31 +76,61 @@ def load_image_folder(
     - If captions are requested and the metadata have no column "text", this column is read from text files beside the
       images ("a.txt" for "a.png"), if there are any: each line that is not empty is a caption.
 
+    The number of images is logged, and files that look like pictures and are not used are named in a warning.
+
     Args:
         folder: where the files are.
         files: `list_files(folder)`.
         label_column: None; "label" if folders are classes, whatever their names; or "none" for no classes.
-        captioned: the image column whose captions are requested, or None.
+        caption_column: the column of the captions, which is read as text, or None for no captions.
+        image_column: the images that the captions belong to.
 
     Raises:
         ValueError: if the layout is ambiguous, or a metadata or text file is not as described.
     """
-    splits = _load_splits(folder, files, label_column)
-    if captioned is None or any("text" in dataset.column_names for dataset in splits.values()):
+    splits = _load_splits(folder, files, label_column, caption_column)
+    _report(folder, files, splits)
+    if caption_column is None or any("text" in dataset.column_names for dataset in splits.values()):
         return splits
-    captions = {split: _text_files(dataset, captioned) for split, dataset in splits.items()}
+    captions = {split: _text_files(dataset, image_column) for split, dataset in splits.items()}
     if not any(any(texts) for texts in captions.values()):
         return splits
     feature = List(Value("string"))
     return {split: splits[split].add_column("text", texts, feature=feature) for split, texts in captions.items()}
 
 
-def _load_splits(folder: str, files: list[str], label_column: str | None) -> dict[str, Dataset]:
+def _report(folder: str, files: list[str], splits: dict[str, Dataset]) -> None:
+    """Logs how many images there are, and which files look like pictures but are not used."""
+    counts = ", ".join(f"{len(dataset)} ({split})" for split, dataset in splits.items())
+    logger.info(f"Images found in {folder!r}: {counts}.")
+    left_out = describe_unread_pictures(folder, [file for file in files if not is_metadata(file)])
+    if left_out:
+        logger.warning(f"Left out of {folder!r}, because nothing here reads them: {left_out}.")
+    if any(is_metadata(file) for file in files):
+        used = {image_path(value) for dataset in splits.values() for value in _images(dataset)}
+        unused = [image for image in select_images(files) if os.path.join(folder, image) not in used]
+        if unused:
+            logger.warning(
+                f"Left out of {folder!r}, because no metadata file names them: {len(unused)} images "
+                f"({name_some(unused)})."
+            )
+
+
+def _images(dataset: Dataset):
+    """The values of all image columns."""
+    for name, feature in dataset.features.items():
+        if isinstance(feature, Image):
+            yield from dataset[name][:]
+
+
+def _load_splits(
+    folder: str, files: list[str], label_column: str | None, caption_column: str | None
+) -> dict[str, Dataset]:
     images = select_images(files)
     splits = _split_prefixes(folder, images, label_column)
     metadata = [file for file in files if is_metadata(file)]
     if metadata:
-        return _metadata_splits(folder, metadata, splits)
+        return _metadata_splits(folder, metadata, splits, caption_column)
     members = {split: [path for path in images if path.startswith(prefixes)] for split, prefixes in splits.items()}
     labels = {}
     if label_column != UNLABELLED:
@@ -179,24 +209,23 @@ def _path_dataset(folder: str, paths: list[str]) -> Dataset:
     return Dataset.from_dict({"image": [os.path.join(folder, path) for path in paths]}, features=features)
 
 
-def _metadata_splits(folder: str, files: list[str], splits: dict[str, tuple[str, ...]]) -> dict[str, Dataset]:
+def _metadata_splits(
+    folder: str, files: list[str], splits: dict[str, tuple[str, ...]], caption_column: str | None
+) -> dict[str, Dataset]:
     columns: dict[str, None] = {}
     rows = []
     for file in files:
-        table = _read_metadata(folder, file)
+        names, records = _read_metadata(folder, file, caption_column)
         targets = {
-            name: name.removesuffix("file_name").removesuffix("_") or "image"
-            for name in table.column_names
-            if name == "file_name" or name.endswith("_file_name")
+            name: name.removesuffix("file_name").removesuffix("_") or "image" for name in names if is_file_name(name)
         }
         if not targets:
             raise ValueError(
-                f"{os.path.join(folder, file)!r} has no column 'file_name' (or 'x_file_name'), only "
-                f"{', '.join(table.column_names)}"
+                f"{os.path.join(folder, file)!r} has no column 'file_name' (or 'x_file_name'), only {', '.join(names)}"
             )
         columns |= dict.fromkeys(targets.values())
-        for row in table.to_pylist():
-            located = {targets[name]: _locate(folder, file, row.pop(name)) for name in targets}
+        for row in records:
+            located = {target: _locate(folder, file, row.pop(name, None)) for name, target in targets.items()}
             rows.append(row | located)
     if len(splits) == 1:
         return {split: _metadata_dataset(folder, rows, list(columns)) for split in splits}
@@ -208,11 +237,11 @@ def _metadata_splits(folder: str, files: list[str], splits: dict[str, tuple[str,
     return {split: _metadata_dataset(folder, members[split], list(columns)) for split in splits if split in members}
 
 
-def _read_metadata(folder: str, file: str) -> pa.Table:
+def _read_metadata(folder: str, file: str, caption_column: str | None) -> tuple[list[str], list[dict]]:
     path = os.path.join(folder, file)
     try:
-        return _METADATA_READERS[os.path.basename(file)](path)
-    except pa.ArrowInvalid as error:
+        return METADATA_READERS[os.path.basename(file)](path, caption_column)
+    except (pa.ArrowInvalid, ValueError) as error:
         raise ValueError(f"{path!r} cannot be read: {' '.join(str(error).split())}") from error
 
 

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import itertools
+import logging
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from tqdm.auto import tqdm
 
 from diffusers_ext.data.buckets import BucketOrder, Size
-from diffusers_ext.data.decoding import UnreadableImageError, UnreadableImagesError
+from diffusers_ext.data.decoding import UnreadableImageError, UnreadableImagesError, list_reasons
 from diffusers_ext.data.image_dataset import ImageDataset, pixel_digest
 from diffusers_ext.data.order import ShuffledOrder
 from diffusers_ext.data.parallel import in_workers, threaded_map
@@ -22,6 +23,8 @@ from diffusers_ext.data.sources import Source
 from diffusers_ext.data.transforms import ImageTransform
 from diffusers_ext.pixels import to_pixel_values
 
+
+logger = logging.getLogger(__name__)
 
 _MEMORY_SHARE = 0.5  # of the free memory; the rest is for the model, its optimizer and everything else
 
@@ -91,6 +94,8 @@ class IndexedImageDataset(ImageDataset):
                 self._cache.append(pixels)
         if reasons and not (self._skip_unreadable_images and readable):
             raise UnreadableImagesError(reasons)
+        if reasons:
+            logger.warning(f"Images that cannot be read are left out, {len(reasons)}:\n{list_reasons(reasons)}")
         if self._labels is not None:
             self._labels = self._labels[readable]
             content.update(self._labels.numpy())

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal, get_args
 
 from diffusers_ext.data.buckets import Size
 from diffusers_ext.data.decoding import MODES
@@ -12,6 +13,10 @@ from diffusers_ext.data.streamed import StreamedImageDataset
 from diffusers_ext.data.transforms import ImageTransform
 
 
+# How the numbers in label maps become images; see `load_image_dataset`.
+LabelMaps = Literal["colors", "levels"]
+
+
 def load_image_dataset(
     dataset_name: str | None = None,
     dataset_config_name: str | None = None,
@@ -19,7 +24,8 @@ def load_image_dataset(
     split: str = "train",
     image_column: str = "image",
     conditioning_image_column: str | None = None,
-    conditioning_label_maps: bool = False,
+    conditioning_image_dir: str | None = None,
+    conditioning_label_maps: LabelMaps | None = None,
     label_column: str | None = None,
     caption_column: str | None = None,
     resolution: int | Sequence[int] = 64,
@@ -29,6 +35,7 @@ def load_image_dataset(
     streaming: bool = False,
     shuffle_buffer_size: int = 1000,
     skip_unreadable_images: bool = False,
+    max_image_pixels: int | None = None,
     cache_dir: str | None = None,
     cache_images: bool | None = None,
     buckets: Sequence[Size] | None = None,
@@ -50,9 +57,12 @@ def load_image_dataset(
             "conditioning_image": the inputs from which a model generates the images. In a folder of images, a metadata
             file names them in the column `conditioning_image_file_name`. They are read, resized, cropped and flipped
             like the images. They can have another size, but need the same aspect ratio.
-        conditioning_label_maps: whether the conditioning images are label maps: the class of each pixel as a number
-            from 0 to 255, even if a palette shows it as a colour. Resizing does not mix these numbers. They become the
-            levels of all channels.
+        conditioning_image_dir: a local folder with the conditioning images, instead of a column: files with the paths
+            of the images in their folder, up to the extension, such as "b/1.png" for "b/1.jpg".
+        conditioning_label_maps: "colors" or "levels" if the conditioning images are label maps, which show a class per
+            pixel. They are resized without mixing classes. "colors" keeps their colours, and colours label maps of
+            numbers, see `decode_label_colors`. "levels" makes numbers from 0 to 255 the levels of all channels, even
+            if a palette shows them as colours.
         label_column: the column with the classes: a ClassLabel, strings or integers (numbered in sorted order). None
             uses the column "label" if it exists, and no labels otherwise; "none" never uses labels.
         caption_column: the column with the captions: strings; lists of strings, from which one is drawn each time the
@@ -67,6 +77,8 @@ def load_image_dataset(
         shuffle_buffer_size: the number of rows that a stream keeps to draw from at random. A larger buffer mixes
             better and needs more memory.
         skip_unreadable_images: leave out images that cannot be decoded, and count them in `num_skipped`.
+        max_image_pixels: images with more pixels are refused, because small files can claim huge sizes; by default
+            twice `PIL.Image.MAX_IMAGE_PIXELS`, which is 179 million pixels.
         cache_dir: where `datasets` stores its downloads and converted files.
         cache_images: keep all decoded images in memory. None does so if they need at most half of the free memory,
             which the processes of this machine share.
@@ -92,8 +104,12 @@ def load_image_dataset(
         raise ValueError(f"shuffle_buffer_size must be at least 1, not {shuffle_buffer_size}")
     if streaming and buckets:
         raise ValueError("the image sizes of a stream are not known in advance: pass either streaming or buckets")
-    if conditioning_label_maps and conditioning_image_column is None:
-        raise ValueError("conditioning_label_maps needs a column of label maps, conditioning_image_column")
+    if conditioning_label_maps and conditioning_image_column is None and conditioning_image_dir is None:
+        raise ValueError(
+            "--conditioning_label_maps needs label maps: name them by --conditioning_image_column or "
+            "--conditioning_image_dir"
+        )
+    check_label_maps(conditioning_label_maps, channels)
     source = open_source(
         dataset_name,
         dataset_config_name,
@@ -105,11 +121,22 @@ def load_image_dataset(
         caption_column,
         streaming,
         cache_dir,
+        conditioning_image_dir,
+        max_image_pixels,
     )
     transform = replace(transform, label_maps=conditioning_label_maps)
     if streaming:
         return StreamedImageDataset(source, transform, channels, skip_unreadable_images, shuffle_buffer_size)
     return IndexedImageDataset(source, transform, channels, skip_unreadable_images, cache_images)
+
+
+def check_label_maps(label_maps: LabelMaps | None, channels: int) -> None:
+    """Raises ValueError unless label maps can become images with this number of channels."""
+    known = get_args(LabelMaps)
+    if label_maps is not None and label_maps not in known:
+        raise ValueError(f"--conditioning_label_maps must be {' or '.join(known)}, not {label_maps!r}")
+    if label_maps == "colors" and channels != 3:
+        raise ValueError(f"--conditioning_label_maps colors needs images of 3 channels, not of {channels}")
 
 
 def build_transform(

@@ -1,6 +1,7 @@
 """A data set of pairs of images, side by side in one file, like the data sets of pix2pix."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ import torch
 from diffusers_ext.data.decoding import UnreadableImageError, image_path
 from diffusers_ext.data.image_dataset import ImageDataset
 from diffusers_ext.data.indexed import IndexedImageDataset
-from diffusers_ext.data.loading import build_transform
+from diffusers_ext.data.loading import LabelMaps, build_transform, check_label_maps
 from diffusers_ext.data.sources import open_source
 
 
@@ -39,6 +40,7 @@ def load_side_by_side_dataset(
     skip_unreadable_images: bool = False,
     cache_images: bool | None = None,
     load_size: int | Sequence[int] | None = None,
+    conditioning_label_maps: LabelMaps | None = None,
     **source,
 ) -> ImageDataset:
     """Load pairs of images A and B from files that contain both, A | B.
@@ -46,6 +48,8 @@ def load_side_by_side_dataset(
     Args:
         resolution: the resolution of one image.
         channels, center_crop, random_flip, skip_unreadable_images, cache_images, load_size: see `load_image_dataset`.
+        conditioning_label_maps: "colors" or "levels" if A are label maps: they keep their colours or gray levels,
+            and are resized without mixing them.
         source: where the files are: `dataset_name`, `train_data_dir`, `split`, `image_column` and so on, see
             `load_image_dataset`.
 
@@ -56,5 +60,7 @@ def load_side_by_side_dataset(
         UnreadableImagesError: listing the files that cannot be decoded, or have an odd width.
         ValueError, FileNotFoundError: for invalid arguments, and for names that do not exist.
     """
+    check_label_maps(conditioning_label_maps, channels)
     transform = build_transform(resolution, center_crop, random_flip, load_size)
+    transform = replace(transform, label_maps=conditioning_label_maps)
     return SideBySideImageDataset(open_source(**source), transform, channels, skip_unreadable_images, cache_images)

@@ -27,11 +27,14 @@ from huggingface_hub import metadata_load
 from diffusers_ext.data.captions import Captions, check_caption_column, load_captions
 from diffusers_ext.data.image_folder import is_metadata, list_files, load_image_folder, select_images
 from diffusers_ext.data.label_column import UNLABELLED, encode_labels, find_label_column
+from diffusers_ext.data.left_out import describe_unread_pictures
+from diffusers_ext.data.paired_folders import CONDITIONING_IMAGES, pair_with_folder
 
 
 # Files that `datasets` can read besides images: files that contain the images, and files that name them.
 _SHARD_EXTENSIONS = (".parquet", ".arrow", ".tar", ".zip", ".h5", ".hdf5", ".lance")
-_TABLE_EXTENSIONS = (".csv", ".tsv", ".json", ".jsonl")
+_CSV = (".csv", ".tsv")
+_TABLE_EXTENSIONS = (*_CSV, ".json", ".jsonl")
 
 
 @dataclass
@@ -47,6 +50,7 @@ class Source:
         caption_column: the column with the captions; None if there are none.
         captions: the captions of a `Dataset`; None if there are none, and for a stream.
         folder: the folder that relative paths in the image columns start from.
+        max_image_pixels: images with more pixels are refused; None has the limit of Pillow.
     """
 
     rows: Dataset | IterableDataset
@@ -57,6 +61,7 @@ class Source:
     caption_column: str | None = None
     captions: Captions | None = None
     folder: str = ""
+    max_image_pixels: int | None = None
 
     def locate(self, value: Any) -> Any:
         """A value of an image column that can be opened: a relative path is joined with `folder`."""
@@ -76,6 +81,8 @@ def open_source(
     caption_column: str | None = None,
     streaming: bool = False,
     cache_dir: str | None = None,
+    conditioning_image_dir: str | None = None,
+    max_image_pixels: int | None = None,
 ) -> Source:
     """Find a data set, its split, its images and its labels. The arguments are those of `load_image_dataset`.
 
@@ -88,6 +95,8 @@ def open_source(
             "pass either dataset_name (a Hub name, a local folder or 'digits') or train_data_dir (a local folder), "
             + ("not both" if dataset_name is not None else "but neither is given")
         )
+    if max_image_pixels is not None and max_image_pixels < 1:
+        raise ValueError(f"--max_image_pixels must be at least 1, not {max_image_pixels}")
     name = os.fspath(dataset_name if train_data_dir is None else train_data_dir)
     folder = os.path.abspath(os.path.expanduser(name))
     is_local = train_data_dir is not None or os.path.isdir(folder) or name.startswith((".", "/", "~"))
@@ -97,22 +106,31 @@ def open_source(
 
         splits = load_digits_dataset()
     elif is_local:
-        captioned = None if caption_column is None else image_column
-        splits = _load_folder(folder, dataset_config_name, label_column, captioned, streaming, cache_dir)
+        splits = _load_folder(
+            folder, dataset_config_name, image_column, label_column, caption_column, streaming, cache_dir
+        )
     else:
         splits = _load(name, dataset_config_name, streaming, cache_dir)
     if split not in splits:
         raise ValueError(f"{name!r} has no split {split!r}, its splits are {', '.join(map(str, splits))}")
+    if conditioning_image_dir is not None:
+        if conditioning_image_column is not None:
+            raise ValueError(
+                "--conditioning_image_dir and --conditioning_image_column are two ways to name conditioning images: "
+                "give one of them"
+            )
+        paired = pair_with_folder(splits[split], image_column, folder if is_local else None, conditioning_image_dir)
+        splits, conditioning_image_column = {**splits, split: paired}, CONDITIONING_IMAGES
     image_columns = [image_column] if conditioning_image_column is None else [image_column, conditioning_image_column]
     source = _select_columns(splits, split, image_columns, label_column, caption_column)
     if streaming and isinstance(source.rows, Dataset):
         source = _as_stream(source)
-    return replace(source, folder=folder if is_local else "")
+    return replace(source, folder=folder if is_local else "", max_image_pixels=max_image_pixels)
 
 
-def _load(path: str, config_name: str | None, streaming: bool, cache_dir: str | None) -> dict:
+def _load(path: str, config_name: str | None, streaming: bool, cache_dir: str | None, **options) -> dict:
     try:
-        return load_dataset(path, config_name, streaming=streaming, cache_dir=cache_dir)
+        return load_dataset(path, config_name, streaming=streaming, cache_dir=cache_dir, **options)
     except (OSError, ValueError, DatasetsError) as error:
         # this error for broken files has no message of its own, only a cause
         reason = error.__cause__ or error if isinstance(error, DatasetGenerationError) else error
@@ -122,8 +140,9 @@ def _load(path: str, config_name: str | None, streaming: bool, cache_dir: str | 
 def _load_folder(
     folder: str,
     config_name: str | None,
+    image_column: str,
     label_column: str | None,
-    captioned: str | None,
+    caption_column: str | None,
     streaming: bool,
     cache_dir: str | None,
 ) -> dict:
@@ -139,10 +158,16 @@ def _load_folder(
     shards = [file for file in files if file.endswith(_SHARD_EXTENSIONS) and not is_metadata(file)]
     # One or two preview images beside shards do not make a folder of images.
     if len(images) > len(shards) and config_name is None and not _declares_configs(folder):
-        return load_image_folder(folder, files, label_column, captioned)
+        return load_image_folder(folder, files, label_column, caption_column, image_column)
     if not images and not any(file.endswith(_SHARD_EXTENSIONS + _TABLE_EXTENSIONS) for file in files):
-        raise ValueError(f"{folder!r} contains neither images nor data files such as parquet")
-    return _load(folder, config_name, streaming, cache_dir)
+        others = describe_unread_pictures(folder, files)
+        others = f", only {others}" if others else ""
+        raise ValueError(f"{folder!r} contains neither images nor data files such as parquet{others}")
+    data_files = [file for file in files if file.endswith(_SHARD_EXTENSIONS + _TABLE_EXTENSIONS)]
+    options = {}
+    if caption_column is not None and config_name is None and all(file.endswith(_CSV) for file in data_files):
+        options["converters"] = {caption_column: str}  # captions are text, even if they look like numbers
+    return _load(folder, config_name, streaming, cache_dir, **options)
 
 
 def _declares_configs(folder: str) -> bool:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from diffusers_ext.data.alpha import divide_by_alpha, has_alpha, weight_by_alpha
 from diffusers_ext.data.buckets import Size, nearest_bucket
 
 
@@ -28,7 +29,8 @@ class ImageTransform:
         random_flip: mirror half of the images, at random.
         buckets: sizes (height, width) that replace the resolution: each image is cropped in the middle to the size
             with the nearest aspect ratio.
-        label_maps: whether all images except the first are label maps, whose values must not be mixed.
+        label_maps: "levels" or "colors" if all images except the first are label maps, whose values must not be mixed;
+            see `load_image_dataset`.
         load_size: (height, width) that images are resized to before the random crop; by default the resolution.
     """
 
@@ -36,7 +38,7 @@ class ImageTransform:
     center_crop: bool = False
     random_flip: bool = False
     buckets: tuple[Size, ...] = ()
-    label_maps: bool = False
+    label_maps: str | None = None
     load_size: Size | None = None
 
     def target(self, size: Size) -> Size:
@@ -137,13 +139,10 @@ def resize(image: torch.Tensor, size: Size) -> torch.Tensor:
     """
     if tuple(image.shape[-2:]) == tuple(size):
         return image
-    if image.shape[0] in (1, 3):
+    if not has_alpha(image):
         return _interpolate(image, size)
-    colour, alpha = image[:-1].float(), image[-1:].float()
-    image = _interpolate(torch.cat([(colour * alpha / 255).round(), alpha]).to(torch.uint8), size)
-    colour, alpha = image[:-1].float(), image[-1:].float()
-    colour = (colour * 255 / alpha.clamp(min=1)).round().clamp(max=255)
-    return torch.cat([colour, alpha]).to(torch.uint8)
+    weighted = _interpolate(weight_by_alpha(image).round().to(torch.uint8), size)
+    return divide_by_alpha(weighted).round().to(torch.uint8)
 
 
 def _interpolate(image: torch.Tensor, size: Size) -> torch.Tensor:

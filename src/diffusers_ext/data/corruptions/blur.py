@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
+from diffusers_ext.data.alpha import divide_by_alpha, has_alpha, weight_by_alpha
 from diffusers_ext.data.corruptions.corruption import Corruption
 from diffusers_ext.data.corruptions.levels import from_levels, to_levels
 from diffusers_ext.data.corruptions.option_checks import check_names, check_range
@@ -24,7 +25,8 @@ def deblurring(
 ) -> Corruption:
     """Blur: by a Gaussian, or by motion along a straight line in any direction, each for half of the images.
 
-    Beyond the borders, the outermost pixels are repeated.
+    Beyond the borders, the outermost pixels are repeated. Colours are weighted by the alpha channel if there is one (2
+    or 4 channels).
 
     Args:
         images: (N, C, H, W) in [-1, 1].
@@ -48,8 +50,14 @@ def deblurring(
         else:
             kernel = motion_kernel(length[0] + (length[1] - length[0]) * strength, math.pi * turn)
         # One by one, so that the sums for an image do not depend on the batch size.
-        blurred.append(convolve(image, kernel.to(image)))
+        blurred.append(_blur(image, kernel.to(image)))
     return Corruption(from_levels(to_levels(torch.stack(blurred))))
+
+
+def _blur(image: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    if not has_alpha(image):
+        return convolve(image, kernel)
+    return from_levels(divide_by_alpha(convolve(weight_by_alpha(to_levels(image)), kernel)))
 
 
 def gaussian_kernel(sigma: float) -> torch.Tensor:
@@ -78,7 +86,7 @@ def motion_kernel(length: float, angle: float) -> torch.Tensor:
 
 
 def convolve(image: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
-    """Convolves an image (C, H, W) with a kernel (K, K), K odd; beyond the borders, the outermost pixels are repeated."""
+    """Convolves (C, H, W) with a kernel (K, K), K odd; beyond the borders, the outermost pixels are repeated."""
     radius = kernel.shape[0] // 2
     padded = F.pad(image[:, None], (radius, radius, radius, radius), mode="replicate")
     return F.conv2d(padded, kernel.flip(0, 1)[None, None])[:, 0]

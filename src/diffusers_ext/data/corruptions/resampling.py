@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 
+from diffusers_ext.data.alpha import divide_by_alpha, has_alpha, weight_by_alpha
 from diffusers_ext.data.corruptions.corruption import Corruption
 from diffusers_ext.data.corruptions.levels import from_levels, round_levels, to_levels
 from diffusers_ext.data.corruptions.option_checks import check_number
@@ -48,11 +49,20 @@ def resample(
 ) -> torch.Tensor:
     """Resize (N, C, h, w) in 0..255 to `size` like Pillow: one axis after the other, with rounding after each.
 
+    Colours are weighted by the alpha channel if there is one (2 or 4 channels).
+
     Args:
         levels: whole numbers, float32.
         size: (height, width).
         mode, antialias: see `torch.nn.functional.interpolate`; area has no `antialias`.
     """
+    if has_alpha(levels):
+        weighted = _interpolate(round_levels(weight_by_alpha(levels)), size, mode, antialias)
+        return divide_by_alpha(weighted).floor()
+    return _interpolate(levels, size, mode, antialias)
+
+
+def _interpolate(levels: torch.Tensor, size: tuple[int, int], mode: str, antialias: bool) -> torch.Tensor:
     keywords = {} if mode == "area" else {"antialias": antialias}
     for step in ((levels.shape[-2], size[1]), size):
         levels = round_levels(F.interpolate(levels, size=step, mode=mode, **keywords))
