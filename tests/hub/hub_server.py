@@ -219,6 +219,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.repositories[name] = repository
         self._send_json(answer)
 
+    @route("GET", rf"{OF_REPOSITORY}/auth-check(?P<write>/write)?")
+    def auth_check(self, kind: str, name: str, write: str | None):
+        self._repository(name, kind, write=write is not None)
+        self._send_json({})
+
     @route("GET", rf"{OF_REPOSITORY}(/revision/(?P<revision>.+))?")
     def info(self, kind: str, name: str, revision: str | None):
         repository = self._repository(name, kind)

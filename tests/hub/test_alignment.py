@@ -19,4 +19,4 @@ def test_tensors_begin_where_they_would_in_memory(tmp_path):
         assert all(torch.equal(found[name], value) for name, value in tensors.items())
         with safe_open(file, "pt") as opened:
             assert opened.metadata() == {"note": "kept"}
-    assert not list(tmp_path.glob(".tmp-*"))
+    assert not list(tmp_path.glob(".*"))

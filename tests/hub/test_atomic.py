@@ -1,6 +1,8 @@
+import errno
 import itertools
 import multiprocessing
 import os
+import shutil
 import time
 
 import pytest
@@ -11,7 +13,9 @@ from diffusers_ext.hub.atomic import beside, move_into, remove_leftovers, write_
 def test_a_folder_appears_whole(tmp_path):
     final = tmp_path / "runs" / "checkpoint-1"
     with written_beside(final) as folder:
-        assert folder == beside(final) and folder.parent == final.parent and folder.name.startswith(".tmp-")
+        assert (
+            folder == beside(final) and folder.parent == final.parent and folder.name.startswith(".diffusers_ext-tmp-")
+        )
         (folder / "states").mkdir()
         (folder / "states" / "rank-0").write_text("state")
         assert not final.exists()
@@ -19,17 +23,34 @@ def test_a_folder_appears_whole(tmp_path):
     assert os.listdir(final.parent) == ["checkpoint-1"]
 
 
-def test_an_existing_folder_is_replaced_and_survives_a_failure(tmp_path):
+def test_a_failure_leaves_nothing(tmp_path):
     final = tmp_path / "checkpoint-1"
-    for content in ("old", "new"):
-        with written_beside(final) as folder:
-            (folder / content).write_text(content)
-    assert os.listdir(final) == ["new"] and os.listdir(tmp_path) == ["checkpoint-1"]
-
     with pytest.raises(KeyboardInterrupt), written_beside(final) as folder:
         (folder / "half").write_text("half")
         raise KeyboardInterrupt
-    assert os.listdir(final) == ["new"] and os.listdir(tmp_path) == ["checkpoint-1"]
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_with_content_is_refused_and_stays(tmp_path):
+    final = tmp_path / "mine"
+    final.mkdir()
+    with written_beside(final) as folder:  # an empty one is filled
+        (folder / "first").write_text("first")
+    with pytest.raises(FileExistsError, match="is not an empty folder"), written_beside(final):
+        raise AssertionError("the block must not run")
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(FileExistsError, match="move it away, or name another one"), written_beside(tmp_path / "file"):
+        raise AssertionError("the block must not run")
+    assert os.listdir(final) == ["first"] and sorted(os.listdir(tmp_path)) == ["file", "mine"]
+
+
+def test_the_first_error_is_told_if_nothing_can_be_removed_either(tmp_path, monkeypatch):
+    def refuse(*arguments, **keywords):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with pytest.raises(OSError, match="No space left"), written_beside(tmp_path / "checkpoint-1"):
+        monkeypatch.setattr(shutil, "rmtree", refuse)
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_a_relative_path_needs_no_working_directory_tricks(tmp_path, monkeypatch):
@@ -40,16 +61,14 @@ def test_a_relative_path_needs_no_working_directory_tricks(tmp_path, monkeypatch
     assert sorted(os.listdir(tmp_path)) == ["checkpoint-1", "note.txt"]
 
 
-def test_leftovers_go_and_the_replaced_comes_back(tmp_path):
-    (tmp_path / ".tmp-checkpoint-2").mkdir()
-    (tmp_path / ".tmp-note.txt-12").write_text("half")
-    for name in (".old-checkpoint-1", ".old-checkpoint-3", "checkpoint-3"):
+def test_only_leftovers_of_this_program_are_removed(tmp_path):
+    (tmp_path / ".diffusers_ext-tmp-checkpoint-2").mkdir()
+    (tmp_path / ".diffusers_ext-tmp-note.txt-12").write_text("half")
+    mine = [".old-checkpoint-1", ".tmp-data", "checkpoint-3"]
+    for name in mine:
         (tmp_path / name).mkdir()
-        (tmp_path / name / "state").write_text(name)
     remove_leftovers(tmp_path)
-    assert sorted(os.listdir(tmp_path)) == ["checkpoint-1", "checkpoint-3"]
-    assert (tmp_path / "checkpoint-1" / "state").read_text() == ".old-checkpoint-1"
-    assert (tmp_path / "checkpoint-3" / "state").read_text() == "checkpoint-3"
+    assert sorted(os.listdir(tmp_path)) == mine
     remove_leftovers(tmp_path / "missing")
 
 
@@ -81,25 +100,25 @@ def test_moving_into_a_folder_keeps_what_is_there_and_ends_with_the_index(tmp_pa
     assert (folder / "unet" / "weights.fp16").read_text() == "new"
 
 
-def write_again_and_again(final, ready):
+def write_again_and_again(parent, ready):
     for number in itertools.count():
-        with written_beside(final) as folder:
+        with written_beside(parent / f"checkpoint-{number}") as folder:
             for part in range(8):
                 (folder / f"part-{part}").write_text(str(number) * 5_000)
         ready.set()
 
 
 def test_a_killed_writer_never_leaves_half_a_folder(tmp_path):
-    final, processes = tmp_path / "checkpoint", multiprocessing.get_context("fork")
+    processes = multiprocessing.get_context("fork")
     for moment in range(4):
-        ready = processes.Event()
-        writer = processes.Process(target=write_again_and_again, args=(final, ready))
+        parent, ready = tmp_path / str(moment), processes.Event()
+        writer = processes.Process(target=write_again_and_again, args=(parent, ready))
         writer.start()
         assert ready.wait(timeout=60)
         time.sleep(0.0061 * moment)
         writer.kill()
         writer.join()
-        remove_leftovers(tmp_path)
-        assert os.listdir(tmp_path) == ["checkpoint"]
-        parts = [(final / f"part-{part}").read_text() for part in range(8)]
-        assert len(set(parts)) == 1 and len(parts[0]) % 5_000 == 0
+        remove_leftovers(parent)
+        for folder in parent.iterdir():
+            parts = [(folder / f"part-{part}").read_text() for part in range(8)]
+            assert len(set(parts)) == 1 and len(parts[0]) == 5_000 * len(folder.name.removeprefix("checkpoint-"))

@@ -5,8 +5,8 @@ from tests.training.runs import arguments
 
 TRAIN = """
 from diffusers_ext.training.loop.command import run
-from diffusers_ext.training.train_diffusion import DiffusionRecipe
-run(DiffusionRecipe, command_line)
+from diffusers_ext.training.train_diffusion import DiffusionConfig, DiffusionRecipe
+run(DiffusionRecipe, DiffusionConfig, command_line)
 """
 SAMPLE = """
 import torch

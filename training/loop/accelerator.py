@@ -1,6 +1,7 @@
 """Starting Accelerate, and refusing its silent fallbacks."""
 
 import os
+from collections.abc import Mapping
 
 import psutil
 import torch
@@ -8,12 +9,15 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 
 
-def build_accelerator(report_to: str = "none", allow_tf32: bool = False, **keywords) -> Accelerator:
+def build_accelerator(
+    report_to: str = "none", allow_tf32: bool = False, cpu_threads: int | None = None, **keywords
+) -> Accelerator:
     """An Accelerator as Accelerate's configuration and these arguments ask for, or an error.
 
     Args:
         report_to (`str`): a tracker, `all`, or `none`.
         allow_tf32 (`bool`): whether GPUs may multiply matrices in TF32.
+        cpu_threads (`int`, *optional*): threads of a process that computes on the CPU; see [`default_cpu_threads`].
         keywords: further arguments of `Accelerator`.
 
     Raises:
@@ -38,18 +42,43 @@ def build_accelerator(report_to: str = "none", allow_tf32: bool = False, **keywo
         raise RuntimeError("Accelerate is configured for FSDP, but does not run it on this machine.")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allow_tf32
     if accelerator.device.type == "cpu":
-        torch.set_num_threads(_cpu_threads())
+        torch.set_num_threads(cpu_threads or default_cpu_threads())
     if report_to not in ("none", "all") and not accelerator.log_with:
         raise ValueError(f"--report_to {report_to} needs its package: pip install {report_to}.")
     return accelerator
 
 
-def _cpu_threads() -> int:
-    """Threads for a process that computes on the CPU: `OMP_NUM_THREADS` if it is above 1, or a share of the cores.
+def default_cpu_threads() -> int:
+    """Threads for a process that computes on the CPU: `OMP_NUM_THREADS`, or a share of the cores.
 
-    A value of 1 is ignored: `accelerate launch` and torchrun set it if the user has set none.
+    A value of 1 counts only if the user has set it: `accelerate launch` and torchrun set it by themselves.
     """
-    wanted = int(os.environ.get("OMP_NUM_THREADS", 1))
+    wanted = _omp_num_threads(os.environ)
+    if wanted == 1 and _is_launched():
+        wanted = _omp_num_threads(_launcher_environment())
+    if wanted is not None:
+        return wanted
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     cores = min(usable, psutil.cpu_count(logical=False) or usable)
-    return wanted if wanted > 1 else max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+
+
+def _omp_num_threads(environment: Mapping[str, str]) -> int | None:
+    """The number in `OMP_NUM_THREADS`, the first one of a list by level; `None` if there is no such number.
+
+    OpenMP itself ignores a value that it can't read, too.
+    """
+    first = environment.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) > 0 else None
+
+
+def _is_launched() -> bool:
+    return "ACCELERATE_MIXED_PRECISION" in os.environ or "LOCAL_WORLD_SIZE" in os.environ
+
+
+def _launcher_environment() -> Mapping[str, str]:
+    """The variables with which the launcher itself was started: those of the user."""
+    try:
+        return psutil.Process(os.getppid()).environ()
+    except (psutil.Error, OSError):
+        return {}

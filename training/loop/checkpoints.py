@@ -3,7 +3,6 @@
 import json
 import logging
 import pickle
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -14,14 +13,14 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from diffusers_ext.hub.atomic import beside, remove, remove_leftovers, written_beside
+from diffusers_ext.hub.atomic import beside, remove, written_beside
 from diffusers_ext.training.loop.ema import trained_state
+from diffusers_ext.training.loop.file_hashes import check_files, file_hashes, json_hash
+from diffusers_ext.training.loop.output_folder import CHECKPOINT, EARLIER, STATE_FILE, prepare_output_folder
 from diffusers_ext.training.loop.posthoc_ema import FOLDER as SNAPSHOTS
 
 
 logger = logging.getLogger(__name__)
-
-STATE_FILE = "training_state.json"
 
 # The errors of reading a checkpoint with missing, truncated or foreign files.
 _READ_ERRORS = (
@@ -40,8 +39,8 @@ class Checkpoints:
     """The checkpoints of one run: `checkpoint-<step>` folders in its output folder.
 
     A checkpoint holds the trained tensors of each network and each further state as safetensors, the state that
-    Accelerate keeps (optimizers, and the shards of FSDP or DeepSpeed), and `training_state.json`: the step, and the
-    identity of the run.
+    Accelerate keeps (optimizers, and the shards of FSDP or DeepSpeed), and `training_state.json`: the step, the
+    identity of the run, and the hashes of all files, which tell whether the checkpoint is as it was written.
 
     Args:
         output_dir (`str` or `Path`): the output folder of the run.
@@ -61,11 +60,7 @@ class Checkpoints:
         self.identity = json.loads(json.dumps(identity))
         self.total_limit = total_limit
         if accelerator.is_main_process:
-            if self.output_dir.exists() and not self.output_dir.is_dir():
-                raise ValueError(f"--output_dir must be a folder, but {self.output_dir} is a file.")
-            self.output_dir.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(self.output_dir)
-            remove_leftovers(self.output_dir / SNAPSHOTS)
+            prepare_output_folder(self.output_dir)
         accelerator.wait_for_everyone()
         accelerator.register_save_state_pre_hook(self._save_networks)
         accelerator.register_load_state_pre_hook(self._load_networks)
@@ -86,8 +81,9 @@ class Checkpoints:
                 self.accelerator.save_state(str(folder))
                 for name, kept in self.states.items():
                     _save(kept.state_dict(), folder / f"{name}.safetensors")
-                (folder / STATE_FILE).write_text(json.dumps({**state, "step": step, "identity": self.identity}))
                 self.accelerator.wait_for_everyone()
+                state = {**state, "step": step, "identity": self.identity, "files": file_hashes(folder)}
+                (folder / STATE_FILE).write_text(json.dumps({**state, "sha256": json_hash(state)}))
             for old in self.saved()[: -self.total_limit] if self.total_limit else []:
                 old.rename(beside(old))  # so that a process killed while it deletes leaves no incomplete checkpoint
                 remove(beside(old))
@@ -95,18 +91,20 @@ class Checkpoints:
 
     def saved(self) -> list[Path]:
         """The complete checkpoints, oldest first."""
-        found = [path for path in self.output_dir.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
-        return sorted(filter(Path.is_dir, found), key=_step)
+        found = [path for path in self.output_dir.iterdir() if CHECKPOINT.fullmatch(path.name)]
+        return sorted((path for path in found if (path / STATE_FILE).is_file()), key=_step)
 
     def find(self, name: str) -> Path | None:
         """The checkpoint that `--resume_from_checkpoint` names; `None` for `latest` when there is none yet.
 
+        `latest` is the last one that is not damaged.
+
         Raises:
             FileNotFoundError: if there is no such checkpoint.
+            ValueError: if `latest` is asked for, and all are damaged.
         """
         if name == "latest":
-            saved = self.saved()
-            return saved[-1] if saved else None
+            return self._latest()
         for path in (self.output_dir / name, Path(name)):
             if (path / STATE_FILE).is_file():
                 return path
@@ -115,16 +113,30 @@ class Checkpoints:
             f"--resume_from_checkpoint: there is no checkpoint {name}; {self.output_dir} has {saved}."
         )
 
+    def _latest(self) -> Path | None:
+        saved = self.saved()
+        for path in reversed(saved):
+            try:
+                _read_state(path)
+            except ValueError as error:
+                if path == saved[0]:
+                    raise
+                logger.warning(f"{path} is damaged ({error.__cause__}): trying the checkpoint before it.")
+            else:
+                return path
+        return None
+
     def load(self, path: Path) -> dict:
         """Restore everything from a checkpoint, and return the `state` that `save` wrote, with its `step`.
 
         Raises:
             ValueError: if the checkpoint is damaged, or belongs to another architecture or data set.
         """
-        with _damage_named(path):
-            state = json.loads((path / STATE_FILE).read_text())
-            identity = state["identity"]
-        difference = first_difference(identity, self.identity)
+        state = _read_state(path)
+        # An earlier version recorded less of a run.
+        difference = first_difference(
+            state["identity"], {name: value for name, value in self.identity.items() if name in state["identity"]}
+        )
         if difference is not None:
             where, there, here = difference
             raise ValueError(
@@ -147,7 +159,7 @@ class Checkpoints:
             written = [*self.saved(), *(self.output_dir / SNAPSHOTS).glob("step-*")]
             moved = [path for path in written if after is None or _step(path) > after]
             if moved:
-                folder = self.output_dir / "earlier-runs" / datetime.now().strftime("%Y-%m-%d-%H%M%S-%f")
+                folder = self.output_dir / EARLIER / datetime.now().strftime("%Y-%m-%d-%H%M%S-%f")
                 folder.mkdir(parents=True)
                 for path in moved + ([self.output_dir / "logs"] if after is None else []):
                     if path.exists():
@@ -181,9 +193,27 @@ def _damage_named(path: Path) -> Iterator[None]:
         yield
     except _READ_ERRORS as error:
         raise ValueError(
-            f"{path} can't be read ({type(error).__name__}: {' '.join(str(error).split())}); if it is damaged, move "
-            "it away, and --resume_from_checkpoint latest takes the one before."
+            f"{path} can't be read ({type(error).__name__}: {' '.join(str(error).split())}): name another checkpoint "
+            "with --resume_from_checkpoint, or leave this out to start anew."
         ) from error
+
+
+def _read_state(path: Path) -> dict:
+    """The content of the state file of a checkpoint, all files of which are as they were written.
+
+    Raises:
+        ValueError: if something is damaged.
+    """
+    with _damage_named(path):
+        state = json.loads((path / STATE_FILE).read_text())
+        written = state.pop("sha256", None)  # an earlier version wrote no hashes
+        if written is not None and written != json_hash(state):
+            raise ValueError(f"{STATE_FILE} is not as it was written")
+        check_files(path, state.get("files", {}))
+        missing = [name for name in ("step", "samples_seen", "training_seconds", "identity") if name not in state]
+        if missing:
+            raise ValueError(f"{STATE_FILE} has no {', '.join(missing)}")
+    return state
 
 
 def _step(path: Path) -> int:

@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import datasets
 from accelerate import Accelerator
@@ -13,7 +13,9 @@ from diffusers_ext.data import UnreadableImagesError
 from diffusers_ext.training.loop.accelerator import build_accelerator
 from diffusers_ext.training.loop.configuration import TrainingConfig, parse_config
 from diffusers_ext.training.loop.context import TrainingContext
+from diffusers_ext.training.loop.publication import PublicationError
 from diffusers_ext.training.loop.recipe import Recipe
+from diffusers_ext.training.loop.run_lock import only_run_in
 from diffusers_ext.training.loop.trainer import NonFiniteLossError, Trainer
 
 
@@ -26,21 +28,25 @@ def run(recipe_class: type[Recipe], config_class: type[TrainingConfig], argument
         arguments (`list[str]`, *optional*): the command line, by default that of this process.
     """
     config = parse_config(config_class, sys.argv[1:] if arguments is None else arguments)
-    with one_sentence(ValueError, TypeError, OSError, RuntimeError, ImportError, status=2):
-        accelerator = build_accelerator(
-            config.report_to,
-            config.allow_tf32,
-            mixed_precision=config.mixed_precision,
-            gradient_accumulation_steps=config.gradient_accumulation_steps,
-            project_config=ProjectConfiguration(config.output_dir, logging_dir=f"{config.output_dir}/logs"),
-        )
-        set_up_logging(accelerator)
-        # One process of a machine downloads and prepares the data; the others wait and reuse it.
-        with accelerator.local_main_process_first():
-            recipe = recipe_class(config, TrainingContext(accelerator))
-        trainer = Trainer(recipe, accelerator)
-    with one_sentence(NonFiniteLossError, UnreadableImagesError, status=1):
-        trainer.train()
+    with ExitStack() as lock:
+        with one_sentence(ValueError, TypeError, OSError, RuntimeError, ImportError, status=2):
+            accelerator = build_accelerator(
+                config.report_to,
+                config.allow_tf32,
+                config.cpu_threads,
+                mixed_precision=config.mixed_precision,
+                gradient_accumulation_steps=config.gradient_accumulation_steps,
+                project_config=ProjectConfiguration(config.output_dir, logging_dir=f"{config.output_dir}/logs"),
+            )
+            set_up_logging(accelerator)
+            if accelerator.is_main_process:
+                lock.enter_context(only_run_in(config.output_dir))
+            # One process of a machine downloads and prepares the data; the others wait and reuse it.
+            with accelerator.local_main_process_first():
+                recipe = recipe_class(config, TrainingContext(accelerator))
+            trainer = Trainer(recipe, accelerator)
+        with one_sentence(NonFiniteLossError, UnreadableImagesError, OSError, PublicationError, status=1):
+            trainer.train()
 
 
 @contextmanager

@@ -1,6 +1,9 @@
 """The optimizer and the learning rate of each network."""
 
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from accelerate import Accelerator
@@ -12,6 +15,8 @@ from transformers import get_wsd_schedule
 from diffusers_ext.training.loop.configuration import TrainingConfig
 from diffusers_ext.training.loop.flat_adamw import FlatAdamW
 
+
+logger = logging.getLogger(__name__)
 
 # With the others (FSDP, DeepSpeed), and with fp8, Accelerate replaces the parameters by its own.
 KEEPS_PARAMETERS = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
@@ -47,6 +52,31 @@ def build_optimizer(
     return optimizer_class(parameters, fused=True, **options)
 
 
+@contextmanager
+def keeping_options(optimizers: dict[str, torch.optim.Optimizer]) -> Iterator[None]:
+    """In this context, states are loaded into optimizers, which keep their options: rates, betas, decay, epsilon.
+
+    Args:
+        optimizers (`dict`): the optimizers, by the name of their network.
+    """
+    own = {name: _options(optimizer) for name, optimizer in optimizers.items()}
+    yield
+    for name, optimizer in optimizers.items():
+        for group, options, loaded in zip(optimizer.param_groups, own[name], _options(optimizer), strict=True):
+            # The rate is a function of the step; the highest one is the option.
+            for option in sorted(set(options) - {"lr"}):
+                if option in loaded and loaded[option] != options[option]:
+                    shown = "lr" if option == "initial_lr" else option
+                    logger.warning(
+                        f"{name} continues with {shown} {options[option]}, and had {loaded[option]} before."
+                    )
+            group.update(options)
+
+
+def _options(optimizer: torch.optim.Optimizer) -> list[dict]:
+    return [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+
+
 def _adamw_8bit(parameters: list[torch.nn.Parameter], options: dict) -> torch.optim.Optimizer:
     try:
         from bitsandbytes.optim import AdamW8bit
@@ -76,6 +106,12 @@ def build_lr_scheduler(optimizer: torch.optim.Optimizer, config: TrainingConfig,
         num_cycles=config.lr_num_cycles,
         power=config.lr_power,
     )
+
+
+def go_to_step(scheduler: LambdaLR, step: int) -> None:
+    """Set the rate of the step that follows `step` steps, as this schedule has it."""
+    scheduler.last_epoch = step - 1
+    scheduler.step()
 
 
 def _build_warmup_stable_decay(

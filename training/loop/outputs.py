@@ -14,11 +14,19 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
-from diffusers_ext.hub import publish_folder, write_model_card
-from diffusers_ext.hub.atomic import write_bytes_atomically, write_text_atomically
+from diffusers_ext.hub import write_model_card
+from diffusers_ext.hub.atomic import write_bytes_atomically
+from diffusers_ext.hub.local_paths import shown_arguments
+from diffusers_ext.hub.own_files import write_own
 from diffusers_ext.training.loop.ema import EMA
+from diffusers_ext.training.loop.publication import Publication
 from diffusers_ext.training.loop.recipe import Recipe
 from diffusers_ext.training.loop.sampling import Generation
+from diffusers_ext.training.loop.write_errors import writing
+
+
+# The last checkpoint has the trained state.
+WRITE_AGAIN = "run the command again with --resume_from_checkpoint latest, which writes them without training again"
 
 
 class Outputs:
@@ -40,6 +48,15 @@ class Outputs:
         self.recipe, self.config, self.accelerator = recipe, recipe.config, accelerator
         self.networks, self.averages = networks, averages
         self.output_dir = Path(self.config.output_dir)
+        self.publication = None
+        if self.config.push_to_hub and accelerator.is_main_process:
+            self.publication = Publication(
+                self.output_dir,
+                self.config.hub_model_id or self.output_dir.name,
+                token=self.config.hub_token,
+                private=self.config.hub_private_repo,
+            )
+            self.publication.prepare()
 
     @contextmanager
     def _generation(self) -> Iterator[Generation]:
@@ -62,12 +79,13 @@ class Outputs:
         """Write `samples/step-<step>.png`, and send it to the trackers."""
         with self._generation() as generate:
             grid = self.recipe.sample_grid(generate)
-        if self.accelerator.is_main_process:
-            save_image(grid, self.output_dir / "samples" / f"step-{step}.png")
-        for tracker in self.accelerator.trackers:
-            layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
-            if hasattr(tracker, "log_images"):
-                tracker.log_images({"samples": np.asarray(grid)[None]}, step=step, **layout)
+        with writing(f"The samples of step {step}", "continue with --resume_from_checkpoint latest"):
+            if self.accelerator.is_main_process:
+                save_image(grid, self.output_dir / "samples" / f"step-{step}.png")
+            for tracker in self.accelerator.trackers:
+                layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+                if hasattr(tracker, "log_images"):
+                    tracker.log_images({"samples": np.asarray(grid)[None]}, step=step, **layout)
 
     def evaluate(self, step: int) -> list[dict]:
         """Measure the samples; see [`Recipe.evaluate`]."""
@@ -81,28 +99,28 @@ class Outputs:
         return rows
 
     def write(self, step: int, training_seconds: float) -> None:
-        """Write everything to the output folder, and publish it if `--push_to_hub` is given."""
+        """Write everything to the output folder. Files of the user there stay."""
         with self._generation() as generate:
             pipeline_class = type(generate.pipeline).__name__
             if self.accelerator.is_main_process:
-                self.recipe.save(generate.pipeline, self.output_dir)
+                with writing(f"The model in {self.output_dir}", WRITE_AGAIN):
+                    self.recipe.save(generate.pipeline, self.output_dir)
             grid = self.recipe.sample_grid(generate)
             rows = self.recipe.evaluate(generate)
         if self.accelerator.is_main_process:
-            save_image(grid, self.output_dir / "samples.png")
             skipped = {"skipped_images": self.recipe.dataset.num_skipped} if self.recipe.dataset.num_skipped else {}
             metrics = {"step": step, **skipped, "training_seconds": round(training_seconds, 1), "evaluations": rows}
-            write_text_atomically(self.output_dir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-            write_text_atomically(self.output_dir / "training_config.yaml", self.config.to_yaml())
-            self._write_card(pipeline_class, rows)
-            if self.config.push_to_hub:
-                publish_folder(
-                    self.output_dir,
-                    self.config.hub_model_id or self.output_dir.name,
-                    token=self.config.hub_token,
-                    private=self.config.hub_private_repo,
-                )
+            with writing(f"The samples, metrics and card in {self.output_dir}", WRITE_AGAIN):
+                write_own(self.output_dir, "samples.png", png(grid))
+                write_own(self.output_dir, "metrics.json", (json.dumps(metrics, indent=2) + "\n").encode())
+                write_own(self.output_dir, "training_config.yaml", self.config.to_yaml().encode())
+                self._write_card(pipeline_class, rows)
         self.accelerator.wait_for_everyone()
+
+    def publish(self) -> None:
+        """Publish the output folder if `--push_to_hub` is given."""
+        if self.publication is not None:
+            self.publication.publish()
 
     def _write_card(self, pipeline_class: str, rows: list[dict]) -> None:
         config, dataset = self.config, self.recipe.dataset
@@ -135,11 +153,16 @@ class Outputs:
         )
 
 
-def save_image(image: Image.Image, path: Path) -> None:
-    """Write a PNG file."""
+def png(image: Image.Image) -> bytes:
+    """The content of a PNG file."""
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
-    write_bytes_atomically(path, buffer.getvalue())
+    return buffer.getvalue()
+
+
+def save_image(image: Image.Image, path: Path) -> None:
+    """Write a PNG file."""
+    write_bytes_atomically(path, png(image))
 
 
 def _is_measure(name: str, value) -> bool:
@@ -159,11 +182,5 @@ def card_row(row: dict) -> dict:
 
 
 def shown_command(argv: list[str]) -> str:
-    """The command that repeats a run, without the access token."""
-    shown = []
-    for argument in argv[1:]:
-        if shown and shown[-1] in ("--hub_token", "--hub-token"):
-            shown.pop()
-        elif not argument.startswith(("--hub_token=", "--hub-token=")):
-            shown.append(argument)
-    return shlex.join(["accelerate", "launch", f"training/{Path(argv[0]).name}", *shown])
+    """The command that repeats a run, without the access token and the folders of local paths."""
+    return shlex.join(["accelerate", "launch", f"training/{Path(argv[0]).name}", *shown_arguments(argv[1:])])

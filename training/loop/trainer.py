@@ -17,14 +17,17 @@ from diffusers_ext.training.loop.draws import Draw, seed_default_generator
 from diffusers_ext.training.loop.ema import EMA
 from diffusers_ext.training.loop.flat_adamw import FlatAdamW
 from diffusers_ext.training.loop.metrics_log import MetricsLog
-from diffusers_ext.training.loop.optimizers import build_lr_scheduler, build_optimizer
+from diffusers_ext.training.loop.optimizers import build_lr_scheduler, build_optimizer, go_to_step, keeping_options
 from diffusers_ext.training.loop.outputs import Outputs
 from diffusers_ext.training.loop.posthoc_ema import PostHocEMA
 from diffusers_ext.training.loop.recipe import Recipe
 from diffusers_ext.training.loop.signals import StopRequest
+from diffusers_ext.training.loop.write_errors import writing
 
 
 logger = logging.getLogger(__name__)
+
+RESUME = "continue with --resume_from_checkpoint latest"
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -139,12 +142,13 @@ class Trainer:
         if path is None:
             self.checkpoints.set_aside()
             return
-        state = self.checkpoints.load(path)
+        with keeping_options(self.optimizers):
+            state = self.checkpoints.load(path)
         self.checkpoints.set_aside(after=state["step"])
         self.step, self.samples_seen = state["step"], state["samples_seen"]
         self._seconds_before = state["training_seconds"]
-        for name, scheduler in self.lr_schedulers.items():
-            scheduler.load_state_dict(state["lr_schedulers"][name])
+        for scheduler in self.lr_schedulers.values():
+            go_to_step(scheduler, self.step)
         logger.info(f"Resuming from {path} at step {self.step}.")
 
     def train(self) -> bool:
@@ -162,7 +166,10 @@ class Trainer:
         # The trained state is on the disk now. If the process is killed after this, resuming makes the outputs again.
         if finished:
             self.outputs.write(self.step, self._training_seconds())
-        self.accelerator.end_training()
+        with writing("The trackers' logs", RESUME):
+            self.accelerator.end_training()
+        if finished:
+            self.outputs.publish()
         return finished
 
     def _training_seconds(self) -> float:
@@ -170,7 +177,8 @@ class Trainer:
         return self._seconds_before + time.perf_counter() - self._started
 
     def _open_log(self) -> MetricsLog:
-        self.accelerator.init_trackers("diffusers_ext", _flat(self.config))
+        with writing("The trackers' logs", RESUME):
+            self.accelerator.init_trackers("diffusers_ext", _flat(self.config))
         return MetricsLog(self.outputs.output_dir / "logs", self.step, enabled=self.accelerator.is_main_process)
 
     def start(self) -> None:
@@ -200,8 +208,7 @@ class Trainer:
                 progress.update()
                 progress.set_postfix({name: f"{value:.3g}" for name, value in values.items()}, refresh=False)
                 if self.step % config.logging_steps == 0:
-                    log.write(self.step, **values)
-                    self.accelerator.log(values, step=self.step)
+                    self._log(log, values)
 
                 complete = self.step == self.max_train_steps
                 last = stopping or complete
@@ -265,6 +272,11 @@ class Trainer:
             buffers = [b for network in self.networks.values() for b in network.buffers() if b.is_floating_point()]
             for buffer in buffers:
                 buffer.copy_(self.accelerator.reduce(buffer, "mean"))
+
+    def _log(self, log: MetricsLog, values: dict[str, float]) -> None:
+        log.write(self.step, **values)
+        with writing("The trackers' logs", RESUME):
+            self.accelerator.log(values, step=self.step)
 
     def _prefix(self, name: str) -> str:
         """The prefix of names of values to report: the network's name, if there are several networks."""
@@ -331,13 +343,14 @@ class Trainer:
         state = {
             "samples_seen": self.samples_seen,
             "training_seconds": self._training_seconds(),
-            "lr_schedulers": {name: scheduler.state_dict() for name, scheduler in self.lr_schedulers.items()},
         }
-        self.checkpoints.save(self.step, state)
+        with writing(f"The checkpoint of step {self.step}", RESUME):
+            self.checkpoints.save(self.step, state)
 
     def _write_snapshot(self) -> None:
         if self.accelerator.is_main_process:
-            self.posthoc_ema.write_snapshot(self.step)
+            with writing(f"The snapshot of step {self.step}", RESUME):
+                self.posthoc_ema.write_snapshot(self.step)
 
 
 def _is_due(step: int, every: int | None) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from diffusers import DiffusionPipeline, ModelMixin
 
 from diffusers_ext.hub.alignment import align
-from diffusers_ext.hub.atomic import move_into
+from diffusers_ext.hub.atomic import UNFINISHED, move_into
 
 
 def write_whole(write: Callable[[Path], None], folder: Path, last: str) -> None:
@@ -20,7 +20,7 @@ def write_whole(write: Callable[[Path], None], folder: Path, last: str) -> None:
         last (`str`): the name of the file that is moved last.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=folder, ignore_cleanup_errors=True) as unfinished:
+    with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder, ignore_cleanup_errors=True) as unfinished:
         write(Path(unfinished))
         for file in Path(unfinished).rglob("*.safetensors"):
             align(file)

@@ -8,6 +8,8 @@ import os
 import shutil
 from pathlib import Path
 
+from diffusers_ext.hub.atomic import UNFINISHED, removed_on_failure
+
 
 ALIGNMENT = 64  # bytes
 
@@ -20,11 +22,12 @@ def aligned(content: bytes) -> bytes:
 
 def align(file: Path) -> None:
     """Replace a safetensors file by its aligned form."""
-    unfinished = file.with_name(f".tmp-{file.name}")
-    with file.open("rb") as source, unfinished.open("wb") as target:
-        target.write(_padded(source.read(int.from_bytes(source.read(8), "little"))))
-        shutil.copyfileobj(source, target, 2**24)
-    os.replace(unfinished, file)
+    unfinished = file.with_name(f"{UNFINISHED}{file.name}")
+    with removed_on_failure(unfinished):
+        with file.open("rb") as source, unfinished.open("wb") as target:
+            target.write(_padded(source.read(int.from_bytes(source.read(8), "little"))))
+            shutil.copyfileobj(source, target, 2**24)
+        os.replace(unfinished, file)
 
 
 def _padded(header: bytes) -> bytes:

@@ -1,55 +1,61 @@
 """Files and folders that appear under their final name when they are complete, or not at all.
 
 Everything is first written under another name, flushed to the disk, and then renamed, which is atomic in POSIX. A
-killed process can leave a `.tmp-*` behind, but never a half-written file or folder under a name that is read.
+killed process can leave an entry with the prefix `UNFINISHED` behind, but never a half-written file or folder under a
+name that is read. Nothing but this program gives such names, so whatever has one may be removed.
 """
 
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
-UNFINISHED = ".tmp-"  # incomplete, because the process ended while it was written
-REPLACED = ".old-"  # complete, and moved aside while its successor gets its name
+UNFINISHED = ".diffusers_ext-tmp-"
 
 
 def beside(final_dir: str | os.PathLike) -> Path:
     """The folder into which `written_beside(final_dir)` writes, for other processes that write into it, too."""
-    final_dir = Path(os.path.abspath(final_dir))
+    final_dir = Path(os.path.realpath(final_dir))
     return final_dir.parent / f"{UNFINISHED}{final_dir.name}"
+
+
+def refuse_content(folder: str | os.PathLike) -> None:
+    """Refuse to make a new folder where there is something already.
+
+    Raises:
+        FileExistsError: if `folder` is a file, or a folder that is not empty.
+    """
+    if os.path.lexists(folder) and not (os.path.isdir(folder) and not os.listdir(folder)):
+        raise FileExistsError(f"{folder} exists and is not an empty folder: move it away, or name another one.")
 
 
 @contextmanager
 def written_beside(final_dir: str | os.PathLike) -> Iterator[Path]:
     """Yields an empty folder next to `final_dir`, which takes the name `final_dir` when the block ends.
 
-    The content is flushed to the disk before the rename. A `final_dir` that exists is replaced. If the block raises,
-    the folder is removed and `final_dir` stays as it was.
+    The content is flushed to the disk before the rename. If the block raises, or the folder can't be renamed, it is
+    removed.
 
     With several processes, one of them opens the block, and all of them write into `beside(final_dir)` between two
     barriers inside the block.
+
+    Raises:
+        FileExistsError: if `final_dir` is there already, and is not an empty folder.
     """
-    final_dir = Path(os.path.abspath(final_dir))
-    unfinished, replaced = beside(final_dir), final_dir.parent / f"{REPLACED}{final_dir.name}"
+    final_dir, unfinished = Path(os.path.realpath(final_dir)), beside(final_dir)
+    refuse_content(final_dir)
     final_dir.parent.mkdir(parents=True, exist_ok=True)
     remove(unfinished)
     unfinished.mkdir()
-    try:
+    with removed_on_failure(unfinished):
         yield unfinished
         flush(unfinished)
-    except BaseException:
-        remove(unfinished)
-        raise
-    # A folder cannot be renamed to the name of a folder with content, so the old one is moved aside first. If the
-    # process dies between the two renames, `remove_leftovers` brings it back.
-    if final_dir.exists():
-        remove(replaced)
-        os.rename(final_dir, replaced)
-    os.rename(unfinished, final_dir)
+        if final_dir.exists():  # empty
+            final_dir.rmdir()
+        os.rename(unfinished, final_dir)
     _flush_entry(final_dir.parent)
-    remove(replaced)
 
 
 def move_into(source: str | os.PathLike, folder: str | os.PathLike, last: str) -> None:
@@ -80,31 +86,20 @@ def write_bytes_atomically(path: str | os.PathLike, content: bytes) -> None:
     path = Path(os.path.abspath(path))
     unfinished = path.parent / f"{UNFINISHED}{path.name}-{os.getpid()}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with removed_on_failure(unfinished):
         unfinished.write_bytes(content)
         _flush_entry(unfinished)
         os.replace(unfinished, path)
-    except BaseException:
-        remove(unfinished)
-        raise
     _flush_entry(path.parent)
 
 
 def remove_leftovers(parent: str | os.PathLike) -> None:
-    """Cleans `parent` after a killed process: removes unfinished entries, and restores those without a successor.
+    """Removes what killed processes left unfinished in `parent`.
 
-    Call it before anything in `parent` is read, and never while another process writes there. Does nothing if
-    `parent` does not exist.
+    Never call it while another process writes there. Does nothing if `parent` does not exist.
     """
-    parent = Path(parent)
-    for unfinished in parent.glob(f"{UNFINISHED}*"):
+    for unfinished in Path(parent).glob(f"{UNFINISHED}*"):
         remove(unfinished)
-    for replaced in parent.glob(f"{REPLACED}*"):
-        final = parent / replaced.name.removeprefix(REPLACED)
-        if final.exists():
-            remove(replaced)
-        else:
-            os.rename(replaced, final)
 
 
 def flush(folder: Path) -> None:
@@ -120,6 +115,18 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def removed_on_failure(unfinished: Path) -> Iterator[None]:
+    """Removes a file or folder that is written in this context, if the context ends with an error."""
+    try:
+        yield
+    except BaseException:
+        # On a disk that became read-only it can't be removed either; the first error is the one to report.
+        with suppress(OSError):
+            remove(unfinished)
+        raise
 
 
 def _flush_entry(path: Path) -> None:

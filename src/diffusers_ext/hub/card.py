@@ -12,7 +12,8 @@ import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
 import diffusers_ext
-from diffusers_ext.hub.atomic import write_text_atomically
+from diffusers_ext.hub.local_paths import without_local_paths
+from diffusers_ext.hub.own_files import write_own
 
 
 # When the model is published, its address replaces the one in this section, which the first line repeats.
@@ -24,6 +25,9 @@ def write_model_card(folder: str | os.PathLike, **description) -> Path:
     """
     Write the card of the pipeline in `folder` to its `README.md`. The card shows `samples.png` if the folder has it.
 
+    A `README.md` that this program did not write, or that was changed since, stays, and the card gets another name;
+    [`publish_folder`] publishes the card.
+
     Args:
         folder (`str` or `os.PathLike`): the folder of the pipeline. The loading code has it as the address until the
             model is published.
@@ -32,10 +36,9 @@ def write_model_card(folder: str | os.PathLike, **description) -> Path:
     Returns:
         `Path`: the file.
     """
-    path = Path(folder) / "README.md"
     has_samples = (Path(folder) / "samples.png").is_file()
-    write_text_atomically(path, model_card(address=Path(folder).as_posix(), has_samples=has_samples, **description))
-    return path
+    card = model_card(address=Path(folder).as_posix(), has_samples=has_samples, **description)
+    return write_own(folder, "README.md", card.encode())
 
 
 def model_card(
@@ -75,7 +78,8 @@ def model_card(
         dataset_id (`str`): the data set's name on the Hub.
         license (`str`): the licence of the weights, an identifier of the Hub such as `"apache-2.0"`.
         command (`str`): the command that trained it.
-        config (`Mapping`): the resolved configuration; entries whose name ends with `token` are left out.
+        config (`Mapping`): the resolved configuration; entries whose name ends with `token` are left out, and so are
+            the folders of local paths.
         metrics (`Sequence[Mapping]`): a row of JSON values for each measurement: the measures, and the settings of
             the measurement.
         measures (`Sequence[str]`): the columns of `metrics` that are measures. The metadata has them, with the other
@@ -89,6 +93,7 @@ def model_card(
         `str`: the card. Access tokens in it are made unreadable.
     """
     pipeline_tag = pipeline_tag or find_pipeline_tag(pipeline_class)
+    metrics = without_local_paths(list(metrics))
     results = _evaluation_results(metrics, measures, pipeline_tag, dataset_id or dataset)
     data = ModelCardData(
         license=license,
@@ -166,7 +171,7 @@ def _training(command: str | None, config: Mapping | None) -> str | None:
     parts = [f"```bash\n{command.strip()}\n```"] if command else []
     if config:
         public = {name: value for name, value in config.items() if not name.endswith("token")}
-        text = yaml.safe_dump(public, sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(without_local_paths(public), sort_keys=False, allow_unicode=True)
         parts.append(_folded("Configuration", f"```yaml\n{text}```"))
     return "\n\n".join(["## Training", *parts]) if parts else None
 

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+import yaml
 from diffusers import DiffusionPipeline
 from huggingface_hub import (
     CommitInfo,
@@ -18,6 +19,8 @@ from huggingface_hub import (
 
 from diffusers_ext.hub.atomic import UNFINISHED, move_into, remove
 from diffusers_ext.hub.card import addressed_to, model_card
+from diffusers_ext.hub.local_paths import local_paths, text_without, without_local_paths
+from diffusers_ext.hub.own_files import own_file
 from diffusers_ext.hub.repository import (
     CARD,
     COMPANIONS,
@@ -30,6 +33,10 @@ from diffusers_ext.hub.repository import (
     installed_form,
     superseded_weights,
 )
+
+
+OPTIONS = "training_config.yaml"
+METRICS = "metrics.json"
 
 
 class PublishableMixin:
@@ -235,7 +242,7 @@ class PublishableMixin:
         if self.name_or_path is None or not Path(self.name_or_path).is_dir():
             return
         for name in COMPANIONS:
-            source = Path(self.name_or_path) / name
+            source = own_file(self.name_or_path, name)
             if source.is_file() and not (folder / name).exists():
                 shutil.copyfile(source, unfinished / name)
 
@@ -255,8 +262,9 @@ def publish_folder(
 
     The commit contains the pipeline, the components that it names, and the files of `COMPANIONS`, but no checkpoints,
     optimizer states, logs, or other files of a training run. The card's loading code gets the address `repo_id`, and
-    a repository without card gets one that explains how to load the pipeline. Obsolete weights in the repository are
-    deleted in the same commit; other variants stay.
+    a repository without card gets one that explains how to load the pipeline. Of local paths in the card, the options
+    and the metrics, only the last parts are published. Obsolete weights in the repository are deleted in the same
+    commit; other variants stay.
 
     Args:
         folder (`str` or `os.PathLike`): the folder that `save_pretrained` or a trainer wrote.
@@ -277,15 +285,35 @@ def publish_folder(
     api = HfApi(token=token)
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
     there = api.list_repo_files(repo_id)
-    additions = [CommitOperationAdd(name, folder / name) for name in filenames if name != CARD]
-    if CARD in filenames:
-        card = (folder / CARD).read_text(encoding="utf-8")
-        additions.append(CommitOperationAdd(CARD, addressed_to(card, repo_id).encode()))
-    elif CARD not in there and INDEX in filenames and (pipeline_class := bundled_pipeline_class(folder)):
+    additions = [CommitOperationAdd(name, _published(folder, name, repo_id)) for name in filenames]
+    if CARD not in [*filenames, *there] and INDEX in filenames and (pipeline_class := bundled_pipeline_class(folder)):
         card = model_card(title=repo_id.split("/")[-1], pipeline_class=pipeline_class, address=repo_id)
         additions.append(CommitOperationAdd(CARD, card.encode()))
     deletions = [CommitOperationDelete(name) for name in superseded_weights(there, filenames)]
     return api.create_commit(repo_id, additions + deletions, commit_message=commit_message, create_pr=create_pr)
+
+
+def _published(folder: Path, name: str, repo_id: str) -> Path | bytes:
+    """The file that is published as `name`, or its content, if this differs from the file."""
+    file = own_file(folder, name)
+    if name == CARD:
+        card = addressed_to(file.read_text(encoding="utf-8"), repo_id)
+        return text_without(local_paths(_options(folder)), card).encode()
+    if name == OPTIONS and _options(folder):
+        return yaml.safe_dump(without_local_paths(_options(folder)), sort_keys=False).encode()
+    if name == METRICS:
+        return text_without(local_paths(_options(folder)), file.read_text(encoding="utf-8")).encode()
+    return file
+
+
+def _options(folder: Path) -> dict:
+    """The options of the run that wrote a folder; empty if there are none."""
+    file = own_file(folder, OPTIONS)
+    try:
+        options = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, yaml.YAMLError):
+        return {}
+    return options if isinstance(options, dict) else {}
 
 
 def _plain_class(cls: type) -> type:

@@ -1,0 +1,34 @@
+"""One run at a time in an output folder."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+
+LOCK = ".diffusers_ext-lock"
+# The workers that load data outlive a killed run for up to 5 seconds, and hold its lock for as long.
+PATIENCE = 6.0
+
+
+@contextmanager
+def only_run_in(output_dir: str | Path) -> Iterator[None]:
+    """In this context no other run writes into `output_dir`. The lock ends with the process, however that ends.
+
+    Raises:
+        FileExistsError: if another run writes there.
+        OSError: if the folder can't be made or written to.
+    """
+    Path(output_dir).mkdir(parents=True, exist_ok=True)
+    lock = FileLock(Path(output_dir) / LOCK)
+    try:
+        lock.acquire(timeout=PATIENCE, poll_interval=0.2)
+    except Timeout:
+        raise FileExistsError(
+            f"Another run writes into --output_dir {output_dir}: wait until it has ended, or choose another folder."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
