@@ -515,7 +515,7 @@ class CascadePipeline(DiffusionPipeline):
         callback_on_step_end_tensor_inputs: list[str],
     ):
         """Refuses, with a `ValueError` of one sentence, what the call could not carry out; lists are by stage."""
-        self._check_classes(class_labels)
+        self._check_classes_of_stages(class_labels)
         num_labels = None if class_labels is None else len(self.get_label_ids(class_labels))
         num_images = count_images(num_labels, num_images_per_label, batch_size)
         for value in num_inference_steps:
@@ -530,7 +530,7 @@ class CascadePipeline(DiffusionPipeline):
         check_output_type(output_type, base.channels)
         check_callback_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
 
-    def _check_classes(self, class_labels: ClassLabels | None):
+    def _check_classes_of_stages(self, class_labels: ClassLabels | None):
         stages = [stage for stage in self._stages if takes_classes(stage.unet)]
         if class_labels is not None and not stages:
             raise ValueError("`class_labels` must be left out, because no stage has classes.")

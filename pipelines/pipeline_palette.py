@@ -335,7 +335,7 @@ class PalettePipeline(DiffusionPipeline):
             hidden = hidden.to(device).repeat_interleave(num_images_per_input, dim=0)
         keeps_pixels = hidden is not None and parse_task(task).keeps_pixels
         images = original_images * 2 - 1
-        conditioning = self._prepare_conditioning(images, hidden, generator)
+        conditioning = self._prepare_shown_images(images, hidden, generator)
         labels = self._prepare_labels(class_labels, num_inputs, num_images_per_input, device)
         conditions = {"conditioning": (conditioning, torch.zeros_like(conditioning)), "class_labels": (labels, labels)}
 
@@ -528,7 +528,7 @@ class PalettePipeline(DiffusionPipeline):
             ids = self.get_label_ids(class_labels, num_inputs)
         return torch.tensor(ids, device=device).repeat_interleave(num_images_per_input)
 
-    def _prepare_conditioning(
+    def _prepare_shown_images(
         self,
         images: torch.Tensor,
         hidden: torch.Tensor | None,

@@ -2,9 +2,12 @@
 
 `tests/hub/saved_by_0_1/<pipeline>/` is what version 0.1.0 (commit 50c481f) saved: the configurations, and for one of
 the pipelines the code as well, which readers without this package run (as .py.txt). `images.json` has the images that
-this version made. `python -m tests.hub.older` wrote it all, with that version installed.
+this version made. `names.json` has the definitions that its code files use while they run, see `names_at_run_time`.
+`python -m tests.hub.older` wrote it all, with that version installed.
 """
 
+import ast
+import importlib
 import json
 import shutil
 from pathlib import Path
@@ -19,6 +22,7 @@ from tests.tiny_unet import tiny_unet
 
 FOLDER = Path(__file__).parent / "saved_by_0_1"
 WITH_CODE = "image_translation"
+ROOMS = ("pipelines", "models", "schedulers", "guiders")
 GRAY = torch.linspace(0, 1, 64).view(1, 8, 8)
 
 # The arguments of the calls that made the images
@@ -127,6 +131,31 @@ def restore(name: str, folder: Path) -> Path:
     return folder
 
 
+def names_at_run_time(code: str) -> dict[str, str | list[str]]:
+    """
+    The functions, classes and constants of a code file that its functions use.
+
+    Returns:
+        `dict`: the parameters of each function, the fields of each class, the code of each constant.
+    """
+    body = ast.parse(code).body
+    functions = [node for node in ast.walk(ast.Module(body, [])) if isinstance(node, ast.FunctionDef)]
+    bodies = [ast.Module(function.body, []) for function in functions if function.name != "__init__"]
+    used = {node.id for function in bodies for node in ast.walk(function) if isinstance(node, ast.Name)}
+    defined = {name: definition for node in body for name, definition in define(node)}
+    return {name: definition for name, definition in defined.items() if name in used}
+
+
+def define(node: ast.stmt) -> list[tuple[str, str | list[str]]]:
+    if isinstance(node, ast.FunctionDef):
+        return [(node.name, [argument.arg for argument in (*node.args.args, *node.args.kwonlyargs)])]
+    if isinstance(node, ast.ClassDef):
+        return [(node.name, [field.target.id for field in node.body if isinstance(field, ast.AnnAssign)])]
+    if isinstance(node, ast.Assign):
+        return [(target.id, ast.unparse(node.value)) for target in node.targets if isinstance(target, ast.Name)]
+    return []
+
+
 def write() -> None:
     images = {}
     for name, pipe in make_pipelines().items():
@@ -141,6 +170,10 @@ def write() -> None:
             elif file.suffix == ".py":
                 file.rename(f"{file}.txt")
     (FOLDER / "images.json").write_text(json.dumps(images) + "\n")
+    rooms = [Path(importlib.import_module(f"diffusers_ext.{room}").__file__).parent for room in ROOMS]
+    files = sorted(file for room in rooms for file in room.glob("*_*.py") if not file.name.startswith("_"))
+    names = {file.name: names_at_run_time(file.read_text()) for file in files}
+    (FOLDER / "names.json").write_text(json.dumps(names, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,18 @@
 """What older versions of this package saved and published loads in both ways, and makes the same images."""
 
+import ast
+import importlib
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from diffusers import BaseGuidance, DiffusionPipeline, ModelMixin, SchedulerMixin
 
 import diffusers_ext
+from diffusers_ext.hub.inlining import inline
 from diffusers_ext.hub.repository import installed_form
-from tests.hub.older import CALLS, FOLDER, WITH_CODE, draw, restore
+from tests.hub.older import CALLS, FOLDER, ROOMS, WITH_CODE, draw, names_at_run_time, restore
 
 
 IMAGES = json.loads((FOLDER / "images.json").read_text())
@@ -33,6 +37,8 @@ COMPONENTS = {
     "modeling_vqvae2": ["VQVAE2Model"],
     "modeling_vqvae": ["VQVAEModel"],
 }
+
+NAMES = json.loads((FOLDER / "names.json").read_text())
 
 
 def assert_same_images(images, name):
@@ -78,3 +84,25 @@ def test_components_are_found_under_their_old_file(file, class_name):
     index = installed_form({"_class_name": ["pipeline_x", "XPipeline"], "part": [file, class_name]})
     assert index["part"] == ["diffusers_ext", class_name]
     assert issubclass(getattr(diffusers_ext, class_name), ModelMixin | SchedulerMixin | BaseGuidance)
+
+
+@pytest.mark.parametrize("file", NAMES)
+def test_old_files_still_work_after_diffusers_has_run_a_new_one_in_their_module(file):
+    """Diffusers runs all files of one name in one module, where definitions of a new file replace those of an old one.
+
+    So a name of an old file has its old meaning in the new file, or none. A function may have new optional parameters.
+    """
+    (path,) = (
+        path
+        for room in ROOMS
+        for path in Path(importlib.import_module(f"diffusers_ext.{room}").__file__).parent.glob(file)
+    )
+    code = inline(path)
+    functions = {node.name: node for node in ast.parse(code).body if isinstance(node, ast.FunctionDef)}
+    new = names_at_run_time(code)
+    for name, old in NAMES[file].items():
+        if name in functions and name in new:
+            num_required = len(new[name]) - len(functions[name].args.defaults)
+            assert num_required <= len(old) <= len(new[name]), f"{name} takes other arguments"
+        elif name in new:
+            assert new[name] == old, f"{name} has another definition"
