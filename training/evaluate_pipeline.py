@@ -21,6 +21,7 @@ import diffusers_ext
 from diffusers_ext.data import ImageDataset
 from diffusers_ext.data.loading import check_resolution
 from diffusers_ext.hub.atomic import write_text_atomically
+from diffusers_ext.hub.pipeline_folders import refuse_single_file
 from diffusers_ext.likelihoods import LIKELIHOODS, likelihood_rows
 from diffusers_ext.pipelines import ClassConditionalPipeline
 from diffusers_ext.training.evaluation.samplers import compare_samplers
@@ -111,6 +112,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def find_pipeline_class(name: str, cache_dir: str | None) -> type[DiffusionPipeline]:
     """The class that a pipeline's folder names; pipelines of diffusers are loaded as class-conditional ones."""
+    refuse_single_file(name)
     class_name = DiffusionPipeline.load_config(name, cache_dir=cache_dir)["_class_name"]
     class_name = class_name[-1] if isinstance(class_name, list) else class_name
     return getattr(diffusers_ext, class_name, ClassConditionalPipeline)
