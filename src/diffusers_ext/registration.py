@@ -1,13 +1,12 @@
-"""Lets diffusers load this package's components by name, inside anyone's pipeline.
+"""Registers this package in diffusers, so that diffusers can load its components by name in any pipeline.
 
-A saved pipeline names the library and the class of each component, and diffusers takes components only from libraries
-that it knows. It knows them by `LOADABLE_CLASSES`, where a third party has to enter itself: otherwise the module path
-is recorded in place of the library, a folder loads only where that very module was imported before, and a repository
-of the Hub does not load at all. Once entered, `["diffusers_ext", "OurScheduler"]` is recorded, and works in both.
+A saved pipeline records the library and the class of each component, and diffusers only loads components from
+libraries in `LOADABLE_CLASSES`. For other libraries it records the module path instead of the library: then a saved
+folder only loads if that module has already been imported, and a repository on the Hub does not load at all. Once
+registered, `["diffusers_ext", "OurScheduler"]` is recorded, which loads from both.
 
-This file stands below every room that has component classes, because it must have run before the first component
-meets a pipeline: the `__init__.py` of each such room calls `register`. It is not run by `import diffusers_ext`, which
-would then import all of diffusers.
+Registration must happen before the first component is used in a pipeline. So the `__init__.py` of each room with
+component classes calls `register`. `import diffusers_ext` does not call it, because it would import all of diffusers.
 """
 
 from diffusers import ModelMixin, SchedulerMixin
@@ -18,8 +17,8 @@ import diffusers_ext
 
 
 def register() -> None:
-    """Enters `diffusers_ext` among the libraries that diffusers loads components from."""
+    """Adds `diffusers_ext` to the libraries that diffusers loads components from."""
     LOADABLE_CLASSES.setdefault("diffusers_ext", {})
-    # Diffusers decides how to load a class by its base class, which it looks up in the library of the component.
+    # Diffusers chooses the loading method of a class by its base class, which it looks up in the component's library.
     for base_class in (ModelMixin, SchedulerMixin, BaseGuidance):
         setattr(diffusers_ext, base_class.__name__, base_class)

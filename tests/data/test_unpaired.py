@@ -140,7 +140,7 @@ def test_no_two_domains(tmp_path):
             load(tmp_path, **options)
     with pytest.raises(ValueError, match="the data set has no classes"):
         load(tmp_path / "horse")
-    with pytest.raises(ValueError, match="must have one channels, not 1 and 3"):
+    with pytest.raises(ValueError, match="must have the same channels, not 1 and 3"):
         small = load_image_dataset("digits", channels=1, resolution=8)
         UnpairedImageDataset(small, load_image_dataset("digits", channels=3, resolution=8))
 

@@ -127,5 +127,5 @@ def test_what_does_not_exist_is_refused():
         real_loss("lsgan", torch.zeros(2))
     with pytest.raises(ValueError, match="must be one of"):
         generator_loss("gan", torch.zeros(2))
-    with pytest.raises(ValueError, match="hinge loss compares with no label"):
+    with pytest.raises(ValueError, match="hinge loss has no label"):
         discriminator_loss("hinge", torch.zeros(2), torch.zeros(2), real_label=0.9)

@@ -86,5 +86,7 @@ def test_one_channel_has_brightness_and_contrast_only():
 
 
 def test_unknown_augmentations_are_refused(images):
-    with pytest.raises(ValueError, match="DiffAugment knows color, translation, cutout, not colour, blur"):
+    with pytest.raises(
+        ValueError, match="DiffAugment has the augmentations color, translation, cutout, not colour, blur"
+    ):
         diff_augment(images, ["colour", "cutout", "blur"], draw())

@@ -169,8 +169,8 @@ def test_rows_of_a_larger_batch_are_judged_by_all_of_it(posteriors):
 @pytest.mark.parametrize(
     ("count", "size", "options", "sentence"),
     [
-        (1, 9, {}, "from batches of 2 images up to all 9, not of 1"),
-        (6, 5, {}, "up to all 5, not of 6"),
+        (1, 9, {}, r"from batches of 2 to 9 images \(the whole data set\), not of 1"),
+        (6, 5, {}, r"2 to 5 images \(the whole data set\), not of 6"),
         (6, 9, {"estimator": "exact"}, "estimator must be one of stratified, weighted"),
     ],
 )

@@ -131,7 +131,11 @@ def test_accuracy_matches_classes_by_name():
         (["fid", "psnr"], {}, "no metric 'psnr': the metrics are fid, kid"),
         (["accuracy"], {}, '"accuracy" needs the class labels'),
         (["accuracy"], {"extractor": NAMELESS, "requested_labels": [0] * 50}, "class names"),
-        (["accuracy"], {"extractor": NAMED, "requested_labels": [0] * 49}, "as many requested labels as predictions, not 49 for 50"),
+        (
+            ["accuracy"],
+            {"extractor": NAMED, "requested_labels": [0] * 49},
+            "predictions, not 49 for 50",
+        ),
         (["accuracy"], {"extractor": NAMED, "requested_labels": [3] * 50}, "not a class: 3"),
         (["accuracy"], {"requested_labels": [-1] * 50}, "not a class: -1"),
         (

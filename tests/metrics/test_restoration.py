@@ -9,7 +9,12 @@ from scipy.ndimage import gaussian_filter
 from transformers import ConvNextImageProcessor, ResNetConfig, ResNetForImageClassification
 
 from diffusers_ext.metrics import NetworkExtractor, compute_metrics, extract_features, load_feature_extractor
-from diffusers_ext.metrics.perceptual import LPIPS, DeepFeatureDistance, pairwise_diversity, perceptual_distance
+from diffusers_ext.metrics.perceptual_distances import (
+    LPIPS,
+    DeepFeatureDistance,
+    pairwise_diversity,
+    perceptual_distance,
+)
 from diffusers_ext.metrics.restoration import RESTORATION_METRICS, restoration_metrics
 from diffusers_ext.metrics.similarity import psnr, ssim
 
@@ -407,13 +412,13 @@ def test_bad_input_is_refused(extractor):
         restoration_metrics(truth[..., :9], restored[..., :9], ["ssim"])
     with pytest.raises(ValueError, match="no images"):
         restoration_metrics([], [])
-    with pytest.raises(ValueError, match="as many batches"):
+    with pytest.raises(ValueError, match="the same number of batches"):
         restoration_metrics([truth, truth], [restored])
     with pytest.raises(ValueError, match="same number and size"):
         restoration_metrics(truth, restored[:3])
     with pytest.raises(ValueError, match="at least one restoration"):
         restoration_metrics(truth, restored[:, None][:, :0])
-    with pytest.raises(ValueError, match="different kinds"):
+    with pytest.raises(ValueError, match="must have another `metric`"):
         restoration_metrics(truth, restored, distances=[DeepFeatureDistance(extractor, ["first"])] * 2)
-    with pytest.raises(ValueError, match="3 requested labels can't judge 4"):
+    with pytest.raises(ValueError, match="as many requested labels as predictions, not 3 for 4"):
         restoration_metrics(truth, restored, ["accuracy"], extractor=extractor, class_labels=[0, 1, 2])

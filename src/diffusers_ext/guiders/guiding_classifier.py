@@ -1,4 +1,4 @@
-"""Guidance by the gradient of a classifier that has learned to read noisy images."""
+"""Classifier guidance: guidance by the gradient of a classifier of noisy images."""
 
 import inspect
 import math
@@ -10,35 +10,39 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.guiders.guider_utils import GuiderOutput
 
 
-# Pure noise tells nothing of its class: the gradient there is the classifier's error, which 1 / alpha would blow up.
+# Pure noise has no information about the class. The classifier's gradient is only an error there, and 1 / alpha would
+# amplify it.
 MIN_SIGNAL = 1e-3
 
 
 class ClassifierGuidance(BaseGuidance):
     r"""
-    Classifier guidance (Dhariwal & Nichol 2021, section 4, https://huggingface.co/papers/2105.05233), alone or on top
-    of classifier-free guidance (Ho & Salimans 2022, https://huggingface.co/papers/2207.12598).
+    Classifier guidance (Dhariwal & Nichol 2021, section 4, https://huggingface.co/papers/2105.05233), alone or
+    combined with classifier-free guidance (Ho & Salimans 2022, https://huggingface.co/papers/2207.12598).
 
-    Each step moves towards `guidance_scale * grad log p(y | x_t)`, the gradient taken at the noisy sample `x_t` that
-    the denoiser sees. A scheduler whose `step` takes a `condition_gradient` is given it, and does what the paper says
-    for its kind: the ancestral one shifts the mean (algorithm 1), DDIM the score (algorithm 2). For all others the
-    prediction itself is shifted here, as algorithm 2 does with noise: equation 14, for each parametrisation.
+    Each step is guided by `guidance_scale * grad log p(y | x_t)`, the gradient at the noisy sample `x_t`, which is the
+    input of the denoiser. If the `step` of the scheduler has an argument `condition_gradient`, it gets the gradient
+    and uses it as in the paper: an ancestral scheduler shifts the mean (algorithm 1), DDIM shifts the score (algorithm
+    2). For other schedulers, the prediction itself is shifted here. This generalises algorithm 2, which does so for
+    noise, to each parametrisation (equation 14).
 
-    A pipeline uses it as any guider, and names the classifier before the first step: [`~ClassifierGuidance.guide`].
+    A pipeline uses it like any guider, but must call [`~ClassifierGuidance.guide`] with the classifier before the
+    first step.
 
     Args:
         guidance_scale (`float`, defaults to 1.0):
-            The scale of the gradient: 0 is no classifier guidance, 1 samples from p(x) p(y | x), more is sharper.
+            The scale of the gradient: 0 disables classifier guidance, 1 samples from p(x) p(y | x), and larger scales
+            are sharper.
         classifier_free_guidance_scale (`float`, defaults to 1.0):
             The scale of classifier-free guidance between conditional and unconditional predictions of the denoiser; 1
-            is the conditional prediction alone.
+            uses only the conditional prediction.
         start, stop (`float`, default to 0.0 and 1.0):
-            The part of the steps in which there is guidance of either kind, as fractions of their number.
+            The interval of steps with guidance of either kind, as fractions of the number of steps.
         enabled (`bool`, defaults to `True`):
-            Whether there is guidance at all.
+            Whether there is any guidance.
 
     Raises:
-        ValueError: if a scale is not a finite number, or the interval is none.
+        ValueError: if a scale is not a finite number, or the interval is invalid.
     """
 
     _input_predictions = ["pred_cond", "pred_uncond"]
@@ -64,16 +68,16 @@ class ClassifierGuidance(BaseGuidance):
 
     def guide(self, classifier: ModelMixin, scheduler: SchedulerMixin, class_labels: torch.Tensor | None) -> None:
         """
-        Names what the next steps are guided by and to.
+        Sets the classifier and the classes that guide the next steps.
 
         Args:
             classifier ([`ModelMixin`]):
-                `classifier(sample, timesteps, return_dict=False)[0]` are the logits `(N, num_classes)` of samples
-                `(N, C, H, W)` noised as the denoiser's.
+                `classifier(sample, timesteps, return_dict=False)[0]` returns the logits `(N, num_classes)` of samples
+                `(N, C, H, W)`, which have the same noise as the input of the denoiser.
             scheduler ([`SchedulerMixin`]):
-                Knows the noise level of each timestep, and what the denoiser predicts.
+                The scheduler, for the noise level of each timestep and the prediction type of the denoiser.
             class_labels (`torch.Tensor` of shape `(N,)`, *optional*):
-                The classes to guide to; without, the classifier stays silent.
+                The classes to guide to. Without them there is no classifier guidance.
         """
         self._classifier, self._scheduler, self._class_labels = classifier, scheduler, class_labels
         self._leaves_it_to_scheduler = "condition_gradient" in inspect.signature(scheduler.step).parameters
@@ -81,7 +85,7 @@ class ClassifierGuidance(BaseGuidance):
 
     @property
     def condition_gradient(self) -> torch.Tensor | None:
-        """The scaled gradient `(N, C, H, W)` of this step, if it is the scheduler's to use."""
+        """The scaled gradient `(N, C, H, W)` of this step, if the scheduler uses it."""
         return self._condition_gradient
 
     def prepare_inputs(self, data: dict[str, torch.Tensor | tuple]) -> list:
@@ -105,7 +109,7 @@ class ClassifierGuidance(BaseGuidance):
 
     @torch.enable_grad()
     def _gradient(self) -> torch.Tensor:
-        """grad log p(y | x_t) at the denoiser's input, `(N, C, H, W)` in float32."""
+        """grad log p(y | x_t) at the input of the denoiser, `(N, C, H, W)` in float32."""
         sample = self._sample.detach().float().requires_grad_()
         timesteps = torch.as_tensor(self._timestep, device=sample.device).expand(len(sample))
         logits = self._classifier(sample.to(self._classifier.dtype), timesteps, return_dict=False)[0]
@@ -130,10 +134,10 @@ class ClassifierGuidance(BaseGuidance):
 
 def input_levels(scheduler: SchedulerMixin, timestep: float) -> tuple[float, float]:
     """
-    `alpha` and `sigma` of the denoiser's input `alpha * x_0 + sigma * noise` at a timestep.
+    `alpha` and `sigma` of the input of the denoiser, `alpha * x_0 + sigma * noise`, at a timestep.
 
     Raises:
-        ValueError: if the scheduler says nothing of noise levels.
+        ValueError: if the scheduler does not define noise levels.
     """
     config = scheduler.config
     if "sigma_data" in config:  # EDM (Karras et al. 2022, table 1): the timestep is log(sigma / alpha) / 4
@@ -144,17 +148,18 @@ def input_levels(scheduler: SchedulerMixin, timestep: float) -> tuple[float, flo
         sigma = timestep / config.num_train_timesteps
         return 1 - sigma, sigma
     if not hasattr(scheduler, "alphas_cumprod"):
-        raise ValueError(f"Classifier guidance needs noise levels, which {type(scheduler).__name__} lacks.")
+        raise ValueError(f"Classifier guidance needs noise levels, which {type(scheduler).__name__} does not define.")
     signal_variance = _between(scheduler.alphas_cumprod, timestep)
     return signal_variance**0.5, (1 - signal_variance) ** 0.5
 
 
 def prediction_shift(scheduler: SchedulerMixin, alpha: float, sigma: float) -> float:
     """
-    What a gradient of log p(y | z) at the denoiser's input `z = alpha * x_0 + sigma * noise` is worth in its output.
+    The factor from a gradient of log p(y | z), at the input `z = alpha * x_0 + sigma * noise`, to the shift of the
+    output.
 
-    The guided image is `x_0 + sigma**2 / alpha * gradient` (Tweedie's formula for the score plus the gradient); what
-    this changes in each parametrisation follows with `z` held fixed.
+    The guided image is `x_0 + sigma**2 / alpha * gradient` (Tweedie's formula for the score plus the gradient). The
+    corresponding shift of each parametrisation follows with `z` held fixed.
     """
     prediction_type = scheduler.config.get("prediction_type", "flow_prediction")
     if "sigma_data" in scheduler.config:
@@ -169,7 +174,7 @@ def prediction_shift(scheduler: SchedulerMixin, alpha: float, sigma: float) -> f
 
 
 def _between(values: torch.Tensor, index: float) -> float:
-    """Linear interpolation; solvers with their own spacing have fractional timesteps."""
+    """Linear interpolation, because solvers with their own spacing have fractional timesteps."""
     lower = min(max(int(index), 0), len(values) - 1)
     upper = min(lower + 1, len(values) - 1)
     return torch.lerp(values[lower], values[upper], index - lower).item()

@@ -1,10 +1,10 @@
-"""The log-density that a diffusion or flow model gives to images, by its probability-flow ODE.
+"""The log-density of images under a diffusion or flow model, by the probability-flow ODE of the model.
 
-Every model of Gaussian noise has the same ODE, whatever its process and prediction type. With the noise level written
-as an angle, `x = cos(angle) * clean + sin(angle) * noise`, it is `dx/dangle = v(x, angle)`, where v is the expected
-velocity `cos(angle) * noise - sin(angle) * clean` (Salimans and Ho 2022, app. D). Angle 0 is the clean image and pi/2
-standard normal noise; the noise-to-signal ratio `sigma` of Karras et al. (2022) is tan(angle). Along the ODE the
-log-density changes by minus the divergence of v (Song et al. 2021, eq. 39; Chen et al. 2018).
+All models with Gaussian noise have the same ODE, whatever their process and prediction type. If the noise level is
+written as an angle, `x = cos(angle) * clean + sin(angle) * noise`, the ODE is `dx/dangle = v(x, angle)`, where v is
+the expected velocity `cos(angle) * noise - sin(angle) * clean` (Salimans and Ho 2022, app. D). Angle 0 is the clean
+image, and pi/2 is standard normal noise. The noise-to-signal ratio `sigma` of Karras et al. (2022) is tan(angle).
+Along the ODE, the log-density changes by minus the divergence of v (Song et al. 2021, eq. 39; Chen et al. 2018).
 """
 
 import math
@@ -16,25 +16,25 @@ import numpy as np
 import torch
 
 
-# The least noise of a flow, which has none of its own: that of EDM (Karras et al. 2022), below one 8-bit level.
+# The smallest noise level of flows, which do not define one: that of EDM (Karras et al. 2022), below one 8-bit level.
 FLOW_SIGMA_MIN = 0.002
 
-# How near, in radians, the steps of a process that ends in noise alone resolve that end.
+# How closely, in radians, steps resolve the end of a process that ends in pure noise.
 NOISE_MARGIN = 0.01
 
 
 class VariancePreservingFlow:
-    """A network that predicts noise, image or v at the noise levels of `alphas_cumprod`, and between them."""
+    """A network that predicts noise, image or v, at the noise levels of `alphas_cumprod` and between them."""
 
     def __init__(self, scheduler):
         signal = scheduler.alphas_cumprod.double().cpu().numpy()
         self.prediction_type = scheduler.config.prediction_type
         if self.prediction_type == "epsilon" and signal[-1] == 0:
             raise ValueError(
-                "At zero terminal SNR a network that predicts the noise has no ODE, for noise tells nothing of the "
-                "image there: it takes prediction_type 'sample' or 'v_prediction'."
+                "At zero terminal SNR a network that predicts the noise has no ODE, because pure noise has no "
+                "information about the image: use prediction_type 'sample' or 'v_prediction'."
             )
-        # Timesteps are interpolated in the angle: it is finite where the log-SNR is not (zero terminal SNR).
+        # Timesteps are interpolated by the angle, which is finite even where the log-SNR is not (zero terminal SNR).
         self.angles = np.arctan2(np.sqrt(1 - signal), np.sqrt(signal))
         self.start, self.end = float(self.angles[0]), float(self.angles[-1])
 
@@ -66,7 +66,7 @@ class RectifiedFlow:
 
 
 class PreconditionedFlow:
-    """A network in the preconditioning of EDM, from `sigma_min` to `sigma_max` of the scheduler."""
+    """A network with EDM's preconditioning, from `sigma_min` to `sigma_max` of the scheduler."""
 
     def __init__(self, scheduler):
         self.scheduler = scheduler
@@ -83,7 +83,7 @@ class PreconditionedFlow:
 
 
 def probability_flow(scheduler) -> VariancePreservingFlow | RectifiedFlow | PreconditionedFlow:
-    """The ODE of the networks that a scheduler samples from.
+    """The ODE of networks that are sampled with this scheduler.
 
     Raises:
         ValueError: for a scheduler of another kind, and for noise prediction at zero terminal SNR.
@@ -97,20 +97,21 @@ def probability_flow(scheduler) -> VariancePreservingFlow | RectifiedFlow | Prec
     if is_variance_preserving and kind in ("epsilon", "sample", "v_prediction"):
         return VariancePreservingFlow(scheduler)
     raise ValueError(
-        f"The ODE likelihood knows variance-preserving, flow-matching and EDM schedulers, not "
+        f"The ODE likelihood needs a variance-preserving, flow-matching or EDM scheduler, not "
         f"{type(scheduler).__name__} with prediction_type={kind!r}."
     )
 
 
 @dataclass
 class ODELogLikelihood:
-    """The log-density of N images, and what it cost.
+    """The log-density of N images.
 
     Attributes:
         log_likelihood (`torch.Tensor` of shape (N,)): in nats.
-        error (`torch.Tensor` of shape (N,)): how much it differs from that of half as many steps, which bounds the
-            solver's error; the error of a random trace is not in it.
-        num_function_evaluations (`int`): of the network per image, the solution with half the steps included.
+        error (`torch.Tensor` of shape (N,)): the difference from the result with half as many steps, which bounds the
+            solver's error; it does not include the error of random probes.
+        num_function_evaluations (`int`): how often the network was called for each image, including the solution with
+            half the steps.
     """
 
     log_likelihood: torch.Tensor
@@ -128,18 +129,18 @@ def ode_log_likelihood(
 ) -> ODELogLikelihood:
     """The log-density of images under a model (Song et al. 2021, eq. 39-40), by the Runge-Kutta method of order 4.
 
-    It is the density of the model's images at the least noise it knows, that is of `clean + sigma_min * noise`: the
-    first level of a discrete process, `sigma_min` of EDM, 0.002 for a flow.
+    It is the density of the model's images at the smallest noise level of the model, that is, of `clean + sigma_min *
+    noise`: the first level of a discrete process, `sigma_min` of EDM, or 0.002 for a flow.
 
     Args:
-        network: a denoiser with the call of UNet2DModel; `network(sample, timesteps, class_labels=...,
+        network: a denoiser that is called like UNet2DModel: `network(sample, timesteps, class_labels=...,
             return_dict=False)[0]` is differentiated with respect to `sample`. Timesteps can be fractional.
-        scheduler: what samples from it, see [`probability_flow`].
+        scheduler: the scheduler of the network, see [`probability_flow`].
         images (`torch.Tensor` of shape (N, C, H, W)): any real numbers.
-        probes (`torch.Tensor` of shape (K, N, C, H, W)): whose J-products give the divergence:
-            random ones of mean 0 and variance 1, or [`exact_trace_probes`].
+        probes (`torch.Tensor` of shape (K, N, C, H, W)): vectors whose products with the Jacobian give the divergence:
+            random vectors with mean 0 and variance 1, or [`exact_trace_probes`].
         class_labels (`torch.Tensor` of shape (N,), *optional*): the classes, for p(image | class).
-        num_steps (`int`): of four evaluations each; an even number.
+        num_steps (`int`): the number of steps with four evaluations each; an even number.
 
     Raises:
         ValueError: for an odd `num_steps`, an unknown scheduler, and a result that is not finite.
@@ -154,11 +155,11 @@ def ode_log_likelihood(
         sample, timestep = flow.model_input(x, angle)
         timesteps = torch.full((len(x),), timestep, device=x.device)
         output = network(sample.to(dtype), timesteps, class_labels=class_labels, return_dict=False)[0]
-        # A learned variance, in further channels, is no part of the ODE.
+        # The further channels of a learned variance are not part of the ODE.
         return flow.velocity(output[:, :channels].float(), x, angle)
 
     def solve(num_steps: int) -> torch.Tensor:
-        # In x = cos(angle) * image the volume shrinks by cos(angle) per dimension.
+        # The scaling to x = cos(angle) * image shrinks volumes by cos(angle) per dimension.
         cos, dimension = math.cos(flow.start), images[0].numel()
         angles = step_angles(flow.start, flow.end, num_steps)
         x, divergence = integrate(velocity, cos * images, probes, angles)
@@ -167,19 +168,21 @@ def ode_log_likelihood(
 
     fine, coarse = solve(num_steps), solve(num_steps // 2)
     if not fine.isfinite().all():
-        raise ValueError("The log-likelihood is not finite: the network's output is not, or grows without bound.")
+        raise ValueError(
+            "The log-likelihood is not finite: the output of the network is not finite, or unbounded."
+        )
     return ODELogLikelihood(fine, (fine - coarse).abs(), num_function_evaluations(num_steps))
 
 
 def num_function_evaluations(num_steps: int) -> int:
-    """How often [`ode_log_likelihood`] asks the network: four times a step, and again with half the steps."""
+    """How often [`ode_log_likelihood`] calls the network: four times per step, and again with half the steps."""
     return 4 * num_steps + 4 * (num_steps // 2)
 
 
 def step_angles(start: float, end: float, num_steps: int) -> list[float]:
-    """`num_steps + 1` angles from `start` to `end`, close to each other where there is little noise or little signal.
+    """`num_steps + 1` angles from `start` to `end`, which are denser where there is little noise or little signal.
 
-    There the log-SNR changes fastest, and the velocity that follows from a predicted image or noise with it.
+    There the log-SNR changes fastest, and so does the velocity of a predicted image or noise.
     """
     limit = math.pi / 2 if end < math.pi / 2 else end + NOISE_MARGIN
     logits = np.linspace(math.log(start / (limit - start)), math.log(end / (limit - end)), num_steps + 1)
@@ -196,7 +199,7 @@ def integrate(
     """Solves dx/dangle = velocity(x, angle) through `angles`, by the classical Runge-Kutta method.
 
     Returns:
-        `x` at the last angle, and the integral of the velocity's divergence on the way, of shape (N,).
+        `x` at the last angle, and the integral of the velocity's divergence along the path, of shape (N,).
     """
     total = torch.zeros(len(x), device=x.device)
     for start, end in pairwise(angles):
@@ -213,7 +216,7 @@ def integrate(
 def velocity_and_divergence(
     velocity: Callable[[torch.Tensor, float], torch.Tensor], x: torch.Tensor, angle: float, probes: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """v (N, C, H, W) and the trace of its Jacobian (N,), as the mean of `probe^T J probe` (Hutchinson 1990)."""
+    """v (N, C, H, W), and the trace of its Jacobian (N,) as the mean of `probe^T J probe` (Hutchinson 1990)."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         v = velocity(x, angle)
@@ -225,7 +228,7 @@ def velocity_and_divergence(
 
 
 def exact_trace_probes(images: torch.Tensor) -> torch.Tensor:
-    """Probes (D, N, C, H, W) that give the exact trace, one per dimension: for tiny images only."""
+    """Probes (D, N, C, H, W) that give the exact trace: one for each dimension, so only for tiny images."""
     dimension = images[0].numel()
     basis = math.sqrt(dimension) * torch.eye(dimension, device=images.device)
     return basis.view(dimension, 1, *images.shape[1:]).expand(-1, len(images), -1, -1, -1)

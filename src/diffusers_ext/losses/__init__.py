@@ -1,4 +1,4 @@
-"""What recipes minimise, as plain functions that return one value per sample."""
+"""Losses: plain functions that return one value per sample, with their weights, regularizers and augmentations."""
 
 from diffusers_ext.losses.adaptive_weight import (
     adaptive_weight as adaptive_weight,

@@ -1,11 +1,11 @@
-"""The weight of an adversarial loss beside a reconstruction loss (Esser et al. 2021, "Taming transformers")."""
+"""The adaptive weight of an adversarial loss (Esser et al. 2021, "Taming transformers")."""
 
 import torch
 
 
-# As in https://github.com/CompVis/taming-transformers; the paper has a delta of 1e-6.
+# As in https://github.com/CompVis/taming-transformers; in the paper, delta is 1e-6.
 DELTA = 1e-4
-MOST = 1e4
+MAX_WEIGHT = 1e4
 
 
 def last_layer_gradient(loss: torch.Tensor, last_layer: torch.Tensor) -> torch.Tensor:
@@ -14,12 +14,12 @@ def last_layer_gradient(loss: torch.Tensor, last_layer: torch.Tensor) -> torch.T
 
 
 def adaptive_weight(reconstruction_gradient: torch.Tensor, adversarial_gradient: torch.Tensor) -> torch.Tensor:
-    """Lambda of equation 7: what makes both losses push equally hard at the end of the decoder.
+    """Lambda of equation 7, with which both losses have gradients of the same norm at the last layer of the decoder.
 
     Args:
         reconstruction_gradient, adversarial_gradient (`torch.Tensor`): see [`last_layer_gradient`].
 
     Returns:
-        `torch.Tensor`: a number from 0 to 10,000.
+        `torch.Tensor`: a single number from 0 to 10,000.
     """
-    return (reconstruction_gradient.norm() / (adversarial_gradient.norm() + DELTA)).clamp(0, MOST)
+    return (reconstruction_gradient.norm() / (adversarial_gradient.norm() + DELTA)).clamp(0, MAX_WEIGHT)

@@ -1,13 +1,13 @@
-"""What a discriminator and its generator minimise, in the five usual forms.
+"""The losses of discriminators and generators, in the five usual forms.
 
-A discriminator gives one logit per image, or a map of them per image (PatchGAN), or a list of such maps (several
-scales). An image's loss is the mean over its map, and then over the maps. Everything is computed in float32.
+A discriminator returns one logit per image, a map of logits per image (PatchGAN), or a list of such maps (several
+scales). The loss of an image is the mean over its map, and then over the maps. Everything is computed in float32.
 
-- `minimax`: the game of Goodfellow et al. (2014, eq. 1), the discriminator's output being the logit of "real";
-- `nonsaturating`: the same discriminator, and a generator that maximises log D (section 3 there);
-- `least_squares`: Mao et al. (2017, eq. 2), without its factor 1/2, as in pix2pix and CycleGAN;
+- `minimax`: the game of Goodfellow et al. (2014, eq. 1), where the discriminator returns the logit of "real";
+- `nonsaturating`: the same discriminator, and a generator that maximises log D (section 3 of the same paper);
+- `least_squares`: Mao et al. (2017, eq. 2), without the factor 1/2, as in pix2pix and CycleGAN;
 - `hinge`: Lim and Ye (2017), Miyato et al. (2018, eq. 16-17);
-- `wasserstein`: Arjovsky et al. (2017), for a critic that something keeps Lipschitz.
+- `wasserstein`: Arjovsky et al. (2017), for a critic that a regularizer keeps Lipschitz continuous.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 AdversarialLoss = Literal["minimax", "nonsaturating", "least_squares", "hinge", "wasserstein"]
 ADVERSARIAL_LOSSES = get_args(AdversarialLoss)
 
-# Those that compare with a label, which may be softened.
+# The losses that compare logits with a label, which can be softened.
 LABELLED_LOSSES = ("minimax", "nonsaturating", "least_squares")
 
 Logits = torch.Tensor | Sequence[torch.Tensor]
@@ -29,16 +29,17 @@ Logits = torch.Tensor | Sequence[torch.Tensor]
 def discriminator_loss(
     kind: str, real_logits: Logits, fake_logits: Logits, *, real_label: float = 1.0, fake_label: float = 0.0
 ) -> torch.Tensor:
-    """What the discriminator minimises: [`real_loss`] plus [`fake_loss`], of shape (N,).
+    """The loss of the discriminator: [`real_loss`] plus [`fake_loss`], of shape (N,).
 
     Args:
         kind (`str`): one of `ADVERSARIAL_LOSSES`.
-        real_logits, fake_logits (`torch.Tensor` of shape (N, ...), or a sequence of such): for as many images.
-        real_label, fake_label (`float`): what the logits of real and generated images should say. A softer 0.9 for
-            real images is one-sided label smoothing (Salimans et al. 2016, section 3.4). Not for hinge, wasserstein.
+        real_logits, fake_logits (`torch.Tensor` of shape (N, ...), or a sequence of such tensors): for the same number
+            of images.
+        real_label, fake_label (`float`): the target labels of real and generated images. A softer 0.9 for real images
+            is one-sided label smoothing (Salimans et al. 2016, section 3.4). hinge and wasserstein have no labels.
 
     Raises:
-        ValueError: for another kind, or for labels that it does not have.
+        ValueError: for another kind, and for labels of a kind that has none.
     """
     return real_loss(kind, real_logits, real_label) + fake_loss(kind, fake_logits, fake_label)
 
@@ -64,15 +65,16 @@ def fake_loss(kind: str, logits: Logits, label: float = 0.0) -> torch.Tensor:
 
 
 def generator_loss(kind: str, fake_logits: Logits, *, real_label: float = 1.0) -> torch.Tensor:
-    """What the generator minimises, of shape (N,).
+    """The loss of the generator, of shape (N,).
 
     Args:
         kind (`str`): one of `ADVERSARIAL_LOSSES`.
-        fake_logits (`torch.Tensor` of shape (N, ...), or a sequence of such): the discriminator's, of its images.
-        real_label (`float`): what it wants them to say; not for minimax, hinge and wasserstein.
+        fake_logits (`torch.Tensor` of shape (N, ...), or a sequence of such tensors): the discriminator's logits for
+            generated images.
+        real_label (`float`): the target label; minimax, hinge and wasserstein have none.
 
     Raises:
-        ValueError: for another kind, or for a label that it does not have.
+        ValueError: for another kind, and for a label of a kind that has none.
     """
     if kind == "minimax":
         _check(kind, real_label, 1.0, labelled=())
@@ -100,4 +102,4 @@ def _check(kind: str, label: float, usual: float, labelled: Sequence[str] = LABE
     if kind not in ADVERSARIAL_LOSSES:
         raise ValueError(f"The adversarial loss must be one of {', '.join(ADVERSARIAL_LOSSES)}, not {kind}.")
     if label != usual and kind not in labelled:
-        raise ValueError(f"The {kind} loss compares with no label here: {label} can't be used.")
+        raise ValueError(f"The {kind} loss has no label here: {label} cannot be used.")

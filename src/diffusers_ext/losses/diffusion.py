@@ -1,4 +1,4 @@
-"""What a denoiser learns: the forward process, the targets and the weights of the usual parametrisations.
+"""The losses of denoisers: noise levels, prediction targets and loss weights of the usual parametrisations.
 
 A noisy sample is `alpha * clean + sigma * noise`. In a variance-preserving process (Ho et al. 2020, eq. 4) `alpha` is
 sqrt(alphas_cumprod) and `alpha**2 + sigma**2 = 1`; in a rectified flow (Liu et al. 2022, Lipman et al. 2022) `sigma`
@@ -20,10 +20,10 @@ def noise_levels(scheduler, timesteps: torch.Tensor) -> tuple[torch.Tensor, torc
     """The signal and noise levels of a network's input at some timesteps.
 
     Args:
-        scheduler: a scheduler of diffusers or diffusers_ext, with the config of what the network was trained for.
-        timesteps (`torch.Tensor` of shape (N,)): as the network is told them: indices below `num_train_timesteps`; for
-            flow matching any numbers in [0, num_train_timesteps]; for EDM (Karras et al. 2022), whose input is scaled
-            by `1 / sqrt(sigma**2 + sigma_data**2)`, log(sigma) / 4.
+        scheduler: a scheduler of diffusers or diffusers_ext, with the config that the network was trained with.
+        timesteps (`torch.Tensor` of shape (N,)): the timesteps in the network's input: indices below
+            `num_train_timesteps`; for flow matching, any numbers in [0, num_train_timesteps]; for EDM (Karras et al.
+            2022), where samples are scaled by `1 / sqrt(sigma**2 + sigma_data**2)`, log(sigma) / 4.
 
     Returns:
         `alpha`, `sigma`: float32 of shape (N, 1, 1, 1).
@@ -45,7 +45,7 @@ def noise_levels(scheduler, timesteps: torch.Tensor) -> tuple[torch.Tensor, torc
 def prediction_target(
     prediction_type: str, clean: torch.Tensor, noise: torch.Tensor, alpha: torch.Tensor, sigma: torch.Tensor
 ) -> torch.Tensor:
-    """What a network of this prediction type should say about `alpha * clean + sigma * noise`.
+    """The target of a network with this prediction type for the input `alpha * clean + sigma * noise`.
 
     Args:
         prediction_type (`str`): `epsilon` (Ho et al. 2020), `sample`, `v_prediction` (Salimans and Ho 2022, app. D) or
@@ -79,10 +79,10 @@ def loss_weights(
 ) -> torch.Tensor:
     """The weight of each sample's squared error.
 
-    Both published weightings are stated for one parametrisation: min-SNR is min(SNR, gamma) on the error of the clean
-    image (Hang et al. 2023, eq. 7), P2 is 1 / (k + SNR)**gamma on the error of the noise (Choi et al. 2022, eq. 8).
-    The other parametrisations get the same objective: an error of theirs is an error of the clean image times
-    sigma/alpha (epsilon) or sigma (v, flow).
+    Both published weightings are defined for one parametrisation: min-SNR is min(SNR, gamma) for the error of the
+    clean image (Hang et al. 2023, eq. 7), P2 is 1 / (k + SNR)**gamma for the error of the noise (Choi et al. 2022, eq.
+    8). For other parametrisations, the weight is converted so that the objective is the same: the error of the clean
+    image is the error of the prediction times sigma/alpha (epsilon) or sigma (v, flow).
 
     Args:
         weighting (`str`): `none` (1 for each sample), `min_snr` or `p2`.
@@ -90,11 +90,11 @@ def loss_weights(
         alpha, sigma (`torch.Tensor` of shape (N, 1, 1, 1)): from [`noise_levels`].
 
     Returns:
-        `torch.Tensor` of shape (N, 1, 1, 1): finite at every noise level, zero terminal SNR included.
+        `torch.Tensor` of shape (N, 1, 1, 1): finite at every noise level, including zero terminal SNR.
     """
     if weighting == "none":
         return torch.ones_like(sigma)
-    # SNR and 1 / SNR are multiplied out, because the plain quotients are 0/0 at the two ends of the process.
+    # Written without the quotients SNR and 1 / SNR, which are 0/0 at the two ends of the process.
     signal, noise = alpha.square(), sigma.square().clamp(min=1e-12)
     if weighting == "min_snr":
         if prediction_type == "epsilon":

@@ -1,11 +1,11 @@
-"""What keeps a discriminator smooth.
+"""Regularizers that keep a discriminator smooth.
 
-The penalties are functions of its gradient with respect to images, and have gradients in turn with respect to its
-weights. A map of logits counts as its sum (as in pix2pix's code), several maps as the sum of their sums. Scores and
-norms are in float32, whatever the precision of the network.
+The penalties depend on the gradient of the discriminator with respect to images, and have gradients with respect to
+its weights. The score of an image is the sum of its map of logits (as in the code of pix2pix), or of all its maps.
+Scores and norms are computed in float32, whatever the precision of the network.
 
-A discriminator with batch norm has no gradient of one image's own score (Gulrajani et al. 2017, section 4): what is
-computed there is the gradient of the sum of the batch.
+With batch norm, the score of an image also depends on the other images of the batch (Gulrajani et al. 2017, section
+4). Then the gradient of the sum over the batch is used.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,14 +23,14 @@ def gradient_penalty(
     """(|gradient| - center)^2 between real and generated images (Gulrajani et al. 2017, eq. 3), of shape (N,).
 
     Args:
-        discriminator: from images (N, C, H, W) to logits (N, ...), or a sequence of such.
-        real, fake (`torch.Tensor` of shape (N, C, H, W)): no gradient reaches where they come from.
-        weights (`torch.Tensor` of shape (N,)): the part of the real image in each mixture, drawn uniformly in [0, 1].
-        center (`float`): the norm that is asked for; 0 is Thanh-Tung et al. (2019).
+        discriminator: a function from images (N, C, H, W) to logits (N, ...), or a sequence of such tensors.
+        real, fake (`torch.Tensor` of shape (N, C, H, W)): images; gradients do not reach the networks that made them.
+        weights (`torch.Tensor` of shape (N,)): the fraction of the real image in each mixture, uniform in [0, 1].
+        center (`float`): the target of the norm; 0 is the penalty of Thanh-Tung et al. (2019).
     """
     weights = weights.view(-1, *[1] * (real.ndim - 1))
     mixed = torch.lerp(fake.detach(), real.detach(), weights.to(real.dtype)).requires_grad_()
-    # An offset, as in pix2pix's code: the root has no derivative at zero.
+    # An offset, as in the code of pix2pix, because the norm has no derivative at zero.
     gradients = _gradients(discriminator(mixed), mixed) + 1e-16
     return (gradients.norm(dim=1) - center).square()
 
@@ -39,20 +39,20 @@ def r1_penalty(real_logits: torch.Tensor | Sequence[torch.Tensor], real: torch.T
     """|gradient|^2 / 2 at real images (Mescheder et al. 2018, eq. 9, for gamma = 1), of shape (N,).
 
     Args:
-        real_logits (`torch.Tensor` of shape (N, ...), or a sequence of such): computed from `real`.
+        real_logits (`torch.Tensor` of shape (N, ...), or a sequence of such tensors): computed from `real`.
         real (`torch.Tensor` of shape (N, C, H, W)): must require gradients.
     """
     return 0.5 * _gradients(real_logits, real).square().sum(dim=1)
 
 
 def r2_penalty(fake_logits: torch.Tensor | Sequence[torch.Tensor], fake: torch.Tensor) -> torch.Tensor:
-    """The same at generated images (eq. 10 there): see [`r1_penalty`]."""
+    """|gradient|^2 / 2 at generated images (Mescheder et al. 2018, eq. 10): see [`r1_penalty`]."""
     return r1_penalty(fake_logits, fake)
 
 
 @torch.no_grad()
 def clip_weights(network: torch.nn.Module, bound: float) -> None:
-    """Clamp all weights to [-bound, bound], in place (Arjovsky et al. 2017, algorithm 1, line 7)."""
+    """Clamps all weights to [-bound, bound], in place (Arjovsky et al. 2017, algorithm 1, line 7)."""
     for weight in network.parameters():
         weight.clamp_(-bound, bound)
 

@@ -1,4 +1,4 @@
-"""Mode seeking: different latents should give different images."""
+"""The mode-seeking loss, with which different latents give different images."""
 
 import torch
 
@@ -8,13 +8,13 @@ def mode_seeking_loss(
 ) -> torch.Tensor:
     """1 / (distance of two images / distance of their latents), of shape (N,), float32.
 
-    What Mao et al. (2019, "MSGAN", eq. 3) maximise, turned over as in their code, for each pair instead of the mean
-    over a batch. Distances are mean absolute differences.
+    The inverse of the ratio that Mao et al. (2019, "MSGAN", eq. 3) maximise, as in their code, but for each pair
+    instead of the mean over a batch. Distances are mean absolute differences.
 
     Args:
-        samples (pair of `torch.Tensor` of shape (N, C, H, W)): made from the latents under the same conditions.
-        latents (pair of `torch.Tensor` of shape (N, D)): what they were made from.
-        eps (`float`): added to the ratio, so that equal images have a loss (of 1 / eps), and no infinite one.
+        samples (pair of `torch.Tensor` of shape (N, C, H, W)): images from these latents, with the same conditions.
+        latents (pair of `torch.Tensor` of shape (N, D)): the latents of the images.
+        eps (`float`): is added to the ratio, so that the loss of equal images is 1 / eps and not infinite.
     """
     (first, second), (first_latents, second_latents) = samples, latents
     image_distance = (first.float() - second.float()).abs().flatten(1).mean(dim=1)

@@ -1,14 +1,14 @@
-"""What a translation of images has to keep: the truth where there is one, and else what a way there and back keeps.
+"""Reconstruction losses of image translation: for pairs of images, and for cycles between two domains.
 
 All of them are means of absolute errors over the pixels of each image, in float32 and of shape (N,), for images
-(N, C, H, W). Their weights are the recipe's.
+(N, C, H, W), without weights.
 """
 
 import torch
 
 
 def l1_loss(images: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """The distance to the truth (Isola et al. 2017, eq. 3), of shape (N,)."""
+    """The distance to the target (Isola et al. 2017, eq. 3), of shape (N,)."""
     return (images.float() - target.float()).abs().flatten(1).mean(dim=1)
 
 
@@ -18,12 +18,12 @@ def cycle_loss(
     other_images: torch.Tensor,
     other_reconstructions: torch.Tensor,
 ) -> torch.Tensor:
-    """What is lost on the way to the other domain and back (Zhu et al. 2017, eq. 2), of shape (N,).
+    """The error of translations to the other domain and back (Zhu et al. 2017, eq. 2), of shape (N,).
 
-    DualGAN has the same (Yi et al. 2017, eq. 3: the reconstruction errors of both domains).
+    DualGAN has the same loss (Yi et al. 2017, eq. 3: the reconstruction errors of both domains).
 
     Args:
-        images, other_images: x and y, of either domain.
+        images, other_images: x and y, the images of the two domains.
         reconstructions, other_reconstructions: F(G(x)) and G(F(y)).
     """
     return l1_loss(reconstructions, images) + l1_loss(other_reconstructions, other_images)
@@ -35,12 +35,12 @@ def identity_loss(
     other_images: torch.Tensor,
     other_kept_images: torch.Tensor,
 ) -> torch.Tensor:
-    """What generators change of images that are in their target domain already (Zhu et al. 2017, section 5.2), (N,).
+    """The error of generators for images that are in their target domain already, of shape (N,).
 
-    It keeps colours from being swapped without need.
+    Zhu et al. (2017, section 5.2). It prevents generators from changing colours without need.
 
     Args:
-        images, other_images: x and y, of either domain.
+        images, other_images: x and y, the images of the two domains.
         kept_images, other_kept_images: F(x) and G(y).
     """
     return l1_loss(kept_images, images) + l1_loss(other_kept_images, other_images)

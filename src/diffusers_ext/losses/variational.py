@@ -1,11 +1,11 @@
-"""The variational bound of a Gaussian diffusion process, its terms in bits per dimension, and the losses built on it.
+"""The variational bound of a Gaussian diffusion process: its terms in bits per dimension, and the losses based on it.
 
 The negative log-likelihood of an image is at most the sum of three kinds of terms (Ho et al. 2020, eq. 5; Nichol and
-Dhariwal 2021, eq. 4-7): the prior term, a KL divergence for each step but the first, and the decoder's negative
-log-likelihood at the first. All are averages over the C*H*W dimensions, in bits.
+Dhariwal 2021, eq. 4-7): the prior term, a KL divergence for each step except the first, and the negative
+log-likelihood of the decoder at the first step. All terms are averages over the C*H*W dimensions, in bits.
 
-The process is that of a scheduler with the methods of [`ExactDDPMScheduler`]. Its chain is that of the last
-`set_timesteps`, or the full one; timesteps are values of that chain. Everything is computed in float32.
+The process is defined by a scheduler with the methods of [`ExactDDPMScheduler`]. Its chain is the one of the last
+`set_timesteps`, or the full one, and timesteps are values of this chain. Everything is computed in float32.
 """
 
 import math
@@ -17,10 +17,10 @@ from diffusers_ext.losses.diffusion import noise_levels, prediction_target
 
 
 LOSS_TYPES = ("mse", "rescaled_mse", "kl", "rescaled_kl")
-# The variance types for which the network has 2C output channels (Nichol and Dhariwal 2021, section 3.1).
+# The variance types whose networks have 2C output channels (Nichol and Dhariwal 2021, section 3.1).
 LEARNED_VARIANCES = ("learned", "learned_range")
 
-# Half the distance of two 8-bit levels in [-1, 1].
+# Half the distance between two 8-bit levels in [-1, 1].
 HALF_LEVEL = 1 / 255
 
 
@@ -39,16 +39,16 @@ def discretized_gaussian_log_likelihood(
 ) -> torch.Tensor:
     """The log-probability of each 8-bit level under a discretised Gaussian (Ho et al. 2020, eq. 13).
 
-    The probability of a level is that of the cell around it; the cells of the first and the last reach to infinity.
-    As in the reference, the normal distribution function is approximated (Page 1977) and probabilities below 1e-12
-    count as 1e-12.
+    The probability of a level is the probability of the cell around it; the cells of the first and the last level
+    extend to infinity. As in the reference implementation, the normal distribution function is approximated (Page
+    1977), and probabilities below 1e-12 are replaced by 1e-12.
 
     Args:
         images (`torch.Tensor`): 8-bit levels k as 2k/255 - 1, in [-1, 1].
-        means, log_scales (`torch.Tensor`): mean and log of the standard deviation; they broadcast to `images`.
+        means, log_scales (`torch.Tensor`): mean and log of the standard deviation, which broadcast to `images`.
 
     Returns:
-        `torch.Tensor` of the shape of `images`: nats, never positive.
+        `torch.Tensor` of the shape of `images`: in nats, never positive.
     """
     precisions = torch.exp(-log_scales)
     below_upper = _normal_cdf(precisions * (images + HALF_LEVEL - means))
@@ -59,19 +59,20 @@ def discretized_gaussian_log_likelihood(
 
 
 def _normal_cdf(x: torch.Tensor) -> torch.Tensor:
-    # Beyond 10 the tanh is 1 to the last digit; but a cube that overflows would turn its gradient into NaN.
+    # Beyond 10 the tanh is 1 in float32, but the gradient of a cube that overflows would be NaN.
     x = x.clamp(-10, 10)
     return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
 @dataclass
 class VariationalBoundTerm:
-    """One step's term of the bound for each of N samples, and the prediction that it judges.
+    """The term of the bound for one step of each of N samples, and the predictions behind it.
 
     Attributes:
-        bits_per_dim (`torch.Tensor` of shape (N,)): the decoder term at the first step, a KL divergence at the others.
+        bits_per_dim (`torch.Tensor` of shape (N,)): the decoder term at the first step, a KL divergence at other
+            steps.
         pred_original_sample, pred_epsilon (`torch.Tensor` of shape (N, C, H, W)): the clean image that the network
-            predicts, after clipping, and the noise that goes with it.
+            predicts, after clipping, and the corresponding noise.
     """
 
     bits_per_dim: torch.Tensor
@@ -80,11 +81,11 @@ class VariationalBoundTerm:
 
 
 def check_output_channels(model_output: torch.Tensor, images: torch.Tensor, scheduler) -> None:
-    """Refuses, with a `ValueError`, an output whose channels don't suit the images and the variance type."""
+    """Raises a `ValueError` if the channels of an output do not match the images and the variance type."""
     expected = images.shape[1] * (2 if scheduler.config.variance_type in LEARNED_VARIANCES else 1)
     if model_output.shape[1] != expected:
         raise ValueError(
-            f"For images of {images.shape[1]} channels and variance_type={scheduler.config.variance_type!r} the "
+            f"For images with {images.shape[1]} channels and variance_type={scheduler.config.variance_type!r}, the "
             f"output of the network must have {expected} channels, not {model_output.shape[1]}."
         )
 
@@ -97,19 +98,19 @@ def variational_bound_term(
     scheduler,
     clip_sample: bool | None = None,
 ) -> VariationalBoundTerm:
-    """L_0 at the first step of the chain, L_{t-1} at the others (Nichol and Dhariwal 2021, eq. 5-6).
+    """L_0 at the first step of the chain, L_{t-1} at other steps (Nichol and Dhariwal 2021, eq. 5-6).
 
     Args:
         model_output (`torch.Tensor` of shape (N, C, H, W), or (N, 2C, H, W) for a learned variance):
-            What the network says about `noisy`.
+            The network's output for `noisy`.
         clean (`torch.Tensor` of shape (N, C, H, W)): 8-bit images in [-1, 1].
-        noisy (`torch.Tensor` of shape (N, C, H, W)): the same at `timesteps`, see `scheduler.q_sample`.
+        noisy (`torch.Tensor` of shape (N, C, H, W)): the noisy images at `timesteps`, see `scheduler.q_sample`.
         timesteps (`torch.Tensor` of shape (N,)): steps of the scheduler's chain.
         scheduler ([`ExactDDPMScheduler`]): the process.
-        clip_sample (`bool`, *optional*): whether the predicted image is clipped; by default as the scheduler does it.
+        clip_sample (`bool`, *optional*): whether the predicted image is clipped; by default, the scheduler decides.
 
     Raises:
-        ValueError: for a `model_output` whose channels don't suit the variance type.
+        ValueError: if the channels of `model_output` do not match the variance type.
     """
     check_output_channels(model_output, clean, scheduler)
     clean, noisy = clean.float(), noisy.float()
@@ -127,7 +128,7 @@ def variational_bound_term(
 
 
 def prior_bits_per_dim(clean: torch.Tensor, scheduler) -> torch.Tensor:
-    """L_T, what the noisiest step still tells of the image (Nichol and Dhariwal 2021, eq. 7): bits/dim, shape (N,)."""
+    """L_T, the information about the image in the noisiest step (Nichol and Dhariwal 2021, eq. 7): bits/dim, (N,)."""
     noisiest = scheduler.timesteps.max().expand(len(clean)).to(clean.device)
     mean, _, log_variance = scheduler.q_mean_variance(clean.float(), noisiest)
     standard = torch.zeros_like(mean)
@@ -139,9 +140,9 @@ class GaussianDiffusionLoss:
     """A loss and its parts for each of N samples.
 
     Attributes:
-        loss (`torch.Tensor` of shape (N,)): what is minimised.
-        mse (`torch.Tensor` of shape (N,), *optional*): the squared error in it.
-        vb (`torch.Tensor` of shape (N,), *optional*): the variational term in it, scaled as there.
+        loss (`torch.Tensor` of shape (N,)): the loss.
+        mse (`torch.Tensor` of shape (N,), *optional*): the squared error that is part of the loss.
+        vb (`torch.Tensor` of shape (N,), *optional*): the variational term that is part of the loss, with its scale.
     """
 
     loss: torch.Tensor
@@ -158,21 +159,21 @@ def gaussian_diffusion_loss(
     timesteps: torch.Tensor,
     scheduler,
 ) -> GaussianDiffusionLoss:
-    """The training losses of improved and guided diffusion, by their names there.
+    """The training losses of improved diffusion and guided diffusion, with the names of these repositories.
 
     - `mse`: the squared error of the prediction (L_simple). With a learned variance, plus the variational term;
-    - `rescaled_mse`: the same, with T/1000 times the variational term. With a learned variance this is L_hybrid =
-      L_simple + 0.001 L_vlb of Nichol and Dhariwal (2021, eq. 16), for L_vlb is T times the mean of its terms;
-    - `kl`: the variational term, of which T times the mean over all steps, plus the prior term, is the bound;
-    - `rescaled_kl`: T times that, an unbiased estimate of the bound (L_vlb) but for the prior term.
+    - `rescaled_mse`: the same, with T/1000 times the variational term. With a learned variance, this is L_hybrid =
+      L_simple + 0.001 L_vlb of Nichol and Dhariwal (2021, eq. 16), because L_vlb is T times the mean of its terms;
+    - `kl`: the variational term. T times its mean over all steps, plus the prior term, is the bound;
+    - `rescaled_kl`: T times the variational term, an unbiased estimate of the bound (L_vlb) except for the prior term.
 
-    T is the number of steps of the chain. Beside a squared error, the variational term teaches only the variance: its
+    T is the number of steps of the chain. With a squared error, the variational term only trains the variance: its
     gradient does not reach the first C channels. The predicted image is never clipped here.
 
     Args:
         loss_type (`str`): one of `LOSS_TYPES`.
         model_output (`torch.Tensor` of shape (N, C, H, W), or (N, 2C, H, W) for a learned variance):
-            What the network says about `noisy`; of any floating dtype.
+            The network's output for `noisy`, of any floating-point type.
         clean (`torch.Tensor` of shape (N, C, H, W)): 8-bit images in [-1, 1].
         noisy (`torch.Tensor` of shape (N, C, H, W)): `scheduler.q_sample(clean, timesteps, noise)`.
         noise (`torch.Tensor` of shape (N, C, H, W)): standard normal.
@@ -180,7 +181,7 @@ def gaussian_diffusion_loss(
         scheduler ([`ExactDDPMScheduler`]): the process, the prediction type and the variance type.
 
     Raises:
-        ValueError: for another loss type, and a `model_output` whose channels don't suit the variance type.
+        ValueError: for another loss type, and if the channels of `model_output` do not match the variance type.
     """
     if loss_type not in LOSS_TYPES:
         raise ValueError(f"loss_type must be one of {', '.join(LOSS_TYPES)}, not {loss_type}.")
@@ -205,5 +206,5 @@ def gaussian_diffusion_loss(
 
 
 def _bits(nats: torch.Tensor) -> torch.Tensor:
-    """The average of each sample (N, C, H, W), in bits: shape (N,)."""
+    """The mean over each sample (N, C, H, W), converted to bits: shape (N,)."""
     return nats.mean(dim=(1, 2, 3)) / math.log(2)

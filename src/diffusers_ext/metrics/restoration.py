@@ -10,7 +10,7 @@ import torch
 from diffusers_ext.metrics.arrays import check_image_pair
 from diffusers_ext.metrics.compute import METRICS, compute_metrics, missing_input
 from diffusers_ext.metrics.extractors import FeatureExtractor, FeatureOutput
-from diffusers_ext.metrics.perceptual import ImageDistance, pairwise_diversity, perceptual_distance
+from diffusers_ext.metrics.perceptual_distances import ImageDistance, pairwise_diversity, perceptual_distance
 from diffusers_ext.metrics.similarity import SSIM_WINDOW_SIZE, psnr, ssim
 from diffusers_ext.pixels import as_uint8
 

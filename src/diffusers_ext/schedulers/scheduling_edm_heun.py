@@ -1,7 +1,7 @@
 """EDM's preconditioning and stochastic Heun sampler (Karras et al. 2022, table 1 and algorithm 2).
 
-Diffusers' `EDMEulerScheduler` has the preconditioning, but takes Euler steps, and adds the churn after the network has
-seen the sample; its `HeunDiscreteScheduler` has Heun steps without either.
+In diffusers, `EDMEulerScheduler` has the preconditioning, but makes Euler steps, and adds the churn after the call of
+the network; `HeunDiscreteScheduler` makes Heun steps, but has neither preconditioning nor churn.
 """
 
 import math
@@ -18,20 +18,21 @@ from diffusers.utils.torch_utils import randn_tensor
 
 @dataclass
 class EDMHeunOutput(BaseOutput):
-    """A step's result, of the shape of the sample: what the network sees next, and the denoised image D."""
+    """The result of a step, with the shape of the sample: the next sample, and the denoised image D."""
 
     prev_sample: torch.Tensor
     pred_original_sample: torch.Tensor | None = None
 
 
 class EDMHeunScheduler(SchedulerMixin, ConfigMixin):
-    """Second-order sampling of networks that are preconditioned as in EDM. Takes `EDMEulerScheduler`'s config.
+    """Second-order sampling of networks with EDM's preconditioning. It accepts the config of `EDMEulerScheduler`.
 
     The network is F in D(x; sigma) = c_skip x + c_out F(c_in x; log(sigma) / 4) (Karras et al. 2022, eq. 7). Each of
-    the n steps calls it twice, at the noise level of the step and at that of the next one, but the last step only
-    once: it ends without noise. So `timesteps` has 2n - 1 entries, in calling order, and `step` belongs after each
-    call. The noise levels that churn leads to are known beforehand, so they are in `timesteps`; the noise itself is
-    drawn at the end of the step before, and for the first step it is part of `init_noise_sigma`.
+    the n steps calls it twice, at the noise level of the step and at that of the next step. Only the last step calls
+    it once, because it ends without noise. So `timesteps` has 2n - 1 entries, in the order of the calls, and `step`
+    must be called after each of them. The noise levels with churn are known in advance, so `timesteps` contains them.
+    The noise of the churn is drawn at the end of the previous step, and for the first step it is part of
+    `init_noise_sigma`.
 
     Args:
         sigma_min, sigma_max (`float`): the noise levels of the last and the first step.
@@ -39,12 +40,12 @@ class EDMHeunScheduler(SchedulerMixin, ConfigMixin):
         sigma_schedule (`str`): `karras` (Karras et al. 2022, eq. 5) or `exponential`.
         num_train_timesteps (`int`): the number of steps before `set_timesteps` is called.
         prediction_type (`str`): `epsilon` for F, `v_prediction` for -F.
-        rho (`float`): how much denser the steps of `karras` are where there is little noise.
-        final_sigmas_type (`str`): `zero`, or `sigma_min`: where the last step leads.
-        s_churn, s_tmin, s_tmax, s_noise (`float`): of algorithm 2; without an `s_tmax` there is no limit.
+        rho (`float`): how much denser the steps of `karras` are at low noise levels.
+        final_sigmas_type (`str`): the noise level after the last step: `zero` or `sigma_min`.
+        s_churn, s_tmin, s_tmax, s_noise (`float`): the parameters of algorithm 2; None for `s_tmax` means no limit.
 
     Raises:
-        ValueError: for a choice that is none.
+        ValueError: for an unknown choice.
     """
 
     _compatibles = ["EDMEulerScheduler"]
@@ -79,7 +80,7 @@ class EDMHeunScheduler(SchedulerMixin, ConfigMixin):
 
     @property
     def step_index(self) -> int | None:
-        """The place in `timesteps` of the next call of `step`."""
+        """The index in `timesteps` of the next call of `step`."""
         return self._step_index
 
     @property
@@ -87,7 +88,7 @@ class EDMHeunScheduler(SchedulerMixin, ConfigMixin):
         return self._begin_index
 
     def set_begin_index(self, begin_index: int = 0) -> None:
-        """Start at this place in `timesteps`; without it the first timestep that is given tells."""
+        """Start at this index in `timesteps`. By default, the timestep of the first call defines the start."""
         self._begin_index = begin_index
 
     def set_timesteps(
@@ -96,10 +97,10 @@ class EDMHeunScheduler(SchedulerMixin, ConfigMixin):
         device: str | torch.device | None = None,
         sigmas: list[float] | None = None,
     ) -> None:
-        """Choose the noise levels: as many steps as `num_inference_steps`, or those of `sigmas`, descending.
+        """Choose the noise levels: `num_inference_steps` of them, or descending `sigmas`.
 
         Raises:
-            ValueError: if not exactly one of both is given, or it does not fit.
+            ValueError: unless exactly one of the two is given, and it is valid.
         """
         if (num_inference_steps is None) == (sigmas is None):
             raise ValueError("Give exactly one of `num_inference_steps` and `sigmas`.")
@@ -111,14 +112,14 @@ class EDMHeunScheduler(SchedulerMixin, ConfigMixin):
         self._levels = list(zip(sigmas, churned, strict=True))
         self._final_sigma = 0.0 if self.config.final_sigmas_type == "zero" else sigmas[-1]
 
-        # The network's calls: at the churned level of each step, and at the plain one of the next.
+        # The calls of the network: at the level of each step with churn, and at the level of the next step without.
         calls = [churned[0]]
         for sigma, churned_sigma in self._levels[1:]:
             calls += [sigma, churned_sigma]
         calls = torch.tensor(calls, dtype=torch.float64)
         self.sigmas = torch.cat([calls, calls.new_tensor([self._final_sigma])]).float()
         self.timesteps = self.precondition_noise(calls).to(device, torch.float32)
-        # The first step's churn: the sum of two independent normals is one.
+        # Including the churn of the first step: the sum of two independent normal variables is normal.
         self.init_noise_sigma = math.hypot(sigmas[0], self._added_noise(0))
         self._step_index = self._begin_index = None
         self._churned_sample = self._derivative = None
@@ -140,14 +141,14 @@ class EDMHeunScheduler(SchedulerMixin, ConfigMixin):
         return min(self.config.s_churn / self.num_inference_steps, math.sqrt(2) - 1)
 
     def _added_noise(self, step: int) -> float:
-        """The standard deviation of the noise that churn adds before this step."""
+        """The standard deviation of the noise that is added before this step."""
         sigma, churned = self._levels[step]
         return self.config.s_noise * math.sqrt(churned**2 - sigma**2)
 
     # Preconditioning: Karras et al. 2022, table 1
 
     def precondition_noise(self, sigma: float | torch.Tensor) -> torch.Tensor:
-        """c_noise = log(sigma) / 4: the network's timestep."""
+        """c_noise = log(sigma) / 4, the timestep in the network's input."""
         return torch.as_tensor(sigma).log() / 4
 
     def precondition_inputs(self, sample: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
@@ -168,7 +169,7 @@ class EDMHeunScheduler(SchedulerMixin, ConfigMixin):
     # Sampling
 
     def scale_model_input(self, sample: torch.Tensor, timestep: float | torch.Tensor) -> torch.Tensor:
-        """What the network takes: see [`precondition_inputs`]."""
+        """The input of the network; see [`precondition_inputs`]."""
         self._find_step(timestep)
         return self.precondition_inputs(sample, self._call_sigma(self._step_index)).to(sample.dtype)
 
@@ -184,8 +185,8 @@ class EDMHeunScheduler(SchedulerMixin, ConfigMixin):
             return
         places = (self.timesteps == torch.as_tensor(timestep, device=self.timesteps.device)).nonzero().flatten()
         if not len(places):
-            raise ValueError(f"timestep {float(timestep)} is none of the scheduler's timesteps.")
-        # Where two are equal, the second begins a step.
+            raise ValueError(f"timestep {float(timestep)} is not one of the scheduler's timesteps.")
+        # If two timesteps are equal, the second one starts a step.
         self._step_index = places[-1].item()
 
     def step(
@@ -198,22 +199,23 @@ class EDMHeunScheduler(SchedulerMixin, ConfigMixin):
         *,
         variance_noise: torch.Tensor | None = None,
     ) -> EDMHeunOutput | tuple[torch.Tensor, torch.Tensor]:
-        """One half of a step: to Euler's estimate of the next sample, or from there to Heun's.
+        """Half a step: from a sample to Euler's estimate of the next one, or from this estimate to Heun's.
 
         Args:
-            model_output (`torch.Tensor` of shape (N, C, ...)): F.
-            timestep (`float` or `torch.Tensor`): of `timesteps`, in order.
-            sample (`torch.Tensor` of shape (N, C, ...)): what the half step before gave.
-            generator (`torch.Generator`, or a list of one per sample, *optional*): draws the noise of churn.
-            variance_noise (`torch.Tensor` of shape (N, C, ...), *optional*): the standard normal noise itself.
+            model_output (`torch.Tensor` of shape (N, C, ...)): the output F of the network.
+            timestep (`float` or `torch.Tensor`): the entries of `timesteps`, in order.
+            sample (`torch.Tensor` of shape (N, C, ...)): the result of the previous half step.
+            generator (`torch.Generator`, or a list of one per sample, *optional*): draws the noise of the churn.
+            variance_noise (`torch.Tensor` of shape (N, C, ...), *optional*): standard normal noise for the churn,
+                instead of a drawn one.
 
         Raises:
-            ValueError: for a first timestep that is none, and after the last step.
+            ValueError: for a first timestep that is not in `timesteps`, and after the last step.
         """
         self._find_step(timestep)
         index = self._step_index
         if index >= len(self.timesteps):
-            raise ValueError("The sampling is over; call `set_timesteps` before the next one.")
+            raise ValueError("All steps are done: call `set_timesteps` before the next sampling.")
         dtype = torch.promote_types(sample.dtype, torch.float32)
         x, sigma = sample.to(dtype), self._call_sigma(index)
         denoised = self.precondition_outputs(x, model_output.to(dtype), sigma)
@@ -226,10 +228,10 @@ class EDMHeunScheduler(SchedulerMixin, ConfigMixin):
             previous = x + (target - sigma) * derivative
             self._churned_sample, self._derivative = x, derivative
         else:
-            # Lines 10 and 11, and of the next step lines 5 and 6
+            # Lines 10 and 11, and lines 5 and 6 of the next step
             if self._churned_sample is None:
                 raise ValueError(
-                    f"timestep {float(timestep)} ends a step; sampling has to start at one that begins one."
+                    f"timestep {float(timestep)} ends a step; sampling must start with a timestep that starts a step."
                 )
             started = self._call_sigma(index - 1)
             previous = self._churned_sample + (sigma - started) * (self._derivative + derivative) / 2

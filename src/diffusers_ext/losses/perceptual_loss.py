@@ -1,22 +1,22 @@
-"""How different images look to a network, as a loss: the distances of `metrics.perceptual`, with gradients."""
+"""Perceptual losses: the distances of `diffusers_ext.metrics.perceptual_distances`, with gradients."""
 
 import torch
 
 from diffusers_ext.metrics.extractors import NetworkExtractor, load_feature_extractor
 from diffusers_ext.metrics.extractors.image_models import ImageModelExtractor
-from diffusers_ext.metrics.perceptual import LPIPS, DeepFeatureDistance
+from diffusers_ext.metrics.perceptual_distances import LPIPS, DeepFeatureDistance
 
 
 class PerceptualLoss:
     """LPIPS, or its formula on the layers of another network (Zhang et al. 2018, eq. 1).
 
-    Unlike the measures it does not round images, and a network sees them in their own size: it has to take it.
+    Unlike the metrics, it does not round images. Images are not resized either, so the network must accept their size.
 
     Args:
-        distance ([`LPIPS`] or [`DeepFeatureDistance`]): which network, and which of its layers. It is frozen.
+        distance ([`LPIPS`] or [`DeepFeatureDistance`]): defines the network and its layers. The network is frozen.
 
     Raises:
-        ValueError: if the network shows no gradients; and when called, for images of different shapes.
+        ValueError: if the network has no gradients. A call raises it for images of different shapes.
     """
 
     def __init__(self, distance: LPIPS | DeepFeatureDistance):
@@ -25,7 +25,7 @@ class PerceptualLoss:
             extractor = distance.extractor
             if not isinstance(extractor, (ImageModelExtractor, NetworkExtractor)):
                 raise ValueError(
-                    f"{extractor.name} gives no gradients: take lpips, an image model of Transformers or a module."
+                    f"{extractor.name} has no gradients: use lpips, an image model of Transformers or a module."
                 )
             network = extractor.model if isinstance(extractor, ImageModelExtractor) else extractor.network
         else:
@@ -43,7 +43,7 @@ class PerceptualLoss:
         """
         if first.shape != second.shape or first.ndim != 4 or first.shape[1] not in (1, 3):
             raise ValueError(
-                f"Images should be two batches (N, 1 or 3, H, W) of one shape, not {tuple(first.shape)} and "
+                f"Images must be two batches (N, 1 or 3, H, W) of the same shape, not {tuple(first.shape)} and "
                 f"{tuple(second.shape)}."
             )
         first, second = first.float(), second.float()
@@ -56,7 +56,7 @@ class PerceptualLoss:
 
     def _run(self, images: torch.Tensor) -> None:
         extractor = self.distance.extractor
-        if isinstance(extractor, NetworkExtractor):  # it is used to bytes
+        if isinstance(extractor, NetworkExtractor):  # its network expects values from 0 to 255
             levels = (images + 1) * 127.5
             self.network(levels if extractor.preprocess is None else extractor.preprocess(levels))
             return
@@ -77,14 +77,14 @@ class PerceptualLoss:
 
 
 def load_perceptual_loss(name: str, device: str | torch.device = "cpu") -> PerceptualLoss:
-    """The loss of a network by name.
+    """The perceptual loss with this name.
 
     Args:
-        name: "lpips" (VGG, as in latent diffusion), or what [`load_feature_extractor`] knows of image models.
-        device: where the images are.
+        name: "lpips" (with VGG, as in latent diffusion), or the name of an image model for [`load_feature_extractor`].
+        device: the device of the images.
 
     Raises:
-        ImportError, OSError, ValueError: if there is no such network, or it gives no gradients.
+        ImportError, OSError, ValueError: if there is no such network, or it has no gradients.
     """
     if name == "lpips":
         return PerceptualLoss(LPIPS("vgg", device))
