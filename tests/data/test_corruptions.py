@@ -132,7 +132,9 @@ def test_super_resolution_is_pillows(channels, factor, downsampling, filter):
     small = (round(96 / factor), round(64 / factor))
     resized = [picture.resize(small, filter).resize((96, 64), Image.BICUBIC) for picture in pictures(images)]
     difference = (shown - torch.stack([levels(picture) for picture in resized])).abs()
-    assert difference.max() <= 2 and (difference > 0).float().mean() < 0.01
+    if channels in (2, 4):  # a colour is as uncertain as its alpha is small
+        difference = (difference * shown[:, -1:] / 255).floor()
+    assert difference.max() <= (4 if channels in (2, 4) else 2) and (difference > 0).float().mean() < 0.01
 
 
 @pytest.mark.parametrize("channels", [2, 4])
