@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 
 from diffusers_ext.losses import cycle_loss, identity_loss, l1_loss
-from diffusers_ext.losses.perceptual import load_perceptual_loss
+from diffusers_ext.losses.perceptual_loss import load_perceptual_loss
 from diffusers_ext.training.loop.command import run
 from diffusers_ext.training.translation.translation_recipe import TranslationConfig, TranslationRecipe
 

@@ -7,7 +7,7 @@ import torch
 from diffusers_ext.data import ImageDataset
 from diffusers_ext.metrics import METRICS
 from diffusers_ext.metrics.extractors import FeatureExtractor
-from diffusers_ext.metrics.perceptual import LPIPS, DeepFeatureDistance
+from diffusers_ext.metrics.perceptual_distances import LPIPS, DeepFeatureDistance
 from diffusers_ext.metrics.restoration import restoration_metrics
 from diffusers_ext.metrics.similarity import SSIM_WINDOW_SIZE
 from diffusers_ext.training.loop.context import Context
