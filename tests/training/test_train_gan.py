@@ -286,7 +286,7 @@ def test_a_spectral_norm_is_not_made_up(tmp_path):
         ({"clip_weights": 0.0}, "--clip_weights must be positive, not 0.0"),
         ({"discriminator_learning_rate": 0.0}, "--discriminator_learning_rate must be positive"),
         ({"loss": "hinge", "real_label": 0.9}, "--real_label is for minimax, .*, not for --loss hinge"),
-        ({"diffaugment": "colour"}, "DiffAugment knows color, translation, cutout, not colour"),
+        ({"diffaugment": "colour"}, "DiffAugment has the augmentations color, translation, cutout, not colour"),
         ({"regularization_interval": 4}, "--regularization_interval is for --gradient_penalty, --r1 and --r2"),
         ({"pretrained_model_name_or_path": "x"}, "--generator and --discriminator exclude"),
         ({"conditioning": "concat"}, "--conditioning concat needs --class_conditional"),
