@@ -17,7 +17,7 @@ from tqdm import trange
 from transformers import ConvNextImageProcessor, ResNetConfig, ResNetForImageClassification
 
 from diffusers_ext.data import ImageDataset
-from diffusers_ext.hub.atomic import written_beside
+from diffusers_ext.hub.atomic import refuse_content, written_beside
 from diffusers_ext.metrics import class_accuracy, extract_features, load_feature_extractor
 from diffusers_ext.training.loop.command import one_sentence
 from diffusers_ext.training.loop.configuration import DataConfig, option, parse_config
@@ -106,6 +106,7 @@ def accuracy(config: FeatureNetworkConfig, dataset: ImageDataset, device: torch.
 
 def main() -> None:
     config, device = parse_config(FeatureNetworkConfig, sys.argv[1:]), Accelerator().device
+    refuse_content(config.output_dir)
     dataset = load_split(config, config.dataset_split, random_flip=True)
     held_out = None if config.validation_split == "none" else load_split(config, config.validation_split)
     train(config, dataset, device)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from tqdm import trange
 
 from diffusers_ext.data import ImageDataset
-from diffusers_ext.hub.atomic import written_beside
+from diffusers_ext.hub.atomic import refuse_content, written_beside
 from diffusers_ext.metrics import class_accuracy, extract_features, load_feature_extractor
 from diffusers_ext.models import LeNet
 from diffusers_ext.training.loop.command import one_sentence
@@ -76,6 +76,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Train and save a network as the command line says, and print its accuracy."""
     config = parse_config(LeNetConfig, sys.argv[1:] if arguments is None else arguments)
     with one_sentence(ValueError, OSError, status=2):
+        refuse_content(config.output_dir)
         size = LeNet().config.sample_size
         dataset = config.load_dataset((size, size), config.channels)
         if dataset.id2label is None:

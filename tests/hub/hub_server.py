@@ -63,6 +63,7 @@ class HubServer(ThreadingHTTPServer):
         endpoint (`str`): the value for `HF_ENDPOINT`.
         tokens (`dict`): users by their token. A user may write, and read private repositories, in their namespace.
         repositories (`dict`): by name, such as `user/digits`, or `datasets/user/digits`.
+        is_broken (`bool`): whether every request is answered with status 500.
         requests (`list`): of what came in, as (user or `None`, method, path).
     """
 
@@ -74,6 +75,7 @@ class HubServer(ThreadingHTTPServer):
         self.tokens = tokens
         self.repositories: dict[str, Repository] = {}
         self.lfs_objects: dict[str, bytes] = {}
+        self.is_broken = False
         self.requests: list[tuple[str | None, str, str]] = []
 
     def __enter__(self):
@@ -142,6 +144,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.user = self.server.tokens.get(token)
         self.server.requests.append((self.user, self.command, path))
         try:
+            if self.server.is_broken:
+                raise _Refusal(500, "InternalError", "Internal Error - We're working hard to fix this")
             if token and self.user is None:
                 raise _Refusal(401, "InvalidToken", "Invalid credentials in Authorization header")
             for methods, pattern, function in ROUTES:

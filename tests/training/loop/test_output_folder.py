@@ -1,0 +1,84 @@
+"""A user's files in the output folder, and two runs in one."""
+
+import logging
+
+import pytest
+
+from diffusers_ext.training.loop import run_lock
+from diffusers_ext.training.loop.command import run
+from diffusers_ext.training.loop.configuration import parse_config
+from diffusers_ext.training.loop.metrics_log import MetricsLog
+from diffusers_ext.training.loop.output_folder import prepare_output_folder
+from diffusers_ext.training.loop.run_lock import only_run_in
+from tests.training.pair_recipe import PairConfig, PairRecipe
+
+
+def names(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+def test_only_what_this_program_left_behind_is_cleaned(tmp_path):
+    mine = [".old-letters", ".old-letters/1", ".old-checkpoint-7", ".tmp-letters", "checkpoint-old", "photo.png"]
+    for name in mine:
+        (tmp_path / name).mkdir()
+    (tmp_path / ".diffusers_ext-tmp-checkpoint-3").mkdir()
+    prepare_output_folder(tmp_path)
+    assert names(tmp_path) == sorted(mine)
+
+
+def test_what_an_earlier_version_moved_aside_comes_back(tmp_path):
+    for name in (".old-checkpoint-3", ".old-checkpoint-6", "checkpoint-6"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "training_state.json").write_text(name)
+    prepare_output_folder(tmp_path)
+    assert (tmp_path / "checkpoint-3" / "training_state.json").read_text() == ".old-checkpoint-3"
+    assert (tmp_path / "checkpoint-6" / "training_state.json").read_text() == "checkpoint-6"
+
+
+@pytest.mark.parametrize("name", ["checkpoint-5/model.bin", "model_index.json", "pytorch_lora_weights.safetensors"])
+def test_a_model_of_another_program_is_not_replaced(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    before = names(tmp_path)
+    with pytest.raises(ValueError, match=f"has {name.split('/')[0]}, which no run of this program wrote"):
+        prepare_output_folder(tmp_path)
+    assert names(tmp_path) == before
+
+
+def test_the_model_of_an_earlier_run_is_replaced(tmp_path):
+    (tmp_path / "model_index.json").write_text("{}")
+    with MetricsLog(tmp_path / "logs", resume_step=0):
+        pass
+    prepare_output_folder(tmp_path)
+
+
+@pytest.mark.parametrize("option", ["--output_dir", "--train_data_dir", "--cache_dir"])
+def test_an_empty_path_is_refused(option, capsys):
+    with pytest.raises(SystemExit):
+        parse_config(PairConfig, [option, ""])
+    assert f"{option} must name a folder, not be empty" in capsys.readouterr().err
+
+
+def test_a_second_run_in_a_folder_is_refused_in_one_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(run_lock, "PATIENCE", 0.0)
+    command = ["--dataset_name", "digits", "--output_dir", str(tmp_path)]
+    with only_run_in(tmp_path):
+        before = names(tmp_path)
+        with pytest.raises(SystemExit) as stop:
+            run(PairRecipe, PairConfig, command)
+        assert stop.value.code == 2 and names(tmp_path) == before
+    error = capsys.readouterr().err
+    assert f"error: Another run writes into --output_dir {tmp_path}: wait until it has ended" in error
+    with only_run_in(tmp_path):
+        pass
+
+
+def test_a_broken_line_of_the_log_is_left_out_and_kept(tmp_path, caplog):
+    file = tmp_path / "metrics.jsonl"
+    text = '{"step": 1}\n{"step": 2, "lo\x00\n[1]\nnull\n{"loss": 1}\n{"step": "x"}\n\n{"step": 3}\n{"step": 9}\n{"st'
+    file.write_text(text)
+    with caplog.at_level(logging.WARNING), MetricsLog(tmp_path, resume_step=3) as log:
+        log.write(4, loss=0.5)
+    assert file.read_text() == '{"step": 1}\n{"step": 3}\n{"step": 4, "loss": 0.5}\n'
+    assert (tmp_path / "metrics-damaged.jsonl").read_text() == text
+    assert f"lines of {file} can't be read and are left out" in caplog.text
