@@ -147,7 +147,7 @@ def _checked(name: str, found: State, weights: list[torch.Tensor]) -> Adapter:
                 f"per output of a layer, {(outputs, *[1] * (down.ndim - 1))}."
             )
         scale = scale.reshape(outputs)
-    return down, up, len(down) if alpha is None else alpha.item(), scale
+    return down, up, float(len(down) if alpha is None else alpha), scale
 
 
 def _diffusers_adapter(layer: Layer, found: State, weight: torch.Tensor, metadata: dict) -> Adapter:
