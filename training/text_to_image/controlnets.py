@@ -8,6 +8,8 @@ import torch
 from diffusers import ControlNetModel, SD3ControlNetModel
 from diffusers.models.modeling_utils import ModelMixin
 
+from diffusers_ext.hub.pipeline_folders import refuse_single_file
+
 
 # The keywords of a denoiser's call that take the outputs of a ControlNet.
 RESIDUALS = ("down_block_additional_residuals", "mid_block_additional_residual", "block_controlnet_hidden_states")
@@ -37,9 +39,10 @@ class UNetControl:
         """A published ControlNet, in float32.
 
         Raises:
-            ValueError: if it is for another base.
+            ValueError: if it is a single file, or for another base.
             OSError: if it does not exist.
         """
+        refuse_single_file(name_or_path)
         controlnet = self.controlnet_class.from_pretrained(name_or_path, cache_dir=cache_dir)
         for key, needed in self._needed().items():
             found = controlnet.config.get(key)

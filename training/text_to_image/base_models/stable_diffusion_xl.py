@@ -2,21 +2,14 @@
 
 import torch
 
-from diffusers_ext.training.text_to_image.base_models.base_model import BaseModel
-from diffusers_ext.training.text_to_image.controlnets import UNetControl
-from diffusers_ext.training.text_to_image.latent_objectives import LatentDiffusion
+from diffusers_ext.training.text_to_image.base_models.stable_diffusion import StableDiffusion
 
 
-class StableDiffusionXL(BaseModel):
-    """Two CLIP text encoders, and a UNet that also gets the sizes of images."""
+class StableDiffusionXL(StableDiffusion):
+    """Two CLIP text encoders instead of one, and a UNet that also gets the sizes of images."""
 
-    denoiser_name = "unet"
     text_encoder_names = ("text_encoder", "text_encoder_2")
     penultimate_only = ("text_encoder",)
-    lora_targets = ("to_k", "to_q", "to_v", "to_out.0")
-    objective_class = LatentDiffusion
-    control_class = UNetControl
-    default_timestep_sampling = "uniform"
 
     def encode_text(self, token_ids, text_encoders=None):
         text_encoders = text_encoders or self.text_encoders
