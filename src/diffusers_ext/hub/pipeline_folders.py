@@ -1,4 +1,4 @@
-"""What a pipeline is loaded from: a folder or a repository of the Hub."""
+"""What pipelines and models are loaded from: a folder or a repository of the Hub."""
 
 import os
 
@@ -11,7 +11,7 @@ def refuse_single_file(name_or_path: str | os.PathLike) -> None:
     """
     if os.path.isfile(name_or_path):
         raise ValueError(
-            f"{name_or_path} is a single file, but a pipeline is a folder or a repository of the Hub: convert it "
+            f"{name_or_path} is a single file, but a folder or a repository of the Hub is needed: convert it "
             "first, by `from_single_file` and `save_pretrained` of its class in diffusers, or by "
             "python -m diffusers_ext.converters, which is for the checkpoints of other repositories."
         )

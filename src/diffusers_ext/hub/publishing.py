@@ -21,6 +21,7 @@ from diffusers_ext.hub.atomic import UNFINISHED, move_into, remove
 from diffusers_ext.hub.card import addressed_to, model_card
 from diffusers_ext.hub.local_paths import local_paths, text_without, without_local_paths
 from diffusers_ext.hub.own_files import own_file
+from diffusers_ext.hub.pipeline_folders import refuse_single_file
 from diffusers_ext.hub.repository import (
     CARD,
     COMPANIONS,
@@ -142,8 +143,9 @@ class PublishableMixin:
         Load a pipeline from a folder or the Hub without running remote code. Arguments are as in diffusers.
 
         Raises:
-            ValueError: if the pipeline is of another kind.
+            ValueError: if the pipeline is a single file, or of another kind.
         """
+        refuse_single_file(pretrained_model_name_or_path)
         if os.path.isdir(pretrained_model_name_or_path):
             cls._refuse_another_job(pretrained_model_name_or_path, kwargs)
         return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
