@@ -7,6 +7,11 @@ networks with `_` in place of `.`, so that only the networks themselves show whi
 have diffusers' names; SDXL and SD3 have those of their authors. The authors' SD3 has a single layer for query, key and
 value. Three adapters with equal `down` tensors become one of the same rank. Three others become one of three times the
 rank, whose blocks stay apart. Reading separates either into three again.
+
+Files of kohya's layout that other programs wrote are read too: with diffusers' names of layers for any base, such as
+those of diffusers' own `convert_state_dict_to_kohya`, and without alphas, which are then the ranks. Refused are LoHa,
+LoKr, Tucker decompositions and other adapters than LoRA and DoRA, magnitudes of DoRA along the inputs of a layer, and
+files that are damaged, incomplete or for another base.
 """
 
 from diffusers_ext.converters.kohya.layer_names import kohya_layers, text_encoder_key

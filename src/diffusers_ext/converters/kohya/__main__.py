@@ -1,4 +1,4 @@
-"""LoRA files of kohya's layout to that of diffusers, and back."""
+"""LoRA and DoRA files of kohya's layout to that of diffusers, and back; LoHa, LoKr and Tucker files are refused."""
 
 import argparse
 from pathlib import Path
