@@ -10,6 +10,8 @@ from PIL import Image
 
 from diffusers_ext.data import UnreadableImagesError, decode_image, decode_label_colors, load_image_dataset
 from diffusers_ext.data.decoding import UnreadableImageError
+from diffusers_ext.training.loop.configuration import DataConfig
+from diffusers_ext.training.translation.translation_recipe import TranslationConfig
 
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -192,6 +194,23 @@ def test_large_images_are_refused_by_the_limit_and_not_called_damaged(tmp_path, 
     assert load_image_dataset(**options, max_image_pixels=2000).num_examples == 1
     with pytest.raises(ValueError, match="--max_image_pixels must be at least 1, not 0"):
         load_image_dataset(**options, max_image_pixels=0)
+
+
+def test_the_limit_of_pixels_is_an_option_of_every_data_set(tmp_path):
+    for name in ("a/1.png", "b/2.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.new("RGB", (32, 32), RED).save(tmp_path / name)
+    options = {"train_data_dir": str(tmp_path), "max_image_pixels": 1000}
+    for config in (
+        DataConfig(**options),
+        DataConfig(**options, streaming=True),
+        TranslationConfig(**options, method="cyclegan"),
+        TranslationConfig(**options, method="pix2pix", side_by_side=True),
+    ):
+        with pytest.raises(UnreadableImagesError, match="raise --max_image_pixels"):
+            next(config.load_dataset((8, 8), 3).batches(2, seed=0))
+    with pytest.raises(ValueError, match="--max_image_pixels must be at least 1, not 0"):
+        DataConfig(max_image_pixels=0)
 
 
 def chunk(kind: bytes, body: bytes, checksum: int | None = None) -> bytes:

@@ -1,11 +1,14 @@
 """Files that look like pictures and are not used: they are named."""
 
+import itertools
 import logging
 
 import pytest
+from datasets import Dataset
 from PIL import Image
 
 from diffusers_ext.data import load_image_dataset
+from diffusers_ext.training.text_to_image.class_images import ClassImages
 
 from .drawing import write_images
 
@@ -35,11 +38,26 @@ def test_pictures_without_a_reader_are_named(tmp_path, caplog, monkeypatch):
     )
 
 
+def test_pictures_of_a_class_without_a_reader_are_named(tmp_path, caplog, monkeypatch):
+    write_images(tmp_path, "a.png", "b.heic")
+    monkeypatch.delitem(Image.EXTENSION, ".heic", raising=False)
+    assert len(ClassImages(tmp_path, "a dog", 1, "origin").paths) == 1
+    assert "1 .heic file (b.heic; to read them" in caplog.text
+
+
 def test_a_folder_without_readable_images_says_what_it_has(tmp_path, monkeypatch):
     write_images(tmp_path, "a.heic")
     monkeypatch.delitem(Image.EXTENSION, ".heic", raising=False)
     with pytest.raises(ValueError, match=r"contains neither images .*, only 1 .heic file .a.heic; to read them, pip"):
         load_image_dataset(train_data_dir=str(tmp_path), resolution=8)
+
+
+def test_images_beside_data_files_are_said(tmp_path, caplog):
+    write_images(tmp_path, "preview.png")
+    image = (tmp_path / "preview.png").read_bytes()
+    Dataset.from_dict({"image": [image]}).to_parquet(tmp_path / "train.parquet")
+    left_out = messages(tmp_path, caplog, cache_dir=str(tmp_path / "cache"))
+    assert left_out == ["Left out of 'pictures', because it has data files: 1 images (preview.png)."]
 
 
 def test_images_that_no_metadata_file_names_are_said(tmp_path, caplog):
@@ -57,6 +75,18 @@ def test_unreadable_images_that_are_skipped_are_named(tmp_path, caplog):
     assert messages(tmp_path, caplog, skip_unreadable_images=True)[1:] == [
         "Images that cannot be read are left out, 1:\n  pictures/b.png: not an image"
     ]
+
+
+def test_a_stream_names_each_image_that_it_skips_once(tmp_path, caplog):
+    write_images(tmp_path, "a.png", "b.png")
+    (tmp_path / "b.png").write_bytes(b"no image")
+    dataset = load_image_dataset(
+        train_data_dir=str(tmp_path), resolution=8, streaming=True, skip_unreadable_images=True
+    )
+    list(dataset.reference_batches(2))
+    list(itertools.islice(dataset.batches(2, seed=0), 3))
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [f"Images that cannot be read are left out, 1:\n  {tmp_path}/b.png: not an image"]
 
 
 def test_photographs_of_phones_are_read_with_the_extra(tmp_path):

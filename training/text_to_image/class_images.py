@@ -12,6 +12,7 @@ from PIL import Image
 from diffusers_ext.data.decoding import UnreadableImageError, UnreadableImagesError, decode_image
 from diffusers_ext.data.image_dataset import pixel_digest
 from diffusers_ext.data.image_folder import list_files, select_images
+from diffusers_ext.data.left_out import describe_unread_pictures
 from diffusers_ext.data.transforms import ImageTransform
 from diffusers_ext.pixels import to_pixel_values
 from diffusers_ext.training.loop.outputs import save_image
@@ -38,7 +39,11 @@ class ClassImages:
 
     def __init__(self, folder: Path, prompt: str, count: int, origin: str):
         self.prompt = prompt
-        self._given = [folder / f for f in select_images(list_files(str(folder))) if not GENERATED.fullmatch(f)]
+        files = list_files(str(folder))
+        self._given = [folder / f for f in select_images(files) if not GENERATED.fullmatch(f)]
+        left_out = describe_unread_pictures(str(folder), files)
+        if left_out:
+            logger.warning(f"Left out of {str(folder)!r}, because nothing here reads them: {left_out}.")
         key = hashlib.blake2b(origin.encode(), digest_size=8).hexdigest()
         self._generated = [folder / f"generated-{key}-{i:05d}.png" for i in range(count - len(self._given))]
         self.paths = self._given + self._generated

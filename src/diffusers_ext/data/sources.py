@@ -1,5 +1,6 @@
 """Opens the source of a data set: a Hub repository, a local folder or the built-in digits, all by HF `datasets`."""
 
+import logging
 import os
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,9 +28,11 @@ from huggingface_hub import metadata_load
 from diffusers_ext.data.captions import Captions, check_caption_column, load_captions
 from diffusers_ext.data.image_folder import is_metadata, list_files, load_image_folder, select_images
 from diffusers_ext.data.label_column import UNLABELLED, encode_labels, find_label_column
-from diffusers_ext.data.left_out import describe_unread_pictures
+from diffusers_ext.data.left_out import describe_unread_pictures, name_some
 from diffusers_ext.data.paired_folders import CONDITIONING_IMAGES, pair_with_folder
 
+
+logger = logging.getLogger(__name__)
 
 # Files that `datasets` can read besides images: files that contain the images, and files that name them.
 _SHARD_EXTENSIONS = (".parquet", ".arrow", ".tar", ".zip", ".h5", ".hdf5", ".lance")
@@ -156,9 +159,14 @@ def _load_folder(
     files = list_files(folder)
     images = select_images(files)
     shards = [file for file in files if file.endswith(_SHARD_EXTENSIONS) and not is_metadata(file)]
-    # One or two preview images beside shards do not make a folder of images.
-    if len(images) > len(shards) and config_name is None and not _declares_configs(folder):
-        return load_image_folder(folder, files, label_column, caption_column, image_column)
+    if config_name is None and not _declares_configs(folder):
+        # One or two preview images beside shards do not make a folder of images.
+        if len(images) > len(shards):
+            return load_image_folder(folder, files, label_column, caption_column, image_column)
+        if images:
+            logger.warning(
+                f"Left out of {folder!r}, because it has data files: {len(images)} images ({name_some(images)})."
+            )
     if not images and not any(file.endswith(_SHARD_EXTENSIONS + _TABLE_EXTENSIONS) for file in files):
         others = describe_unread_pictures(folder, files)
         others = f", only {others}" if others else ""

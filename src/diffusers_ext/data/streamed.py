@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import itertools
+import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import torch
 from datasets import IterableDataset
 
 from diffusers_ext.data.captions import MissingCaptionError, choose, read_captions
-from diffusers_ext.data.decoding import UnreadableImageError, UnreadableImagesError
+from diffusers_ext.data.decoding import UnreadableImageError, UnreadableImagesError, list_reasons
 from diffusers_ext.data.image_dataset import ImageDataset, pixel_digest
 from diffusers_ext.data.label_column import UNLABELLED, is_missing
 from diffusers_ext.data.parallel import in_workers, threaded_map
@@ -20,6 +21,8 @@ from diffusers_ext.data.sources import Source
 from diffusers_ext.data.transforms import ImageTransform
 from diffusers_ext.pixels import to_pixel_values
 
+
+logger = logging.getLogger(__name__)
 
 # How many rows after an unreadable one are tried as a replacement before the run stops.
 _STAND_INS = 15
@@ -64,6 +67,7 @@ class StreamedImageDataset(ImageDataset):
         super().__init__(source, transform, channels, skip_unreadable_images)
         self._shuffle_buffer_size = shuffle_buffer_size
         self._caption_ids: dict[str, int] = {}
+        self._named_as_skipped: set[str] = set()
         if source.caption_column is not None:
             self.captions = []
 
@@ -85,15 +89,24 @@ class StreamedImageDataset(ImageDataset):
         )
         # One worker process reads the stream once, whatever the number of threads that decode in it.
         for batch, num_skipped, unreadable in in_workers(generate, min(num_workers, 1)):
-            if unreadable:
+            if not batch:
                 raise UnreadableImagesError(unreadable)
             self.num_skipped += num_skipped
+            self._name_skipped(unreadable)
             yield self._with_caption_ids(batch)
 
-    def _generate(self, batch_size, seed, start, process_index, num_processes, num_threads, worker, num_workers):
-        """Batches, each with the number of images replaced in it, and with the unreadable images that end the stream.
+    def _name_skipped(self, reasons: dict[str, str]) -> None:
+        """Logs which images are left out, each once."""
+        new = {name: reason for name, reason in reasons.items() if name not in self._named_as_skipped}
+        self._named_as_skipped |= new.keys()
+        if new:
+            logger.warning(f"Images that cannot be read are left out, {len(new)}:\n{list_reasons(new)}")
 
-        The unreadable images are returned, not raised, because a worker process only passes on the text of an error.
+    def _generate(self, batch_size, seed, start, process_index, num_processes, num_threads, worker, num_workers):
+        """Batches, each with the number of images replaced in it, and the unreadable images with their errors.
+
+        An empty batch ends the stream. The unreadable images that end it are returned, not raised, because a worker
+        process only passes on the text of an error.
         """
         windows = _windows(self._shuffled_rows(seed), 1 + (_STAND_INS if self._skip_unreadable_images else 0))
         owned = (
@@ -112,7 +125,8 @@ class StreamedImageDataset(ImageDataset):
             images = torch.stack([sample.pixels for sample in samples_read])
             images = self._transform.flip(images, [sample.draw for sample in samples_read])
             num_skipped = sum(bool(failed) for _, failed in batch)
-            yield self._described(to_pixel_values(images), samples_read), num_skipped, {}
+            unreadable = {name: why for _, failed in batch for name, why in failed.items()}
+            yield self._described(to_pixel_values(images), samples_read), num_skipped, unreadable
 
     def _sample(self, seed: int, window: tuple[_Row, ...]) -> tuple[_Sample | None, dict[str, str]]:
         """The first readable image of a window (None if there is none), and the errors of the images before it."""
@@ -205,6 +219,7 @@ class StreamedImageDataset(ImageDataset):
             if not self._skip_unreadable_images:
                 raise UnreadableImagesError({error.path or f"row {row.index}": str(error)}) from error
             self.num_skipped += 1
+            self._name_skipped({error.path or f"row {row.index}": str(error)})
             return None
 
 
