@@ -43,6 +43,7 @@ from .denoising import (
 from .images import denormalize, to_output
 from .labels import ClassLabels, check_class_labels_given, count_images, look_up_labels, read_id2label
 from .networks import get_shared_models, takes_classes
+from .processes import TrainedProcess
 from .schedules import (
     can_add_noise,
     check_noise_conditioning,
@@ -162,6 +163,7 @@ class CascadePipeline(DiffusionPipeline):
         id2label = read_id2label(id2label)
         self.register_to_config(id2label=id2label, stages=options)
         check_stages(self._stages, list(id2label or ()))
+        self._trained_processes = {stage.name: TrainedProcess(stage.unet, stage.scheduler) for stage in self._stages}
         self._interrupt = False
         self._num_timesteps = 0
         self._stage = 0
@@ -201,7 +203,11 @@ class CascadePipeline(DiffusionPipeline):
             if own_id2label and id2label and own_id2label != id2label:
                 raise ValueError(f"The classes of stage {i + 1}, its `id2label`, are not those of the stages before.")
             id2label = id2label or own_id2label
-        return cls(**components, id2label=id2label or None, stages=stages)
+        cascade = cls(**components, id2label=id2label or None, stages=stages)
+        for name, pipeline in zip(stages, pipelines, strict=True):
+            own = cascade._trained_processes[name]
+            cascade._trained_processes[name] = getattr(pipeline, "_trained_process", own)
+        return cascade
 
     @torch.no_grad()
     def __call__(
@@ -450,7 +456,9 @@ class CascadePipeline(DiffusionPipeline):
     @classmethod
     def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs) -> "CascadePipeline":
         """As in diffusers, with all models of the pipeline that this class has a component for."""
-        return super().from_pipe(pipeline, **{**get_shared_models(pipeline, cls), **kwargs})
+        taken = super().from_pipe(pipeline, **{**get_shared_models(pipeline, cls), **kwargs})
+        taken._trained_processes |= getattr(pipeline, "_trained_processes", {})
+        return taken
 
     @property
     def _stages(self) -> list[CascadeStage]:
@@ -522,6 +530,7 @@ class CascadePipeline(DiffusionPipeline):
             check_positive_int("num_inference_steps", value)
         self._check_guidance(class_labels, guidance_scales, num_inference_steps[0])
         self._check_noise(noise_levels)
+        self._check_schedulers()
         if truncated:
             self._check_truncated(noise_levels)
         base = self._stages[0]
@@ -549,6 +558,15 @@ class CascadePipeline(DiffusionPipeline):
             raise ValueError(f"`guidance_scale={scale}` needs `class_labels` to guide the base model to.")
         if is_conditional and base.null_class_label is None:
             check_null_label(build_guider(base.guider, scale), [None] * num_inference_steps)
+
+    def _check_schedulers(self):
+        for stage in self._stages:
+            takes_any_levels = stage.options["noise_conditioning"] != "timestep"
+            trained = self._trained_processes.get(stage.name)
+            if trained is not None:
+                trained.check(
+                    stage.unet, stage.scheduler, takes_any_levels, f"`{stage.name}`", f"scheduler{stage.suffix}"
+                )
 
     def _check_noise(self, noise_levels: list[float]):
         for stage, level in zip(self._stages[1:], noise_levels, strict=True):

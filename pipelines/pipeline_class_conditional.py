@@ -42,6 +42,7 @@ from .labels import (
     read_id2label,
 )
 from .networks import get_sample_size, get_shared_models, get_size_multiple, takes_classes
+from .processes import TrainedProcess
 from .schedules import check_schedule, get_step_arguments, reads_variance, scale_input, set_timesteps
 
 
@@ -62,7 +63,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
             variance too (Nichol & Dhariwal 2021, section 3.1, https://huggingface.co/papers/2102.09672). Images are
             in `[-1, 1]`.
         scheduler ([`SchedulerMixin`]):
-            The noise schedule and the solver.
+            The noise schedule and the solver. The one that the pipeline is made or loaded with tells what the network
+            predicts, and later ones must fit that.
         guider ([`BaseGuidance`], *optional*):
             How conditional and unconditional predictions are combined. Without a guider, a `guidance_scale` in the
             call means plain classifier-free guidance.
@@ -112,6 +114,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
             null_class_label=null_class_label,
             default_num_inference_steps=default_num_inference_steps,
         )
+        self._trained_process = TrainedProcess(unet, scheduler)
         self._interrupt = False
         self._num_timesteps = 0
 
@@ -291,7 +294,9 @@ class ClassConditionalPipeline(DiffusionPipeline):
     @classmethod
     def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs) -> "ClassConditionalPipeline":
         """As in diffusers, but models of other classes than the signature names are taken over, too."""
-        return super().from_pipe(pipeline, **{**get_shared_models(pipeline, cls), **kwargs})
+        taken = super().from_pipe(pipeline, **{**get_shared_models(pipeline, cls), **kwargs})
+        taken._trained_process = getattr(pipeline, "_trained_process", taken._trained_process)
+        return taken
 
     @property
     def image_shape(self) -> tuple[int, int | None, int | None]:
@@ -365,6 +370,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         check_guidance_scale(guidance_scale, self.guider)
         if self.guider is None and class_labels is None and guidance_scale not in (None, 1):
             raise ValueError(f"`guidance_scale={guidance_scale}` needs `class_labels` to guide to.")
+        self._trained_process.check(self.unet, self.scheduler)
         check_schedule(self.scheduler, num_inference_steps, timesteps, sigmas, eta)
         for name, size in (("height", height), ("width", width)):
             check_positive_int(name, size)

@@ -65,6 +65,7 @@ from .palette_tasks import (
     parse_task,
 )
 from .panorama import blend_mirrored, blend_seam, check_panorama, widen
+from .processes import TrainedProcess
 from .schedules import (
     NOISE_CONDITIONINGS,
     add_noise,
@@ -98,7 +99,8 @@ class PalettePipeline(DiffusionPipeline):
             `(N, 2C, H, W)` if the network predicts the variance too. `sample` is `(N, conditioning channels + C, H,
             W)`, the conditioning image first. Images are in `[-1, 1]`.
         scheduler ([`SchedulerMixin`]):
-            The noise schedule and the solver.
+            The noise schedule and the solver. The one that the pipeline is made or loaded with tells what the network
+            predicts, and later ones must fit that.
         guider ([`BaseGuidance`], *optional*):
             How conditional and unconditional predictions are combined. The unconditional prediction is that for a
             conditioning image of zeros, with the same class. Without a guider, a `guidance_scale` given in the call
@@ -184,6 +186,7 @@ class PalettePipeline(DiffusionPipeline):
             conditioning_augmentation=conditioning_augmentation,
         )
         self._check_configuration()
+        self._trained_process = TrainedProcess(unet, scheduler)
         self._interrupt = False
         self._num_timesteps = 0
 
@@ -588,7 +591,9 @@ class PalettePipeline(DiffusionPipeline):
     @classmethod
     def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs) -> "PalettePipeline":
         """As in diffusers, with all models of the pipeline that this class has a component for."""
-        return super().from_pipe(pipeline, **{**get_shared_models(pipeline, cls), **kwargs})
+        taken = super().from_pipe(pipeline, **{**get_shared_models(pipeline, cls), **kwargs})
+        taken._trained_process = getattr(pipeline, "_trained_process", taken._trained_process)
+        return taken
 
     @property
     def image_shape(self) -> tuple[int, int | None, int | None]:
@@ -675,6 +680,8 @@ class PalettePipeline(DiffusionPipeline):
                 "The network is trained for a flow that starts from the image, but the pipeline's "
                 f"{type(self.scheduler).__name__} is for diffusion."
             )
+        takes_any_levels = self.config.noise_conditioning != "timestep"
+        self._trained_process.check(self.unet, self.scheduler, takes_any_levels)
         check_strength(strength, self.scheduler)
         if strength < 1:
             self._check_start("`strength` must be 1")
