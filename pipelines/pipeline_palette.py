@@ -235,8 +235,9 @@ class PalettePipeline(DiffusionPipeline):
                 uncropping, `scale_factor` or `height` and `width` super-resolution, a gray image colorization if the
                 network does that, and otherwise the one task that is left. Colorization turns images gray by itself.
             mask_image (like `image`, or boxes, *optional*):
-                White, 1 or `True` where pixels have to be made, of the size of the image (1 is white also in bytes
-                that are all 0 or 1); or a box `(left, top, right, bottom)` of pixels, right and bottom excluded; or a
+                White, 1 or `True` where pixels have to be made, of the size of the image, and black elsewhere; or
+                painted in any colour on black or on transparent pixels; or a map of one label. Soft masks are cut at
+                middle gray, which is logged. Or a box `(left, top, right, bottom)` of pixels, right and bottom excluded; or a
                 list of one mask, box or list of boxes for each image. A list of boxes for a single image is one mask.
             padding (`tuple[int, int, int, int]`, *optional*):
                 How many pixels to add at the left, top, right and bottom.

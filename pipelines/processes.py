@@ -64,7 +64,7 @@ class TrainedProcess:
         scheduler_name: str = "scheduler",
     ):
         """
-        Refuses a scheduler for another process. Nothing is known of another network, or of a scheduler of its own kind.
+        Refuses a scheduler for another process. Nothing is known of another network, or of unknown schedulers.
 
         Args:
             network ([`ModelMixin`]): the network of the call.

@@ -4,8 +4,78 @@ import torch
 from diffusers import DDPMScheduler, EulerDiscreteScheduler
 from PIL import Image
 
+from diffusers_ext.pipelines.masks import read_mask
 from tests.pipelines.testing import assert_equal
-from tests.pipelines.tiny_palette import draw, make_images, make_pipeline
+from tests.pipelines.tiny_palette import draw, make_images, make_pipeline, to_picture
+
+
+BOX = (1, 2, 5, 8)
+
+
+def painting(mode: str, color, background=0) -> Image.Image:
+    picture = Image.new(mode, (8, 8), background)
+    picture.paste(color, BOX)
+    return picture
+
+
+def erased_photograph() -> Image.Image:
+    picture = to_picture(make_images(1)[0]).convert("RGBA")
+    picture.paste((0, 0, 0, 0), BOX)
+    return picture
+
+
+def palette_map(label: int, color: tuple[int, int, int]) -> Image.Image:
+    picture = painting("P", label)
+    picture.putpalette([0, 0, 0] * label + list(color))
+    return picture
+
+
+def integers(dtype, label: int) -> np.ndarray:
+    array = np.zeros((8, 8), dtype=dtype)
+    array[2:8, 1:5] = label
+    return array
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        painting("RGB", (255, 0, 0)),
+        painting("RGB", (0, 255, 0)),
+        painting("RGB", (0, 0, 255)),
+        painting("RGB", (90, 0, 0)),
+        painting("RGB", (255, 255, 255), (255, 0, 0)),
+        painting("L", 7),
+        painting("L", 100),
+        painting("I;16", 65535),
+        painting("I;16", 255),
+        painting("I;16", 1),
+        palette_map(1, (128, 0, 0)),
+        palette_map(7, (64, 0, 0)),
+        painting("RGBA", (255, 0, 0, 255), (0, 0, 0, 0)),
+        painting("RGBA", (0, 0, 0, 255), (255, 255, 255, 0)),
+        painting("RGBA", (0, 0, 255, 255), (0, 0, 0, 255)),
+        painting("RGBA", (255, 255, 255, 255), (0, 0, 0, 255)),
+        painting("LA", (0, 255), (0, 0)),
+        integers(np.uint8, 7),
+        integers(np.int64, 7),
+        integers(np.uint16, 65535),
+        torch.from_numpy(integers(np.int32, 1)),
+    ],
+    ids=lambda mask: getattr(mask, "mode", type(mask).__name__),
+)
+def test_kinds_of_masks(mask):
+    expected = torch.zeros(1, 8, 8, dtype=torch.bool)
+    expected[:, 2:8, 1:5] = True
+    assert torch.equal(read_mask(mask, 8, 8), expected)
+
+
+def test_a_soft_mask_is_told(caplog):
+    values = np.tile(np.linspace(0, 1, 8), (8, 1))
+    assert torch.equal(read_mask(values, 8, 8)[0], torch.from_numpy(values >= 0.5))
+    assert "soft in 75.0% of its pixels" in caplog.text
+    caplog.clear()
+    read_mask(np.where(values < 0.5, 0.02, 0.97), 8, 8)
+    assert not caplog.text
 
 
 class TestVisiblePixels:
@@ -61,10 +131,6 @@ class TestVisiblePixels:
         assert_equal(results[1, ..., :4], images[1, ..., :4])
         assert not (results == images).all(dim=1)[0, :, :4].any()
 
-    def test_nothing_to_make(self):
-        image = make_images(1)
-        assert_equal(draw(make_pipeline(), image, mask_image=np.zeros((8, 8))), image)
-
     @pytest.mark.parametrize("padding", [(4, 0, 0, 0), (0, 2, 0, 0), (0, 0, 6, 0), (0, 0, 0, 4), (2, 4, 4, 2)])
     @pytest.mark.parametrize("strength", [1.0, 0.5])
     def test_uncropping(self, padding, strength):
@@ -87,6 +153,12 @@ class TestVisiblePixels:
             ({"mask_image": [[(0, 0, 4)]]}, "left, top, right, bottom"),
             ({"mask_image": "mask.png"}, "str"),
             ({"mask_image": []}, "empty"),
+            ({"mask_image": np.zeros((8, 8))}, "selects no pixel.* from 0 to 0 of 1"),
+            ({"mask_image": np.zeros((8, 8), dtype=bool)}, "selects no pixel"),
+            ({"mask_image": Image.new("RGBA", (8, 8), (0, 0, 0, 0))}, "selects no pixel"),
+            ({"mask_image": np.arange(64, dtype=np.uint8).reshape(8, 8) % 3}, "selects no pixel.*`labels == label`"),
+            ({"mask_image": np.arange(64).reshape(8, 8) % 3}, "bytes, but holds torch.int64"),
+            ({"mask_image": erased_photograph()}, "the painted or the erased pixels"),
             ({"mask_image": np.full((8, 8), 2.0)}, "from 0 to 1"),
             ({"padding": (0, 0, 0, 0)}, "padding"),
             ({"padding": (-2, 0, 4, 0)}, "padding"),
