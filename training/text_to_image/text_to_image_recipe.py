@@ -69,7 +69,7 @@ class TextToImageRecipe(Recipe):
         return self.base.sample_latents(moments, draw.normal_like(moments.chunk(2, dim=1)[0]))
 
     def text(self, batch: dict[str, torch.Tensor], draw) -> dict[str, torch.Tensor]:
-        """The text embeddings of the prompts of a batch, of which `--prompt_dropout` hides some."""
+        """The text embeddings of the prompts of a batch; `--prompt_dropout` hides some prompts."""
         prompts, hidden = self.prompts(batch, draw), torch.zeros(len(batch["pixel_values"]), dtype=torch.bool)
         if self.config.prompt_dropout > 0:
             hidden = (draw.uniform() < self.config.prompt_dropout).cpu()
@@ -93,7 +93,7 @@ class TextToImageRecipe(Recipe):
             return self.base.encode_text(token_ids)
 
     def residuals(self, noisy_latents, timesteps, text, batch, draw) -> dict:
-        """What a network beside the denoiser adds inside it, as keywords of the denoiser's call."""
+        """Tensors that another network adds inside the denoiser, as keywords of the denoiser's call."""
         return {}
 
     @property

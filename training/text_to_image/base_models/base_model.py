@@ -1,4 +1,4 @@
-"""What all families of text-to-image bases have in common."""
+"""The base class of all families of text-to-image bases."""
 
 import hashlib
 import re
@@ -32,7 +32,7 @@ class BaseModel(ABC):
     optional_parts: tuple[str, ...] = ()
     # Text encoders that are never trained.
     frozen_text_encoders: tuple[str, ...] = ()
-    # Text encoders of which only the hidden states before the last layer are used, and no pooled output.
+    # Text encoders whose last layer and pooled output are not used: only the hidden states before the last layer are.
     penultimate_only: tuple[str, ...] = ()
     # The layers that get adapters by default: all projections of attention.
     lora_targets: tuple[str, ...]
