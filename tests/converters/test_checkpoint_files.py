@@ -98,6 +98,23 @@ def test_a_wrong_byte_anywhere_is_refused_or_without_effect(tmp_path):
     assert refused >= set(range(values, values + 24))
 
 
+def test_a_wrong_byte_in_the_older_format_ends_in_a_sentence_or_in_tensors(tmp_path):
+    """It has no checksums, so that another number in it can't be told from the right one."""
+    torch.save(TENSORS, tmp_path / "model.pt", _use_new_zipfile_serialization=False)
+    content = (tmp_path / "model.pt").read_bytes()
+    refused = 0
+    for position in range(0, len(content), 2):
+        damaged = bytearray(content)
+        damaged[position] ^= 1
+        (tmp_path / "model.pt").write_bytes(damaged)
+        try:
+            assert all(isinstance(value, torch.Tensor) for value in read_state_dict(tmp_path / "model.pt").values())
+        except ValueError as error:
+            assert "\n" not in str(error) and str(error).startswith(str(tmp_path / "model.pt"))
+            refused += 1
+    assert refused > len(content) / 8
+
+
 def test_files_without_checksums(tmp_path):
     torch.serialization.set_crc32_options(False)
     try:
@@ -153,7 +170,8 @@ def test_a_whole_pickled_network_is_refused(tmp_path):
         ({}, "does not hold a state dict, but a dict"),
         ([torch.ones(2)], "does not hold a state dict, but a list"),
         (torch.ones(2), "does not hold a state dict, but a Tensor"),
-        ({1: torch.zeros(2), **TENSORS, None: torch.zeros(2)}, "these keys are not strings: 1, None"),
+        ({1: torch.zeros(2), **TENSORS, None: torch.zeros(2)}, "these keys are not printable strings: 1, None"),
+        ({**TENSORS, "a\n\x1b[2J": torch.zeros(2)}, r"these keys are not printable strings: 'a\\n\\x1b\[2J'"),
         ({"model": TENSORS, "step": 3}, "these entries are not tensors: model, step"),
     ],
 )

@@ -356,6 +356,12 @@ def test_a_damaged_description_is_refused(tmp_path, metadata):
     assert not (tmp_path / "out").exists()
 
 
+def test_names_that_would_reach_the_terminal_are_refused(tmp_path):
+    save_file({**kohya_file(), "lora_unet_x\n\x1b[2J.alpha": torch.ones(1)}, tmp_path / "lora.safetensors")
+    with pytest.raises(OSError, match=r"these names of tensors can't be printed: 'lora_unet_x\\n\\x1b\[2J.alpha'$"):
+        convert_lora_file(tmp_path / "lora.safetensors", tmp_path / "out", pipeline("sd1"))
+
+
 def test_damaged_files_and_taken_names_are_refused(tmp_path):
     save_file(kohya_file(), tmp_path / "lora.safetensors")
     with pytest.raises(FileExistsError, match="lora.safetensors exists already"):

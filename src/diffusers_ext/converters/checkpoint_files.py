@@ -23,10 +23,12 @@ class _LightningCallback:
 
 # The weights_only unpickler meets arbitrary bytes in a damaged file, and raises any of these.
 _DAMAGED = (
+    AssertionError,
     AttributeError,
     EOFError,
     IndexError,
     KeyError,
+    MemoryError,
     OSError,
     OverflowError,
     RuntimeError,
@@ -67,9 +69,11 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, torch.Tensor]:
             content = content[name]
     if not isinstance(content, Mapping) or not content:
         raise ValueError(f"{path} does not hold a state dict, but a {type(content).__name__}.")
-    unnamed = [repr(name) for name in content if not isinstance(name, str)]
+    unnamed = [repr(name) for name in content if not (isinstance(name, str) and name.isprintable())]
     if unnamed:
-        raise ValueError(f"{path} does not hold a state dict: these keys are not strings: {listed(unnamed)}.")
+        raise ValueError(
+            f"{path} does not hold a state dict: these keys are not printable strings: {listed(unnamed)}."
+        )
     others = [name for name, value in content.items() if not isinstance(value, torch.Tensor)]
     if others:
         raise ValueError(f"{path} does not hold a state dict: these entries are not tensors: {listed(others)}.")

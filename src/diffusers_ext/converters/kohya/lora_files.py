@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from diffusers_ext.converters.kohya.lora_tensors import State, from_kohya, is_kohya, to_kohya
+from diffusers_ext.converters.state_dicts import listed
 from diffusers_ext.hub.alignment import aligned
 from diffusers_ext.hub.atomic import write_bytes_atomically
 
@@ -52,6 +53,9 @@ def read_lora_file(file: Path) -> tuple[State, dict]:
         with safe_open(file, "pt") as content:
             state = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118 (it is no dict)
             metadata = json.loads((content.metadata() or {}).get(LORA_ADAPTER_METADATA_KEY, "{}"))
+        unprintable = [repr(key) for key in state if not key.isprintable()]
+        if unprintable:
+            raise ValueError(f"these names of tensors can't be printed: {listed(unprintable)}")
         _check_metadata(metadata)
     except (SafetensorError, OSError, ValueError) as error:
         raise OSError(f"{file} can't be read as a LoRA file: {' '.join(str(error).split())}") from error
