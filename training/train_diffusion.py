@@ -16,7 +16,7 @@ from diffusers import UNet2DModel
 
 from diffusers_ext.losses.diffusion import PredictionType
 from diffusers_ext.pipelines import ClassConditionalPipeline
-from diffusers_ext.training.diffusion.denoisers import build_unet, num_labels, pretrained_unet
+from diffusers_ext.training.diffusion.denoisers import DenoiserConfig, build_unet, num_labels, pretrained_unet
 from diffusers_ext.training.diffusion.objectives import (
     EDM,
     DiscreteDiffusion,
@@ -29,7 +29,7 @@ from diffusers_ext.training.diffusion.timestep_sampling import LossSecondMoment
 from diffusers_ext.training.evaluation.grids import class_grid
 from diffusers_ext.training.evaluation.samples import SampleEvaluator, SamplingConfig
 from diffusers_ext.training.loop.command import run
-from diffusers_ext.training.loop.configuration import JSONObject, TrainingConfig, option
+from diffusers_ext.training.loop.configuration import TrainingConfig, option
 from diffusers_ext.training.loop.recipe import Recipe
 
 
@@ -144,14 +144,9 @@ class DiffusionRecipe(Recipe):
 
 
 @dataclass
-class DiffusionConfig(WeightingConfig, SamplingConfig, TrainingConfig):
+class DiffusionConfig(DenoiserConfig, WeightingConfig, SamplingConfig, TrainingConfig):
     """The options of train_diffusion.py."""
 
-    unet: JSONObject = option(
-        JSONObject(),
-        help="Arguments of diffusers' UNet2DModel, as JSON or a YAML mapping; by default one to suit the resolution.",
-    )
-    pretrained_model_name_or_path: str | None = option(help="A pipeline to start from, instead of random weights.")
     prediction_type: Literal[PredictionType, "edm"] = option(
         "flow_prediction",
         help="What the network predicts; edm is the preconditioned denoiser of Karras et al. (2022).",
@@ -188,10 +183,6 @@ class DiffusionConfig(WeightingConfig, SamplingConfig, TrainingConfig):
         self.require(self.sigma_data > 0, f"--sigma_data must be positive, not {self.sigma_data}")
         self.require(self.edm_p_std > 0, f"--edm_p_std must be positive, not {self.edm_p_std}")
         self._check_objective()
-        self.require(
-            not (self.unet and self.pretrained_model_name_or_path),
-            "--unet and --pretrained_model_name_or_path exclude each other: a pretrained network has its shape",
-        )
 
     def _check_objective(self) -> None:
         kind = self.prediction_type

@@ -24,7 +24,7 @@ from diffusers_ext.losses.diffusion import PredictionType
 from diffusers_ext.pipelines import PalettePipeline
 from diffusers_ext.pipelines.denoising import quiet_guiders
 from diffusers_ext.pipelines.fills import FILLS, smooth_fill
-from diffusers_ext.training.diffusion.denoisers import build_unet, num_labels, pretrained_unet
+from diffusers_ext.training.diffusion.denoisers import DenoiserConfig, build_unet, num_labels, pretrained_unet
 from diffusers_ext.training.diffusion.objectives import (
     ContinuousDiffusion,
     DiscreteDiffusion,
@@ -36,7 +36,7 @@ from diffusers_ext.training.diffusion.objectives import (
 )
 from diffusers_ext.training.evaluation.samples import SamplingConfig
 from diffusers_ext.training.loop.command import run
-from diffusers_ext.training.loop.configuration import JSONObject, ValidationConfig, option
+from diffusers_ext.training.loop.configuration import ValidationConfig, option
 from diffusers_ext.training.loop.recipe import Recipe
 from diffusers_ext.training.restoration.evaluation import RestorationEvaluator
 from diffusers_ext.training.restoration.tasks import RestorationConfig, Tasks
@@ -236,14 +236,9 @@ def _usage(task: str) -> str:
 
 
 @dataclass
-class PaletteConfig(RestorationConfig, WeightingConfig, SamplingConfig, ValidationConfig):
+class PaletteConfig(RestorationConfig, DenoiserConfig, WeightingConfig, SamplingConfig, ValidationConfig):
     """The options of train_palette.py."""
 
-    unet: JSONObject = option(
-        JSONObject(),
-        help="Arguments of diffusers' UNet2DModel, as JSON or a YAML mapping; by default one to suit the resolution.",
-    )
-    pretrained_model_name_or_path: str | None = option(help="A pipeline to start from, instead of random weights.")
     prediction_type: Literal[PredictionType, "regression"] = option(
         "flow_prediction",
         help="What the network predicts; regression predicts the image in one step, and is no generative model.",
@@ -329,10 +324,6 @@ class PaletteConfig(RestorationConfig, WeightingConfig, SamplingConfig, Validati
         self.require(
             self.conditioning_dropout > 0 or set(self.guidance_scales) == {1.0},
             "--guidance_scales other than 1 need a --conditioning_dropout above 0",
-        )
-        self.require(
-            not (self.unet and self.pretrained_model_name_or_path),
-            "--unet and --pretrained_model_name_or_path exclude each other: a pretrained network has its shape",
         )
 
     def objective(self) -> Objective:

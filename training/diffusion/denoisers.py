@@ -1,8 +1,29 @@
 """The networks of pixel diffusion: a new UNet2DModel that suits the images, or a pretrained one."""
 
+from dataclasses import dataclass
+
 from diffusers import DiffusionPipeline, UNet2DModel
 
 from diffusers_ext.training.diffusion.objectives import process
+from diffusers_ext.training.loop.configuration import Config, JSONObject, option
+
+
+@dataclass
+class DenoiserConfig(Config):
+    """Which network is trained."""
+
+    unet: JSONObject = option(
+        JSONObject(),
+        help="Arguments of diffusers' UNet2DModel, as JSON or a YAML mapping; by default one to suit the resolution.",
+    )
+    pretrained_model_name_or_path: str | None = option(help="A pipeline to start from, instead of random weights.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require(
+            not (self.unet and self.pretrained_model_name_or_path),
+            "--unet and --pretrained_model_name_or_path exclude each other: a pretrained network has its shape",
+        )
 
 
 def build_unet(
