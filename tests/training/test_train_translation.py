@@ -339,7 +339,7 @@ def test_two_processes_follow_one(tmp_path, options):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({}, "--method pix2pix learns from pairs: name the column"),
+        ({}, "--method pix2pix learns from pairs: name the inputs by --conditioning_image_column"),
         ({**PAIRS, "domains": ["three", "eight"]}, "--domains and --target_... are for images without pairs"),
         ({**PAIRS, "side_by_side": True}, "are two ways to get pairs"),
         ({**PAIRS, "inputs": "magic"}, "there is no task 'magic'"),
