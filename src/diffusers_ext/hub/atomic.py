@@ -2,7 +2,7 @@
 
 Everything is first written under another name, flushed to the disk, and then renamed, which is atomic in POSIX. A
 killed process can leave an entry with the prefix `UNFINISHED` behind, but never a half-written file or folder under a
-name that is read. Nothing but this program gives such names, so whatever has one may be removed.
+name that is read. Only this program gives such names, so every entry with such a name may be removed.
 """
 
 import os
@@ -22,13 +22,13 @@ def beside(final_dir: str | os.PathLike) -> Path:
 
 
 def refuse_content(folder: str | os.PathLike) -> None:
-    """Refuse to make a new folder where there is something already.
+    """Refuse to make a new folder under a name that is taken.
 
     Raises:
         FileExistsError: if `folder` is a file, or a folder that is not empty.
     """
     if os.path.lexists(folder) and not (os.path.isdir(folder) and not os.listdir(folder)):
-        raise FileExistsError(f"{folder} exists and is not an empty folder: move it away, or name another one.")
+        raise FileExistsError(f"{folder} exists and is not an empty folder: move it away, or choose another name.")
 
 
 @contextmanager
@@ -94,7 +94,7 @@ def write_bytes_atomically(path: str | os.PathLike, content: bytes) -> None:
 
 
 def remove_leftovers(parent: str | os.PathLike) -> None:
-    """Removes what killed processes left unfinished in `parent`.
+    """Removes unfinished entries of killed processes from `parent`.
 
     Never call it while another process writes there. Does nothing if `parent` does not exist.
     """

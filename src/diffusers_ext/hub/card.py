@@ -25,7 +25,7 @@ def write_model_card(folder: str | os.PathLike, **description) -> Path:
     """
     Write the card of the pipeline in `folder` to its `README.md`. The card shows `samples.png` if the folder has it.
 
-    A `README.md` that this program did not write, or that was changed since, stays, and the card gets another name;
+    A `README.md` that this program did not write, or that was changed since, stays, and the card gets another name.
     [`publish_folder`] publishes the card.
 
     Args:
@@ -78,8 +78,8 @@ def model_card(
         dataset_id (`str`): the data set's name on the Hub.
         license (`str`): the licence of the weights, an identifier of the Hub such as `"apache-2.0"`.
         command (`str`): the command that trained it.
-        config (`Mapping`): the resolved configuration; entries whose name ends with `token` are left out, and so are
-            the folders of local paths.
+        config (`Mapping`): the resolved configuration. Entries whose names end with `token`, and the folders of local
+            paths, are left out.
         metrics (`Sequence[Mapping]`): a row of JSON values for each measurement: the measures, and the settings of
             the measurement.
         measures (`Sequence[str]`): the columns of `metrics` that are measures. The metadata has them, with the other

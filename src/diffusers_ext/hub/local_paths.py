@@ -1,4 +1,4 @@
-"""What is published of options and measures: everything but where files lie on the author's machine."""
+"""Options, metrics and commands as they are published: without the folders of the author's machine."""
 
 import json
 import os
@@ -10,8 +10,8 @@ from pathlib import Path
 def without_local_paths(value, name: str = ""):
     """JSON values in which each path of this machine is replaced by its last part.
 
-    A path is what an option ending with `_dir` names, an absolute path, one that starts with `~` or `..`, and what
-    exists on this machine and contains a separator.
+    Paths are the values of options whose names end with `_dir`, absolute paths, paths that start with `~` or `..`, and
+    strings with a separator that exist as files or folders on this machine.
 
     Args:
         value: a string, number, or `None`, or a list or dictionary of such values.
@@ -38,7 +38,7 @@ def local_paths(value, name: str = "") -> Iterator[str]:
 
 def text_without(paths: Iterable[str], text: str) -> str:
     """A text in which each of these paths is replaced by its last part."""
-    for path in sorted(set(paths), key=len, reverse=True):  # a folder after what it contains
+    for path in sorted(set(paths), key=len, reverse=True):  # a folder after its contents
         if len(Path(path).parts) > 1:
             text = re.sub(rf"(?<![\w./~-]){re.escape(path)}(?![\w-])", lambda found: _last_part(found[0]), text)
     return text
@@ -72,7 +72,7 @@ def _is_path(value, name: str) -> bool:
     if name.endswith("_dir") or os.path.isabs(value):
         return True
     parts = Path(value).parts
-    # An address such as https://... has a separator too, but is no file here; nor is most of what the Hub names.
+    # Addresses such as https://... and names of repositories have separators too, but no such file exists here.
     return parts[:1] in (("~",), ("..",)) or (len(parts) > 1 and os.path.exists(value))
 
 

@@ -1,8 +1,8 @@
-"""The files that this program writes into a folder that may have files of its user, under the same names, too.
+"""Files that this program writes into a folder where the user may have files of the same names.
 
-The folder's `RECORD` says under which name each file was written and what it contained. A file that is not recorded,
-or was changed since, belongs to the user: it stays, and the new one gets a number (`README-2.md`). Publishing takes
-the recorded file.
+The `RECORD` in the folder has the name under which each file was written, and a hash of its content. A file that is
+not recorded, or was changed since, belongs to the user: it stays, and the new file gets a number (`README-2.md`).
+Publishing takes the recorded file.
 """
 
 import hashlib
@@ -22,12 +22,12 @@ RECORD = ".diffusers_ext-files.json"
 
 
 def write_own(folder: str | os.PathLike, name: str, content: bytes) -> Path:
-    """Write a file into a folder, and replace only what this program wrote there.
+    """Write a file into a folder, and replace only files that this program wrote.
 
     Args:
         folder (`str` or `os.PathLike`): the folder, which is created if necessary.
         name (`str`): the name of the file in the folder, and in a repository.
-        content (`bytes`): what it contains.
+        content (`bytes`): its content.
 
     Returns:
         `Path`: the file; its name has a number if a file of the user has the name already.
@@ -36,8 +36,8 @@ def write_own(folder: str | os.PathLike, name: str, content: bytes) -> Path:
     entry = record.get(name, {"file": name, "sha256": []})
     path = next(path for path in _candidates(folder / name) if _may_replace(path, entry, digest))
     if path.name != name:
-        logger.warning(f"{folder / name} is not as this program wrote it, and stays: the new one is {path}.")
-    # Both contents count until the next file is written: the process may be killed before the file gets its name.
+        logger.warning(f"{folder / name} is not as this program wrote it, so it stays, and the new file is {path}.")
+    # The old content stays in the record, too, because the process may be killed before the file gets its name.
     before = entry["sha256"][:1] if path.name == entry["file"] else []
     record[name] = {"file": path.name, "sha256": [digest, *before]}
     write_text_atomically(folder / RECORD, json.dumps(record, indent=2) + "\n")

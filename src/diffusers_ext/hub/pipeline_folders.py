@@ -1,4 +1,4 @@
-"""What pipelines and models are loaded from: a folder or a repository of the Hub."""
+"""Where pipelines and models are loaded from: a folder or a repository of the Hub."""
 
 import os
 
@@ -13,5 +13,5 @@ def refuse_single_file(name_or_path: str | os.PathLike) -> None:
         raise ValueError(
             f"{name_or_path} is a single file, but a folder or a repository of the Hub is needed: convert it "
             "first, by `from_single_file` and `save_pretrained` of its class in diffusers, or by "
-            "python -m diffusers_ext.converters, which is for the checkpoints of other repositories."
+            "python -m diffusers_ext.converters for checkpoints of other repositories."
         )

@@ -264,9 +264,9 @@ def publish_folder(
 
     The commit contains the pipeline, the components that it names, and the files of `COMPANIONS`, but no checkpoints,
     optimizer states, logs, or other files of a training run. The card's loading code gets the address `repo_id`, and
-    a repository without card gets one that explains how to load the pipeline. Of local paths in the card, the options
-    and the metrics, only the last parts are published. Obsolete weights in the repository are deleted in the same
-    commit; other variants stay.
+    a repository without card gets one that explains how to load the pipeline. Local paths in the card, the options and
+    the metrics are published without their folders. Obsolete weights in the repository are deleted in the same commit;
+    other variants stay.
 
     Args:
         folder (`str` or `os.PathLike`): the folder that `save_pretrained` or a trainer wrote.
@@ -296,7 +296,7 @@ def publish_folder(
 
 
 def _published(folder: Path, name: str, repo_id: str) -> Path | bytes:
-    """The file that is published as `name`, or its content, if this differs from the file."""
+    """The file that is published as `name`, or the published content if it differs from the file's."""
     file = own_file(folder, name)
     if name == CARD:
         card = addressed_to(file.read_text(encoding="utf-8"), repo_id)
