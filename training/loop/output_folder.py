@@ -17,15 +17,24 @@ LOG = "logs/metrics.jsonl"
 _REPLACED_BY_0_1 = re.compile(r"\.old-(checkpoint-\d+)")
 
 
+def make_output_folder(folder: Path) -> None:
+    """Make the output folder, if it is not there.
+
+    Raises:
+        ValueError: if it is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--output_dir must be a folder, but {folder} is a file.")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
 def prepare_output_folder(folder: Path) -> None:
     """Make the output folder, remove what killed runs left unfinished there, and refuse to mix with other models.
 
     Raises:
         ValueError: if it is a file, or has checkpoints or a model that this program did not write.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--output_dir must be a folder, but {folder} is a file.")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_output_folder(folder)
     _refuse_foreign(folder)
     remove_leftovers(folder)
     remove_leftovers(folder / SNAPSHOTS)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from diffusers_ext.training.loop.output_folder import make_output_folder
+
 
 LOCK = ".diffusers_ext-lock"
 # The workers that load data outlive a killed run for up to 5 seconds, and hold its lock for as long.
@@ -17,17 +19,21 @@ def only_run_in(output_dir: str | Path) -> Iterator[None]:
     """In this context no other run writes into `output_dir`. The lock ends with the process, however that ends.
 
     Raises:
-        FileExistsError: if another run writes there.
-        OSError: if the folder can't be made or written to.
+        ValueError: if another run writes there, or if the folder can't be made or written to.
     """
-    Path(output_dir).mkdir(parents=True, exist_ok=True)
     lock = FileLock(Path(output_dir) / LOCK)
     try:
+        make_output_folder(Path(output_dir))
         lock.acquire(timeout=PATIENCE, poll_interval=0.2)
     except Timeout:
-        raise FileExistsError(
+        raise ValueError(
             f"Another run writes into --output_dir {output_dir}: wait until it has ended, or choose another folder."
         ) from None
+    except OSError as error:
+        raise ValueError(
+            f"--output_dir {output_dir} can't be written to ({error.strerror}): make it writable, or choose another "
+            "folder."
+        ) from error
     try:
         yield
     finally:

@@ -1,6 +1,8 @@
 """A user's files in the output folder, and two runs in one."""
 
+import errno
 import logging
+import os
 
 import pytest
 
@@ -71,6 +73,18 @@ def test_a_second_run_in_a_folder_is_refused_in_one_sentence(tmp_path, monkeypat
     assert f"error: Another run writes into --output_dir {tmp_path}: wait until it has ended" in error
     with only_run_in(tmp_path):
         pass
+
+
+def test_a_folder_that_can_not_be_written_to_is_refused(tmp_path, monkeypatch):
+    def refuse(*arguments, **keywords):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "mkdir", refuse)
+    with pytest.raises(
+        ValueError, match=r"can't be written to \(Read-only file system\): make it writable, or choose"
+    ):
+        with only_run_in(tmp_path / "new"):
+            raise AssertionError("the block must not run")
 
 
 def test_a_broken_line_of_the_log_is_left_out_and_kept(tmp_path, caplog):
