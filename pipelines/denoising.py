@@ -1,5 +1,6 @@
 """A step of a diffusion pipeline: the guider, the guided prediction of the network, and the callback."""
 
+import copy
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -62,6 +63,29 @@ def build_guider(guider: BaseGuidance | None, guidance_scale: float | None) -> B
         if guider is not None:
             return guider.new(guidance_scale=guidance_scale)
         return ClassifierFreeGuidance(guidance_scale=1.0 if guidance_scale is None else guidance_scale)
+
+
+def get_guidance_scale(guider: BaseGuidance) -> float:
+    """The scale of a guider; 1, which is no guidance, for one without."""
+    return guider.config.get("guidance_scale", 1.0)
+
+
+def follow_guidance_scale(guider: BaseGuidance, guidance_scale: float) -> BaseGuidance:
+    """
+    The guider of the next step, after a callback may have set `pipe._guidance_scale`.
+
+    As in diffusers, 0 turns guidance off, which is a scale of 1 for all but classifier guidance. What the guider
+    remembers of other steps stays.
+    """
+    if guidance_scale == get_guidance_scale(guider):
+        return guider
+    check_guidance_scale(guidance_scale, guider)
+    if guidance_scale == 0 and not hasattr(guider, "guide"):
+        guidance_scale = 1.0
+    guider = copy.copy(guider)
+    guider.register_to_config(guidance_scale=guidance_scale)
+    guider.guidance_scale = guidance_scale
+    return guider
 
 
 def check_null_label(guider: BaseGuidance, timesteps: Iterable[torch.Tensor | None]):

@@ -37,7 +37,9 @@ from .denoising import (
     check_guidance_scale,
     check_needs_no_classifier,
     check_null_label,
+    follow_guidance_scale,
     get_callback_inputs,
+    get_guidance_scale,
     predict,
 )
 from .images import denormalize, to_output
@@ -165,6 +167,7 @@ class CascadePipeline(DiffusionPipeline):
         check_stages(self._stages, list(id2label or ()))
         self._trained_processes = {stage.name: TrainedProcess(stage.unet, stage.scheduler) for stage in self._stages}
         self._interrupt = False
+        self._guidance_scale = 1.0
         self._num_timesteps = 0
         self._stage = 0
 
@@ -411,6 +414,7 @@ class CascadePipeline(DiffusionPipeline):
             this level.
         """
         scheduler, guider = stage.scheduler, build_guider(stage.guider, guidance_scale)
+        self._guidance_scale = get_guidance_scale(guider)
         timesteps = set_timesteps(scheduler, latents.device, num_inference_steps)
         self._num_timesteps = len(timesteps)
         noise_levels = get_noise_levels(scheduler, timesteps, stage.options["noise_conditioning"])
@@ -429,6 +433,7 @@ class CascadePipeline(DiffusionPipeline):
                     noisy_images, level = to_noisy_image(latents, scheduler, t)
                     if level <= stop_level:
                         return noisy_images, level
+                guider = follow_guidance_scale(guider, self._guidance_scale)
                 guider.set_state(step=i, num_inference_steps=len(timesteps), timestep=t)
                 inputs = {"sample": scale_input(scheduler, latents, t), **conditions}
                 forward = partial(stage.run_unet, noise_levels[i], dtype)
@@ -495,6 +500,11 @@ class CascadePipeline(DiffusionPipeline):
     def stage(self) -> int:
         """The stage that runs, for callbacks: 0 is the base model."""
         return self._stage
+
+    @property
+    def guidance_scale(self) -> float:
+        """That of the stage that runs. A callback that sets `pipe._guidance_scale` changes the next steps."""
+        return self._guidance_scale
 
     @property
     def num_timesteps(self) -> int:

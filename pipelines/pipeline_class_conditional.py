@@ -28,7 +28,9 @@ from .denoising import (
     call_back,
     check_guidance_scale,
     check_null_label,
+    follow_guidance_scale,
     get_callback_inputs,
+    get_guidance_scale,
     predict,
     run_network,
 )
@@ -116,6 +118,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         )
         self._trained_process = TrainedProcess(unet, scheduler)
         self._interrupt = False
+        self._guidance_scale = 1.0
         self._num_timesteps = 0
 
     @torch.no_grad()
@@ -240,6 +243,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
 
         # 4. Guidance
         guider = build_guider(self.guider, guidance_scale)
+        self._guidance_scale = get_guidance_scale(guider)
         if self._has_classifier_guidance:
             guider.guide(self.classifier, self.scheduler, target_labels)
         class_labels = null_labels if target_labels is None else target_labels
@@ -262,6 +266,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
             for i, t in enumerate(timesteps):
                 if self.interrupt:
                     break
+                guider = follow_guidance_scale(guider, self._guidance_scale)
                 guider.set_state(step=i, num_inference_steps=len(timesteps), timestep=t)
                 inputs = {"sample": scale_input(self.scheduler, latents, t), "class_labels": labels}
                 noise_pred = predict(
@@ -307,6 +312,11 @@ class ClassConditionalPipeline(DiffusionPipeline):
     def interrupt(self) -> bool:
         """A callback that sets `pipe._interrupt = True` makes the step the last one."""
         return self._interrupt
+
+    @property
+    def guidance_scale(self) -> float:
+        """The guidance scale of the call. A callback that sets `pipe._guidance_scale` changes the next steps."""
+        return self._guidance_scale
 
     @property
     def num_timesteps(self) -> int:

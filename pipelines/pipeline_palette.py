@@ -31,7 +31,9 @@ from .denoising import (
     call_back,
     check_guidance_scale,
     check_needs_no_classifier,
+    follow_guidance_scale,
     get_callback_inputs,
+    get_guidance_scale,
     predict,
     run_network,
 )
@@ -188,6 +190,7 @@ class PalettePipeline(DiffusionPipeline):
         self._check_configuration()
         self._trained_process = TrainedProcess(unet, scheduler)
         self._interrupt = False
+        self._guidance_scale = 1.0
         self._num_timesteps = 0
 
     @torch.no_grad()
@@ -225,9 +228,10 @@ class PalettePipeline(DiffusionPipeline):
         of a solver are too small for 16 bits.
 
         Args:
-            image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or a list of them):
-                What the result is made from, one or many of one size: pictures, arrays `(H, W)`, `(H, W, C)` or `(N,
-                H, W, C)`, or tensors `(H, W)`, `(C, H, W)` or `(N, C, H, W)`, of bytes or of floats in `[0, 1]`.
+            image (`PIL.Image.Image`, `str`, `np.ndarray`, `torch.Tensor` or a list of them):
+                What the result is made from, one or many of one size: pictures or their paths, arrays `(H, W)`,
+                `(H, W, C)` or `(N, H, W, C)`, or tensors `(H, W)`, `(C, H, W)` or `(N, C, H, W)`, of bytes or of
+                floats in `[0, 1]`.
                 Grayscale and colour are converted to what the network takes, transparent images are put on white if it
                 takes no transparency, and pictures are turned upright by their EXIF tag.
             task (`str`, *optional*):
@@ -237,8 +241,9 @@ class PalettePipeline(DiffusionPipeline):
             mask_image (like `image`, or boxes, *optional*):
                 White, 1 or `True` where pixels have to be made, of the size of the image, and black elsewhere; or
                 painted in any colour on black or on transparent pixels; or a map of one label. Soft masks are cut at
-                middle gray, which is logged. Or a box `(left, top, right, bottom)` of pixels, right and bottom excluded; or a
-                list of one mask, box or list of boxes for each image. A list of boxes for a single image is one mask.
+                middle gray, which is logged. Or a box `(left, top, right, bottom)` of pixels, right and bottom
+                excluded; or a list of one mask, box or list of boxes for each image. A list of boxes for a single
+                image is one mask.
             padding (`tuple[int, int, int, int]`, *optional*):
                 How many pixels to add at the left, top, right and bottom.
             scale_factor (`float`, *optional*, defaults to `default_scale_factor` of the pipeline):
@@ -360,6 +365,7 @@ class PalettePipeline(DiffusionPipeline):
 
         # 4. How to predict, and how to step
         guider = build_guider(self.guider, guidance_scale)
+        self._guidance_scale = get_guidance_scale(guider)
         tiling = plan_tiling(tile_size, tile_overlap, tile_batch_size, height, width)
         dtype, with_variance = self.unet.dtype, reads_variance(self.scheduler)
         step_kwargs = get_step_arguments(self.scheduler, eta=eta, generator=generator)
@@ -369,6 +375,7 @@ class PalettePipeline(DiffusionPipeline):
             for i, t in enumerate(timesteps):
                 if self.interrupt:
                     break
+                guider = follow_guidance_scale(guider, self._guidance_scale)
                 guider.set_state(step=i, num_inference_steps=len(timesteps), timestep=t)
                 sample = scale_input(self.scheduler, latents, t)
                 if keeps_pixels and not (i == 0 and sees_latents_as_given):
@@ -410,7 +417,7 @@ class PalettePipeline(DiffusionPipeline):
         and three quarters of what it makes beyond are kept.
 
         Args:
-            image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or a list of them):
+            image (`PIL.Image.Image`, `str`, `np.ndarray`, `torch.Tensor` or a list of them):
                 As in `__call__`: the panorama contains it unchanged.
             width (`int`):
                 The width of the panorama in pixels.
@@ -605,6 +612,11 @@ class PalettePipeline(DiffusionPipeline):
     def interrupt(self) -> bool:
         """A callback that sets `pipe._interrupt = True` makes the step the last one."""
         return self._interrupt
+
+    @property
+    def guidance_scale(self) -> float:
+        """The guidance scale of the call. A callback that sets `pipe._guidance_scale` changes the next steps."""
+        return self._guidance_scale
 
     @property
     def num_timesteps(self) -> int:

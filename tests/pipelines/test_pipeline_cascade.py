@@ -26,6 +26,7 @@ from tests.pipelines.testing import (
     PipelineBatchTesterMixin,
     PipelineCallbackTesterMixin,
     PipelineDtypeTesterMixin,
+    PipelineGuidanceCallbackTesterMixin,
     PipelineOutputTesterMixin,
     PipelineRandomnessTesterMixin,
     PipelineSaveLoadTesterMixin,
@@ -173,7 +174,7 @@ class TestBatch(CascadeConfig, PipelineBatchTesterMixin):
     pass
 
 
-class TestCallback(CascadeConfig, StageCallbackTesterMixin):
+class TestCallback(CascadeConfig, StageCallbackTesterMixin, PipelineGuidanceCallbackTesterMixin):
     pass
 
 

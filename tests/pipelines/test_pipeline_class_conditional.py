@@ -37,6 +37,7 @@ from tests.pipelines.testing import (
     PipelineBatchTesterMixin,
     PipelineCallbackTesterMixin,
     PipelineDtypeTesterMixin,
+    PipelineGuidanceCallbackTesterMixin,
     PipelineOutputTesterMixin,
     PipelineRandomnessTesterMixin,
     PipelineSaveLoadTesterMixin,
@@ -116,7 +117,7 @@ class TestBatch(ClassConditionalConfig, PipelineBatchTesterMixin):
     pass
 
 
-class TestCallback(ClassConditionalConfig, PipelineCallbackTesterMixin):
+class TestCallback(ClassConditionalConfig, PipelineCallbackTesterMixin, PipelineGuidanceCallbackTesterMixin):
     pass
 
 

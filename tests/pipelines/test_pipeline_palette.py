@@ -34,6 +34,7 @@ from tests.pipelines.testing import (
     PipelineBatchTesterMixin,
     PipelineCallbackTesterMixin,
     PipelineDtypeTesterMixin,
+    PipelineGuidanceCallbackTesterMixin,
     PipelineOutputTesterMixin,
     PipelineRandomnessTesterMixin,
     PipelineSaveLoadTesterMixin,
@@ -117,7 +118,7 @@ class TestBatch(TranslationConfig, PipelineBatchTesterMixin):
     pass
 
 
-class TestCallback(TranslationConfig, PipelineCallbackTesterMixin):
+class TestCallback(TranslationConfig, PipelineCallbackTesterMixin, PipelineGuidanceCallbackTesterMixin):
     pass
 
 
@@ -514,7 +515,7 @@ class TestImages:
     ("inputs", "message"),
     [
         ({"image": []}, "empty"),
-        ({"image": "photo.png"}, "str"),
+        ({"image": "photo.png"}, "no file 'photo.png'"),
         ({"image": 0.5}, "float"),
         ({"image": [make_images(1)[0], make_images(1, 8, 10)[0]]}, r"one size.*\(8, 8\), \(10, 8\)"),
         ({"image": torch.zeros(2, 2, 2, 8, 8)}, r"\(2, 2, 2, 8, 8\)"),

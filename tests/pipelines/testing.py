@@ -211,6 +211,21 @@ class PipelineCallbackTesterMixin:
             self.run(self.get_pipeline(), callback_on_step_end_tensor_inputs=["latents", "wishes"])
 
 
+class PipelineGuidanceCallbackTesterMixin:
+    def test_callback_may_change_the_guidance_scale(self):
+        pipe = self.get_pipeline()
+        scales = []
+
+        def callback(pipe, step, timestep, callback_kwargs):
+            scales.append(pipe.guidance_scale)
+            pipe._guidance_scale = 0.0
+
+        guided = self.run(pipe, guidance_scale=3.0, callback_on_step_end=callback)
+        assert scales[:2] == [3.0, 0.0]
+        assert not torch.equal(guided, self.run(pipe, guidance_scale=3.0))
+        assert not torch.equal(guided, self.run(pipe, guidance_scale=1.0))
+
+
 class PipelineDtypeTesterMixin:
     # largest difference of an image value in [0, 1] that 8 bits of mantissa in the network may cause
     bfloat16_tolerance = 0.05
