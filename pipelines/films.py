@@ -5,6 +5,7 @@ import math
 import os
 import tempfile
 
+import numpy as np
 from diffusers.utils import export_to_video
 from PIL import Image
 
@@ -45,6 +46,14 @@ def check_film(path: str | os.PathLike, fps: float):
         )
 
 
+def make_even(frame: Image.Image) -> Image.Image:
+    """A frame with even sides, which the codec needs: the last row or column is repeated, and nothing is resampled."""
+    width, height = frame.size
+    if width % 2 == 0 and height % 2 == 0:
+        return frame
+    return Image.fromarray(np.pad(np.asarray(frame), ((0, height % 2), (0, width % 2), (0, 0)), mode="edge"))
+
+
 def write_film(frames: list[Image.Image], path: str | os.PathLike, fps: float):
     """
     Writes a film, which appears under its name when it is complete.
@@ -63,8 +72,9 @@ def write_film(frames: list[Image.Image], path: str | os.PathLike, fps: float):
             duration = round(100 / fps) * 10
             frames[0].save(unfinished, save_all=True, append_images=frames[1:], duration=duration, loop=0)
         else:
-            # The codec needs even sides.
-            export_to_video([frame.convert("RGB") for frame in frames], unfinished, fps=fps, macro_block_size=2)
+            export_to_video(
+                [make_even(frame.convert("RGB")) for frame in frames], unfinished, fps=fps, macro_block_size=2
+            )
         os.replace(unfinished, path)
     finally:
         if os.path.exists(unfinished):

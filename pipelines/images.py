@@ -1,5 +1,6 @@
 """Images that users pass and get: pictures, arrays and tensors, from tensors in `[0, 1]` and to them."""
 
+import os
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from PIL import Image, ImageOps
 from torch.nn import functional as F
 
 
-ImageInput = Image.Image | np.ndarray | torch.Tensor
+ImageInput = Image.Image | np.ndarray | torch.Tensor | str | os.PathLike
 
 # The weights of red, green and blue, 0.299, 0.587 and 0.114 (ITU-R 601), in units of 1/65536 as Pillow has them
 LUMA = (19595, 38470, 7471)
@@ -21,7 +22,23 @@ def list_images(name: str, images: Any) -> list:
     images = list(images) if isinstance(images, (list, tuple)) else [images]
     if not images:
         raise ValueError(f"`{name}` is empty: pass one image or more.")
-    return images
+    return [open_path(name, image) for image in images]
+
+
+def open_path(name: str, image: Any) -> Any:
+    """The picture in the file of a path; anything else as it is."""
+    if not isinstance(image, (str, os.PathLike)):
+        return image
+    path = os.fspath(image)
+    if not os.path.isfile(path):
+        raise ValueError(f"`{name}` must be an image or the path of one, but there is no file {path!r}.")
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            return picture
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise ValueError(f"`{name}` is the file {path!r}, which can't be read as an image: {reason}.") from error
 
 
 def read_picture(image: Image.Image) -> np.ndarray:
@@ -51,8 +68,8 @@ def read_image(name: str, image: ImageInput) -> torch.Tensor:
 
     Args:
         name (`str`): the argument's name, for errors.
-        image: a picture, an array `(H, W)` or `(H, W, C)`, or a tensor `(H, W)` or `(C, H, W)`; bytes, bools, or
-            floats in `[0, 1]`.
+        image: a picture, the path of one, an array `(H, W)` or `(H, W, C)`, or a tensor `(H, W)` or `(C, H, W)`;
+            bytes, bools, or floats in `[0, 1]`.
 
     Returns:
         `torch.Tensor` of shape `(C, H, W)`: float32 in `[0, 1]`.
@@ -60,10 +77,13 @@ def read_image(name: str, image: ImageInput) -> torch.Tensor:
     Raises:
         ValueError: for anything else.
     """
+    image = open_path(name, image)
     if isinstance(image, Image.Image):
         image = read_picture(image)
     if not isinstance(image, (np.ndarray, torch.Tensor)):
-        raise ValueError(f"`{name}` must be a PIL image, an array or a tensor, but is a {type(image).__name__}.")
+        raise ValueError(
+            f"`{name}` must be a PIL image, a path, an array or a tensor, but is a {type(image).__name__}."
+        )
     shape = tuple(image.shape)
     if isinstance(image, np.ndarray):
         if image.dtype.kind not in "biuf":
@@ -145,7 +165,8 @@ def enlarge_images(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     Enlarges images as Pillow's bicubic filter does, to the bit, which SR3 uses (a = -0.5).
 
     Pillow resizes one axis after the other, and rounds to bytes after each, halves up. The filter of PyTorch with
-    antialiasing is Pillow's also where images grow.
+    antialiasing is Pillow's also where images grow. Colours of transparent images, of 2 or 4 channels, are weighted by
+    their alpha, so that those of transparent pixels, which nobody sees, do not bleed out.
 
     Args:
         images (`torch.Tensor` of shape `(N, C, h, w)`): in `[0, 1]`, rounded to bytes first.
@@ -154,9 +175,15 @@ def enlarge_images(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     Returns:
         `torch.Tensor` of shape `(N, C, *size)`: in `[0, 1]`.
     """
-    levels = (images * 255).round()
+    levels, has_alpha = (images * 255).round(), images.shape[1] in (2, 4)
+    if has_alpha:
+        colors, alpha = levels[:, :-1], levels[:, -1:]
+        levels = torch.cat([(colors * alpha / 255 + 0.5).floor(), alpha], dim=1)
     for step in ((images.shape[2], size[1]), size):
         levels = (F.interpolate(levels, step, mode="bicubic", antialias=True) + 0.5).floor().clamp(0, 255)
+    if has_alpha:
+        colors, alpha = levels[:, :-1], levels[:, -1:]
+        levels = torch.cat([(colors * 255 / alpha.clamp(min=1)).floor().clamp(max=255), alpha], dim=1)
     return levels / 255
 
 

@@ -52,8 +52,9 @@ class AutoencoderPipeline(DiffusionPipeline):
     r"""
     Works with the latents of an autoencoder, and samples images from a variational one.
 
-    Images are passed and returned as usual in diffusers: pictures, arrays `(H, W, C)` and tensors `(C, H, W)`, or
-    batches and lists of them, with floats in `[0, 1]` or bytes. `output_type` is `"pil"`, `"np"` or `"pt"`.
+    Images are passed and returned as usual in diffusers: pictures (or their paths), arrays `(H, W, C)` and tensors
+    `(C, H, W)`, or batches and lists of them, with floats in `[0, 1]` or bytes. `output_type` is `"pil"`, `"np"` or
+    `"pt"`.
 
     Args:
         autoencoder ([`ModelMixin`]):

@@ -72,11 +72,11 @@ class ImageTranslationPipeline(DiffusionPipeline):
         Translates images.
 
         Args:
-            image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or a list of these):
-                One image or several, of any size. Arrays are `(H, W)`, `(H, W, C)` or `(N, H, W, C)`, tensors
-                `(H, W)`, `(C, H, W)` or `(N, C, H, W)`, with floats in `[0, 1]` or bytes. Gray images are converted to
-                colours, and colours to gray, if the generator needs it. Sides that are not multiples of the
-                generator's stride are padded by reflection and cropped again.
+            image (`PIL.Image.Image`, `str`, `np.ndarray`, `torch.Tensor` or a list of these):
+                One image or several, of any size, or their paths. Arrays are `(H, W)`, `(H, W, C)` or `(N, H, W, C)`,
+                tensors `(H, W)`, `(C, H, W)` or `(N, C, H, W)`, with floats in `[0, 1]` or bytes. Gray images are
+                converted to colours, and colours to gray, if the generator needs it. Sides that are not multiples of
+                the generator's stride are padded by reflection and cropped again.
             reverse (`bool`, defaults to `False`):
                 Whether to translate from the second domain to the first.
             dropout (`bool`, defaults to `False`):

@@ -151,7 +151,7 @@ class TestVisiblePixels:
             ({"mask_image": (-1, 0, 4, 8)}, "does not lie"),
             ({"mask_image": [(0, 0, 4, 8), (0, 0, 4)]}, "`mask_image`"),
             ({"mask_image": [[(0, 0, 4)]]}, "left, top, right, bottom"),
-            ({"mask_image": "mask.png"}, "str"),
+            ({"mask_image": "mask.png"}, "`mask_image` .* no file 'mask.png'"),
             ({"mask_image": []}, "empty"),
             ({"mask_image": np.zeros((8, 8))}, "selects no pixel.* from 0 to 0 of 1"),
             ({"mask_image": np.zeros((8, 8), dtype=bool)}, "selects no pixel"),

@@ -329,7 +329,7 @@ RGB, GRAY = torch.rand(3, 8, 8), torch.rand(1, 8, 8)
         (RGB * 2 - 1, "must hold values from 0 to 1"),
         (RGB * float("nan"), "must hold values from 0 to 1"),
         ([], "`image` is empty"),
-        ("image.png", "must be a PIL image, an array or a tensor, but is a str"),
+        ("image.png", "`image` must be an image or the path of one, but there is no file 'image.png'"),
         (RGB.long(), "must hold floats from 0 to 1 or bytes"),
     ],
 )
