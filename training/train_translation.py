@@ -5,8 +5,9 @@
 Isola et al. (2017), Zhu et al. (2017) and Yi et al. (2017). Domain A is translated to domain B. Pairs are images with
 a conditioning image (A, in `--conditioning_image_column`, or with the same name in `--conditioning_image_dir`), files
 with A and B side by side (`--side_by_side`), or images whose inputs are made from them (`--inputs edges`). Domains
-without pairs are two classes of a data set (`--domains horse zebra`), the folders `trainA` and `trainB` in one folder, or two data sets (`--target_data_dir`,
-`--target_dataset_name`, `--target_split`). The result is an [`ImageTranslationPipeline`].
+without pairs are two classes of a data set (`--domains horse zebra`), the folders `trainA` and `trainB` in one folder,
+or two data sets (`--target_data_dir`, `--target_dataset_name`, `--target_split`). The result is an
+[`ImageTranslationPipeline`].
 """
 
 from __future__ import annotations
