@@ -219,9 +219,8 @@ def test_a_pipeline_of_another_job_is_refused_in_one_sentence(toys, tmp_path, ca
     with pytest.raises(ValueError, match="GANPipeline can't be loaded .* class ToyPipeline, and has no generator"):
         GANPipeline.from_pretrained(tmp_path)
     assert "not expected" not in caplog.text
-    with pytest.raises(
-        ValueError, match="`generator` must make images from latents"
-    ):  # the component is not missing, but another one
+    # The component is not missing, but of another kind.
+    with pytest.raises(ValueError, match="`generator` must make images from latents"):
         GANPipeline.from_pretrained(tmp_path, generator=toys.ToyDenoiser())
 
 
