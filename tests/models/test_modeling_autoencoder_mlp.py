@@ -60,7 +60,7 @@ def test_a_linear_autoencoder_learns_what_pca_finds():
         return error
 
     optimizer.step(loss)
-    assert best <= loss() < 1.01 * best
+    assert 0.9999 * best <= loss() < 1.01 * best  # never better than the optimum, except by rounding
 
 
 def test_a_deep_one_is_its_own_mirror():

@@ -86,7 +86,7 @@ class TestResizeGenerator(
 
 
 class TestDiscriminator(DiscriminatorConfig, ModelTesterMixin):
-    loaded_tolerance = 1e-6  # spectral norm is a dot product
+    pass
 
 
 class TestBatchNormDiscriminator(BatchNormDiscriminatorConfig, ModelTrainingTesterMixin):
@@ -96,7 +96,7 @@ class TestBatchNormDiscriminator(BatchNormDiscriminatorConfig, ModelTrainingTest
 class TestHeadedDiscriminator(
     HeadedDiscriminatorConfig, ModelOutputTesterMixin, ModelSaveLoadTesterMixin, ModelCompileTesterMixin
 ):
-    loaded_tolerance = 1e-6  # spectral norm is a dot product
+    pass
 
 
 class TestPair(GANTesterMixin):

@@ -62,11 +62,11 @@ class TestGenerator(GeneratorConfig, ModelTesterMixin):
 
 
 class TestDiscriminator(DiscriminatorConfig, ModelTesterMixin):
-    loaded_tolerance = 1e-6  # spectral norm is a dot product
+    pass
 
 
 class TestHeadedDiscriminator(HeadedDiscriminatorConfig, ModelOutputTesterMixin, ModelSaveLoadTesterMixin):
-    loaded_tolerance = 1e-6  # spectral norm is a dot product
+    pass
 
 
 class TestPair(GANTesterMixin):
