@@ -187,6 +187,16 @@ def enlarge_images(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return levels / 255
 
 
+def pad_images(images: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Images `(N, C, h, w)` padded at the right and below, by reflection or, of small images, by their last pixels."""
+    below, right = height - images.shape[2], width - images.shape[3]
+    if not below and not right:
+        return images
+    # A reflection cannot be larger than the image.
+    mode = "reflect" if below < images.shape[2] and right < images.shape[3] else "replicate"
+    return F.pad(images, (0, right, 0, below), mode=mode)
+
+
 def denormalize(images: torch.Tensor) -> torch.Tensor:
     """Images in `[0, 1]` from a network's, which are about in `[-1, 1]`."""
     return (images / 2 + 0.5).clamp(0, 1)
@@ -205,6 +215,16 @@ def to_output(images: torch.Tensor, output_type: str) -> list[Image.Image] | np.
         return images
     images = images.permute(0, 2, 3, 1).cpu().numpy()
     return to_pictures(images) if output_type == "pil" else images
+
+
+def carry_profiles(pictures: list[Image.Image], sources: list):
+    """Gives pictures the colour profiles of the images that they are made from, where these have one that fits."""
+    per_source = len(pictures) // len(sources)
+    for i, picture in enumerate(pictures):
+        profile = getattr(sources[i // per_source], "info", {}).get("icc_profile")
+        # The header of a profile names the space that it is for.
+        if profile and profile[16:20] == (b"GRAY" if picture.mode in ("L", "LA") else b"RGB "):
+            picture.info["icc_profile"] = profile
 
 
 def to_pictures(images: np.ndarray) -> list[Image.Image]:

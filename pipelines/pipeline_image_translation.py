@@ -9,8 +9,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from .checks import check_generator, check_output_type, check_positive_int
-from .images import ImageInput, denormalize, fit_channels, list_images, read_image, to_output
+from .images import ImageInput, denormalize, fit_channels, list_images, pad_images, read_image, to_output
 from .networks import get_sample_size, get_shared_models
+from .tiles import check_tiling, plan_tiling, predict_tiled
 
 
 class ImageTranslationPipeline(DiffusionPipeline):
@@ -67,6 +68,9 @@ class ImageTranslationPipeline(DiffusionPipeline):
         generator: torch.Generator | list[torch.Generator] | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
+        batch_size: int | None = None,
+        tile_size: int | None = None,
+        tile_overlap: int | None = None,
     ) -> ImagePipelineOutput | tuple:
         r"""
         Translates images.
@@ -93,6 +97,13 @@ class ImageTranslationPipeline(DiffusionPipeline):
                 `"pil"`, `"np"` (`(N, H, W, C)`) or `"pt"` (`(N, C, H, W)`, float32); the latter two in `[0, 1]`.
             return_dict (`bool`, defaults to `True`):
                 Whether to return an [`ImagePipelineOutput`] instead of a tuple.
+            batch_size (`int`, *optional*):
+                The number of images, or of tiles, in a forward pass; by default all images of a size, and 16 tiles.
+            tile_size (`int`, *optional*):
+                Translate images longer or wider than this in square tiles, which are blended, so that an image of any
+                size fits into memory. Instance norm sees one tile at a time then.
+            tile_overlap (`int`, *optional*, defaults to a quarter of `tile_size`):
+                By how many pixels tiles overlap at least.
 
         Returns:
             [`ImagePipelineOutput`] or `tuple`: the images, in `.images` or as the first entry, each of the size of
@@ -109,20 +120,34 @@ class ImageTranslationPipeline(DiffusionPipeline):
         images = [fit_channels("image", entry, network.config.in_channels) * 2 - 1 for entry in images]
         sizes = [tuple(image.shape[1:]) for image in images]
         generator = list(generator) if isinstance(generator, tuple) else generator
-        self.check_inputs(network, sizes, dropout, num_images_per_input, generator, output_type)
+        self.check_inputs(
+            network,
+            sizes,
+            dropout,
+            num_images_per_input,
+            generator,
+            output_type,
+            batch_size,
+            tile_size,
+            tile_overlap,
+        )
 
-        # 2. Translation, of all images of a size at once
+        # 2. Translation, of images of one size at once
         images, sizes = (
             [entry for entry in entries for _ in range(num_images_per_input)] for entries in (images, sizes)
         )
         outputs = [None] * len(images)
         for size in dict.fromkeys(sizes):
-            rows = [row for row, own_size in enumerate(sizes) if own_size == size]
-            own = [generator[row] for row in rows] if isinstance(generator, list) else generator
-            with as_in_training(network, dropout, image_statistics, own):
-                translated = self._translate(network, torch.stack([images[row] for row in rows]))
-            for row, output in zip(rows, translated, strict=True):
-                outputs[row] = denormalize(output)
+            all_rows = [row for row, own_size in enumerate(sizes) if own_size == size]
+            step = len(all_rows) if batch_size is None else batch_size
+            for rows in (all_rows[start : start + step] for start in range(0, len(all_rows), step)):
+                own = [generator[row] for row in rows] if isinstance(generator, list) else generator
+                with as_in_training(network, dropout, image_statistics, own):
+                    translated = self._translate(
+                        network, torch.stack([images[row] for row in rows]), tile_size, tile_overlap, batch_size or 16
+                    )
+                for row, output in zip(rows, translated, strict=True):
+                    outputs[row] = denormalize(output)
         self.maybe_free_model_hooks()
 
         # 3. Output: pictures may differ in size
@@ -132,16 +157,26 @@ class ImageTranslationPipeline(DiffusionPipeline):
             outputs = to_output(torch.stack(outputs), output_type)
         return ImagePipelineOutput(images=outputs) if return_dict else (outputs,)
 
-    def _translate(self, network: ModelMixin, images: torch.Tensor) -> torch.Tensor:
+    def _translate(
+        self,
+        network: ModelMixin,
+        images: torch.Tensor,
+        tile_size: int | None,
+        tile_overlap: int | None,
+        tile_batch_size: int,
+    ) -> torch.Tensor:
         """Translations of `(N, C, H, W)` in `[-1, 1]`, padded at the right and below, and cropped again."""
         height, width = images.shape[2:]
         least = getattr(network, "smallest_side", network.stride)
         below, right = (max(-side % network.stride, least - side) for side in (height, width))
-        # A reflection cannot be larger than the image.
-        mode = "reflect" if below < height and right < width else "replicate"
-        padded = F.pad(images, (0, right, 0, below), mode=mode) if below or right else images
-        output = network(padded.to(self._execution_device, network.dtype), return_dict=False)[0]
-        return output[..., :height, :width].float()
+        padded = pad_images(images, height + below, width + right).to(self._execution_device)
+
+        def forward(sample: torch.Tensor, class_labels: None = None) -> torch.Tensor:
+            return network(sample.to(network.dtype), return_dict=False)[0].float()
+
+        tiling = plan_tiling(tile_size, tile_overlap, tile_batch_size, *padded.shape[2:])
+        output = forward(padded) if tiling is None else predict_tiled(forward, padded, None, tiling)
+        return output[..., :height, :width]
 
     @classmethod
     def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs) -> "ImageTranslationPipeline":
@@ -161,6 +196,9 @@ class ImageTranslationPipeline(DiffusionPipeline):
         num_images_per_input: int,
         generator: torch.Generator | list[torch.Generator] | None,
         output_type: str,
+        batch_size: int | None,
+        tile_size: int | None,
+        tile_overlap: int | None,
     ):
         """Refuses what the call could not carry out, with a `ValueError` of one sentence."""
         check_positive_int("num_images_per_input", num_images_per_input)
@@ -169,6 +207,12 @@ class ImageTranslationPipeline(DiffusionPipeline):
         if dropout and not any(isinstance(module, nn.Dropout) and module.p > 0 for module in network.modules()):
             raise ValueError("`dropout=True` needs a generator that has dropout, but this one has none.")
         check_generator(generator, len(sizes) * num_images_per_input)
+        if batch_size is not None:
+            check_positive_int("batch_size", batch_size)
+        least = getattr(network, "smallest_side", network.stride)
+        check_tiling(tile_size, tile_overlap, batch_size or 16, network.stride, least)
+        if tile_size is not None and dropout:
+            raise ValueError("`tile_size` needs `dropout=False`, because the noise of overlapping tiles would differ.")
         check_output_type(output_type, network.config.out_channels, picture_channels=(1, 2, 3, 4))
         if output_type != "pil" and len(set(sizes)) > 1:
             raise ValueError(

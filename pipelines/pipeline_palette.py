@@ -23,6 +23,7 @@ from .checks import (
     check_latents,
     check_output_type,
     check_positive_int,
+    is_integer,
     is_number,
 )
 from .denoising import (
@@ -40,11 +41,13 @@ from .denoising import (
 from .fills import FILLS, fill_padding, smooth_fill
 from .images import (
     ImageInput,
+    carry_profiles,
     check_one_size,
     denormalize,
     enlarge_images,
     fit_channels,
     list_images,
+    pad_images,
     read_image,
     to_gray,
     to_output,
@@ -81,7 +84,7 @@ from .schedules import (
     scale_input,
     set_timesteps,
 )
-from .tiles import Tiling, check_tiling, plan_tiling, predict_tiled
+from .tiles import Tiling, check_tiling, plan_tiling, predict_tiled, round_up
 
 
 class PalettePipeline(DiffusionPipeline):
@@ -233,7 +236,8 @@ class PalettePipeline(DiffusionPipeline):
                 `(H, W, C)` or `(N, H, W, C)`, or tensors `(H, W)`, `(C, H, W)` or `(N, C, H, W)`, of bytes or of
                 floats in `[0, 1]`.
                 Grayscale and colour are converted to what the network takes, transparent images are put on white if it
-                takes no transparency, and pictures are turned upright by their EXIF tag.
+                takes no transparency, and pictures are turned upright by their EXIF tag. Sides that the network can't
+                halve are padded by reflection, and cropped again.
             task (`str`, *optional*):
                 One of `tasks`. If not given, the arguments decide: `mask_image` means inpainting, `padding`
                 uncropping, `scale_factor` or `height` and `width` super-resolution, a gray image colorization if the
@@ -287,8 +291,8 @@ class PalettePipeline(DiffusionPipeline):
                 first step the network sees given latents as they are, while in drawn ones, as in all other steps,
                 visible pixels are clean.
             output_type (`str`, defaults to `"pil"`):
-                `"pil"` for a list of `PIL.Image.Image`, `"np"` for an array `(N, H, W, C)`, `"pt"` for a tensor
-                `(N, C, H, W)`, both float32 in `[0, 1]`.
+                `"pil"` for a list of `PIL.Image.Image`, with the colour profile of the image, `"np"` for an array
+                `(N, H, W, C)`, `"pt"` for a tensor `(N, C, H, W)`, both float32 in `[0, 1]`.
             return_dict (`bool`, defaults to `True`):
                 Whether to return an [`ImagePipelineOutput`] instead of a tuple.
             callback_on_step_end (`Callable`, *optional*):
@@ -315,9 +319,13 @@ class PalettePipeline(DiffusionPipeline):
         # 1. Images and checks
         tensor_names = get_callback_inputs(callback_on_step_end, callback_on_step_end_tensor_inputs)
         check_positive_int("num_images_per_input", num_images_per_input)
+        image = list_images("image", image)
         task, images, hidden = self.prepare_images(image, task, mask_image, padding, scale_factor, height, width)
+        images, hidden, size = self._pad(images, hidden, tile_size)
         num_inputs, _, height, width = images.shape
         shape = (num_inputs * num_images_per_input, self.config.image_channels, height, width)
+        check_latents(latents, (*shape[:2], *size))
+        latents = None if latents is None else pad_images(latents, height, width)
         self.check_inputs(
             shape,
             class_labels,
@@ -396,7 +404,9 @@ class PalettePipeline(DiffusionPipeline):
         if keeps_pixels:
             results = torch.where(hidden, results, original_images)
         self.maybe_free_model_hooks()
-        results = to_output(results, output_type)
+        results = to_output(results[..., : size[0], : size[1]], output_type)
+        if output_type == "pil" and "translation" not in parse_task(task).parts:
+            carry_profiles(results, image)
         return ImagePipelineOutput(images=results) if return_dict else (results,)
 
     def panorama(
@@ -442,6 +452,7 @@ class PalettePipeline(DiffusionPipeline):
         """
         check_output_type(output_type, self.config.image_channels)
         check_positive_int("num_images_per_input", num_images_per_input)
+        image = list_images("image", image)
         images = self._read_images(image)
         images = torch.stack([fit_channels("image", entry, self._conditioning_channels) for entry in images])
         if class_labels is not None:
@@ -464,6 +475,8 @@ class PalettePipeline(DiffusionPipeline):
             blend=partial(blend, width=blend_width),
         )
         images = to_output(images, output_type)
+        if output_type == "pil":
+            carry_profiles(images, image)
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
     # Inputs
@@ -538,6 +551,16 @@ class PalettePipeline(DiffusionPipeline):
         if class_labels is not None:
             ids = self.get_label_ids(class_labels, num_inputs)
         return torch.tensor(ids, device=device).repeat_interleave(num_images_per_input)
+
+    def _pad(
+        self, images: torch.Tensor, hidden: torch.Tensor | None, tile_size: int | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None, tuple[int, int]]:
+        """Images and their hidden pixels with sides that the network can halve, and the size to crop to in the end."""
+        size, multiple = tuple(images.shape[2:]), get_size_multiple(self.unet)
+        padded = [round_up(side, tile_size if is_integer(tile_size) else None, multiple) for side in size]
+        if hidden is not None:
+            hidden = pad_images(hidden.float(), *padded) > 0
+        return pad_images(images, *padded), hidden, size
 
     def _prepare_shown_images(
         self,
@@ -698,7 +721,7 @@ class PalettePipeline(DiffusionPipeline):
         check_strength(strength, self.scheduler)
         if strength < 1:
             self._check_start("`strength` must be 1")
-        check_tiling(*shape[2:], tile_size, tile_overlap, tile_batch_size, get_size_multiple(self.unet))
+        check_tiling(tile_size, tile_overlap, tile_batch_size, get_size_multiple(self.unet))
         check_latents(latents, shape)
         check_generator(generator, shape[0])
         check_output_type(output_type, self.config.image_channels)

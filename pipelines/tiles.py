@@ -19,23 +19,27 @@ class Tiling:
 
 
 def check_tiling(
-    height: int, width: int, tile_size: int | None, tile_overlap: int | None, tile_batch_size: int, multiple: int
+    tile_size: int | None, tile_overlap: int | None, tile_batch_size: int, multiple: int, smallest_side: int = 1
 ):
-    """Refuses images and tiles whose sides are no multiples of `multiple`, and tiles that are none."""
+    """Refuses tiles that are none, that a network can't halve or that are smaller than `smallest_side`."""
     if tile_size is not None:
         check_positive_int("tile_size", tile_size)
         check_positive_int("tile_batch_size", tile_batch_size)
         check_multiple("`tile_size`", tile_size, multiple)
+        if tile_size < smallest_side:
+            raise ValueError(f"`tile_size` must be at least {smallest_side} for this network, but is {tile_size}.")
         if tile_overlap is not None and (not is_integer(tile_overlap) or not 0 <= tile_overlap < tile_size):
             raise ValueError(
                 f"`tile_overlap` must be from 0 to less than `tile_size`, {tile_size}, but is {tile_overlap!r}."
             )
     elif tile_overlap is not None:
         raise ValueError("`tile_overlap` needs `tile_size`: without it, the image is processed as a whole.")
-    for side, size in (("height", height), ("width", width)):
-        # The network never sees the whole of a side that is longer than a tile.
-        if tile_size is None or size < tile_size:
-            check_multiple(f"The {side} of the image", size, multiple)
+
+
+def round_up(side: int, tile_size: int | None, multiple: int) -> int:
+    """A side of an image that a network, which halves images, can process: the next multiple of `multiple`."""
+    # The network never sees the whole of a side that is longer than a tile.
+    return side if tile_size is not None and side >= tile_size else side + -side % multiple
 
 
 def plan_tiling(

@@ -227,3 +227,41 @@ def test_generators_of_something_else_are_refused():
         ImageTranslationPipeline(DCGANGenerator(8, channels=4))
     with pytest.raises(ValueError, match="`reverse_generator` must make images from images, .* but is a PatchDiscrim"):
         ImageTranslationPipeline(unet(), PatchDiscriminator(base_channels=4, num_layers=1))
+
+
+# Memory
+
+
+def test_forward_passes_have_batch_size_images_or_tiles(pipe):
+    seen = []
+    pipe.generator.register_forward_pre_hook(lambda network, args: seen.append(tuple(args[0].shape)))
+    whole = pipe(images(3), output_type="pt").images
+    seen.clear()
+    batches = pipe(images(3), batch_size=2, output_type="pt").images
+    torch.testing.assert_close(batches, whole, rtol=0, atol=1e-5)
+    assert [shape[0] for shape in seen] == [2, 1]
+    seen.clear()
+    tiled = pipe(images(1, height=17, width=40), tile_size=16, batch_size=3, output_type="pt").images
+    assert tiled.shape == (1, 3, 17, 40)
+    assert {shape[2:] for shape in seen} == {(16, 16)} and max(shape[0] for shape in seen) == 3
+
+
+def test_tiles_of_a_pointwise_generator_are_the_whole(pipe):
+    pipe.generator.register_forward_hook(lambda network, args, output: (args[0].expand(-1, 3, -1, -1) * 0.5,))
+    image = images(1, height=30, width=44)
+    tiled = pipe(image, tile_size=16, tile_overlap=3, output_type="pt").images
+    torch.testing.assert_close(tiled, pipe(image, output_type="pt").images, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"batch_size": 0}, "`batch_size` must be a positive integer"),
+        ({"tile_size": 12}, "`tile_size` must be a multiple of 8"),
+        ({"tile_overlap": 2}, "`tile_overlap` needs `tile_size`"),
+        ({"tile_size": 16, "dropout": True}, "`tile_size` needs `dropout=False`"),
+    ],
+)
+def test_wrong_tiles_are_refused(pipe, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        pipe(images(), **arguments)

@@ -21,13 +21,14 @@ from diffusers import (
     PNDMScheduler,
     UniPCMultistepScheduler,
 )
-from PIL import Image
+from PIL import Image, ImageCms
 from safetensors.torch import load_file
 
 from diffusers_ext.converters import convert_guided_diffusion
 from diffusers_ext.guiders import ClassifierGuidance
 from diffusers_ext.pipelines import pipeline_palette
 from diffusers_ext.pipelines.fills import smooth_fill
+from diffusers_ext.pipelines.images import pad_images
 from diffusers_ext.pipelines.pipeline_palette import PalettePipeline
 from diffusers_ext.schedulers import ExactDDPMScheduler, scheduling_gaussian_diffusion
 from tests.pipelines.testing import (
@@ -529,8 +530,6 @@ class TestImages:
         ({"task": 3}, "`task` must be one name"),
         ({"task": ["inpainting"]}, "`task` must be one name"),
         ({"image": Image.new("F", (8, 8))}, "float picture"),
-        ({"image": make_images(1, 9, 8)}, "height.*multiple of 2.*9"),
-        ({"image": make_images(1, 9, 17), "tile_size": 16}, "height"),
         ({"num_images_per_input": 0}, "num_images_per_input"),
         ({"num_inference_steps": 0}, "num_inference_steps"),
         ({"num_inference_steps": 2, "timesteps": [3]}, "Only one"),
@@ -582,3 +581,34 @@ def test_missing_labels_are_refused():
 def test_bad_configuration_is_refused(config):
     with pytest.raises(ValueError, match=next(iter(config)) if "image_channels" not in config else "channels"):
         make_pipeline(**config)
+
+
+def test_sides_that_can_not_be_halved_are_padded_and_cropped():
+    pipe, image = make_pipeline(), make_images(2, 9, 7)
+    padded = draw(pipe, image.new_tensor(pad_images(image, 10, 8).numpy()))
+    assert_equal(draw(pipe, image), padded[..., :9, :7])
+    filled = draw(pipe, image, mask_image=(0, 0, 3, 9))
+    assert filled.shape == image.shape
+    assert_equal(filled[..., 3:], image[..., 3:])
+    wider = draw(pipe, image, padding=(0, 0, 4, 0), latents=torch.randn(2, 3, 9, 11))
+    assert_equal(wider[..., :7], image)
+    assert draw(pipe, image, tile_size=8, tile_overlap=2).shape == image.shape
+    assert draw(pipe, make_images(1, 9, 17), tile_size=16).shape == (1, 3, 9, 17)
+
+
+def test_pictures_keep_their_colour_profile():
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    picture = to_picture(make_images(1)[0])
+    picture.info["icc_profile"] = profile
+    other = to_picture(make_images(1)[0])
+    filled = draw(
+        make_pipeline(), [picture, other], mask_image=(0, 0, 4, 8), num_images_per_input=2, output_type="pil"
+    )
+    assert [image.info.get("icc_profile") for image in filled] == [profile, profile, None, None]
+    gray = picture.convert("L")
+    gray.info["icc_profile"] = profile[:16] + b"GRAY" + profile[20:]
+    assert "icc_profile" not in draw(make_pipeline(), gray, output_type="pil")[0].info
+    pipe = make_pipeline()
+    pipe.set_progress_bar_config(disable=True)
+    wide = pipe.panorama(picture, width=12, num_inference_steps=1).images[0]
+    assert wide.info["icc_profile"] == profile
