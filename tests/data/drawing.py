@@ -1,4 +1,4 @@
-"""Small images, drawn for a test: every one different, and known again by its pixels."""
+"""Small images drawn for tests; all are different, so that pixels identify them."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ def draw(number: int, height: int = 8, width: int = 8) -> Image.Image:
 
 
 def write_images(folder: Path, *names: str) -> Path:
-    """Image files of those names below `folder`, numbered in their order."""
+    """Writes image files with these names below `folder`, numbered in this order."""
     for number, name in enumerate(names):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -21,7 +21,7 @@ def write_images(folder: Path, *names: str) -> Path:
 
 
 def photo(height: int, width: int, channels: int = 3) -> torch.Tensor:
-    """Smooth shapes and hard edges, like a photograph's."""
+    """Smooth shapes and hard edges, as in a photograph."""
     y, x = torch.meshgrid(torch.linspace(0, 6, height), torch.linspace(0, 9, width), indexing="ij")
     waves = torch.stack([(torch.sin(x * (c + 1)) + torch.cos(y + c)) * 60 + 128 for c in range(channels)])
     return torch.where((x * 3 + y).int() % 7 == 0, 255 - waves, waves).clamp(0, 255).to(torch.uint8)

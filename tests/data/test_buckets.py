@@ -1,4 +1,4 @@
-"""Aspect-ratio buckets: the sizes, and batches of one size each, the same for any number of processes."""
+"""Aspect-ratio buckets: their sizes, and batches of one size, which do not depend on the number of processes."""
 
 import itertools
 import json
@@ -21,7 +21,7 @@ BUCKETS = [(8, 8), (4, 16), (16, 4), (8, 12)]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """19 images of several shapes, one bucket of which stays empty."""
+    """19 images of several shapes; one bucket stays empty."""
     path = tmp_path_factory.mktemp("images")
     shapes = [(9, 9), (10, 9), (5, 18), (8, 30), (20, 20), (9, 14), (8, 12), (16, 24)]
     for number in range(19):
@@ -48,7 +48,7 @@ def test_sizes_have_the_area_of_the_square_and_sides_of_whole_steps():
         assert (
             height * width <= 512**2 < height * (max(height, width) + 64) or height * width == 512**2 or height < width
         )
-        assert min(height, width) + 64 > 512**2 / max(height, width)  # as large as the area allows
+        assert min(height, width) + 64 > 512**2 / max(height, width)  # as large as possible for this area
     assert sizes == [(384, 640), (448, 576), (512, 512), (576, 448), (640, 384)]
     assert aspect_ratio_buckets(64, step=8, max_ratio=1) == [(64, 64)]
     for arguments in ({"resolution": 100}, {"resolution": 32}, {"resolution": 64, "max_ratio": 0.5}):

@@ -1,4 +1,4 @@
-"""Captions: where they are read from, which one a visit to an image draws, and what is said where there is none."""
+"""Captions: where they are read from, which one is drawn for an image, and errors about missing ones."""
 
 import itertools
 import json
@@ -31,7 +31,7 @@ def captions(dataset, batches: list[dict[str, torch.Tensor]]) -> list[str]:
 
 
 def number_of(pixel_values: torch.Tensor, count: int) -> list[int]:
-    """Which of the drawn images these are."""
+    """The numbers of these drawn images."""
     known = torch.stack([torch.from_numpy(np.array(draw(number))) for number in range(count)])
     known = known.permute(0, 3, 1, 2) / 127.5 - 1
     return [(known - image).abs().amax(dim=(1, 2, 3)).argmin().item() for image in pixel_values]
@@ -69,7 +69,7 @@ def test_one_of_several_captions_is_drawn_for_each_visit(tmp_path, way):
     assert [int(caption[0]) for caption in drawn] == seen
     counts = [drawn.count(caption) for caption in dataset.captions]
     assert len(counts) == 20 and min(counts) >= 8 and max(counts) <= 36  # 20 each, expected
-    # Each image draws for itself: the letters of an epoch differ.
+    # Images draw independently: the letters within an epoch differ.
     assert len({tuple(caption[1] for caption in sorted(drawn[start : start + 4])) for start in range(0, 400, 4)}) > 50
     assert captions(dataset, [next(dataset.reference_batches(10))]) == ["0a", "1a", "2a", "3a"]
 
@@ -211,7 +211,7 @@ def test_the_fingerprint_is_of_the_captions_too(tmp_path, way):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("center_crop", [True, False])
 def test_time_ids_say_what_was_cut_out(tmp_path, way, center_crop):
-    """Each pixel of the image tells its own row and column, so a crop tells where it is."""
+    """Pixels encode their row and column, so that a crop shows its position."""
     write_metadata(tmp_path, [{"text": "a"}])
     columns = torch.arange(24).repeat(16, 1) * 10
     rows = torch.arange(16)[:, None].repeat(1, 24) * 10

@@ -1,4 +1,4 @@
-"""Control images made of images: each against what it is meant to be."""
+"""Control images, compared with independent implementations."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,8 @@ from .drawing import draw, photo
 
 
 # Photographs of scikit-learn, noise, drawn shapes and a flat image, as levels of gray, with the edges that
-# scikit-image 0.26 finds in `levels / 255`: feature.canny(sigma=, low_threshold=, high_threshold=), by these numbers.
+# scikit-image 0.26 finds in `levels / 255`: feature.canny(sigma=, low_threshold=, high_threshold=); these numbers are
+# the keys.
 GOLDEN = np.load(Path(__file__).parent / "golden" / "canny_skimage_0_26.npz")
 
 
@@ -76,7 +77,7 @@ def kept_lines(candidates, seeds):
 
 
 def canny_bounds(levels, sigma, low, high, rounding=1e-10):
-    """The pixels that are edges, and those that may be edges, whatever way the float64 sums of a CPU are rounded."""
+    """The pixels that are certainly edges, and those that are possibly edges, however a CPU rounds float64 sums."""
     along_y, along_x = slopes(smooth(brightness(levels[:, None] / 127.5 - 1), sigma))
     steepness = (along_y.square() + along_x.square()).sqrt()
     margins = torch.minimum(decision_margins(steepness, along_y, along_x), steepness - low)[:, 0].numpy()
@@ -132,9 +133,9 @@ def test_soft_edges():
     rows = edges[:, 0, 12]
     assert rows[0].argmax() in (11, 12) and rows[0].max() > 0.99 and rows[0, [0, -1]].max() < -0.99
     assert rows[0, 8:12].diff().min() > 0  # rising towards the step
-    assert rows[1, 5:-5].min() > 0.5  # the same slope everywhere
+    assert rows[1, 5:-5].min() > 0.5  # a constant slope
     assert (edges[2] == -1).all()
-    # A negative has the same edges, up to the rounding of its gray.
+    # A negative has the same edges, up to the rounding of gray levels.
     first, second = soft_edges(photographs())
     assert (first - second).abs().max() < 0.05
 
@@ -145,7 +146,7 @@ def test_blur():
     pictures = in_pillow(clean)
     theirs = torch.stack([torch.from_numpy(np.array(p.filter(ImageFilter.GaussianBlur(2)))) for p in pictures])
     levels = (blurred + 1) * 127.5
-    # Pillow has three box filters for a Gaussian.
+    # Pillow approximates a Gaussian by three box filters.
     assert (levels - theirs.permute(0, 3, 1, 2)).abs().mean() < 1.5
     torch.testing.assert_close(levels, levels.round(), atol=1e-4, rtol=0)
     assert blurred.std() < clean.std()
@@ -167,7 +168,7 @@ def test_segmentation_has_the_colours_of_the_palette():
     palette = torch.tensor(default_palette())
     assert torch.equal(((colours + 1) * 127.5).round().long().permute(0, 2, 3, 1).view(256, 3), palette)
     assert len(set(default_palette())) == 256
-    # The first ones of Pascal VOC: background, aeroplane, bicycle, bird; and its "void".
+    # The first colours of Pascal VOC: background, aeroplane, bicycle, bird; and "void".
     assert default_palette()[:4] == [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0)]
     assert default_palette()[255] == (224, 224, 192)
     own = segmentation(torch.tensor([[[[0.0, 1.0]]]]) / 127.5 - 1, palette=[[255, 0, 0], [0, 0, 255]])
@@ -238,7 +239,7 @@ def test_what_is_no_label_map(tmp_path):
 
 
 def inverted(images, *, strength: float = 1.0):
-    """A condition of a user."""
+    """A user's condition."""
     return -strength * images
 
 

@@ -74,7 +74,7 @@ def test_every_task_on_every_kind_of_image(task, size, channels):
     assert (mask is not None) == (task in (*MASKED, "inpainting+uncropping"))
     if mask is None and "inpainting" not in task:
         assert shown.abs().max() <= 1
-        assert torch.equal(from_levels(to_levels(shown)), shown)  # what a file holds
+        assert torch.equal(from_levels(to_levels(shown)), shown)  # the levels of a file
     elif mask is not None:
         assert mask.shape == (5, 1, *size) and mask.dtype == torch.float32 and set(mask.unique().tolist()) == {0, 1}
         known = (mask == 0).expand_as(images)
@@ -216,7 +216,7 @@ def test_motion_kernel(length, angle):
     offsets = torch.arange(len(kernel)) - len(kernel) // 2
     y, x = torch.meshgrid(offsets, offsets, indexing="ij")
     along, across = x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
-    # A way of that length, and what bilinear sharing adds (less than half a pixel each way).
+    # The length, plus up to half a pixel on both sides from the distribution over pixels.
     assert (kernel * along**2).sum().sqrt() == pytest.approx(length / math.sqrt(12), abs=0.4)
     assert (kernel * across**2).sum().sqrt() < 0.51
 
@@ -268,7 +268,7 @@ def test_holes_in_a_degraded_image_are_holes(task):
     holes = inpainting(images, draw)
     shown = corrupt(task, images, drawing(4))
     hidden = (holes.mask == 1).expand_as(images)
-    assert shown.mask is None  # the gray pixels, too, have to be made
+    assert shown.mask is None  # the gray pixels must be generated, too
     assert torch.equal(shown.conditioning_image[hidden], holes.conditioning_image[hidden])
     gray = colorization(images, None).conditioning_image
     assert torch.equal(shown.conditioning_image[~hidden], gray[~hidden])

@@ -24,7 +24,7 @@ def encode(image: Image.Image, format: str = "PNG", **options) -> bytes:
 
 
 def pixels(value, channels: int) -> list:
-    """As rows of pixels, the way they are written down below."""
+    """Images as rows of pixels, the form of the expected values below."""
     decoded = decode_image(value, channels)
     assert decoded.dtype == torch.uint8 and decoded.shape[0] == channels
     rows = decoded.permute(1, 2, 0).tolist()

@@ -15,7 +15,7 @@ from diffusers_ext.data import ImageDataset, UnreadableImagesError, indexed, loa
 from .drawing import draw, write_images
 
 
-# The ways to read one and the same folder. Streams have an order of their own.
+# The ways to read the same folder. Streams have another order.
 INDEXED = {"cached": {"cache_images": True}, "uncached": {"cache_images": False}}
 STREAMED = {"streamed": {"streaming": True, "shuffle_buffer_size": 7}}
 EVERY_WAY = INDEXED | STREAMED
@@ -23,7 +23,7 @@ EVERY_WAY = INDEXED | STREAMED
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """23 images of two classes and several shapes, so that an epoch divides by nothing."""
+    """23 images of two classes and several shapes; 23 is not divisible by any batch size."""
     path = tmp_path_factory.mktemp("images")
     for number in range(23):
         label = "cat" if number % 3 else "dog"
@@ -86,7 +86,7 @@ def test_resuming_continues_the_stream(folder, way, start):
 @pytest.mark.parametrize("num_workers", [1, 3])
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_workers_change_nothing(folder, way, num_workers):
-    dataset = pickle.loads(pickle.dumps(load(folder, way)))  # as for workers that are not forked
+    dataset = pickle.loads(pickle.dumps(load(folder, way)))  # like workers that are not forked
     for mine, theirs in zip(take(dataset, 7, 5, num_workers=num_workers), take(dataset, 7, 5), strict=True):
         for key in theirs:
             assert torch.equal(mine[key], theirs[key])
@@ -150,7 +150,7 @@ def test_global_random_state_is_neither_read_nor_changed(folder, way):
     take(dataset, 2, 8, num_workers=1)
     list(dataset.reference_batches(8))
     assert draws() == untouched
-    assert torch.equal(joined(take(dataset, 3, 8)), first)  # from another state
+    assert torch.equal(joined(take(dataset, 3, 8)), first)  # from another global random state
 
 
 @pytest.mark.parametrize("way", EVERY_WAY)
@@ -192,7 +192,7 @@ def test_a_set_smaller_than_a_batch(tmp_path):
 
 
 def break_images(folder) -> list[str]:
-    """Three unreadable files, by the way of which they are so."""
+    """Three unreadable files, and the reason for each."""
     whole = (folder / "cat" / "0.png").read_bytes()
     broken = {"cut.png": whole[: len(whole) // 2], "empty.jpg": b"", "text.PNG": b"no image"}
     for name, content in broken.items():

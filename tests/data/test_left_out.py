@@ -28,7 +28,7 @@ def test_the_number_of_images_is_said(tmp_path, caplog):
 
 def test_pictures_without_a_reader_are_named(tmp_path, caplog, monkeypatch):
     write_images(tmp_path, "a.png", *(f"IMG_{number}.HEIC" for number in range(5)), "scan.cr9", "photo", "icon.svg")
-    monkeypatch.delitem(Image.EXTENSION, ".heic", raising=False)  # as if nothing were installed that reads it
+    monkeypatch.delitem(Image.EXTENSION, ".heic", raising=False)  # as if no reader for it were installed
     found, left_out = messages(tmp_path, caplog)
     assert found == "Images found in 'pictures': 1 (train)."
     assert left_out == (

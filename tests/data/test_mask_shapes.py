@@ -30,7 +30,7 @@ def test_areas_are_between_10_and_40_percent_and_everywhere_between(size, stroke
 
 def test_three_in_five_masks_are_strokes():
     def strokes(**options) -> float:
-        # With one rectangle at most, a mask that is none is a stroke.
+        # With at most one rectangle, a mask that is not a rectangle is a stroke.
         masks = mask(inpainting, 300, (32, 32), max_rectangles=1, **options)
         return float(np.mean([not is_rectangle(array) for array in masks[:, 0].numpy() > 0]))
 

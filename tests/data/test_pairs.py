@@ -1,4 +1,4 @@
-"""Paired sets: images that come with conditioning images."""
+"""Paired sets: images with conditioning images."""
 
 import io
 import itertools
@@ -21,7 +21,7 @@ KEYS = ("pixel_values", "conditioning_pixel_values")
 
 
 def write_pairs(folder, count: int = 7, labelled: bool = False):
-    """Images, and their negatives as conditioning images, so that a pair is known by its sum."""
+    """Images, and their negatives as conditioning images, so that the sum identifies a pair."""
     rows = []
     for number in range(count):
         image = draw(number, height=12 + number % 3, width=14 + number % 4)
@@ -52,7 +52,7 @@ def test_a_pair_is_cropped_resized_and_flipped_together(tmp_path, way, channels)
     for key in KEYS:
         assert batch[key].shape == (20, channels, 8, 8) and batch[key].dtype == torch.float32
         assert batch[key].is_contiguous()
-    # Negatives stay negatives, up to the rounding of a level.
+    # They remain negatives of each other, up to the rounding of a level.
     assert (batch[KEYS[0]] + batch[KEYS[1]]).abs().max() <= 2.1 / 127.5
     assert batch[KEYS[0]].std() > 0.1
     reference = next(dataset.reference_batches(10))

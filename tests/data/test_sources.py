@@ -54,7 +54,7 @@ def test_digits():
     digits = load_digits()
     for image, label in zip(digits.images, digits.target, strict=True):
         theirs[(int(label), np.round(image * 255 / 16).astype(np.uint8).tobytes())] += 1
-    assert ours == theirs  # every digit once, in exact pixels, with its label
+    assert ours == theirs  # every digit once, with exact pixels and its label
 
 
 def test_digits_in_colour_and_larger():

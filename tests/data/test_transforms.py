@@ -38,7 +38,7 @@ def test_resize_is_pillows_bicubic(size, channels, mode):
         difference = difference * (ours[..., -1:] / 255.0)
     assert difference.max() <= 4 and difference.mean() < 0.35
     bilinear = np.asarray(Image.fromarray(array.squeeze(), mode).resize(size[::-1], Image.BILINEAR), dtype=np.int64)
-    assert np.abs(bilinear - expected).mean() > 1  # so that this test can tell
+    assert np.abs(bilinear - expected).mean() > 1  # the difference that this test can detect
 
 
 def test_what_is_transparent_does_not_bleed():

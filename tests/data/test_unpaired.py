@@ -1,4 +1,4 @@
-"""Images of two domains without pairs, and pairs that lie side by side in one file."""
+"""Unpaired images of two domains, and pairs side by side in one file."""
 
 import itertools
 
@@ -23,7 +23,7 @@ def flat(level: int, size=(10, 12), mode: str = "RGB") -> Image.Image:
 
 
 def write_domains(folder, names=tuple(COUNTS), root: str = ""):
-    """Images of one brightness each: those of a domain are known by it."""
+    """Images of uniform brightness, which identifies their domain."""
     for first, name in enumerate(names):
         (folder / root / name).mkdir(parents=True, exist_ok=True)
         for number in range(COUNTS.get(name, 3 + first)):
@@ -49,7 +49,7 @@ WAYS = ["classes", "folders", "two folders", "splits"]
 
 
 def by(way: str, tmp_path) -> UnpairedImageDataset:
-    """Horses and zebras, told apart in several ways."""
+    """Horses and zebras, separated in several ways."""
     if way == "classes":
         return load(write_domains(tmp_path), domains=("horse", "zebra"))
     if way == "folders":
@@ -72,7 +72,7 @@ def test_two_domains_in_several_ways(tmp_path, way):
     assert (dataset.source.num_examples, dataset.target.num_examples, dataset.num_examples) == (3, 5, 5)
     assert (dataset.channels, dataset.resolution, dataset.num_skipped, dataset.id2label) == (1, (8, 8), 0, None)
     seen = take(dataset, 15)
-    # Each domain in epochs of its own length, in orders of its own.
+    # Each domain has its own epochs and orders.
     for key, first, count in ((SOURCE, 0, 3), (TARGET, 80, 5)):
         epochs = [seen[key][start : start + count] for start in range(0, 15, count)]
         assert all(sorted(epoch) == list(range(first, first + count)) for epoch in epochs)
@@ -163,7 +163,7 @@ def test_halves_are_a_pair(tmp_path):
     dataset = load_side_by_side_dataset(8, random_flip=True, train_data_dir=str(write_side_by_side(tmp_path)))
     batch = next(dataset.batches(8, seed=0))
     assert batch[SOURCE].shape == batch[TARGET].shape == (8, 3, 8, 8)
-    # Negatives stay negatives: both halves are cropped and flipped as one.
+    # They remain negatives of each other, because both halves are cropped and flipped alike.
     assert (batch[SOURCE] + batch[TARGET]).abs().max() <= 2.1 / 127.5 and batch[SOURCE].std() > 0.1
     reference = next(dataset.reference_batches(8))
     first = np.asarray(draw(0, 10, 12).resize((10, 8), Image.Resampling.BICUBIC))[:, 1:9]

@@ -38,7 +38,7 @@ def exact_models(scheduler) -> tuple[ExactDenoiser, ExactClassifier]:
 
 @pytest.mark.parametrize("scheduler", list(schedulers()), ids=named)
 def test_guided_prediction_is_that_of_the_class(scheduler):
-    """grad log p(x) + grad log p(y | x) = grad log p(x | y): at scale 1 nothing is approximated."""
+    """grad log p(x) + grad log p(y | x) = grad log p(x | y), so scale 1 is exact."""
     denoiser, classifier = exact_models(scheduler)
     scheduler.set_timesteps(10)
     labels = torch.tensor([0, 1, 1])
@@ -89,7 +89,7 @@ def test_silent_without_a_class_outside_its_interval_and_when_disabled():
 
 
 def test_pure_noise_has_no_class():
-    """There the classifier's error is all that its gradient shows, and DDIM would divide it by no signal."""
+    """There the gradient is only the classifier's error, and DDIM would divide it by zero signal."""
     scheduler = ExactDDIMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
     denoiser, classifier = exact_models(scheduler)
     guider, asked = ClassifierGuidance(), []

@@ -1,4 +1,4 @@
-"""Two classes of images of which everything is known: the exact denoiser and the exact classifier of noisy images.
+"""Two classes of images with known distributions: the exact denoiser and the exact classifier of noisy images.
 
 A pixel of class y is normal with mean +-MEAN and deviation DEVIATION, so at the noise level (alpha, sigma) it is
 normal with mean +-alpha * MEAN and variance alpha**2 * DEVIATION**2 + sigma**2.
@@ -25,7 +25,7 @@ def noise_levels(timesteps, scheduler) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class ExactDenoiser(ModelMixin, ConfigMixin):
-    """What a perfect network predicts for the mixture of both classes, or for one of them where a label is given."""
+    """The prediction of a perfect network for the mixture of both classes, or for one class if a label is given."""
 
     @register_to_config
     def __init__(self, in_channels: int = 1, sample_size: int = 4, num_class_embeds: int | None = None):

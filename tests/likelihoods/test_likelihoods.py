@@ -1,4 +1,4 @@
-"""Bits per dimension: guided-diffusion's bound on its golden cases, and the ODE where the density is known."""
+"""Bits per dimension: the golden cases of guided-diffusion's bound, and the ODE for known densities."""
 
 import json
 import math
@@ -32,7 +32,7 @@ from diffusers_ext.schedulers.scheduling_gaussian_diffusion import ExactDDIMSche
 from tests.tiny_unet import tiny_unet
 
 
-# One family of golden cases for the losses and the bound that they are the terms of.
+# The losses are the terms of the bound, so both have the same golden cases.
 GOLDEN = Path(__file__).parents[1] / "losses" / "golden" / "gaussian_diffusion"
 BETA_SCHEDULES = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
 
@@ -84,11 +84,11 @@ class GaussianDenoiser:
         return ({"epsilon": noise, "sample": clean}.get(config.prediction_type, alpha * noise - sigma * clean),)
 
     def log_density(self, images, class_labels=None):
-        """Of the clean image and the least noise of the scheduler."""
+        """The log-density of clean images with the smallest noise of the scheduler."""
         return self.pixels(class_labels, len(images)).log_prob(images).sum(dim=(1, 2, 3))
 
     def log_density_by_the_prior(self, images, class_labels=None):
-        """The same when the noisiest samples are standard normal, which they almost are."""
+        """The same if the noisiest samples were exactly standard normal."""
         end, pixels = probability_flow(self.scheduler).end, self.pixels(class_labels, len(images))
         std = math.hypot(math.cos(end) * self.std, math.sin(end))
         noisiest = math.cos(end) * pixels.mean + std * (images - pixels.mean) / pixels.stddev
@@ -137,13 +137,13 @@ def test_the_ode_gives_the_density_of_gaussian_data(name):
     difference = (result.log_likelihood - network.log_density_by_the_prior(images, labels)).abs() / bits_per_dim
     assert difference.max() < 1e-4
     assert (result.error / bits_per_dim).max() < 1e-4
-    # Where the process ends with some signal left, the rest is the difference of its end to a standard normal one.
+    # If some signal is left at the end of the process, the error is the difference of its end from a standard normal.
     difference = (result.log_likelihood - network.log_density(images, labels)).abs() / bits_per_dim
     assert difference.max() < (1e-4 if probability_flow(scheduler).end > 1.57 else 5e-3)
 
 
 def test_an_error_in_the_noise_does_not_make_the_ode_stiff():
-    """The velocity that follows from it has 1 / cos(angle), which is 20000 at the end of the cosine schedule."""
+    """Its velocity has the factor 1 / cos(angle), which is 20000 at the end of the cosine schedule."""
     scheduler, images = SCHEDULERS["epsilon_cosine"], gaussian_images()
     exact = GaussianDenoiser(scheduler)
 
@@ -168,7 +168,7 @@ def test_the_density_integrates_to_one(name):
             return (weights * (means + gain * (sample - alpha * means))).sum(dim=-1, keepdim=True)
 
     network = Mixture(scheduler, std=0.15)
-    if name != "edm":  # in the others the noise follows from the clean image
+    if name != "edm":  # for the others, the noise is computed from the clean image
         plain = network.clean
 
         class FromClean:
@@ -179,7 +179,7 @@ def test_the_density_integrates_to_one(name):
                 else:
                     angle = np.interp(t, np.arange(1000), flow.angles)
                     alpha, sigma = math.cos(angle), math.sin(angle)
-                # at alpha = 0 the sample is the noise; at sigma = 0 nobody asks
+                # at alpha = 0 the sample is the noise; sigma = 0 does not occur
                 clean = plain(sample, alpha, sigma, 0)
                 noise = (sample - alpha * clean) / sigma
                 return (noise if name == "epsilon" else noise - clean,)
@@ -264,7 +264,7 @@ def test_the_bound_is_of_the_chain_and_adds_up(unet, images, scheduler_class):
 
 
 def test_both_measures_of_gaussian_data_are_its_entropy():
-    """With the exact mean and variance of every step the bound is tight."""
+    """With the exact mean and variance of every step, the bound is tight."""
     scheduler = short_process(steps=100, variance_type="learned", clip_sample=False)
     denoiser = GaussianDenoiser(scheduler, mean=(0.1,), std=0.2)
     levels = scheduler.alphas_cumprod[scheduler.timesteps].double()

@@ -55,7 +55,7 @@ def test_smoothed_labels_are_those_of_binary_cross_entropy():
 
 
 def reference_discriminator(tensors) -> nn.Module:
-    """junyanz' NLayerDiscriminator with two levels and instance norm, as the case has it."""
+    """The NLayerDiscriminator of the golden case, with two levels and instance norm."""
     network = nn.Sequential(
         nn.Conv2d(3, 4, 4, 2, 1),
         nn.LeakyReLU(0.2),

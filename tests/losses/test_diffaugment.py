@@ -10,7 +10,7 @@ def draw(rows=range(64), step=0):
 
 
 class Fixed:
-    """A draw of the same number for each sample."""
+    """Draws the same number for each sample."""
 
     def __init__(self, count: int, *values: float):
         self.count, self.values = count, iter(values)
@@ -67,7 +67,7 @@ def test_every_shift_and_every_place_is_drawn():
     }
     cut = diff_augment(ones, ["cutout"], draw(range(500))).eq(0)
     sizes = set(cut.sum((1, 2, 3)).tolist())
-    assert max(sizes) == 16 and min(sizes) == 4  # the whole square, or what a corner leaves of it
+    assert max(sizes) == 16 and min(sizes) == 4  # the whole square, or its part in a corner
     assert cut.float().mean(0).min() > 0.05
 
 

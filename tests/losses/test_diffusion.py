@@ -26,7 +26,7 @@ def images():
 
 
 def clean_from(prediction_type, prediction, noisy, alpha, sigma):
-    """Each parametrisation solved for the clean image."""
+    """The clean image from each parametrisation."""
     if prediction_type == "epsilon":
         return (noisy - sigma * prediction) / alpha
     if prediction_type == "v_prediction":

@@ -12,7 +12,7 @@ def images():
 
 
 def linear(gain: float) -> nn.Module:
-    """A score whose gradient is the same everywhere: of norm `gain` on images of 2x6x6."""
+    """A score with the same gradient everywhere, whose norm is `gain` for images of 2x6x6."""
     network = nn.Sequential(nn.Flatten(), nn.Linear(72, 1))
     nn.init.constant_(network[1].weight, gain / 72**0.5)
     return network
@@ -68,7 +68,7 @@ def test_weights_get_the_gradient_of_the_penalty(images, kind):
         samples = real.clone().requires_grad_()
         return r1_penalty(network(samples), samples).sum()
 
-    # The penalties are rounded to float32, so the differences are taken over a step that is not tiny.
+    # Because penalties are rounded to float32, the step of the differences is not tiny.
     (gradient,) = torch.autograd.grad(penalty(), weight)
     direction, step = torch.randn_like(weight), 2e-3
     with torch.no_grad():

@@ -88,7 +88,7 @@ def test_a_capacity_draws_the_divergence_to_it_from_both_sides():
 
 
 def aggregate_posterior(mean, logvar):
-    """q(z), and its marginals: the mixtures over a whole data set."""
+    """q(z) and its marginals, which are mixtures over the whole data set."""
     weights = Weights(torch.full((len(mean),), 1 / len(mean)))
     joint = MixtureSameFamily(weights, Independent(Normal(mean, (0.5 * logvar).exp()), 1))
     marginals = [
@@ -235,5 +235,5 @@ def test_the_adaptive_weight_balances_gradients_at_the_last_layer():
     weight = adaptive_weight(*gradients)
     torch.testing.assert_close((weight * gradients[1]).norm(), gradients[0].norm(), rtol=1e-4, atol=0)
     assert layer.weight.grad is None
-    reconstruction.backward()  # the graph is still there
+    reconstruction.backward()  # the graph is kept
     assert adaptive_weight(torch.ones(1), torch.zeros(1)) == 1e4

@@ -7,7 +7,7 @@ from diffusers_ext.metrics import DeepFeatureDistance, NetworkExtractor
 
 
 class Network(torch.nn.Module):
-    """Sees bytes, as feature networks do here."""
+    """A network whose input is bytes, like feature networks."""
 
     def __init__(self):
         super().__init__()
@@ -21,7 +21,7 @@ class Network(torch.nn.Module):
 
 
 def images(seed, channels=1, size=10):
-    """Images that 8 bits hold exactly."""
+    """Images that are exact in 8 bits."""
     levels = torch.randint(0, 256, (3, channels, size, size), generator=torch.Generator().manual_seed(seed))
     return levels / 127.5 - 1
 
@@ -32,7 +32,7 @@ def image_model(request, tmp_path):
     channels = 1 if request.param == "gray" else 3
     config = ResNetConfig(num_channels=channels, embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1])
     ResNetModel(config).save_pretrained(tmp_path)
-    # Their own resizing would be another size than the loss sees.
+    # The loss does not resize images, so the extractor must not resize them either.
     ConvNextImageProcessor(do_resize=False, image_mean=[0.3] * channels, image_std=[0.4] * channels).save_pretrained(
         tmp_path
     )
@@ -56,7 +56,7 @@ def test_an_image_model_sees_what_it_does_as_a_measure(image_model, channels):
     loss = load_perceptual_loss(image_model)
     first, second = images(0, channels, 32).requires_grad_(), images(1, channels, 32)
     values = loss(first, second)
-    # Grayscale is rounded to bytes there.
+    # The metric rounds grayscale images to bytes.
     torch.testing.assert_close(values.detach(), loss.distance(first.detach(), second).float(), rtol=0.01, atol=1e-4)
     values.sum().backward()
     assert first.grad.isfinite().all() and first.grad.abs().sum() > 0

@@ -45,7 +45,7 @@ def golden():
 
 @pytest.fixture
 def images():
-    """8-bit images in [-1, 1], noise, and what a network might say."""
+    """8-bit images in [-1, 1], noise, and a possible output of a network."""
     generator = torch.Generator().manual_seed(0)
     levels = torch.randint(0, 256, (4, 1, 4, 4), generator=generator)
     noise, output, variance = torch.randn(3, 4, 1, 4, 4, generator=generator)
@@ -92,7 +92,7 @@ def test_normal_kl_is_that_of_torch():
 
 
 def test_normal_kl_keeps_what_is_small_beside_one():
-    """As at the late steps of a long process, where each term of the bound is far below the rounding of 1."""
+    """As in late steps of a long process, where each term of the bound is far below the rounding error of 1."""
     distance, log_ratio = torch.tensor([1e-5, 0.0, 1e-4, 1.0]), torch.tensor([0.0, 1e-3, -1e-3, 1e-6])
     zero = torch.zeros(4)
     exact = 0.5 * (log_ratio.double().expm1() - log_ratio.double() + distance.double().square())
@@ -112,7 +112,7 @@ def test_the_probabilities_of_all_levels_sum_to_one(mean, scale):
 
 
 def test_extreme_predictions_have_finite_gradients():
-    """Means that are far off and scales that are tiny: probability 1e-12, no NaN."""
+    """For distant means and tiny scales, the probability is 1e-12 and not NaN."""
     images = torch.tensor([-1.0, 0.0, 1.0]).repeat(3)
     means = torch.tensor([0.0, 5.0, -1e4]).repeat_interleave(3).requires_grad_()
     log_scales = torch.full((9,), -40.0, requires_grad=True)
@@ -123,7 +123,7 @@ def test_extreme_predictions_have_finite_gradients():
 
 
 def test_a_perfect_prediction_costs_nothing_but_the_first_step(images):
-    """The KL terms of the true posterior are zero; the decoder's is not."""
+    """The KL terms of the true posterior are zero; the decoder term is not."""
     clean, noise, _, _ = images
     scheduler = ExactDDPMScheduler(variance_type="fixed_small")
     timesteps = torch.tensor([0, 1, 500, 999])
@@ -137,7 +137,7 @@ def test_a_perfect_prediction_costs_nothing_but_the_first_step(images):
 
 
 def test_the_first_step_is_the_chains_own(images):
-    """In a respaced chain that starts at timestep 100, this is where the decoder's term is."""
+    """In a respaced chain, the decoder term is at the first timestep of the chain, here 100."""
     clean, noise, output, _ = images
     scheduler = ExactDDPMScheduler()
     scheduler.set_timesteps(timesteps=[900, 500, 100])
@@ -163,7 +163,7 @@ def test_the_prior_term(images):
 @pytest.mark.parametrize("variance_type", ["fixed_small", "fixed_large", "learned", "learned_range"])
 @pytest.mark.parametrize("loss_type", ["mse", "rescaled_mse", "kl", "rescaled_kl"])
 def test_every_parametrisation(images, prediction_type, variance_type, loss_type):
-    """Equal predictions of the clean image give equal variational terms, and gradients reach what they teach."""
+    """Equal predictions of the clean image give equal variational terms, with gradients for all parametrisations."""
     clean, noise, error, variance = images
     # Near enough for a probability above 1e-12 at the first step: below it, as in the reference, nothing is learned.
     guess = clean + 0.01 * error

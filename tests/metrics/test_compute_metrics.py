@@ -84,7 +84,7 @@ def test_the_numbers_carry_where_they_come_from():
 def test_only_what_was_asked_for():
     assert set(compute_metrics(output(60, 0), output(50, 1), ["recall"])) == {"recall", "provenance"}
     assert set(compute_metrics(output(60, 0), output(50, 1), "fid")) == {"fid", "provenance"}
-    # Five samples are enough for precision's three neighbours, if nobody asks for density's five.
+    # Five samples are enough for the three neighbours of precision, but not for the five of density.
     assert "precision" in compute_metrics(output(5, 0), output(5, 1), ["precision"])
 
 

@@ -18,12 +18,12 @@ def column(*places: int, size: int = 12) -> torch.Tensor:
         (column(4), column(3), 0, 0.0),
         (column(4), column(3), 1, 1.0),
         (column(5), column(3), 1, 0.0),
-        (column(3, 9), column(3), 1, 2 * 0.5 / 1.5),  # half of them are right, all are found
+        (column(3, 9), column(3), 1, 2 * 0.5 / 1.5),  # half of them are correct, and all edges are found
         (column(3), column(3, 9), 1, 2 * 0.5 / 1.5),
         (column(3), column(), 1, 0.0),
         (column(), column(3), 1, 0.0),
         (column(), column(), 1, 1.0),
-        (column(4), column(3), None, 0.0),  # 12 pixels: none off
+        (column(4), column(3), None, 0.0),  # the default tolerance for 12 pixels is 0
         (column(51, size=100), column(50, size=100), None, 1.0),
         (column(52, size=100), column(50, size=100), None, 0.0),
     ],

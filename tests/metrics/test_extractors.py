@@ -132,7 +132,7 @@ def test_transformers_convolutional_classifier(tmp_path):
     assert extractor.name == "tiny" and extractor.id2label[3] == "LABEL_3"
     output = extractor(random_images(5))
     assert output.features.shape == (5, 16)
-    # The features are what the classifier reads.
+    # The features are the input of the classifier.
     with torch.no_grad():
         torch.testing.assert_close(model.classifier(output.features[:, :, None, None]), output.logits)
 
@@ -155,7 +155,7 @@ def test_transformers_vision_transformer(tmp_path, model_class):
 
 
 def test_a_random_pooler_is_not_used(tmp_path):
-    """A backbone published without a pooler gets a newly drawn one at each loading."""
+    """A backbone that was saved without a pooler gets a new random one whenever it is loaded."""
     torch.manual_seed(0)
     model = ViTModel(
         ViTConfig(

@@ -56,7 +56,7 @@ def test_fid(case):
 
 
 def test_fid_from_the_statistics_of_the_references(case):
-    """With their own float32 means the rounding is shared, and the distance agrees almost to float64."""
+    """With the float32 means of the reference, the distance agrees almost to float64."""
     real_mean = case.real.numpy().mean(axis=0)
     real_covariance = np.cov(case.real.numpy(), rowvar=False)
     generated_mean, generated_covariance = case.outputs["mean_generated"], case.outputs["cov_generated"]
@@ -95,7 +95,7 @@ def test_kid_with_the_rbf_kernel(case):
 
 
 def test_kid_of_the_stored_subsets_in_float64(case):
-    """The estimator written out on the rows that torch-fidelity drew: same rows, and float64 to the last digits."""
+    """The estimator, computed from the rows that torch-fidelity drew, agrees in float64."""
     values = []
     for generated_rows, real_rows in case.outputs["kid_subset_indices"].long():
         x, y = case.generated[generated_rows].double().numpy(), case.real[real_rows].double().numpy()
@@ -109,7 +109,7 @@ def test_kid_of_the_stored_subsets_in_float64(case):
 
 
 def test_kid_of_clean_fid(case):
-    """clean-fid draws the other way round: the real rows first."""
+    """clean-fid draws the real rows first."""
     value = kid(
         case.generated,
         case.real,
@@ -129,7 +129,7 @@ def test_kernel_distance_of_whole_sets(case):
 
 def test_precision_and_recall_of_torch_fidelity(case):
     value = precision_recall(case.real, case.generated, neighbours=case.config["prc_neighborhood"])
-    # The golden fractions went through float32.
+    # The golden fractions were rounded to float32.
     assert value["precision"] == pytest.approx(case["prc_precision"], rel=1e-7)
     assert value["recall"] == pytest.approx(case["prc_recall"], rel=1e-7)
     assert value["f_score"] == pytest.approx(case["prc_f_score"], rel=1e-7)

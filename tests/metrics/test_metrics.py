@@ -1,4 +1,4 @@
-"""What must hold for every set of features, and what is refused."""
+"""Properties of metrics for any features, and refused inputs."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def test_identical_sets():
     real = features(60)
     assert fid(real, real) == pytest.approx(0.0, abs=1e-12)
     assert precision_recall(real, real) == {"precision": 1.0, "recall": 1.0, "f_score": 1.0}
-    # Every ball holds its centre and k - 1 neighbours, and not the k-th, which lies on its border.
+    # Every ball contains its centre and k - 1 neighbours, but not the k-th, which is on its border.
     assert prdc(real, real) == {"precision": 1.0, "recall": 1.0, "density": 1.0, "coverage": 1.0}
     # The unbiased estimate counts x against itself across the sets, not within them.
     kernel = polynomial_kernel(real.double(), real.double())
@@ -56,11 +56,11 @@ def test_the_order_of_rows_does_not_matter():
 
 
 def test_a_collapsed_generator():
-    """One image over and over: precise, but without recall, and no number breaks on balls of radius zero."""
+    """The same image many times: precise, but without recall. Balls of radius zero are no problem."""
     real = features(40)
     generated = real[:1].repeat(30, 1)
     assert precision_recall(real, generated)["precision"] == 1.0
-    # The one image is real: its own ball of radius zero holds it, border included.
+    # The image is a real one: its own ball of radius zero contains it, on its border.
     assert precision_recall(real, generated)["recall"] == 1 / 40
     assert prdc(real, generated)["recall"] == 0.0
     assert prdc(real, generated)["coverage"] < 0.4

@@ -6,7 +6,7 @@ from diffusers_ext.models import LeNet
 
 
 def logits(counts, confidence=0.99, classes=4) -> torch.Tensor:
-    """Logits by which so many images are of each class, with that probability."""
+    """Logits with this number of images of each class, with this probability."""
     rows = torch.full((sum(counts), classes), (1 - confidence) / (classes - 1)).log()
     labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
     rows[torch.arange(len(rows)), labels] = torch.tensor(confidence).log()

@@ -48,7 +48,7 @@ def to_floats(images: torch.Tensor) -> torch.Tensor:
 
 
 class Network(torch.nn.Module):
-    """Means of two layers of maps as features, and three classes."""
+    """The means of the maps of two layers as features, and three classes."""
 
     def __init__(self, channels: int = 3):
         super().__init__()
@@ -77,7 +77,7 @@ def test_psnr_and_ssim_are_those_of_scikit_image(shape):
     expected_psnr, expected_ssim = SCIKIT_IMAGE[shape]
     assert psnr(truth, restored).item() == pytest.approx(expected_psnr, rel=1e-12)
     assert ssim(truth, restored).item() == pytest.approx(expected_ssim, rel=1e-12)
-    # The same images as floats: a step of float32 is some 1e-5 levels.
+    # The same images as floats, whose resolution is about 1e-5 levels.
     assert psnr(to_floats(truth), restored).item() == pytest.approx(expected_psnr, abs=1e-5)
     assert ssim(truth, to_floats(restored)).item() == pytest.approx(expected_ssim, abs=1e-6)
 
@@ -98,7 +98,7 @@ def test_ssim_is_its_formula():
 
 
 def test_each_image_is_measured_alone():
-    # More values than one block of the computation holds.
+    # More values than one block of the computation.
     truth, restored = drawn_images(9, 0, (3, 64, 96)), drawn_images(9, 1, (3, 64, 96))
     for measure in (psnr, ssim):
         values = measure(truth, restored)
@@ -172,7 +172,7 @@ def test_deep_feature_distance_is_the_formula_of_lpips(extractor):
     assert distance(first, first).tolist() == [0.0] * 3
     assert torch.equal(distance(to_floats(first), to_floats(second)), distance(first, second))
     assert distance.name == "net (first, second)"
-    # It leaves nothing behind in the network.
+    # No hooks remain in the network.
     assert not any(module._forward_hooks for module in extractor.network.modules())
 
 
@@ -363,7 +363,7 @@ def test_batches_and_processes_do_not_matter(extractor):
     batched = restoration_metrics(iter(truth.split(8)), iter(restored.split(8)), class_labels=labels, **options)
     assert_rows_are_close(batched, whole)
 
-    # Two processes, one after the other: the first pass notes what each would send, the second gets it all.
+    # Two processes, one after the other: the first pass records what each sends, and the second gets all of it.
     sent = [[], []]
     for process in range(2):
         own = truth[process::2], restored[process::2]

@@ -1,4 +1,4 @@
-"""What the autoencoders with vectors for latents promise, as a mixin beside those of `testing`."""
+"""Tests of all autoencoders with latent vectors, as a mixin that complements those of `testing`."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ from tests.models.testing import (
 class AutoencoderTesterMixin(
     ModelOutputTesterMixin, ModelSaveLoadTesterMixin, ModelDtypeTesterMixin, ModelCompileTesterMixin
 ):
-    """With those but the training, which takes a draw of latents. `get_inputs` has two images as `sample`."""
+    """All tests of `testing` except training, which needs sampled latents. `get_inputs` has two images as `sample`."""
 
     def get_pair(self):
         """The variational model and the plain one."""

@@ -1,4 +1,4 @@
-"""What the generators and discriminators of all GANs promise, as a mixin beside those of `testing`."""
+"""Tests of all generators and discriminators, as a mixin that complements those of `testing`."""
 
 from abc import ABC, abstractmethod
 
@@ -10,7 +10,7 @@ class GANTesterMixin(ABC):
     """Describes a pair of small networks for images of `image_shape`, with 6 latents and without dropout."""
 
     image_shape: tuple[int, int, int]
-    body: str  # what the names of the layers that classes and codes are told from start with
+    body: str  # the prefix of the names of the layers whose features the heads use
 
     @abstractmethod
     def make_generator(self, **options) -> torch.nn.Module: ...
@@ -20,7 +20,7 @@ class GANTesterMixin(ABC):
 
     @abstractmethod
     def scoring_weights(self, discriminator) -> list[torch.Tensor]:
-        """The weights of the layers that the score comes from, but for embeddings."""
+        """The weights of the layers for the score, without embeddings."""
 
     def make_pair_and_inputs(self, number: int = 2, generator_options: dict | None = None, **options):
         """Both networks, each with inputs."""
@@ -44,7 +44,7 @@ class GANTesterMixin(ABC):
         torch.manual_seed(0)
         options = {"num_classes": 3, "conditioning": "projection", "auxiliary_classifier": True}
         discriminator = self.make_discriminator(normalization="none", spectral_norm=True, **options).train()
-        for _ in range(100):  # each pass in training makes one step of the power iteration
+        for _ in range(100):  # each pass in training is one step of the power iteration
             discriminator(torch.randn(2, *self.image_shape), torch.tensor([0, 1]))
         discriminator.eval()
         for weight in [*self.scoring_weights(discriminator), discriminator.class_embedding.weight]:

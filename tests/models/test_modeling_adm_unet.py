@@ -22,7 +22,7 @@ STOCK = {
 
 
 class ADMUNetConfig(ModelTesterConfig):
-    """All at once: heads, projection, scale and low resolution."""
+    """All options together: heads, projection, scale and low resolution."""
 
     model_class = ADMUNet2DModel
     output_shape = (2, 6, 8, 8)
@@ -79,7 +79,7 @@ def test_scaled_timesteps_are_those_of_the_stock_unet(inputs):
     unet, adm = both({}, {"timestep_scale": 0.25})
     sample, timestep, labels = inputs
     torch.testing.assert_close(adm(*inputs).sample, unet(sample, timestep * 0.25, labels).sample, rtol=0, atol=0)
-    # a number as well as a tensor
+    # the timestep as a number and as a tensor
     torch.testing.assert_close(
         adm(sample, 3, labels).sample, unet(sample, torch.tensor(0.75), labels).sample, rtol=0, atol=0
     )
@@ -89,7 +89,7 @@ def test_scaled_timesteps_are_those_of_the_stock_unet(inputs):
 def test_low_resolution_comes_behind_the_sample(inputs):
     unet, adm = both({"in_channels": 6}, {"in_channels": 6, "low_res_channels": 3})
     sample, timestep, labels = inputs
-    low_res = torch.randn(2, 3, 8, 8)  # of the full size: the upsampling changes nothing
+    low_res = torch.randn(2, 3, 8, 8)  # at full size, so that upsampling changes nothing
     expected = unet(torch.cat([sample, low_res], dim=1), timestep, labels).sample
     torch.testing.assert_close(adm(*inputs, low_res=low_res).sample, expected, rtol=0, atol=0)
 

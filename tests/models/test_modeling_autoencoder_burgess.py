@@ -18,7 +18,7 @@ class BurgessConfig(ModelTesterConfig):
 
 
 class SampledBurgessConfig(BurgessConfig):
-    """The log variances matter only where latents are drawn."""
+    """With sampled latents, because otherwise the log variances have no gradient."""
 
     def get_inputs(self):
         return super().get_inputs() | {"sample_posterior": True, "generator": torch.Generator().manual_seed(0)}
@@ -44,7 +44,7 @@ def test_every_size(size, num_convs):
 
 @pytest.mark.parametrize("size, channels, millions", [(32, 1, 469_173), (64, 1, 502_005), (64, 3, 504_055)])
 def test_number_of_parameters(size, channels, millions):
-    """Those of disentangling-vae's for MNIST, dSprites and CelebA."""
+    """The sizes of disentangling-vae for MNIST, dSprites and CelebA."""
     model = AutoencoderBurgess(size, channels)
     assert sum(parameter.numel() for parameter in model.parameters()) == millions
 

@@ -19,7 +19,7 @@ class ConvConfig(ModelTesterConfig):
 
 
 class SampledConvConfig(ConvConfig):
-    """The log variances matter only where latents are drawn; what batch norm takes away has no gradient."""
+    """With sampled latents, because otherwise log variances have no gradient. Biases before batch norm have none."""
 
     def get_init_dict(self):
         return super().get_init_dict() | {"normalization": "group"}
@@ -46,7 +46,7 @@ def test_every_size(size, kernel_size, add_conv_out):
 
 
 def test_decoder_of_its_own():
-    """The convolutional VAE that pythae has for MNIST."""
+    """The convolutional VAE of pythae for MNIST."""
     model = AutoencoderConv(
         28,
         1,

@@ -18,7 +18,7 @@ class MLPConfig(ModelTesterConfig):
 
 
 class SampledMLPConfig(MLPConfig):
-    """The log variances matter only where latents are drawn."""
+    """With sampled latents, because otherwise the log variances have no gradient."""
 
     def get_inputs(self):
         return super().get_inputs() | {"sample_posterior": True, "generator": torch.Generator().manual_seed(0)}

@@ -68,7 +68,7 @@ class BatchNormDiscriminatorConfig(DiscriminatorConfig):
 
 
 class HeadedDiscriminatorConfig(DiscriminatorConfig):
-    """AC-GAN's and InfoGAN's heads, which no gradient of the score reaches."""
+    """With the heads of AC-GAN and InfoGAN, which get no gradient from the score."""
 
     def get_init_dict(self):
         changes = {"auxiliary_classifier": True, "num_categories": 3, "num_continuous_codes": 1}
@@ -169,7 +169,7 @@ def test_initial_weights(normalization):
         for name, parameter in model.named_parameters():
             if parameter.ndim == 4 and normalization != "none":
                 assert abs(parameter.std() - 0.02) < 0.002, name
-        # signals neither fade nor grow
+        # signals are neither damped nor amplified
         inputs = torch.randn(8, 100) if isinstance(model, DCGANGenerator) else torch.randn(8, 3, 64, 64)
         assert 1e-3 < model(inputs)[0].std() < 3
 

@@ -24,7 +24,7 @@ class TestLatentDiscriminator(LatentDiscriminatorConfig, ModelTesterMixin):
 
 
 def test_it_learns_the_total_correlation():
-    """Of a normal distribution of two variables with correlation r, that is -log(1 - r^2) / 2."""
+    """For two normal variables with correlation r it is -log(1 - r^2) / 2."""
     torch.manual_seed(0)
     correlation = 0.9
     model = LatentDiscriminator(latent_dim=2, hidden_dim=64, num_hidden_layers=2)

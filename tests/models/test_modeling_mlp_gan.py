@@ -50,7 +50,7 @@ class DiscriminatorConfig(ModelTesterConfig):
 
 
 class HeadedDiscriminatorConfig(DiscriminatorConfig):
-    """AC-GAN's and InfoGAN's heads, which no gradient of the score reaches."""
+    """With the heads of AC-GAN and InfoGAN, which get no gradient from the score."""
 
     def get_init_dict(self):
         changes = {"conditioning": "embedding", "auxiliary_classifier": True, "num_categories": 3}

@@ -14,7 +14,7 @@ from tests.models.testing import (
 
 
 class AttentionPoolConfig(ModelTesterConfig):
-    """As the published classifiers are made, but small."""
+    """The architecture of the published classifiers, but small."""
 
     model_class = NoisyClassifier
     output_shape = (2, 5)
@@ -72,7 +72,7 @@ def test_every_pool_at_every_size(pool, size):
     assert classifier(sample, 3).logits.shape == (2, 10)
     if pool != "attention":
         assert classifier(torch.randn(1, 1, 16, 16), 3).logits.shape == (1, 10)
-        # 7 pixels make 4, and then 2
+        # 7 pixels become 4, and then 2
         assert classifier(torch.randn(1, 1, 7, 7), 3).logits.shape == (1, 10)
 
 

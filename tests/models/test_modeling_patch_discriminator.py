@@ -52,7 +52,7 @@ def test_a_logit_sees_its_patch_and_nothing_else(num_layers, side):
     model = PatchDiscriminator(1, 1, num_layers, "none")
     assert model.patch_size == side
     for conv in (model.conv_in, *(block.conv for block in model.blocks), model.conv_out):
-        torch.nn.init.constant_(conv.weight, 0.1)  # so that no path is cut by a ReLU
+        torch.nn.init.constant_(conv.weight, 0.1)  # positive, so that no ReLU blocks a path
     sample = torch.zeros(1, 1, 2 * side + 64, 2 * side + 64, requires_grad=True)
     logits = model(sample).logits
     logits[0, 0, logits.shape[2] // 2, logits.shape[3] // 2].backward()

@@ -30,7 +30,7 @@ class ConvConfig(ModelTesterConfig):
         return {"sample": torch.randn((2, 3, 8, 12), generator=torch.Generator().manual_seed(0))}
 
     def get_model(self):
-        """Entries that lie apart, so that rounding does not confuse them."""
+        """Entries are far from each other, so that rounding does not change the nearest one."""
         model = super().get_model()
         with torch.no_grad():
             model.quantizer.embeddings.normal_()
@@ -76,7 +76,7 @@ def test_sizes(num_downsamples, size, num_residual_layers):
     small = tuple(side // 2**num_downsamples for side in size)
     assert output.sample.shape == (1, 1, *size)
     assert output.codes.shape == (1, *small) and output.latents.shape == (1, 64, *small)
-    # others than it was made for
+    # other sizes than `sample_size`
     assert model(torch.zeros(1, 1, 16, 24)).sample.shape == (1, 1, 16, 24)
 
 
@@ -90,7 +90,7 @@ def test_quantization_takes_the_nearest_entries(config):
     codes = torch.cdist(vectors, model.quantizer.embeddings).argmin(dim=1)
     assert codes.equal(quantized.codes.flatten())
     torch.testing.assert_close(quantized.quantized, model.embed_codes(quantized.codes))
-    # entries stay what they are, and decoding quantizes
+    # quantization does not change entries, and decoding quantizes
     assert model.quantize(model.embed_codes(quantized.codes)).quantized.equal(model.embed_codes(quantized.codes))
     reconstruction = model(config.get_inputs()["sample"]).sample
     torch.testing.assert_close(model.decode(latents).sample, reconstruction)
@@ -99,7 +99,7 @@ def test_quantization_takes_the_nearest_entries(config):
 
 
 def test_gradients_go_straight_through():
-    """The latents get the gradient of the quantized ones; the loss draws latents to entries, or entries to latents."""
+    """The latents get the gradient of the quantized latents; the loss moves latents to entries, or vice versa."""
     model = ConvConfig().get_model()
     latents = torch.randn(2, 4, 3, 3, requires_grad=True)
     output = model.quantize(latents)
@@ -166,7 +166,7 @@ def test_the_update_is_a_function_of_rows_and_generator():
 
     def updated(seed, rows):
         model = collapsed(0.9)
-        torch.manual_seed(0 if rows else 1)  # which must not matter
+        torch.manual_seed(0 if rows else 1)  # this must not matter
         model.update_codebook(model.quantize(latents).codes, latents, torch.Generator().manual_seed(seed))
         return model.quantizer.embeddings
 

@@ -23,7 +23,7 @@ class VQVAE2Config(ModelTesterConfig):
         return {"sample": torch.randn((2, 3, 8, 16), generator=torch.Generator().manual_seed(0))}
 
     def get_model(self):
-        """Entries that lie apart, so that rounding does not confuse them."""
+        """Entries are far from each other, so that rounding does not change the nearest one."""
         model = super().get_model()
         with torch.no_grad():
             model.top_quantizer.embeddings.normal_()

@@ -1,4 +1,4 @@
-"""The contract that our recipes rely on, on the network of the digits quick start: diffusers' own UNet2DModel."""
+"""Tests of all models, for the network of the digits quick start, the UNet2DModel of diffusers."""
 
 import torch
 from diffusers import UNet2DModel

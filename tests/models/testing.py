@@ -1,4 +1,4 @@
-"""What every model of diffusers_ext promises, as mixins: a test class is one config class and one mixin."""
+"""Tests of all models, as mixins: a test class combines a config class and a mixin."""
 
 from abc import ABC, abstractmethod
 
@@ -8,7 +8,7 @@ from diffusers import ModelMixin
 
 
 class ModelTesterConfig(ABC):
-    """Describes one model at a tiny size, with real layers."""
+    """The configuration of one model: tiny, but with real layers."""
 
     model_class: type[ModelMixin]
     output_shape: tuple[int, ...]
@@ -22,7 +22,7 @@ class ModelTesterConfig(ABC):
         """The arguments of `forward`, the same in each call."""
 
     def get_model(self) -> ModelMixin:
-        """The same random weights in each call. Layers that start at zero would hide what lies before them."""
+        """A model with the same random weights in each call. Zero weights would hide the layers before them."""
         torch.manual_seed(0)
         model = self.model_class(**self.get_init_dict())
         with torch.no_grad():
@@ -170,4 +170,4 @@ class ModelTesterMixin(
     ModelTrainingTesterMixin,
     ModelCompileTesterMixin,
 ):
-    """All of these promises."""
+    """All of these tests."""

@@ -1,4 +1,4 @@
-"""Reference vectors: `golden/<family>/<case>/`, with the case's configuration in the reference's own words."""
+"""Reference vectors: `golden/<family>/<case>/`, with the configuration in the terms of the reference."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The contract that our recipes rely on, on the schedulers of diffusers that they use."""
+"""Tests of all schedulers, for the schedulers of diffusers that recipes use."""
 
 import torch
 from diffusers import (

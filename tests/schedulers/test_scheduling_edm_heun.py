@@ -1,4 +1,4 @@
-"""EDM's stochastic Heun sampler: the reference's numbers, and diffusers' loop."""
+"""EDM's stochastic Heun sampler: the values of the reference, and the loop of diffusers."""
 
 import math
 
@@ -38,7 +38,7 @@ def standard_normal_network(model_input: torch.Tensor, timestep: torch.Tensor, s
 
 
 def sample_loop(scheduler, sample: torch.Tensor, generator=None) -> torch.Tensor:
-    """As pipelines have it."""
+    """The sampling loop of pipelines."""
     for timestep in scheduler.timesteps:
         output = standard_normal_network(scheduler.scale_model_input(sample, timestep), timestep)
         sample = scheduler.step(output, timestep, sample, generator=generator).prev_sample
@@ -81,7 +81,7 @@ def test_heun_is_of_second_order():
 
 
 def test_churn_keeps_the_distribution():
-    """Also where it raises the first noise level, which the first sample has to have already."""
+    """Also if it raises the first noise level, which the initial sample must have already."""
     scheduler = EDMHeunScheduler(s_churn=100.0)
     scheduler.set_timesteps(100)
     assert scheduler.init_noise_sigma == pytest.approx(80 * math.sqrt(2), rel=1e-6)

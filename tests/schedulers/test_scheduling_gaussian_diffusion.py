@@ -1,4 +1,4 @@
-"""The exact DDPM and DDIM schedulers: the reference's numbers, diffusers' contract, and what neither promises."""
+"""The exact DDPM and DDIM schedulers: values of the reference, the conventions of diffusers, and other properties."""
 
 import numpy as np
 import pytest
@@ -112,7 +112,7 @@ def test_golden_trajectory(name):
 
 @pytest.mark.parametrize("name", [name for name in SAMPLER_CASES if name != "p_sample_fixed_small_250"])
 def test_golden_single_steps(name):
-    """Each from the reference's own state."""
+    """Each step starts from the state of the reference."""
     scheduler, inputs, outputs, arguments = sampler_case(name)
     states = torch.cat([inputs["x_T"][None], outputs["sample"]])
     for call, timestep in enumerate(scheduler.timesteps):
@@ -192,7 +192,7 @@ def test_golden_space_timesteps():
 
 
 def test_space_timesteps_in_sections():
-    """Nichol and Dhariwal 2021: sections are spaced on their own; the first ones take what does not divide."""
+    """Nichol and Dhariwal 2021: sections are spaced separately; the first ones get the remainder of the division."""
     assert space_timesteps(10, "2,3") == [0, 4, 5, 7, 9]
     assert space_timesteps(11, [1, 0, 2]) == [0, 8, 10]
     assert space_timesteps(7, "") == space_timesteps(7, "7") == list(range(7))
@@ -362,7 +362,7 @@ def test_the_last_step_adds_no_noise(spacing, variance_type):
 
 
 def test_outputs_with_a_variance():
-    """DDIM and fixed variances leave it aside; learned ones need it; nothing else fits."""
+    """DDIM and fixed variances ignore a learned variance; learned variances need it; other channels are refused."""
     sample, output = random(2, 3, 4, 4), random(2, 6, 4, 4, seed=1)
     for scheduler in (ExactDDIMScheduler(), ExactDDIMScheduler(variance_type="learned_range"), ExactDDPMScheduler()):
         kwargs = {} if isinstance(scheduler, ExactDDIMScheduler) else {"generator": torch.Generator().manual_seed(0)}
@@ -436,7 +436,7 @@ def test_half_precision_in_and_out_with_float32_between(scheduler_class, dtype):
         for name in ("prev_sample", "pred_original_sample"):
             assert half[name].dtype == dtype
             assert torch.equal(half[name], single[name].to(dtype))
-        # A half-precision network does not make the samples half precise.
+        # With a network in half precision, samples keep their precision.
         assert scheduler.step(output, timestep, sample.float(), **kwargs).prev_sample.dtype == torch.float32
 
 
@@ -511,7 +511,7 @@ def test_inversion_is_ddim_backwards():
         assert_near(sample, clean, 1e-4)
 
 
-# In diffusers' place
+# In place of diffusers
 
 
 def sample_pair(theirs, ours, count: int, channels: int, **kwargs):
@@ -547,7 +547,7 @@ def test_ddpm_steps_are_those_of_diffusers_where_the_two_agree(config, spacing):
     pairs = list(sample_pair(theirs, ours, 20, output_channels(ours)))
     for i, (expected, step) in enumerate(pairs):
         assert_near(step.pred_original_sample, expected.pred_original_sample, 5e-4)
-        # Theirs ends noisily at a timestep above 0.
+        # In diffusers, the last step adds noise at a timestep above 0.
         if i < len(pairs) - 1 or theirs.timesteps[-1] == 0:
             assert_near(step.prev_sample, expected.prev_sample, 5e-5)
 
@@ -583,7 +583,7 @@ def test_stable_diffusion_s_ddim_is_diffusers_own():
 @pytest.mark.parametrize("other_class", [DDPMScheduler, DDIMScheduler])
 @pytest.mark.parametrize("config", [{}, {"num_train_timesteps": 4000}, {"num_train_timesteps": 10}])
 def test_from_config_keeps_the_process(scheduler_class, other_class, config):
-    """Also what nobody chose: the two have different defaults."""
+    """Including defaults, which differ between the two."""
     for start, goal in ((scheduler_class, other_class), (other_class, scheduler_class)):
         source = start(**config)
         target = goal.from_config(source.config)
@@ -693,7 +693,7 @@ def test_in_diffusers_ddim_pipeline():
     pipe.set_progress_bar_config(disable=True)
     pipe.scheduler = ExactDDIMScheduler.from_config(pipe.scheduler.config)
     for kwargs in ({}, {"eta": 1.0, "use_clipped_model_output": False}):
-        # The pipeline does not clamp the noise's channels: it starts from the network's inputs.
+        # The pipeline does not clamp the channels of the noise, because they are inputs of the network.
         images = pipe(num_inference_steps=7, generator=torch.Generator().manual_seed(0), output_type="np", **kwargs)
         assert images.images.shape == (1, 8, 8, 3) and np.isfinite(images.images).all()
 

@@ -1,4 +1,4 @@
-"""What every scheduler of diffusers_ext promises, as mixins: a test class is one config class and one mixin."""
+"""Tests of all schedulers, as mixins: a test class combines a config class and a mixin."""
 
 import inspect
 
@@ -8,12 +8,12 @@ from diffusers import SchedulerMixin
 
 
 class SchedulerTesterConfig:
-    """Describes one scheduler as it is used."""
+    """The configuration of one scheduler."""
 
     scheduler_class: type[SchedulerMixin]
     config: dict = {}
     num_inference_steps = 5
-    # schedulers that must work from this one's config and give theirs to it
+    # schedulers whose configs must be exchangeable with this one's
     compatible_classes: tuple[type[SchedulerMixin], ...] = ()
 
     sample_shape = (2, 3, 8, 8)
@@ -25,7 +25,7 @@ class SchedulerTesterConfig:
         return torch.randn(self.sample_shape, generator=torch.Generator().manual_seed(seed))
 
     def predict(self, sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-        """Stands in for a network: smooth, bounded, dependent on both arguments."""
+        """A replacement for a network: smooth, bounded, dependent on both arguments."""
         return torch.tanh(sample) * (0.5 + timestep / 2000)
 
     def step(self, scheduler: SchedulerMixin, timestep: torch.Tensor, sample: torch.Tensor, **kwargs):
@@ -66,7 +66,7 @@ class SchedulerFromConfigTesterMixin:
         torch.testing.assert_close(self.sample_loop(remade), self.sample_loop(scheduler), rtol=0, atol=0)
 
     def test_config_survives_other_schedulers(self):
-        """What another class does not know, it keeps: there and back again changes nothing."""
+        """Other classes keep options that they do not have: a conversion and its inverse change nothing."""
         if not self.compatible_classes:
             pytest.skip(f"{self.scheduler_class.__name__} shares its config with no other scheduler")
         scheduler = self.get_scheduler()
