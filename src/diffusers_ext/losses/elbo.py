@@ -63,7 +63,7 @@ def standard_normal_kl(mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor
         `torch.Tensor` of the same shape: float32, in nats. The divergence of a sample is the sum over its dimensions.
     """
     mean, logvar = mean.float(), logvar.float()
-    # Nothing is added to a 1, in whose rounding a small divergence is lost.
+    # With expm1, because the rounding error of exp() - 1 can be larger than a small divergence.
     return 0.5 * (logvar.expm1() - logvar + mean.square())
 
 

@@ -30,7 +30,7 @@ def normal_kl(
     """KL(N(mean1, variance1) || N(mean2, variance2)) of each entry, in nats; the arguments broadcast."""
     log_ratio = log_variance1 - log_variance2
     squared_distance = (mean1 - mean2).square() * torch.exp(-log_variance2)
-    # Nothing is added to a 1, in whose rounding the divergence of two distributions that are almost equal is lost.
+    # With expm1, because the rounding error of exp() - 1 can be larger than a small divergence.
     return 0.5 * (torch.expm1(log_ratio) - log_ratio + squared_distance)
 
 

@@ -17,5 +17,5 @@ class DiagonalGaussian(DiagonalGaussianDistribution):
 
     def kl(self) -> torch.Tensor:
         """The divergence KL(q(z | x) || N(0, I)) in nats, `(N,)` (Kingma & Welling 2014, appendix B)."""
-        # Nothing is added to a 1, in whose rounding a small divergence is lost.
+        # With expm1, because the rounding error of exp() - 1 can be larger than a small divergence.
         return 0.5 * (self.logvar.expm1() - self.logvar + self.mean.square()).sum(dim=1)
