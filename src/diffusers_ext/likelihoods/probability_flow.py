@@ -168,9 +168,7 @@ def ode_log_likelihood(
 
     fine, coarse = solve(num_steps), solve(num_steps // 2)
     if not fine.isfinite().all():
-        raise ValueError(
-            "The log-likelihood is not finite: the output of the network is not finite, or unbounded."
-        )
+        raise ValueError("The log-likelihood is not finite: the output of the network is not finite, or unbounded.")
     return ODELogLikelihood(fine, (fine - coarse).abs(), num_function_evaluations(num_steps))
 
 
