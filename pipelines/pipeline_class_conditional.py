@@ -65,8 +65,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
             variance too (Nichol & Dhariwal 2021, section 3.1, https://huggingface.co/papers/2102.09672). Images are
             in `[-1, 1]`.
         scheduler ([`SchedulerMixin`]):
-            The noise schedule and the solver. The one that the pipeline is made or loaded with tells what the network
-            predicts, and later ones must fit that.
+            The noise schedule and the solver. The scheduler with which the pipeline is built or loaded defines what the
+            network predicts, and later schedulers must fit this.
         guider ([`BaseGuidance`], *optional*):
             How conditional and unconditional predictions are combined. Without a guider, a `guidance_scale` in the
             call means plain classifier-free guidance.
@@ -325,7 +325,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
 
     @property
     def _has_classes(self) -> bool | None:
-        """Whether the network itself, and not only a classifier, takes labels; `None` if its config does not tell."""
+        """Whether the network itself, and not only a classifier, takes labels; `None` if its configuration does not say."""
         if takes_classes(self.unet):
             return True
         return False if "num_class_embeds" in self.unet.config else None
@@ -336,7 +336,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
 
     @property
     def _num_labels(self) -> int | None:
-        """The number of labels, those for no class included; `None` if no configuration tells."""
+        """The number of labels, with those for no class; `None` if no configuration has it."""
         counts = [self.unet.config.get("num_class_embeds")]
         if self._has_classifier_guidance and self.classifier is not None:
             counts.append(self.classifier.config.get("num_classes"))

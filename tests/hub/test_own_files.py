@@ -20,7 +20,7 @@ def test_a_file_of_the_user_stays(tmp_path, caplog):
     for content in (b"one", b"two"):
         with caplog.at_level(logging.WARNING):
             assert write_own(tmp_path, "samples.png", content) == tmp_path / "samples-3.png"
-        assert f"{tmp_path / 'samples.png'} is not as this program wrote it, and stays" in caplog.text
+        assert f"{tmp_path / 'samples.png'} is not as this program wrote it, so it stays" in caplog.text
     assert own_file(tmp_path, "samples.png").read_bytes() == b"two"
     assert (tmp_path / "samples.png").read_bytes() == b"mine"
     assert (tmp_path / "samples-2.png").read_bytes() == b"mine too"
