@@ -65,8 +65,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
             variance too (Nichol & Dhariwal 2021, section 3.1, https://huggingface.co/papers/2102.09672). Images are
             in `[-1, 1]`.
         scheduler ([`SchedulerMixin`]):
-            The noise schedule and the solver. The scheduler with which the pipeline is built or loaded defines what the
-            network predicts, and later schedulers must fit this.
+            The noise schedule and the solver. The scheduler with which the pipeline is built or loaded defines what
+            the network predicts, and later schedulers must fit this.
         guider ([`BaseGuidance`], *optional*):
             How conditional and unconditional predictions are combined. Without a guider, a `guidance_scale` in the
             call means plain classifier-free guidance.
@@ -325,7 +325,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
 
     @property
     def _has_classes(self) -> bool | None:
-        """Whether the network itself, and not only a classifier, takes labels; `None` if its configuration does not say."""
+        """Whether the network itself, and not only a classifier, takes labels; `None` if this is unknown."""
         if takes_classes(self.unet):
             return True
         return False if "num_class_embeds" in self.unet.config else None

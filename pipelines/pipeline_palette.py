@@ -104,8 +104,8 @@ class PalettePipeline(DiffusionPipeline):
             `(N, 2C, H, W)` if the network predicts the variance too. `sample` is `(N, conditioning channels + C, H,
             W)`, the conditioning image first. Images are in `[-1, 1]`.
         scheduler ([`SchedulerMixin`]):
-            The noise schedule and the solver. The scheduler with which the pipeline is built or loaded defines what the
-            network predicts, and later schedulers must fit this.
+            The noise schedule and the solver. The scheduler with which the pipeline is built or loaded defines what
+            the network predicts, and later schedulers must fit this.
         guider ([`BaseGuidance`], *optional*):
             How conditional and unconditional predictions are combined. The unconditional prediction is that for a
             conditioning image of zeros, with the same class. Without a guider, a `guidance_scale` given in the call
