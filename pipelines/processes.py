@@ -1,4 +1,4 @@
-"""What a network predicts, and in which process, by the scheduler that its pipeline was made with."""
+"""What a network predicts and for which noise process, read from the scheduler that its pipeline was built with."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +13,12 @@ from .checks import accepts
 @dataclass(frozen=True)
 class Process:
     """
-    A kind of process with the prediction of a network in it.
+    A noise process, and what a network predicts in it.
 
     Attributes:
         kind (`str`): `"EDM"`, `"flow"` or `"diffusion"`.
         prediction_type (`str`): as in the schedulers of diffusers; `"flow_prediction"` for the velocity of a flow.
-        levels (`dict`): the options that the noise levels of the network depend on.
+        levels (`dict`): the options that define the noise levels.
     """
 
     kind: str
@@ -32,7 +32,7 @@ class Process:
 
 
 def read_process(scheduler: SchedulerMixin) -> Process | None:
-    """The process of a scheduler; `None` if it does not tell."""
+    """The process of a scheduler; `None` if it can't be read from it."""
 
     def option(name: str, default: Any = None) -> Any:
         # A configuration keeps the options of other classes, so the signature decides.
@@ -49,7 +49,7 @@ def read_process(scheduler: SchedulerMixin) -> Process | None:
 
 
 class TrainedProcess:
-    """The process that a network was trained in: that of the scheduler that it came with."""
+    """The process that a network was trained for, read from the scheduler of its pipeline."""
 
     def __init__(self, network: ModelMixin, scheduler: SchedulerMixin):
         self.network, self.scheduler = unwrap_module(network), scheduler
@@ -64,14 +64,14 @@ class TrainedProcess:
         scheduler_name: str = "scheduler",
     ):
         """
-        Refuses a scheduler for another process. Nothing is known of another network, or of unknown schedulers.
+        Refuses a scheduler for another process. A new network, and schedulers of unknown kinds, are not checked.
 
         Args:
             network ([`ModelMixin`]): the network of the call.
             scheduler ([`SchedulerMixin`]): the scheduler of the call.
-            takes_any_levels (`bool`): whether the network is told the noise levels themselves, so that the noise
-                schedule may be another one.
-            network_name, scheduler_name (`str`): what the error calls them.
+            takes_any_levels (`bool`): whether the network's input is the noise level itself, so that every noise
+                schedule is allowed.
+            network_name, scheduler_name (`str`): their names in the error.
         """
         if scheduler is self.scheduler or unwrap_module(network) is not self.network:
             return
@@ -82,30 +82,30 @@ class TrainedProcess:
         same_levels = takes_any_levels or given.levels == trained.levels
         if (given.kind, given.prediction_type) != (trained.kind, trained.prediction_type) or not same_levels:
             raise ValueError(
-                f"`{scheduler_name}`, a {new}, is for {given}, but {network_name} was trained for {trained}: pass a "
-                f"scheduler for that, such as the {own} that it came with, or {FITTING[trained.kind]}."
+                f"`{scheduler_name}`, a {new}, is for {given}, but {network_name} was trained for {trained}: use the "
+                f"pipeline's own {own}, or {FITTING[trained.kind]}."
             )
         if not takes_any_levels and not has_same_noise(scheduler, self.scheduler):
             raise ValueError(
-                f"`{scheduler_name}`, a {new}, has another noise schedule than the {own} that {network_name} came "
-                f"with: make it by `{new}.from_config`, with the configuration of that {own}."
+                f"`{scheduler_name}`, a {new}, has another noise schedule than the pipeline's own {own}, for which "
+                f"{network_name} was trained: build it by `{new}.from_config` from that scheduler's config."
             )
 
 
-# Options that change the table of alpha_bar, or leave it without meaning
+# With these options the table of alpha_bar is changed on purpose, or is not used.
 FREE_NOISE = ("rescale_betas_zero_snr", "use_flow_sigmas")
-# Schedulers for the kinds of processes, for errors
+# Schedulers for each kind of process, as errors name them.
 FITTING = {
     "EDM": "EDMEulerScheduler, EDMDPMSolverMultistepScheduler or EDMHeunScheduler of the same `sigma_data`",
     "flow": "FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler or a solver with `use_flow_sigmas=True`",
-    "diffusion": "what `from_config` of another diffusion scheduler's class makes of its configuration",
+    "diffusion": "another diffusion scheduler, built by `from_config` from its config",
 }
 
 
 def has_same_noise(scheduler: SchedulerMixin, other: SchedulerMixin) -> bool:
-    """Whether two schedulers of a kind give their timesteps the same noise, as far as they tell."""
+    """Whether two schedulers of one kind have the same noise at their timesteps, as far as their tables show it."""
     one, two = (getattr(each, "alphas_cumprod", None) for each in (scheduler, other))
-    # Zero terminal SNR is chosen on purpose for networks that were trained without it, and flows have no such table.
+    # Zero terminal SNR is an intended change, and flows have no such table.
     is_free = any(each.config.get(name) for each in (scheduler, other) for name in FREE_NOISE)
     if is_free or not (torch.is_tensor(one) and torch.is_tensor(two)):
         return True

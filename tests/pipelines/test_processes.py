@@ -50,7 +50,7 @@ def make_pipeline(scheduler) -> ClassConditionalPipeline:
     ],
 )
 def test_a_scheduler_for_another_process_is_refused(own, other):
-    with pytest.raises(ValueError, match=rf"`scheduler`, a {type(other).__name__}.*{type(own).__name__} that"):
+    with pytest.raises(ValueError, match=rf"`scheduler`, a {type(other).__name__}.*{type(own).__name__}"):
         generate(other, make_pipeline(own))
 
 
