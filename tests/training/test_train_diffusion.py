@@ -10,6 +10,7 @@ from diffusers_ext import ClassConditionalPipeline
 from diffusers_ext.schedulers.scheduling_gaussian_diffusion import ExactDDPMScheduler
 from diffusers_ext.training.diffusion.denoisers import default_unet
 from diffusers_ext.training.loop.outputs import shown_command
+from diffusers_ext.training.loop.run_lock import LOCK
 from tests.training.runs import arguments, finish, records
 
 
