@@ -400,6 +400,7 @@ def test_what_kohya_s_files_can_not_hold_is_refused():
         to_kohya({swapped: torch.ones(2, 16)}, {}, pipe)
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path):
     file, _ = random_adapters(tmp_path / "lora", "sd1")
     command = [sys.executable, "-m", "diffusers_ext.converters.kohya", str(file), str(tmp_path / "k.safetensors")]

@@ -31,6 +31,7 @@ EVALUATION = ["--dataset_name=digits", "--feature_extractor=digits", "--num_eval
 EVALUATION += ["--evaluation_batch_size=8", "--num_inference_steps=2", "--guidance_scales", "1", "3"]
 
 
+@pytest.mark.slow
 def test_evaluating_a_folder_gives_the_same_rows_on_one_and_two_processes(pipeline, tmp_path):
     pipeline.save_pretrained(tmp_path / "pipeline")
     options = [f"--pretrained_model_name_or_path={tmp_path / 'pipeline'}", *EVALUATION]

@@ -84,6 +84,7 @@ def launch(output_dir, processes=1, **changes):
     return tensors(output_dir, STEPS)
 
 
+@pytest.mark.slow
 def test_two_processes_follow_one(tmp_path):
     expected = launch(tmp_path / "one")
     found = launch(tmp_path / "two", 2, train_batch_size=4)
