@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -52,10 +53,12 @@ def context() -> TrainingContext:
     return TrainingContext(build_accelerator())
 
 
-def trainer(recipe_class: type[Recipe], config: TrainingConfig, **keywords) -> Trainer:
+def trainer(
+    build_recipe: Callable[[TrainingConfig, TrainingContext], Recipe], config: TrainingConfig, **keywords
+) -> Trainer:
     """A trainer in this process; `keywords` are those of [`build_accelerator`]."""
     accelerator = build_accelerator(**keywords)
-    return Trainer(recipe_class(config, TrainingContext(accelerator)), accelerator)
+    return Trainer(build_recipe(config, TrainingContext(accelerator)), accelerator)
 
 
 def train(command_line: list[str], log: Path) -> None:

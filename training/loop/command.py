@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import datasets
@@ -19,12 +19,16 @@ from diffusers_ext.training.loop.run_lock import only_run_in
 from diffusers_ext.training.loop.trainer import NonFiniteLossError, Trainer
 
 
-def run(recipe_class: type[Recipe], config_class: type[TrainingConfig], arguments: list[str] | None = None) -> None:
+def run(
+    build_recipe: Callable[[TrainingConfig, TrainingContext], Recipe],
+    config_class: type[TrainingConfig],
+    arguments: list[str] | None = None,
+) -> None:
     """Parse the options of the command line, and train the recipe with them.
 
     Args:
-        recipe_class (`type`): the training job.
-        config_class (`type`): its options.
+        build_recipe (`Callable`): a recipe class, or a function that chooses one by the options.
+        config_class (`type`): the options.
         arguments (`list[str]`, *optional*): the command line, by default that of this process.
     """
     config = parse_config(config_class, sys.argv[1:] if arguments is None else arguments)
@@ -43,7 +47,7 @@ def run(recipe_class: type[Recipe], config_class: type[TrainingConfig], argument
                 lock.enter_context(only_run_in(config.output_dir))
             # One process of a machine downloads and prepares the data; the others wait and reuse it.
             with accelerator.local_main_process_first():
-                recipe = recipe_class(config, TrainingContext(accelerator))
+                recipe = build_recipe(config, TrainingContext(accelerator))
             trainer = Trainer(recipe, accelerator)
         with one_sentence(NonFiniteLossError, UnreadableImagesError, OSError, PublicationError, status=1):
             trainer.train()
