@@ -276,6 +276,15 @@ def test_a_reader_may_fail_in_any_way():
         decode_image(Failing(), 3)
 
 
+def test_a_machine_without_memory_is_not_the_fault_of_an_image(monkeypatch):
+    def without_memory(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr(Image.Image, "convert", without_memory)
+    with pytest.raises(MemoryError):
+        decode_image(Image.new("L", (4, 4)), 3)
+
+
 def test_postscript_is_never_run():
     with pytest.raises(UnreadableImageError, match="not an image"):
         decode_image(encode(Image.new("RGB", (4, 4)), "EPS"), 3)

@@ -159,7 +159,7 @@ def _read(value: Any, max_pixels: int | None, convert: Callable[[Image.Image], n
     """Opens an image, applies its orientation, and converts it with `convert`."""
     try:
         return convert(_upright(_load(value, max_pixels)))
-    except UnreadableImageError:
+    except (UnreadableImageError, MemoryError):  # a machine without memory is not the fault of the image
         raise
     except Exception as error:  # a damaged file can raise anything in a reader, in each version something else
         raise UnreadableImageError(_one_line(error)) from error
