@@ -17,7 +17,7 @@ import torch
 from tqdm.auto import tqdm
 
 from diffusers_ext import CascadePipeline, ClassConditionalPipeline, PalettePipeline
-from diffusers_ext.hub.atomic import write_text_atomically
+from diffusers_ext.atomic import write_text_atomically
 from diffusers_ext.hub.card import markdown_table
 from diffusers_ext.metrics import FeatureOutput, compute_metrics, load_feature_extractor
 from diffusers_ext.training.evaluation.grids import sample_grid

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import train_lenet
 
-from diffusers_ext.hub.atomic import write_text_atomically
+from diffusers_ext.atomic import write_text_atomically
 from diffusers_ext.training.loop.accelerator import build_accelerator
 from diffusers_ext.training.loop.context import TrainingContext
 from diffusers_ext.training.loop.trainer import Trainer

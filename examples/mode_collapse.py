@@ -18,7 +18,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from diffusers_ext import GANPipeline, MLPDiscriminator, MLPGenerator, losses
-from diffusers_ext.hub.atomic import write_text_atomically
+from diffusers_ext.atomic import write_text_atomically
 from diffusers_ext.metrics import class_coverage, load_feature_extractor
 from diffusers_ext.training.evaluation.grids import sample_grid
 from diffusers_ext.training.loop.accelerator import build_accelerator

@@ -16,8 +16,8 @@ from accelerate import Accelerator
 from tqdm import trange
 from transformers import ConvNextImageProcessor, ResNetConfig, ResNetForImageClassification
 
+from diffusers_ext.atomic import refuse_content, written_beside
 from diffusers_ext.data import ImageDataset
-from diffusers_ext.hub.atomic import refuse_content, written_beside
 from diffusers_ext.metrics import class_accuracy, extract_features, load_feature_extractor
 from diffusers_ext.training.loop.command import one_sentence
 from diffusers_ext.training.loop.configuration import DataConfig, option, parse_config

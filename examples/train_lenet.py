@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from tqdm import trange
 
+from diffusers_ext.atomic import refuse_content, written_beside
 from diffusers_ext.data import ImageDataset
-from diffusers_ext.hub.atomic import refuse_content, written_beside
 from diffusers_ext.metrics import class_accuracy, extract_features, load_feature_extractor
 from diffusers_ext.models import LeNet
 from diffusers_ext.training.loop.command import one_sentence

@@ -18,9 +18,9 @@ from pathlib import Path
 from diffusers import DiffusionPipeline
 
 import diffusers_ext
+from diffusers_ext.atomic import write_text_atomically
 from diffusers_ext.data import ImageDataset
 from diffusers_ext.data.loading import check_resolution
-from diffusers_ext.hub.atomic import write_text_atomically
 from diffusers_ext.hub.pipeline_folders import refuse_single_file
 from diffusers_ext.likelihoods import LIKELIHOODS, likelihood_rows
 from diffusers_ext.pipelines import ClassConditionalPipeline

@@ -13,7 +13,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from diffusers_ext.hub.atomic import written_beside
+from diffusers_ext.atomic import written_beside
 from diffusers_ext.hub.repository import CARD, INDEX, files_to_publish
 from diffusers_ext.training.loop.command import one_sentence
 from diffusers_ext.training.loop.posthoc_ema import Snapshots

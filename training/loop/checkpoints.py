@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from diffusers_ext.hub.atomic import beside, remove, written_beside
+from diffusers_ext.atomic import beside, remove, written_beside
 from diffusers_ext.training.loop.ema import trained_state
 from diffusers_ext.training.loop.file_hashes import check_files, file_hashes, json_hash
 from diffusers_ext.training.loop.output_folder import CHECKPOINT, EARLIER, STATE_FILE, prepare_output_folder

@@ -5,7 +5,7 @@ import logging
 import shutil
 from pathlib import Path
 
-from diffusers_ext.hub.atomic import write_text_atomically
+from diffusers_ext.atomic import write_text_atomically
 from diffusers_ext.training.loop.write_errors import writing
 
 

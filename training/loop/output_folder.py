@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from diffusers_ext.hub.atomic import remove_leftovers
+from diffusers_ext.atomic import remove_leftovers
 from diffusers_ext.hub.repository import INDEX, PARTS
 from diffusers_ext.training.loop.posthoc_ema import FOLDER as SNAPSHOTS
 

@@ -14,8 +14,8 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
+from diffusers_ext.atomic import write_bytes_atomically
 from diffusers_ext.hub import write_model_card
-from diffusers_ext.hub.atomic import write_bytes_atomically
 from diffusers_ext.hub.local_paths import shown_arguments
 from diffusers_ext.hub.own_files import write_own
 from diffusers_ext.training.loop.ema import EMA

@@ -16,7 +16,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from diffusers_ext.hub.atomic import written_beside
+from diffusers_ext.atomic import written_beside
 from diffusers_ext.training.loop.ema import WeightAverage
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from diffusers_ext.atomic import write_text_atomically
 from diffusers_ext.data import ImageDataset, derive_seed
 from diffusers_ext.data.corruptions import Corruption
 from diffusers_ext.data.untrained_fills import FILLS, load_fill, visible
-from diffusers_ext.hub.atomic import write_text_atomically
 from diffusers_ext.hub.card import markdown_table
 from diffusers_ext.metrics import load_feature_extractor
 from diffusers_ext.metrics.compute import check_measurable

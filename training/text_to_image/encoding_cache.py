@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from diffusers_ext.hub.atomic import write_bytes_atomically
+from diffusers_ext.atomic import write_bytes_atomically
 from diffusers_ext.training.text_to_image.base_models import BaseModel, weights_fingerprint
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from diffusers import DiffusionPipeline, ModelMixin
 
+from diffusers_ext.atomic import UNFINISHED, move_into
 from diffusers_ext.hub.alignment import align
-from diffusers_ext.hub.atomic import UNFINISHED, move_into
 
 
 def write_whole(write: Callable[[Path], None], folder: Path, last: str) -> None:

@@ -4,11 +4,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from diffusers_ext.atomic import written_beside
 from diffusers_ext.converters.checkpoint_files import read_settings, read_state_dict
 from diffusers_ext.converters.family import Family, RunFiles
 from diffusers_ext.converters.listing import families
 from diffusers_ext.converters.original_arguments import checked
-from diffusers_ext.hub.atomic import written_beside
 
 
 def convert_checkpoint(

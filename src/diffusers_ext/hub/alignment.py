@@ -8,7 +8,7 @@ import os
 import shutil
 from pathlib import Path
 
-from diffusers_ext.hub.atomic import UNFINISHED, removed_on_failure
+from diffusers_ext.atomic import UNFINISHED, removed_on_failure
 
 
 ALIGNMENT = 64  # bytes

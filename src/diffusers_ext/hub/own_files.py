@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
-from diffusers_ext.hub.atomic import write_bytes_atomically, write_text_atomically
+from diffusers_ext.atomic import write_bytes_atomically, write_text_atomically
 
 
 logger = logging.getLogger(__name__)

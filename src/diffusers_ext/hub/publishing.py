@@ -17,7 +17,7 @@ from huggingface_hub import (
     snapshot_download,
 )
 
-from diffusers_ext.hub.atomic import UNFINISHED, move_into, remove
+from diffusers_ext.atomic import UNFINISHED, move_into, remove
 from diffusers_ext.hub.card import addressed_to, model_card
 from diffusers_ext.hub.local_paths import local_paths, text_without, without_local_paths
 from diffusers_ext.hub.own_files import own_file

@@ -9,10 +9,10 @@ from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY, LORA_WEIGHT_N
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from diffusers_ext.atomic import write_bytes_atomically
 from diffusers_ext.converters.kohya.lora_tensors import State, from_kohya, is_kohya, to_kohya
 from diffusers_ext.converters.state_dicts import listed
 from diffusers_ext.hub.alignment import aligned
-from diffusers_ext.hub.atomic import write_bytes_atomically
 
 
 def convert_lora_file(source: Path, destination: Path, pipeline: DiffusionPipeline) -> Path:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from diffusers_ext.hub.atomic import beside, move_into, remove_leftovers, write_text_atomically, written_beside
+from diffusers_ext.atomic import beside, move_into, remove_leftovers, write_text_atomically, written_beside
 
 
 def test_a_folder_appears_whole(tmp_path):
