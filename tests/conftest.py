@@ -2,6 +2,9 @@
 
 import os
 
+import huggingface_hub.constants
+import pytest
+
 
 def pytest_configure(config):
     # Waiting threads that spin take the core from those they wait for.
@@ -12,3 +15,11 @@ def pytest_configure(config):
         cores = sorted(os.sched_getaffinity(0))
         # PyTorch, and processes that a test starts, count the cores that they may use.
         os.sched_setaffinity(0, cores[number::count] or cores)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Decoded images of the tests, and of processes that they start, are not kept in the cache of the user."""
+    assets = str(tmp_path_factory.mktemp("assets"))
+    os.environ["HF_ASSETS_CACHE"] = assets
+    huggingface_hub.constants.HF_ASSETS_CACHE = assets

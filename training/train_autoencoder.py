@@ -86,7 +86,7 @@ class AutoencoderRecipe(Recipe):
                 config.kl_warmup_steps,
                 estimator=config.total_correlation_estimator,
                 batch_size=config.train_batch_size,
-                num_examples=self.dataset.num_examples,
+                num_examples=self.dataset.epoch_length,
                 context=self.context,
             )
         return Divergence(

@@ -230,10 +230,10 @@ def test_what_is_no_label_map(tmp_path):
     arguments = {"train_data_dir": str(tmp_path), "conditioning_label_maps": "levels", "resolution": 8}
     draw(0, 20, 24).save(tmp_path / "1-labels.png")
     with pytest.raises(ValueError, match="a label map must have one channel of integers, but this image is RGB"):
-        load_image_dataset(conditioning_image_column="conditioning_image", **arguments)
+        load_image_dataset(conditioning_image_column="conditioning_image", **arguments).prepare()
     Image.fromarray(np.full((20, 24), 300, dtype=np.uint16)).save(tmp_path / "1-labels.png")
     with pytest.raises(ValueError, match="labels must be integers from 0 to 255, not 300 to 300"):
-        load_image_dataset(conditioning_image_column="conditioning_image", **arguments)
+        load_image_dataset(conditioning_image_column="conditioning_image", **arguments).prepare()
     with pytest.raises(ValueError, match="conditioning_label_maps needs label maps"):
         load_image_dataset(**arguments)
 

@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset, Features, Image
 from PIL import Image as PILImage
 
-from diffusers_ext.data import ImageDataset, UnreadableImagesError, indexed, load_image_dataset
+from diffusers_ext.data import ImageDataset, UnreadableImagesError, image_rows, load_image_dataset
 
 from .drawing import draw, write_images
 
@@ -111,10 +111,10 @@ def test_every_epoch_has_every_image_once_in_an_order_of_its_own(folder, way):
 @pytest.mark.parametrize("resolution", [8, (6, 10), 32])
 def test_cached_and_uncached_are_equal(folder, center_crop, resolution):
     cached, uncached = (load(folder, way, center_crop=center_crop, resolution=resolution) for way in INDEXED)
-    assert cached.cached and not uncached.cached
     assert torch.equal(joined(take(cached, 6, 9)), joined(take(uncached, 6, 9)))
     mine, theirs = (joined(list(dataset.reference_batches(9))) for dataset in (cached, uncached))
     assert torch.equal(mine, theirs)
+    assert cached.cached and not uncached.cached
 
 
 @pytest.mark.parametrize("way", EVERY_WAY)
@@ -205,10 +205,11 @@ def test_unreadable_images_stop_the_run_before_it_starts(tmp_path, way):
     write_images(tmp_path, "cat/0.png", "cat/1.png", "dog/2.png")
     files = break_images(tmp_path)
     with pytest.raises(UnreadableImagesError) as caught:
-        load(tmp_path, way)
+        load(tmp_path, way, verify_images=True).prepare()
     assert sorted(caught.value.files) == sorted(files)
     assert all(file in str(caught.value) for file in files) and "skip_unreadable_images" in str(caught.value)
-    dataset = load(tmp_path, way, skip_unreadable_images=True)
+    dataset = load(tmp_path, way, verify_images=True, skip_unreadable_images=True)
+    dataset.prepare()
     assert (dataset.num_examples, dataset.num_skipped) == (3, 3)
     batch = next(dataset.reference_batches(10))
     assert batch["class_labels"].tolist() == [0, 0, 1]
@@ -217,12 +218,11 @@ def test_unreadable_images_stop_the_run_before_it_starts(tmp_path, way):
     take(dataset, 3, 2)
 
 
-def test_nothing_readable_at_all(tmp_path):
+@pytest.mark.parametrize("way", EVERY_WAY)
+def test_nothing_readable_at_all(tmp_path, way):
     (tmp_path / "a.png").write_bytes(b"")
-    with pytest.raises(UnreadableImagesError):
-        load(tmp_path, skip_unreadable_images=True)
-    with pytest.raises(UnreadableImagesError):
-        take(load(tmp_path, "streamed", skip_unreadable_images=True), 1, 1)
+    with pytest.raises(UnreadableImagesError, match="a.png"):
+        take(load(tmp_path, way, skip_unreadable_images=True), 1, 1)
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -250,7 +250,7 @@ def test_rows_without_a_path_are_named_by_number(tmp_path):
     images = [{"bytes": good.read_bytes(), "path": None}, {"bytes": b"bad", "path": None}]
     Dataset.from_dict({"image": images}, features=features).save_to_disk(tmp_path / "set")
     with pytest.raises(UnreadableImagesError) as caught:
-        load(tmp_path / "set")
+        load(tmp_path / "set").prepare()
     assert caught.value.files == ["row 1"]
 
 
@@ -280,17 +280,17 @@ def test_fingerprint_is_of_the_content(tmp_path):
 def test_only_what_fits_is_cached(folder, monkeypatch):
     size = 23 * 3 * 16 * 16  # with center_crop, all images are this large
 
-    def cached_with(available: int, processes: int = 1) -> bool:
-        monkeypatch.setattr(indexed, "available_memory", lambda: available)
-        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
-        return load(folder, cache_images=None, center_crop=True, resolution=16).cached
+    def cached_with(available: int) -> bool:
+        monkeypatch.setattr(image_rows, "available_memory", lambda: available)
+        dataset = load(folder, cache_images=None, center_crop=True, resolution=16)
+        dataset.prepare()
+        return dataset.cached
 
     assert cached_with(2 * size) and not cached_with(2 * size - 1)
-    assert cached_with(8 * size, processes=4) and not cached_with(8 * size - 1, processes=4)
 
 
 def test_available_memory_is_that_of_machine_and_container():
-    assert 0 < indexed.available_memory() <= psutil.virtual_memory().total
+    assert 0 < image_rows.available_memory() <= psutil.virtual_memory().total
 
 
 def test_extreme_shapes(tmp_path):

@@ -195,8 +195,10 @@ def test_files_of_an_odd_width_are_no_pairs(tmp_path):
     write_side_by_side(tmp_path)
     draw(9, 10, 13).save(tmp_path / "odd.png")
     with pytest.raises(UnreadableImagesError, match="odd.png"):
-        load_side_by_side_dataset(8, train_data_dir=str(tmp_path))
-    assert load_side_by_side_dataset(8, train_data_dir=str(tmp_path), skip_unreadable_images=True).num_skipped == 1
+        load_side_by_side_dataset(8, train_data_dir=str(tmp_path)).prepare()
+    dataset = load_side_by_side_dataset(8, train_data_dir=str(tmp_path), skip_unreadable_images=True)
+    dataset.prepare()
+    assert dataset.num_skipped == 1
 
 
 # Edges

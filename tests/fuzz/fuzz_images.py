@@ -235,12 +235,13 @@ def check(folder: str, expected: dict[str, torch.Tensor], mutations: dict[str, s
     options = {"train_data_dir": folder, "resolution": SIZE, "cache_images": True}
     if reasons:
         try:
-            load_image_dataset(**options)
+            load_image_dataset(**options).prepare()
             raise AssertionError("unreadable files are accepted")
         except UnreadableImagesError as error:
             assert error.files == list(reasons), "not all unreadable files are named"
             assert all(reason in str(error) for reason in reasons.values())
     dataset = load_image_dataset(**options, skip_unreadable_images=True)
+    dataset.prepare()
     assert (dataset.num_examples, dataset.num_skipped) == (len(decoded), len(reasons)), "images are lost"
     loaded = torch.cat([batch["pixel_values"] for batch in dataset.reference_batches(64)])
     for pixels, (path, image) in zip(loaded, decoded.items(), strict=True):

@@ -107,13 +107,17 @@ class DataConfig(Config):
     streaming: bool = option(False, help="Read the data set as a stream, for sets that do not fit on this machine.")
     shuffle_buffer_size: int = option(1000, help="How many images of a stream are shuffled at a time.")
     cache_images: bool | None = option(
-        help="Keep the decoded images in memory as bytes. By default, if they fit in half of what is free."
+        help="Keep the decoded images on the disk, for all processes and later runs. By default, if they fit in half "
+        "of the free memory."
+    )
+    verify_images: bool = option(
+        False, help="Read all images before the first step, to find those that can't be read, even without a cache."
     )
     skip_unreadable_images: bool = option(False, help="Leave out images that can't be read, and count them.")
     max_image_pixels: int | None = option(
         help="Refuse images with more pixels, because small files can claim huge sizes; by default 179 million."
     )
-    cache_dir: str | None = option(help="Where downloaded data sets and models are kept.")
+    cache_dir: str | None = option(help="Where downloaded data sets and models, and decoded images, are kept.")
 
     def __post_init__(self):
         super().__post_init__()
@@ -155,6 +159,7 @@ class DataConfig(Config):
             "streaming": self.streaming,
             "shuffle_buffer_size": self.shuffle_buffer_size,
             "cache_images": self.cache_images,
+            "verify_images": self.verify_images,
             "skip_unreadable_images": self.skip_unreadable_images,
             "max_image_pixels": self.max_image_pixels,
             "cache_dir": self.cache_dir,

@@ -74,11 +74,13 @@ class Context:
         rows = torch.cat(own)
         if self.num_processes == 1:
             return rows.cpu()
-        counts = self.gather(torch.tensor([len(rows)], device=self.device)).tolist()
-        padding = rows[:1].expand(max(counts) - len(rows), *rows.shape[1:])
+        counts = self.gather(torch.tensor([len(rows)], device=self.device)).cpu()
+        longest = int(counts.max())
+        padding = rows[:1].expand(longest - len(rows), *rows.shape[1:])
         gathered = self.gather(torch.cat([rows, padding]).to(self.device)).cpu()
-        by_process = gathered.view(self.num_processes, max(counts), *rows.shape[1:])
-        return by_process.transpose(0, 1).flatten(0, 1)[: sum(counts)]
+        by_place = gathered.view(self.num_processes, longest, *rows.shape[1:]).transpose(0, 1)
+        # A process can have fewer rows than the one after it, if images can't be read.
+        return by_place[torch.arange(longest)[:, None] < counts]
 
     def gather_features(self, extractor: FeatureExtractor, batches: Iterable[torch.Tensor]) -> FeatureOutput:
         """The features of all processes' images, on each of them; `batches` are this process's own images."""

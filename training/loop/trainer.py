@@ -54,8 +54,6 @@ class Trainer:
         recipe.context.attach(self)
         self.step = self.samples_seen = 0
         self._seconds_before = 0.0
-        if recipe.dataset.num_skipped:
-            logger.warning(f"{recipe.dataset.num_skipped} images can't be read and are left out.")
         self.batch_size = self.config.train_batch_size * accelerator.num_processes
         self.batch_size *= self.config.gradient_accumulation_steps
         self.max_train_steps = self._max_train_steps()
@@ -83,14 +81,16 @@ class Trainer:
         )
         self._resume()
         self.outputs = Outputs(recipe, accelerator, self.networks, self.averages)
+        # Last, because decoding many images takes long, and nothing else is to be found wrong after it.
+        recipe.dataset.prepare()
 
     def _max_train_steps(self) -> int:
         if self.config.max_train_steps is not None:
             return self.config.max_train_steps
-        num_examples = self.recipe.dataset.num_examples
-        if num_examples is None:
+        epoch_length = self.recipe.dataset.epoch_length
+        if epoch_length is None:
             raise ValueError("A streamed data set has no known length: give --max_train_steps.")
-        return math.ceil(self.config.num_train_epochs * num_examples / self.batch_size)
+        return math.ceil(self.config.num_train_epochs * epoch_length / self.batch_size)
 
     def _build_networks(self) -> None:
         config = self.config

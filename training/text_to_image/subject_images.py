@@ -26,6 +26,7 @@ class SubjectsRecipe(TextToImageRecipe):
             skip_unreadable_images=config.skip_unreadable_images,
             max_image_pixels=config.max_image_pixels,
             cache_images=config.cache_images,
+            verify_images=config.verify_images,
             split=config.dataset_split,
             image_column=config.image_column,
             cache_dir=config.cache_dir,

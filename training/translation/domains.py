@@ -80,7 +80,7 @@ class TranslationDataConfig(ValidationConfig):
         if self.conditioning_options() or self.inputs is not None:
             return super().load_dataset(size, channels, center_crop, random_flip, **options)
         names = ("dataset_name", "dataset_config_name", "train_data_dir", "image_column", "label_column", "cache_dir")
-        names += ("cache_images", "skip_unreadable_images", "max_image_pixels")
+        names += ("cache_images", "verify_images", "skip_unreadable_images", "max_image_pixels")
         options |= {name: getattr(self, name) for name in names}
         options |= {"split": self.dataset_split, "resolution": size, "channels": channels}
         options |= {"center_crop": center_crop, "random_flip": random_flip}

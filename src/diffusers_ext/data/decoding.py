@@ -34,6 +34,9 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
+# The orientations that exchange height and width.
+_TURNED = (5, 6, 7, 8)
+
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 # Held while Pillow's limit of pixels, one variable for all images, is replaced by that of a data set.
@@ -122,6 +125,20 @@ def decode_image(value: Any, channels: int, max_pixels: int | None = None) -> to
     return torch.from_numpy(pixels).view(*pixels.shape[:2], channels).permute(2, 0, 1)
 
 
+def read_size(value: Any, max_pixels: int | None = None) -> tuple[int, int]:
+    """The (height, width) of the result of `decode_image`; where that is possible, only the header of a file is read.
+
+    Raises:
+        UnreadableImageError: if the size can't be read.
+    """
+    try:
+        with _open_file(_find(value), max_pixels) as image:
+            turned = image.getexif().get(_EXIF_ORIENTATION) in _TURNED
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except Exception:  # broken metadata, for example, which `decode_image` ignores
+        return _read(value, max_pixels, np.array).shape[:2]
+
+
 def decode_label_map(value: Any, max_pixels: int | None = None) -> torch.Tensor:
     """Decode one label map: the numbers of its pixels, not the colours that a palette gives them.
 
@@ -198,6 +215,13 @@ def _find(value: Any) -> Image.Image | bytes | str:
 
 
 def _load_file(source: bytes | str, max_pixels: int | None) -> Image.Image:
+    image = _open_file(source, max_pixels)
+    image.load()
+    return image
+
+
+def _open_file(source: bytes | str, max_pixels: int | None) -> Image.Image:
+    """An image whose header is read, and whose pixels are not."""
     file = io.BytesIO(source) if isinstance(source, (bytes, bytearray)) else source
     formats = [name for name in Image.ID if name not in _REFUSED_FORMATS]
     if max_pixels is None:
@@ -212,7 +236,6 @@ def _load_file(source: bytes | str, max_pixels: int | None) -> Image.Image:
         size = image.width * image.height
         if size > max_pixels:
             raise Image.DecompressionBombError(f"Image size ({size} pixels) exceeds limit of {max_pixels} pixels")
-    image.load()
     return image
 
 

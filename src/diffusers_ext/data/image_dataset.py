@@ -1,6 +1,7 @@
 """The interface of all data sets: batches for training, and the images in order for evaluation."""
 
 import hashlib
+import logging
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -15,9 +16,13 @@ from diffusers_ext.data.decoding import (
     decode_label_colors,
     decode_label_map,
     image_path,
+    list_reasons,
 )
 from diffusers_ext.data.sources import Source
 from diffusers_ext.data.transforms import ImageTransform
+
+
+logger = logging.getLogger(__name__)
 
 
 class ImageDataset(ABC):
@@ -27,20 +32,22 @@ class ImageDataset(ABC):
     resized and flipped in the same way.
 
     Attributes:
-        num_examples (`int | None`): the number of readable images N; None when streaming.
+        epoch_length (`int | None`): the number N of images in an epoch; None when streaming.
+        num_examples (`int | None`): N without the images that are known to be unreadable; None when streaming.
         id2label (`dict[int, str] | None`): the names of the classes; None if there are no labels.
         captions (`list[str] | None`): all different captions; None if there are none. A stream appends captions when
             it reads them for the first time.
         buckets (`dict[tuple[int, int], int] | None`): the sizes (H, W) that images are resized and cropped to, and the
             number of images of each; None if all images have the size `resolution`.
-        num_skipped (`int`): the number of unreadable images that were left out. A stream counts the unreadable images
-            that this process has found so far, again in each epoch.
+        num_skipped (`int`): the number of unreadable images that this process has found so far, and left out. A stream
+            counts them again in each epoch.
         resolution (`tuple[int, int]`): (H, W).
         channels (`int`): C; 1 is L, 2 LA, 3 RGB, 4 RGBA.
-        cached (`bool`): whether the decoded images are kept in memory.
+        cached (`bool`): whether the decoded images are kept on the disk, as `prepare` decides.
     """
 
-    num_examples: int | None
+    epoch_length: int | None = None
+    num_examples: int | None = None
     num_skipped: int = 0
     cached: bool = False
     captions: list[str] | None = None
@@ -53,6 +60,15 @@ class ImageDataset(ABC):
         self._source = source
         self._transform = transform
         self._skip_unreadable_images = skip_unreadable_images
+        self._named_as_skipped: set[str] = set()
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Decode the images that are to be kept or verified, if there are any; the first batch does this otherwise.
+
+        Raises:
+            UnreadableImagesError: listing all images that can't be decoded, unless they may be skipped.
+        """
 
     def batches(
         self,
@@ -95,7 +111,7 @@ class ImageDataset(ABC):
             see `ImageTransform.time_ids`.
 
         Raises:
-            UnreadableImagesError: when a stream reaches an unreadable image.
+            UnreadableImagesError: at an unreadable image that may not be skipped.
         """
         _check_share(batch_size, process_index, num_processes)
         if start < 0 or num_workers < 0:
@@ -130,9 +146,10 @@ class ImageDataset(ABC):
     def fingerprint(self) -> str:
         """32 hexadecimal digits that identify the content of the set.
 
-        The content is the pixels (before resizing) of the images and conditioning images, the labels and their names,
-        and the captions, in order. A copy of the set in another place has the same fingerprint; paths and times do not
-        matter. The fingerprint of a stream only depends on its classes and its first images.
+        The content is the labels and their names, the captions, the sizes of the encoded images and conditioning
+        images in bytes, and the content of 64 of them, in order. No image is decoded. A copy of the set in another
+        place has the same fingerprint; paths and times do not matter. The fingerprint of a stream only depends on its
+        classes and the pixels of its first images.
         """
 
     @abstractmethod
@@ -174,6 +191,13 @@ class ImageDataset(ABC):
         if self._transform.label_maps == "colors":
             return decode_label_colors(value, self._source.max_image_pixels)
         return decode_label_map(value, self._source.max_image_pixels).expand(self.channels, -1, -1)
+
+    def _name_skipped(self, reasons: dict[str, str]) -> None:
+        """Log which images are left out, each once."""
+        new = {name: reason for name, reason in reasons.items() if name not in self._named_as_skipped}
+        self._named_as_skipped |= new.keys()
+        if new:
+            logger.warning(f"Images that cannot be read are left out, {len(new)}:\n{list_reasons(new)}")
 
     def _named(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """The images of a batch by name. The conditioning images of pairs are in the channels after the images."""

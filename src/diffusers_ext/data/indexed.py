@@ -1,39 +1,30 @@
-"""A data set with random access to its rows: decoded once if it fits into memory, and otherwise for every batch."""
+"""A data set with random access to its rows."""
 
 import functools
-import hashlib
 import itertools
-import logging
-import os
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
-from tqdm.auto import tqdm
 
 from diffusers_ext.data.buckets import BucketOrder, Size
-from diffusers_ext.data.decoding import UnreadableImageError, UnreadableImagesError, list_reasons
-from diffusers_ext.data.image_dataset import ImageDataset, pixel_digest
+from diffusers_ext.data.decoding import UnreadableImagesError
+from diffusers_ext.data.image_dataset import ImageDataset
+from diffusers_ext.data.image_rows import Fetched, ImageRows, Unreadable, reasons
 from diffusers_ext.data.order import ShuffledOrder
-from diffusers_ext.data.parallel import in_workers, threaded_map
+from diffusers_ext.data.parallel import in_workers
 from diffusers_ext.data.randomness import derive_seed
+from diffusers_ext.data.row_contents import fingerprint
 from diffusers_ext.data.sources import Source
 from diffusers_ext.data.transforms import ImageTransform
 from diffusers_ext.pixels import to_pixel_values
 
 
-logger = logging.getLogger(__name__)
-
-_MEMORY_SHARE = 0.5  # of the free memory; the rest is for the model, its optimizer and everything else
-
-
 class IndexedImageDataset(ImageDataset):
     """A data set with random access; see `ImageDataset` for its methods, and `load_image_dataset` to create one.
 
-    All images are decoded once at creation, in threads. This finds unreadable images before training starts, computes
-    the fingerprint, and fills the cache if there is one.
+    An epoch visits every row once. When unreadable images may be skipped, the next readable image of the set (of the
+    same bucket) takes the place of each. So the order does not depend on whether unreadable images are known in
+    advance, and a run that keeps decoded images is equal to one that does not.
     """
 
     def __init__(
@@ -43,207 +34,150 @@ class IndexedImageDataset(ImageDataset):
         channels: int,
         skip_unreadable_images: bool,
         cache_images: bool | None,
+        verify_images: bool = False,
     ):
         super().__init__(source, transform, channels, skip_unreadable_images)
-        if len(source.rows) == 0:
+        self.epoch_length = len(source.rows)
+        if self.epoch_length == 0:
             raise ValueError("the data set has no rows")
-        self.cached = self._fits_in_memory() if cache_images is None else cache_images
-        self._cache = _ImageCache(len(source.rows))
-        self._labels, self._captions = source.labels, source.captions
-        self._read_all()
-        self.captions = None if self._captions is None else self._captions.texts
-
-    def fingerprint(self) -> str:
-        return self._fingerprint
-
-    def _fits_in_memory(self) -> bool:
-        num_rows = len(self._source.rows)
-        sizes = []
-        for values in self._values(list(range(0, num_rows, max(1, num_rows // 16)))):
-            try:
-                sizes.append(self._transform.fit(*self._decode(values)).numel())
-            except UnreadableImageError:
-                continue  # reported by _read_all
-        estimate = num_rows * sum(sizes) / max(1, len(sizes))
-        return estimate <= _MEMORY_SHARE * available_memory() / _local_processes()
-
-    def _read_all(self) -> None:
-        """Decode every image: find unreadable images, compute the fingerprint, fill the cache."""
-        rows = self._source.rows
-        slices = (range(start, min(start + 256, len(rows))) for start in range(0, len(rows), 256))
-        values = itertools.chain.from_iterable(map(self._values, slices))
-        images = tqdm(
-            threaded_map(self._read, values, max(1, min(8, (os.cpu_count() or 1) // _local_processes()))),
-            total=len(rows),
-            desc="Decoding images" if self.cached else "Verifying images",
-            unit="image",
-            delay=1,
-            mininterval=1,
-            disable=int(os.environ.get("LOCAL_RANK", 0)) > 0,
-        )
-        readable, sizes, reasons, content = [], [], {}, hashlib.blake2b(digest_size=16)
-        for row, image in enumerate(images):
-            if isinstance(image, UnreadableImageError):
-                reasons[image.path or f"row {row}"] = str(image)
-                continue
-            digest, size, pixels = image
-            readable.append(row)
-            sizes.append(size)
-            content.update(digest)
-            if self.cached:
-                self._cache.append(pixels)
-        if reasons and not (self._skip_unreadable_images and readable):
-            raise UnreadableImagesError(reasons)
-        if reasons:
-            logger.warning(f"Images that cannot be read are left out, {len(reasons)}:\n{list_reasons(reasons)}")
-        if self._labels is not None:
-            self._labels = self._labels[readable]
-            content.update(self._labels.numpy())
-        content.update(repr(self.id2label).encode())
-        if self._captions is not None:
-            self._captions = self._captions.select(readable)
-            for row in range(len(readable)):
-                content.update(repr(self._captions.of_row(row)).encode())
-        self._note_sizes(sizes)
-        self._fingerprint = content.hexdigest()
-        self._source = replace(self._source, rows=rows.select(readable))
-        self.num_examples = len(readable)
-        self.num_skipped = len(rows) - len(readable)
-
-    def _note_sizes(self, sizes: list[Size]) -> None:
-        """Store the original sizes of the images, and the bucket of each."""
-        self._sizes = torch.tensor(sizes)
-        targets = [self._transform.target(size) for size in sizes]
-        found = {target: index for index, target in enumerate(sorted(set(targets)))}
-        self._bucket_of = torch.tensor([found[target] for target in targets])
-        if self._transform.buckets:
-            self.buckets = dict(zip(found, self._bucket_of.bincount().tolist(), strict=True))
-
-    def _values(self, indices: range | list[int]) -> list[tuple[Any, ...]]:
-        columns = self._source.rows[indices]
-        return list(zip(*(columns[name] for name in self._source.image_columns), strict=True))
-
-    def _read(self, values: tuple[Any, ...]) -> tuple[bytes, Size, torch.Tensor | None] | UnreadableImageError:
-        """The digest, the size and the fitted pixels of a row, or the error if it cannot be read."""
-        try:
-            images = self._decode(values)
-        except UnreadableImageError as error:
-            return error
-        size = tuple(images[0].shape[-2:])
-        return pixel_digest(images), size, self._transform.fit(*images) if self.cached else None
-
-    def _batches(self, batch_size, seed, start, process_index, num_processes, num_workers, run_length):
-        if self._transform.buckets:
-            order = BucketOrder(self._bucket_of, run_length)
-            start -= start % run_length  # all images of a batch are from one run
-        else:
-            order = ShuffledOrder(self.num_examples)
-        generate = functools.partial(self._generate, order, batch_size, seed, start, process_index, num_processes)
-        return in_workers(generate, 0 if self.cached else num_workers)
-
-    def _generate(self, order, batch_size, seed, start, process_index, num_processes, worker, num_workers):
-        for step in itertools.count(worker, num_workers):
-            position = start + (step * num_processes + process_index) * batch_size
-            yield self._batch(seed, *order.visits(seed, position, batch_size))
-
-    def _batch(self, seed: int, indices: torch.Tensor, epochs: list[int]) -> dict[str, torch.Tensor]:
-        """The batch of visits to the images `indices`, each in its epoch."""
-        draws = self._draws(seed, indices, epochs)
-        images = self._transform.flip(self._crops(indices, draws), draws)
-        batch = self._labelled(indices, to_pixel_values(images))
-        if self._captions is not None:
-            batch["caption_ids"] = self._captions.draw(indices, epochs, seed)
-            batch["time_ids"] = self._time_ids(indices, draws)
-        return batch
-
-    def _draws(self, seed: int, indices: torch.Tensor, epochs: list[int]) -> list[int]:
-        """The random number that chooses the crop and the flip, for each visit."""
-        if self._is_fitted and not self._transform.random_flip:
-            return [0] * len(indices)  # there is nothing to choose, and hashing takes time
-        visits = zip(epochs, indices.tolist(), strict=True)
-        return [derive_seed(seed, "augmentation", epoch, index) for epoch, index in visits]
+        treatment = (type(self).__name__, channels, source.max_image_pixels)
+        self._rows = ImageRows(source, transform, self._decode, treatment, cache_images, verify_images)
+        self._is_prepared = False
+        self.captions = None if source.captions is None else source.captions.texts
 
     @property
-    def _is_fitted(self) -> bool:
-        """Whether all images are in memory at the requested size."""
-        images = self._cache.images
+    def num_skipped(self) -> int:
+        return len(self._rows.unreadable)
+
+    @property
+    def num_examples(self) -> int:
+        return self.epoch_length - self.num_skipped
+
+    @property
+    def cached(self) -> bool:
+        return self._rows.cached
+
+    @property
+    def buckets(self) -> dict[Size, int] | None:
+        if not self._transform.buckets:
+            return None
+        sizes, bucket_of = self._targets
+        return dict(zip(sizes, bucket_of.bincount().tolist(), strict=True))
+
+    def fingerprint(self) -> str:
+        return fingerprint(self._source)
+
+    def prepare(self) -> None:
+        if not self._is_prepared:
+            self._note(self._rows.prepare())
+            self._is_prepared = True
+
+    def _note(self, found: Unreadable) -> None:
+        """Remember unreadable images, or refuse them if they may not be skipped, or if no image is left."""
+        unreadable = {**self._rows.unreadable, **found}
+        if found and not self._skip_unreadable_images or len(unreadable) == self.epoch_length:
+            raise UnreadableImagesError(reasons(found))
+        self._rows.unreadable = unreadable
+        self._name_skipped(reasons(found))
+
+    @functools.cached_property
+    def _targets(self) -> tuple[list[Size], torch.Tensor]:
+        """The final sizes of the images, sorted, and int64 (N,), the place in this list of the size of each image."""
+        self.prepare()
+        # A readable image of the same size takes the place of an unreadable one, whose own size is not known.
+        targets = [self._transform.target(size if min(size) > 0 else (1, 1)) for size in self._rows.sizes()]
+        found = {target: index for index, target in enumerate(sorted(set(targets)))}
+        return list(found), torch.tensor([found[target] for target in targets])
+
+    def _batches(self, batch_size, seed, start, process_index, num_processes, num_workers, run_length):
+        self.prepare()
+        if self._transform.buckets:
+            order = BucketOrder(self._targets[1], run_length)
+            start -= start % run_length  # all images of a batch are from one run
+        else:
+            order = ShuffledOrder(self.epoch_length)
+        generate = functools.partial(self._generate, order, batch_size, seed, start, process_index, num_processes)
+        for batch, found in in_workers(generate, 0 if self.cached else num_workers):
+            self._note(found)
+            if not batch:
+                raise UnreadableImagesError(reasons(found))
+            yield batch
+
+    def _generate(self, order, batch_size, seed, start, process_index, num_processes, worker, num_workers):
+        """Batches, each with the images that were found to be unreadable; an empty batch if it can't be filled.
+
+        The errors are returned and not raised, because a worker process only passes on the text of an error.
+        """
+        for step in itertools.count(worker, num_workers):
+            position = start + (step * num_processes + process_index) * batch_size
+            rows, epochs = order.visits(seed, position, batch_size)
+            fetched, found = self._rows.fetch(rows, self._stand_in)
+            is_full = len(fetched.rows) == batch_size
+            yield self._batch(seed, fetched, epochs) if is_full else {}, found
+
+    def _stand_in(self, row: int, unreadable: Unreadable) -> int | None:
+        """The next row (of the same bucket) that is not known to be unreadable, if there is one."""
+        if not self._skip_unreadable_images:
+            return None
+        for other in itertools.chain(range(row + 1, self.epoch_length), range(row)):
+            if other in self._rows.unreadable or other in unreadable:
+                continue
+            if not self._transform.buckets or self._targets[1][other] == self._targets[1][row]:
+                return other
+        return None
+
+    def _batch(self, seed: int, fetched: Fetched, epochs: list[int]) -> dict[str, torch.Tensor]:
+        """The batch of visits to some rows, each in its epoch."""
+        draws = self._draws(seed, fetched, epochs)
+        images = self._transform.flip(self._crop(fetched.images, draws), draws)
+        batch = self._labelled(fetched.rows, to_pixel_values(images))
+        if self.captions is not None:
+            batch["caption_ids"] = self._source.captions.draw(fetched.rows, epochs, seed)
+            batch["time_ids"] = self._time_ids(fetched.sizes, draws)
+        return batch
+
+    def _draws(self, seed: int, fetched: Fetched, epochs: list[int]) -> list[int]:
+        """The random number that chooses the crop and the flip, for each visit."""
+        if self._is_cropped(fetched.images) and not self._transform.random_flip:
+            return [0] * len(fetched.rows)  # there is nothing to choose, and hashing takes time
+        visits = zip(epochs, fetched.rows.tolist(), strict=True)
+        return [derive_seed(seed, "augmentation", epoch, row) for epoch, row in visits]
+
+    def _is_cropped(self, images: torch.Tensor | list[torch.Tensor]) -> bool:
+        """Whether images have the requested size already."""
         return isinstance(images, torch.Tensor) and tuple(images.shape[-2:]) == self.resolution
 
-    def _time_ids(self, indices: torch.Tensor, draws: list[int | None]) -> torch.Tensor:
-        sizes = map(tuple, self._sizes[indices].tolist())
+    def _crop(self, images: torch.Tensor | list[torch.Tensor], draws: list[int] | None = None) -> torch.Tensor:
+        """Crops (B, C, H, W): at the places that `draws` choose, or in the middle without `draws`."""
+        if self._is_cropped(images):
+            return images
+        if draws is None:
+            return torch.stack([self._transform.center(image) for image in images])
+        return torch.stack([self._transform.crop(image, draw) for image, draw in zip(images, draws, strict=True)])
+
+    def _time_ids(self, sizes: list[Size], draws: list[Any]) -> torch.Tensor:
         return torch.tensor([self._transform.time_ids(size, draw) for size, draw in zip(sizes, draws, strict=True)])
 
     def _reference_batches(self, batch_size, process_index, num_processes, limit):
-        stop = self.num_examples if limit is None else min(limit, self.num_examples)
-        own = torch.arange(self.num_examples)[process_index:stop:num_processes]
-        _, lengths = self._bucket_of[own].unique_consecutive(return_counts=True)
-        for run in own.split(lengths.tolist()):
-            for indices in run.split(batch_size):
-                batch = self._labelled(indices, self._crops(indices))
-                if self._captions is not None:
-                    batch["caption_ids"] = self._captions.first(indices)
-                    batch["time_ids"] = self._time_ids(indices, [None] * len(indices))
-                yield batch
+        self.prepare()
+        own = torch.arange(self.epoch_length)[process_index:limit:num_processes]
+        runs = [own]
+        if self._transform.buckets:
+            _, lengths = self._targets[1][own].unique_consecutive(return_counts=True)
+            runs = own.split(lengths.tolist())
+        for rows in itertools.chain.from_iterable(run.split(batch_size) for run in runs):
+            fetched, found = self._rows.fetch(rows, lambda row, unreadable: None)
+            self._note(found)
+            if len(fetched.rows):
+                yield self._reference_batch(fetched)
 
-    def _labelled(self, indices: torch.Tensor, pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:
-        labels = {} if self._labels is None else {"class_labels": self._labels[indices]}
+    def _reference_batch(self, fetched: Fetched) -> dict[str, torch.Tensor]:
+        batch = self._labelled(fetched.rows, self._crop(fetched.images))
+        if self.captions is not None:
+            batch["caption_ids"] = self._source.captions.first(fetched.rows)
+            batch["time_ids"] = self._time_ids(fetched.sizes, [None] * len(fetched.rows))
+        return batch
+
+    def _labelled(self, rows: torch.Tensor, pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:
+        labels = {} if self._source.labels is None else {"class_labels": self._source.labels[rows]}
         return self._named(pixel_values) | labels
-
-    def _crops(self, indices: torch.Tensor, draws: list[int] | None = None) -> torch.Tensor:
-        """Crops (B, C or 2C, H, W) uint8: at the places that `draws` choose, or in the middle without `draws`."""
-        images = self._cache.images
-        if self._is_fitted:
-            return images.index_select(0, indices)  # many times faster than indexing
-        if self.cached:
-            fitted = [images[index] for index in indices.tolist()]
-        else:
-            values = self._values(indices.tolist())
-            fitted = [self._decode_again(index, row) for index, row in zip(indices.tolist(), values, strict=True)]
-        if draws is None:
-            return torch.stack([self._transform.center(image) for image in fitted])
-        return torch.stack([self._transform.crop(image, draw) for image, draw in zip(fitted, draws, strict=True)])
-
-    def _decode_again(self, index: int, values: tuple[Any, ...]) -> torch.Tensor:
-        try:
-            return self._transform.fit(*self._decode(values))
-        except UnreadableImageError as error:  # it was readable when the set was loaded
-            raise UnreadableImagesError({error.path or f"image {index}": str(error)}) from error
-
-
-class _ImageCache:
-    """uint8 images: one tensor as long as all have the same size, and a list after the first image of another size."""
-
-    def __init__(self, capacity: int):
-        self._capacity = capacity
-        self._stacked = torch.empty(0)
-        self._separate: list[torch.Tensor] = []
-        self._length = 0
-
-    @property
-    def images(self) -> torch.Tensor | list[torch.Tensor]:
-        return self._separate or self._stacked[: self._length]
-
-    def append(self, image: torch.Tensor) -> None:
-        if self._length == 0:
-            # The system only provides the part of this memory that is written.
-            self._stacked = torch.empty((self._capacity, *image.shape), dtype=torch.uint8)
-        if not self._separate and image.shape != self._stacked.shape[1:]:
-            self._separate = list(self._stacked[: self._length])
-        if self._separate:
-            self._separate.append(image)
-        else:
-            self._stacked[self._length] = image
-        self._length += 1
-
-
-def available_memory() -> int:
-    """Bytes of free memory, within the limits of the machine and of the container (cgroup v2)."""
-    available = psutil.virtual_memory().available
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.exists() and limit.read_text().strip() != "max":
-        available = min(available, int(limit.read_text()) - int(used.read_text()))
-    return available
-
-
-def _local_processes() -> int:
-    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))

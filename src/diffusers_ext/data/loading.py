@@ -38,6 +38,7 @@ def load_image_dataset(
     max_image_pixels: int | None = None,
     cache_dir: str | None = None,
     cache_images: bool | None = None,
+    verify_images: bool = False,
     buckets: Sequence[Size] | None = None,
     load_size: int | Sequence[int] | None = None,
 ) -> ImageDataset:
@@ -79,9 +80,12 @@ def load_image_dataset(
         skip_unreadable_images: leave out images that cannot be decoded, and count them in `num_skipped`.
         max_image_pixels: images with more pixels are refused, because small files can claim huge sizes; by default
             twice `PIL.Image.MAX_IMAGE_PIXELS`, which is 179 million pixels.
-        cache_dir: where `datasets` stores its downloads and converted files.
-        cache_images: keep all decoded images in memory. None does so if they need at most half of the free memory,
-            which the processes of this machine share.
+        cache_dir: where `datasets` stores its downloads and converted files, and where decoded images are kept; by
+            default in the cache of Hugging Face.
+        cache_images: keep all decoded images in a file on the disk, which is mapped into memory, and which processes
+            and later runs share. None does so if they need at most half of the free memory.
+        verify_images: decode all images before the first batch, to find those that are unreadable, even if they are
+            not kept.
         buckets: sizes (H, W), as returned by `aspect_ratio_buckets`, instead of `resolution`: each image is resized
             and cropped in the middle to the size with the nearest aspect ratio, and each batch has images of one size.
         load_size: in pixels, like `resolution`: images are resized to this size, keeping their aspect ratio, before
@@ -89,17 +93,16 @@ def load_image_dataset(
             middle crop.
 
     Returns:
-        An `ImageDataset`.
+        An `ImageDataset`. Its images are not decoded before `prepare` is called, or the first batch is read.
 
     Raises:
-        UnreadableImagesError: listing all images that cannot be decoded (a stream raises it when it reads them).
         ValueError, FileNotFoundError: for invalid arguments, and for names that do not exist.
     """
     transform = build_transform(resolution, center_crop, random_flip, load_size, buckets)
     if channels not in MODES:
         raise ValueError(f"channels must be 1 (grayscale), 2 (with alpha), 3 (RGB) or 4 (RGBA), not {channels!r}")
-    if streaming and cache_images:
-        raise ValueError("a stream cannot be kept in memory: pass either streaming or cache_images")
+    if streaming and (cache_images or verify_images):
+        raise ValueError("a stream is not read in advance: pass either streaming, or cache_images or verify_images")
     if shuffle_buffer_size < 1:
         raise ValueError(f"shuffle_buffer_size must be at least 1, not {shuffle_buffer_size}")
     if streaming and buckets:
@@ -127,7 +130,7 @@ def load_image_dataset(
     transform = replace(transform, label_maps=conditioning_label_maps)
     if streaming:
         return StreamedImageDataset(source, transform, channels, skip_unreadable_images, shuffle_buffer_size)
-    return IndexedImageDataset(source, transform, channels, skip_unreadable_images, cache_images)
+    return IndexedImageDataset(source, transform, channels, skip_unreadable_images, cache_images, verify_images)
 
 
 def check_label_maps(label_maps: LabelMaps | None, channels: int) -> None:

@@ -39,6 +39,7 @@ def load_side_by_side_dataset(
     random_flip: bool = False,
     skip_unreadable_images: bool = False,
     cache_images: bool | None = None,
+    verify_images: bool = False,
     load_size: int | Sequence[int] | None = None,
     conditioning_label_maps: LabelMaps | None = None,
     **source,
@@ -47,7 +48,8 @@ def load_side_by_side_dataset(
 
     Args:
         resolution: the resolution of one image.
-        channels, center_crop, random_flip, skip_unreadable_images, cache_images, load_size: see `load_image_dataset`.
+        channels, center_crop, random_flip, skip_unreadable_images, cache_images, verify_images, load_size: see
+            `load_image_dataset`.
         conditioning_label_maps: "colors" or "levels" if A are label maps: they keep their colours or gray levels,
             and are resized without mixing them.
         source: where the files are: `dataset_name`, `train_data_dir`, `split`, `image_column` and so on, see
@@ -57,10 +59,11 @@ def load_side_by_side_dataset(
         A paired `ImageDataset`, in which A is the conditioning image and B the image.
 
     Raises:
-        UnreadableImagesError: listing the files that cannot be decoded, or have an odd width.
         ValueError, FileNotFoundError: for invalid arguments, and for names that do not exist.
     """
     check_label_maps(conditioning_label_maps, channels)
     transform = build_transform(resolution, center_crop, random_flip, load_size)
     transform = replace(transform, label_maps=conditioning_label_maps)
-    return SideBySideImageDataset(open_source(**source), transform, channels, skip_unreadable_images, cache_images)
+    return SideBySideImageDataset(
+        open_source(**source), transform, channels, skip_unreadable_images, cache_images, verify_images
+    )

@@ -54,6 +54,7 @@ class Source:
         captions: the captions of a `Dataset`; None if there are none, and for a stream.
         folder: the folder that relative paths in the image columns start from.
         max_image_pixels: images with more pixels are refused; None has the limit of Pillow.
+        cache_dir: where decoded images are kept; None for the cache of Hugging Face.
     """
 
     rows: Dataset | IterableDataset
@@ -65,6 +66,7 @@ class Source:
     captions: Captions | None = None
     folder: str = ""
     max_image_pixels: int | None = None
+    cache_dir: str | None = None
 
     def locate(self, value: Any) -> Any:
         """A value of an image column that can be opened: a relative path is joined with `folder`."""
@@ -128,7 +130,7 @@ def open_source(
     source = _select_columns(splits, split, image_columns, label_column, caption_column)
     if streaming and isinstance(source.rows, Dataset):
         source = _as_stream(source)
-    return replace(source, folder=folder if is_local else "", max_image_pixels=max_image_pixels)
+    return replace(source, folder=folder if is_local else "", max_image_pixels=max_image_pixels, cache_dir=cache_dir)
 
 
 def _load(path: str, config_name: str | None, streaming: bool, cache_dir: str | None, **options) -> dict:

@@ -12,7 +12,7 @@ import torch
 from datasets import IterableDataset
 
 from diffusers_ext.data.captions import MissingCaptionError, choose, read_captions
-from diffusers_ext.data.decoding import UnreadableImageError, UnreadableImagesError, list_reasons
+from diffusers_ext.data.decoding import UnreadableImageError, UnreadableImagesError
 from diffusers_ext.data.image_dataset import ImageDataset, pixel_digest
 from diffusers_ext.data.label_column import UNLABELLED, is_missing
 from diffusers_ext.data.parallel import in_workers, threaded_map
@@ -54,8 +54,6 @@ class StreamedImageDataset(ImageDataset):
     next readable image of the stream, so that every position has an image.
     """
 
-    num_examples = None
-
     def __init__(
         self,
         source: Source,
@@ -67,9 +65,11 @@ class StreamedImageDataset(ImageDataset):
         super().__init__(source, transform, channels, skip_unreadable_images)
         self._shuffle_buffer_size = shuffle_buffer_size
         self._caption_ids: dict[str, int] = {}
-        self._named_as_skipped: set[str] = set()
         if source.caption_column is not None:
             self.captions = []
+
+    def prepare(self) -> None:
+        """Nothing is read in advance."""
 
     def fingerprint(self) -> str:
         content = hashlib.blake2b(repr(self.id2label).encode(), digest_size=16)
@@ -94,13 +94,6 @@ class StreamedImageDataset(ImageDataset):
             self.num_skipped += num_skipped
             self._name_skipped(unreadable)
             yield self._with_caption_ids(batch)
-
-    def _name_skipped(self, reasons: dict[str, str]) -> None:
-        """Logs which images are left out, each once."""
-        new = {name: reason for name, reason in reasons.items() if name not in self._named_as_skipped}
-        self._named_as_skipped |= new.keys()
-        if new:
-            logger.warning(f"Images that cannot be read are left out, {len(new)}:\n{list_reasons(new)}")
 
     def _generate(self, batch_size, seed, start, process_index, num_processes, num_threads, worker, num_workers):
         """Batches, each with the number of images replaced in it, and the unreadable images with their errors.

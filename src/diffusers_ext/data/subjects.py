@@ -36,6 +36,7 @@ def load_subjects(
     random_flip: bool = False,
     skip_unreadable_images: bool = False,
     cache_images: bool | None = None,
+    verify_images: bool = False,
     buckets: Sequence[Size] | None = None,
     load_size: int | Sequence[int] | None = None,
     caption_column: str | None = None,
@@ -52,7 +53,7 @@ def load_subjects(
 
     Raises:
         ValueError: if a subject has neither a prompt nor captions, or if images are stored in different ways.
-        UnreadableImagesError, FileNotFoundError: see `load_image_dataset`.
+        FileNotFoundError: see `load_image_dataset`.
     """
     sources = [_open(subject, caption_column, where) for subject in subjects]
     counts = torch.tensor([len(source.rows) for source in sources])
@@ -67,7 +68,7 @@ def load_subjects(
         ),
     )
     transform = build_transform(resolution, center_crop, random_flip, load_size, buckets)
-    return IndexedImageDataset(merged, transform, channels, skip_unreadable_images, cache_images)
+    return IndexedImageDataset(merged, transform, channels, skip_unreadable_images, cache_images, verify_images)
 
 
 def _open(subject: Subject, caption_column: str | None, where: dict) -> Source:

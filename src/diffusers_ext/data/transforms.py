@@ -8,7 +8,7 @@ measured on images that are resized this way (Parmar et al. 2022, "On Aliased Re
 Evaluation").
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -47,6 +47,10 @@ class ImageTransform:
 
     def _fitted_size(self, size: Size) -> Size:
         return cover_size(size, self.load_size or self.target(size))
+
+    def fit_options(self) -> "ImageTransform":
+        """The options on which the result of `fit` depends; the others have their defaults."""
+        return replace(self, random_flip=False)
 
     def fit(self, *images: torch.Tensor) -> torch.Tensor:
         """Resizes images (C, h, w) uint8 to (C, h', w') uint8, which contains all crops; or crops the middle already.

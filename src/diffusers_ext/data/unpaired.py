@@ -26,7 +26,7 @@ class UnpairedImageDataset:
 
     Attributes:
         source, target: the two sets, for evaluation.
-        num_examples (`int | None`): the number of images of the larger set; None when streaming.
+        epoch_length, num_examples (`int | None`): those of the larger set; None when streaming.
         num_skipped, resolution, channels: of both sets, see [`ImageDataset`].
         id2label: None.
     """
@@ -44,6 +44,11 @@ class UnpairedImageDataset:
         self.resolution, self.channels = source.resolution, source.channels
 
     @property
+    def epoch_length(self) -> int | None:
+        lengths = (self.source.epoch_length, self.target.epoch_length)
+        return None if None in lengths else max(lengths)
+
+    @property
     def num_examples(self) -> int | None:
         counts = (self.source.num_examples, self.target.num_examples)
         return None if None in counts else max(counts)
@@ -51,6 +56,11 @@ class UnpairedImageDataset:
     @property
     def num_skipped(self) -> int:
         return self.source.num_skipped + self.target.num_skipped
+
+    def prepare(self) -> None:
+        """See [`ImageDataset.prepare`]."""
+        self.source.prepare()
+        self.target.prepare()
 
     def batches(self, batch_size: int, seed: int, **position) -> Iterator[dict[str, torch.Tensor]]:
         """The endless stream of training batches; each of the two sets follows [`ImageDataset.batches`].
@@ -90,7 +100,7 @@ def load_unpaired_dataset(
 
     Raises:
         ValueError: if there are not exactly two domains, or if a class does not exist.
-        UnreadableImagesError, FileNotFoundError: see [`load_image_dataset`].
+        FileNotFoundError: see [`load_image_dataset`].
     """
     options = dict(options)
     lettered = _lettered_folders(options) if domains is None and target_data_dir is None else None
@@ -126,6 +136,7 @@ def _from_classes(
     shuffle_buffer_size: int = 1000,
     skip_unreadable_images: bool = False,
     cache_images: bool | None = None,
+    verify_images: bool = False,
     load_size=None,
     **where,
 ) -> UnpairedImageDataset:
@@ -134,7 +145,7 @@ def _from_classes(
     source = open_source(**where)
     transform = build_transform(resolution, center_crop, random_flip, load_size)
     sets = [
-        IndexedImageDataset(chosen, transform, channels, skip_unreadable_images, cache_images)
+        IndexedImageDataset(chosen, transform, channels, skip_unreadable_images, cache_images, verify_images)
         for chosen in _select_classes(source, domains)
     ]
     return UnpairedImageDataset(*sets)
