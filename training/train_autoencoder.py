@@ -139,6 +139,10 @@ class AutoencoderRecipe(Recipe):
         )
         self.validation_images = config.load_validation_dataset(self.dataset)
 
+    def prepare_data(self) -> None:
+        super().prepare_data()
+        self.validation_images.prepare()
+
     def choose_reconstruction_type(self) -> str:
         """The kind of error that `--reconstruction_loss` names, or the usual one for the network."""
         chosen, gives_probabilities = self.config.reconstruction_loss, self.runner.sample_range == (0.0, 1.0)

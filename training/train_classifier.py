@@ -91,6 +91,10 @@ class ClassifierRecipe(Recipe):
             self.dataset, split=config.dataset_split, device=context.device, **config.measured()
         )
 
+    def prepare_data(self) -> None:
+        super().prepare_data()
+        self.validation_images.prepare()
+
     def _check_images(self) -> None:
         pipeline, name = self.diffusion, self.config.pretrained_model_name_or_path
         channels, names = pipeline.unet.config.in_channels, pipeline.config.id2label

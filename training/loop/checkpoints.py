@@ -133,9 +133,10 @@ class Checkpoints:
             ValueError: if the checkpoint is damaged, or belongs to another architecture or data set.
         """
         state = _read_state(path)
-        # An earlier version recorded less of a run.
+        # An earlier version recorded less of a run, or in another way.
+        recorded = [name for name in self.identity if name in state["identity"]]
         difference = first_difference(
-            state["identity"], {name: value for name, value in self.identity.items() if name in state["identity"]}
+            *({name: identity[name] for name in recorded} for identity in (state["identity"], self.identity))
         )
         if difference is not None:
             where, there, here = difference

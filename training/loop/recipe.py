@@ -38,6 +38,10 @@ class Recipe:
             config.size, config.channels, config.center_crop, config.random_flip, load_size=config.load_size
         )
 
+    def prepare_data(self) -> None:
+        """Decode the images that are kept or verified: the last thing before the training, because it takes long."""
+        self.dataset.prepare()
+
     def networks(self) -> dict[str, torch.nn.Module]:
         """The networks to train, by name. They are built once, after the random numbers are seeded."""
         raise NotImplementedError

@@ -64,7 +64,7 @@ class Trainer:
             "seed": self.config.seed,
             "use_ema": self.config.use_ema,
             "posthoc_ema_stds": self.config.posthoc_ema_stds,
-            "data set": recipe.dataset.fingerprint(),
+            "the data set": recipe.dataset.fingerprint(),
             "networks": {name: _architecture(network) for name, network in self.networks.items()},
         }
         self.checkpoints = Checkpoints(
@@ -81,8 +81,7 @@ class Trainer:
         )
         self._resume()
         self.outputs = Outputs(recipe, accelerator, self.networks, self.averages)
-        # Last, because decoding many images takes long, and nothing else is to be found wrong after it.
-        recipe.dataset.prepare()
+        recipe.prepare_data()
 
     def _max_train_steps(self) -> int:
         if self.config.max_train_steps is not None:

@@ -142,6 +142,10 @@ class TranslationRecipe(Recipe):
         )
         self.pools = {name: ImagePool(config.pool_size) for name in self.discriminator_names}
 
+    def prepare_data(self) -> None:
+        super().prepare_data()
+        self.evaluator.dataset.prepare()
+
     def identity(self) -> dict:
         names = ("method", "direction", "adversarial_loss", "adversarial_weight", "l1_weight", "perceptual_weight")
         names += ("cycle_weight", "identity_weight", "pool_size", "gradient_penalty", "clip_weights")

@@ -1,6 +1,7 @@
 """Decodes images: from any value of an image column to a uint8 tensor with the channels that a model needs."""
 
 import contextlib
+import functools
 import io
 import struct
 import threading
@@ -83,13 +84,14 @@ def list_reasons(reasons: dict[str, str]) -> str:
     return "\n".join(f"  {name}: {reason}" for name, reason in reasons.items())
 
 
-def image_extensions() -> set[str]:
+@functools.cache
+def image_extensions() -> frozenset[str]:
     """The extensions (lower-case, with the dot) of the files that `decode_image` can read in this environment."""
-    return {
+    return frozenset(
         extension
         for extension, name in Image.registered_extensions().items()
         if name in Image.OPEN and name not in _REFUSED_FORMATS
-    }
+    )
 
 
 def image_path(value: Any) -> str | None:

@@ -16,7 +16,7 @@ from diffusers_ext.data.sources import Source
 
 
 _SLICE = 1024  # rows that are read at a time
-_THREADS = 8  # reading the state of files on a network is waiting
+_THREADS = 2  # more of them would wait for each other, not for the disk
 _SAMPLED = 64  # images whose bytes are part of the fingerprint
 
 

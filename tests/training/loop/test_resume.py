@@ -137,7 +137,7 @@ def test_only_the_last_checkpoints_are_kept(tmp_path):
     ("changed", "sentence"),
     [
         ({"unet": json.dumps({**TINY_UNET, "layers_per_block": 2})}, "unet.layers_per_block is 1 there and 2 here"),
-        ({"dataset_split": "test"}, "because data set is"),
+        ({"dataset_split": "test"}, "because the data set is"),
         ({"prediction_type": "epsilon"}, "recipe.prediction_type is flow_prediction there and epsilon here"),
         ({"posthoc_ema_stds": 0.1}, "posthoc_ema_stds is None there and [0.1] here"),
         ({"seed": 1}, "seed is 0 there and 1 here"),
