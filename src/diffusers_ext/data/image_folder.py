@@ -21,9 +21,9 @@ from diffusers_ext.data.metadata_files import METADATA_READERS, is_file_name
 
 logger = logging.getLogger(__name__)
 
-# The words that make the name of a folder that of a split, alone or next to a separator or digit (train2017, my-val).
 _METADATA = tuple(METADATA_READERS)  # a quick test for many thousands of files
 
+# The words that make the name of a folder that of a split, alone or next to a separator or digit (train2017, my-val).
 _SPLIT_WORDS = {
     "train": "train|training",
     "validation": "validation|valid|dev|val",
