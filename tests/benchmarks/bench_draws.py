@@ -1,10 +1,10 @@
-"""Random numbers of a training step: a generator for each sample, beside a counter-based generator in torch operations.
+"""Random numbers of a training step: a generator for each sample, beside a counter-based generator.
 
     python -m tests.benchmarks.bench_draws
 
 `Draw` calls a random kernel for each sample. A counter-based generator (Philox 4x32-10, Salmon et al. 2011, "Parallel
 Random Numbers: As Easy as 1, 2, 3") computes the numbers of all samples at once, but torch has none whose key differs
-from row to row, so it takes some 130 operations on integers. First measured on one core: 4 to 15 times as long as a
+from row to row, so it takes some 130 operations on integers. First measured on one core: 4 to 20 times as long as a
 generator for each sample, so it does not pay.
 """
 

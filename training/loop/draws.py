@@ -22,7 +22,7 @@ class Draw:
     draws the same numbers as an uninterrupted one, and splitting a batch over processes or accumulation steps changes
     nothing. Each call continues the streams of its samples, so a recipe must draw in the same order in every step.
     `step` is the number of the step, from 0; `generators` are the streams, one for each sample, for models that draw
-    by themselves. A counter-based generator for all samples at once takes 4 to 15 times as long
+    by themselves. A counter-based generator for all samples at once takes 4 to 20 times as long
     (tests/benchmarks/bench_draws.py).
 
     Args:
