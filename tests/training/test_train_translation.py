@@ -313,8 +313,13 @@ def launch(output_dir, processes, **options):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
-    [{**PAIRS, "normalization": "instance"}, {**CYCLE, "identity_weight": 5.0}, {**DUAL, "discriminator_steps": 2}],
-    ids=["pix2pix", "cyclegan", "dualgan"],
+    [
+        {**PAIRS, "normalization": "instance"},
+        {**PAIRS, "normalization": "batch"},
+        {**CYCLE, "identity_weight": 5.0},
+        {**DUAL, "discriminator_steps": 2},
+    ],
+    ids=["pix2pix", "batch norm", "cyclegan", "dualgan"],
 )
 def test_two_processes_follow_one(tmp_path, options):
     # Small and plain steps: Adam's would turn differences of rounding into differences of direction, and instance norm
