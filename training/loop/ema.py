@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch.nn.modules.batchnorm import _NormBase
 
 
 def trained_state(network: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -12,10 +13,22 @@ def trained_state(network: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in network.state_dict().items() if name not in frozen}
 
 
+def running_statistics(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The running means and variances of a network's normalizations, by name."""
+    return {
+        f"{name}.{kind}" if name else kind: getattr(module, kind)
+        for name, module in network.named_modules()
+        if isinstance(module, _NormBase) and module.track_running_stats
+        for kind in ("running_mean", "running_var")
+    }
+
+
 class WeightAverage:
     """An average of a network's trained parameters over its training, with the latest values of its buffers.
 
-    The average is kept in float32 whatever the precision of the network. Subclasses define its decay.
+    The running statistics of normalizations are averaged too: the latest ones belong to the latest weights. With a
+    high learning rate these are far from the average, for which averaged statistics are as good as those that are
+    computed anew. The average is kept in float32 whatever the precision of the network. Subclasses define its decay.
 
     Args:
         network (`torch.nn.Module`): the network to follow.
@@ -24,11 +37,13 @@ class WeightAverage:
     def __init__(self, network: torch.nn.Module):
         # Listed once, because searching the modules takes as long as averaging. Buffers must be updated in place, as
         # DDP requires too.
-        trained = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
-        self._parameters = list(trained.values())
-        self._tensors = {**trained, **dict(network.named_buffers())}
-        self.averages = {name: parameter.detach().float().clone() for name, parameter in trained.items()}
-        self.buffers = {name: buffer.detach().clone() for name, buffer in network.named_buffers()}
+        averaged = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+        averaged |= running_statistics(network)
+        self._averaged = list(averaged.values())
+        self._tensors = {**averaged, **dict(network.named_buffers())}
+        self.averages = {name: tensor.detach().float().clone() for name, tensor in averaged.items()}
+        others = {name: buffer for name, buffer in network.named_buffers() if name not in averaged}
+        self.buffers = {name: buffer.detach().clone() for name, buffer in others.items()}
 
     def decay_at(self, num_updates: int) -> float:
         """The weight of the old average in the `num_updates`-th update (from 1), in [0, 1)."""
@@ -37,8 +52,8 @@ class WeightAverage:
     @torch.no_grad()
     def update(self, num_updates: int) -> None:
         """Add the network's weights after its `num_updates`-th update (from 1) to the average."""
-        parameters = [parameter.float() for parameter in self._parameters]
-        torch._foreach_lerp_(list(self.averages.values()), parameters, 1 - self.decay_at(num_updates))
+        latest = [tensor.detach().float() for tensor in self._averaged]
+        torch._foreach_lerp_(list(self.averages.values()), latest, 1 - self.decay_at(num_updates))
         for name, buffer in self.buffers.items():
             buffer.copy_(self._tensors[name])
 
@@ -53,7 +68,7 @@ class WeightAverage:
             self._copy_to_network(own)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """The average and the buffers, under the names that they have in the network."""
+        """The averages and the other buffers, under the names that they have in the network."""
         return {**self.averages, **self.buffers}
 
     @torch.no_grad()

@@ -155,7 +155,9 @@ class Snapshots:
         return sorted({step for files in self._files.values() for _, step in files})
 
     def reconstruct(self, network: str, std: float, step: int) -> tuple[dict[str, torch.Tensor], float]:
-        """The average of a network's weights with another profile, and its buffers as they were at `step`.
+        """The average of a network's weights with another profile, and its other buffers as they were at `step`.
+
+        The running statistics of normalizations are averaged like weights.
 
         Args:
             network (`str`): its name in the recipe.

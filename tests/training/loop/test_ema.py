@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from diffusers_ext.training.loop.ema import EMA
+from diffusers_ext.models import AutoencoderConv, DCGANGenerator, MLPGenerator, ResnetGenerator, UNetGenerator
+from diffusers_ext.training.loop.ema import EMA, running_statistics
 
 
 class Network(torch.nn.Module):
@@ -26,12 +27,47 @@ def test_the_average_follows_its_equation():
 
 def test_buffers_come_along():
     network = Network()
+    network.register_buffer("codes", torch.zeros(2))
     ema = EMA(network, decay=0.9)
     network.norm(torch.randn(8, 3))
+    network.codes.fill_(3.0)
     ema.update(1)
     assert ema.state_dict().keys() == network.state_dict().keys()
-    assert torch.equal(ema.state_dict()["norm.running_mean"], network.norm.running_mean)
+    assert torch.equal(ema.state_dict()["codes"], network.codes)
     assert ema.state_dict()["norm.num_batches_tracked"] == 1
+
+
+def test_statistics_of_norms_are_averaged_as_the_weights_are():
+    network = Network()
+    ema = EMA(network, decay=0.5)
+    mean, variance = network.norm.running_mean.clone(), network.norm.running_var.clone()
+    for step in range(1, 20):
+        network.norm(torch.randn(8, 3) * step + step)
+        ema.update(step)
+        decay = min(0.5, (1 + step) / (10 + step))
+        mean = decay * mean + (1 - decay) * network.norm.running_mean
+        variance = decay * variance + (1 - decay) * network.norm.running_var
+    with ema.applied():
+        torch.testing.assert_close(network.norm.running_mean, mean)
+        torch.testing.assert_close(network.norm.running_var, variance)
+    assert not torch.allclose(network.norm.running_mean, mean)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        DCGANGenerator(sample_size=8, latent_dim=4, channels=8),
+        MLPGenerator(sample_size=8, latent_dim=4, hidden_dims=(8,), normalization="batch"),
+        UNetGenerator(sample_size=8, block_out_channels=(4, 4), normalization="batch"),
+        ResnetGenerator(sample_size=8, base_channels=4, num_blocks=1, normalization="batch"),
+        AutoencoderConv(sample_size=8, block_out_channels=(4, 8), normalization="batch"),
+    ],
+    ids=lambda network: type(network).__name__,
+)
+def test_the_statistics_of_our_networks_are_found(network):
+    expected = {name for name, _ in network.named_buffers() if "running_" in name}
+    assert expected and running_statistics(network).keys() == expected
+    assert expected <= EMA(network, 0.9).averages.keys()
 
 
 def test_half_precision_weights_are_averaged_in_float32():

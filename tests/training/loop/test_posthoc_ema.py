@@ -38,6 +38,7 @@ def walk(tmp_path_factory):
         with torch.no_grad():
             network.linear.weight.add_(torch.randn(10, 50) * 0.1)
             network.norm.running_mean.fill_(step)
+            network.norm.num_batches_tracked.fill_(step)
         average.update(step)
         path.append(network.linear.weight.detach().double().clone())
         if step % EVERY == 0:
@@ -96,10 +97,12 @@ def test_another_profile_is_nearly_the_average_with_it(walk, std, tolerance, ste
     assert abs((combined - wanted).norm() / wanted.norm() - error) < 0.1 * error
 
 
-def test_buffers_are_those_of_the_step(walk):
+def test_buffers_are_those_of_the_step_and_statistics_are_averaged(walk):
     found, _ = Snapshots(walk[0]).reconstruct("net", 0.08, 300)
     assert found.keys() == Network().state_dict().keys()
-    assert (found["norm.running_mean"] == 300).all() and found["norm.num_batches_tracked"] == 0
+    assert found["norm.num_batches_tracked"] == 300
+    expected = profile(0.08, 300) @ torch.arange(1, 301, dtype=torch.float64)
+    torch.testing.assert_close(found["norm.running_mean"], expected.float().expand(10), rtol=1e-3, atol=0)
 
 
 def test_a_step_without_snapshot_is_refused(walk):
