@@ -59,10 +59,9 @@ class Pix2PixRecipe(TranslationRecipe):
         super().__init__(config, context)
         self.judges_pairs = config.conditional_discriminator
         if config.perceptual_weight > 0:
-            self.perceptual_loss = load_perceptual_loss(config.perceptual_network, context.device)
-            # A network that can't process such images is reported now, and not in the first step.
-            blank = torch.zeros(1, config.channels, *config.size, device=context.device)
-            self.perceptual_loss(blank, blank)
+            self.perceptual_loss = load_perceptual_loss(
+                config.perceptual_network, context.device, (config.channels, *config.size)
+            )
 
 
 class CycleGANRecipe(TranslationRecipe):

@@ -74,6 +74,14 @@ def test_black_images_have_a_gradient():
     assert loss(black, black).abs().max() == 0
 
 
+def test_a_trial_finds_images_that_the_network_cannot_process(tmp_path):
+    ResNetModel(ResNetConfig(num_channels=3, embedding_size=8, hidden_sizes=[8], depths=[1])).save_pretrained(tmp_path)
+    ConvNextImageProcessor(do_resize=False).save_pretrained(tmp_path)
+    assert isinstance(load_perceptual_loss(str(tmp_path), image_shape=(1, 8, 8)), PerceptualLoss)
+    with pytest.raises(ValueError, match="can't compare images of 8x6 pixels and 4 channels: Images must be"):
+        load_perceptual_loss(str(tmp_path), image_shape=(4, 8, 6))
+
+
 def test_what_has_no_gradient_is_refused():
     with pytest.raises(ValueError, match="must be two batches"):
         PerceptualLoss(DeepFeatureDistance(NetworkExtractor(Network())))(

@@ -76,16 +76,31 @@ class PerceptualLoss:
         forward(pixel_values=levels)
 
 
-def load_perceptual_loss(name: str, device: str | torch.device = "cpu") -> PerceptualLoss:
+def load_perceptual_loss(
+    name: str, device: str | torch.device = "cpu", image_shape: tuple[int, int, int] | None = None
+) -> PerceptualLoss:
     """The perceptual loss with this name.
 
     Args:
         name: "lpips" (with VGG, as in latent diffusion), or the name of an image model for [`load_feature_extractor`].
         device: the device of the images.
+        image_shape: channels, height and width of the images, if the network is to be tried on a blank one: then one
+            that can't process them is found now, and not in the first step of a training.
 
     Raises:
-        ImportError, OSError, ValueError: if there is no such network, or it has no gradients.
+        ImportError, OSError, ValueError: if there is no such network, or it has no gradients, or the trial fails.
     """
     if name == "lpips":
-        return PerceptualLoss(LPIPS("vgg", device))
-    return PerceptualLoss(DeepFeatureDistance(load_feature_extractor(name, device)))
+        loss = PerceptualLoss(LPIPS("vgg", device))
+    else:
+        loss = PerceptualLoss(DeepFeatureDistance(load_feature_extractor(name, device)))
+    if image_shape is not None:
+        blank = torch.zeros(1, *image_shape, device=device)
+        try:
+            loss(blank, blank)
+        except (RuntimeError, ValueError) as error:
+            channels, height, width = image_shape
+            raise ValueError(
+                f"{loss.name} can't compare images of {height}x{width} pixels and {channels} channels: {error}"
+            ) from error
+    return loss
