@@ -30,6 +30,7 @@ from diffusers_ext.losses.elbo import (
 from diffusers_ext.losses.perceptual_loss import load_perceptual_loss
 from diffusers_ext.models import LatentDiscriminator, PatchDiscriminator
 from diffusers_ext.pipelines import AutoencoderPipeline
+from diffusers_ext.pixels import to_pixel_values
 from diffusers_ext.training.autoencoding.evaluation import AutoencoderEvaluator, corrupt
 from diffusers_ext.training.autoencoding.networks import (
     LATENT_DIFFUSION_ARCHITECTURES,
@@ -46,6 +47,7 @@ from diffusers_ext.training.autoencoding.regularizers import (
     Quantization,
     Regularizer,
 )
+from diffusers_ext.training.diffusion.latent_statistics import latent_moments, measure_latents
 from diffusers_ext.training.evaluation.samples import SampleEvaluator
 from diffusers_ext.training.loop.command import run
 from diffusers_ext.training.loop.configuration import JSONObject, ValidationConfig, option
@@ -123,7 +125,11 @@ class AutoencoderRecipe(Recipe):
         """The loss that is added to the errors, (N,) or a number."""
         loss, values = self.regularizer(output, errors, draw.step)
         self.log(**values)
+        self.gather(**self.regularizer.rows(output))
         return loss
+
+    def after_update(self, **gathered):
+        self.log(**self.regularizer.statistics(gathered))
 
     def pipeline(self, autoencoder: torch.nn.Module, **discriminator: torch.nn.Module) -> AutoencoderPipeline:
         """The pipeline of the autoencoder; a discriminator is only needed for the training."""
@@ -257,18 +263,17 @@ class VQVAERecipe(AutoencoderRecipe):
 
     def step(self, batch, draw):
         output = self.improve_autoencoder(batch["pixel_values"], draw)
-        if output.continuous:
-            self._step = draw.step
-            for level, (codes, latents) in enumerate(zip(output.codes, output.continuous, strict=True)):
-                self.gather(**{f"codes_{level}": codes, f"continuous_{level}": latents.float()})
+        self._step = draw.step
+        self.gather(**{f"continuous_{level}": latents.float() for level, latents in enumerate(output.continuous)})
 
     def after_update(self, **gathered):
         """Move codes towards the mean of the latents that they replace in the global batch (Razavi et al. 2019, A)."""
-        if not gathered:
-            return
+        super().after_update(**gathered)
         codes, latents = (
             [gathered[name] for name in sorted(gathered) if name.startswith(kind)] for kind in ("codes", "continuous")
         )
+        if not latents:
+            return
         if self.config.architecture == "vqvae":
             codes, latents = codes[0], latents[0]
         generator = torch.Generator().manual_seed(derive_seed(self.config.seed, "revived codes", self._step))
@@ -338,21 +343,51 @@ class LatentDiffusionAutoencoderRecipe(AutoencoderRecipe):
         """The commitment of latents to their codes, or a slight divergence from the prior."""
         return Quantization(self.runner.num_codes) if self.config.architecture == "vq" else super().build_regularizer()
 
+    def complete(self, pipeline):
+        """Set the factor that brings latents to unit variance (Rombach et al. 2022, appendix G)."""
+        if "scaling_factor" in self.config.autoencoder:
+            return
+        batches = self.dataset.reference_batches(
+            self.config.evaluation_batch_size, limit=SCALED_IMAGES, **self.context.share
+        )
+        autoencoder = pipeline.autoencoder
+        latents = measure_latents(
+            lambda images: latent_moments(autoencoder, images),
+            (to_pixel_values(batch["pixel_values"]) for batch in batches),
+            self.context,
+        )
+        if latents.std > 0:  # a network that has learned nothing may have latents without any scale
+            self.latents = latents
+            # Rounded, so that rounding errors, which depend on the batch size, do not change the published file.
+            autoencoder.register_to_config(scaling_factor=float(f"{1 / latents.std:.5g}"))
+
     # What stands around the algorithm
 
     def __init__(self, config: AutoencoderConfig, context):
         super().__init__(config, context)
+        self.latents = None
         self.perceptual_loss = None
         if config.perceptual_network is not None:
-            self.perceptual_loss = load_perceptual_loss(config.perceptual_network, context.device)
-            # A network that can't process such images is reported now, and not in the first step.
-            blank = torch.zeros(1, config.channels, *config.size, device=context.device)
-            self.perceptual_loss(blank, blank)
+            self.perceptual_loss = load_perceptual_loss(
+                config.perceptual_network, context.device, (config.channels, *config.size)
+            )
 
     def optimizer_options(self, name):
         rate = self.config.discriminator_learning_rate
         return {"learning_rate": rate} if name == "discriminator" and rate is not None else {}
 
+    def describe(self):
+        factor = self.network("autoencoder").config.scaling_factor
+        origin = "given" if "scaling_factor" in self.config.autoencoder else "not measured"
+        if self.latents is not None:
+            origin = f"1 / {self.latents.std:.5g}, the standard deviation of the latents "
+            origin += f"{'before their quantization ' if self.config.architecture == 'vq' else ''}of the first "
+            origin += f"{self.latents.num_images} training images"
+        description = super().describe()
+        return {**description, "task": f"{description['task']} Its `scaling_factor` is {factor} ({origin})."}
+
+
+SCALED_IMAGES = 1000  # how many images the scale of latents is measured on
 
 # The usual weights of the divergence, or of the total correlation, by objective.
 BETAS = {"vae": 1.0, "beta_vae": 4.0, "beta_tc": 6.0, "factor": 10.0}

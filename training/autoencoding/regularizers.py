@@ -28,6 +28,14 @@ class Regularizer:
         """
         return 0.0, {}
 
+    def rows(self, output: Pass) -> dict[str, torch.Tensor]:
+        """What [`~Regularizer.statistics`] are computed from, with a row or more for each image of a pass."""
+        return {}
+
+    def statistics(self, rows: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Values to report that are no means over images, from the rows of the whole batch."""
+        return {}
+
 
 class Quantization(Regularizer):
     """The commitment to codes, and a codebook's own loss (van den Oord et al. 2017, eq. 3).
@@ -43,8 +51,14 @@ class Quantization(Regularizer):
         self.num_codes, self.embedding_dim = num_codes, embedding_dim
 
     def __call__(self, output, errors, step):
-        values = {"quantization_loss": output.quantization_loss, **code_statistics(output.codes, self.num_codes)}
-        return self._weight(output) * output.quantization_loss.float(), values
+        return self._weight(output) * output.quantization_loss.float(), {"quantization_loss": output.quantization_loss}
+
+    def rows(self, output):
+        return {f"codes_{level}": codes for level, codes in enumerate(output.codes)}
+
+    def statistics(self, rows):
+        codes = [rows[name] for name in sorted(rows) if name.startswith("codes_")]
+        return code_statistics(codes, self.num_codes)
 
     def _weight(self, output: Pass) -> float:
         if self.embedding_dim is None:
@@ -70,8 +84,13 @@ class Divergence(Regularizer):
     def __call__(self, output, errors, step):
         kl = standard_normal_kl(output.mean, output.logvar).flatten(1).sum(dim=1)
         loss, parts = self.weighted(output, kl, step)
-        values = {**parts, "kl": kl, "elbo": -errors - kl, "active_units": active_units(output.mean)}
-        return rising(step, self.warmup_steps) * loss, values
+        return rising(step, self.warmup_steps) * loss, {**parts, "kl": kl, "elbo": -errors - kl}
+
+    def rows(self, output):
+        return {"means": output.mean}
+
+    def statistics(self, rows):
+        return {"active_units": active_units(rows["means"])}
 
     def weighted(self, output: Pass, kl: torch.Tensor, step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The weighted divergence (N,), and the parts of it that this objective knows.

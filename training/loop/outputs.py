@@ -102,6 +102,7 @@ class Outputs:
         """Write everything to the output folder. Files of the user there stay."""
         with self._generation() as generate:
             pipeline_class = type(generate.pipeline).__name__
+            self.recipe.complete(generate.pipeline)
             if self.accelerator.is_main_process:
                 with writing(f"The model in {self.output_dir}", WRITE_AGAIN):
                     self.recipe.save(generate.pipeline, self.output_dir)

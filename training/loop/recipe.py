@@ -100,6 +100,8 @@ class Recipe:
     def after_update(self, **gathered: torch.Tensor) -> None:
         """Called after each update, for the state a recipe keeps beside its networks: histories, codebooks, pools.
 
+        It may [`~Recipe.log`] values that are no means over images, such as how many codes a batch uses.
+
         Args:
             gathered: what the steps of this update gave to [`~Recipe.gather`]: the rows of all processes and all
                 accumulated batches, in the order of the global batch. Every process gets the same rows.
@@ -117,6 +119,9 @@ class Recipe:
     def pipeline(self, **networks: torch.nn.Module) -> DiffusionPipeline:
         """The pipeline to sample from and to publish, around the trained networks."""
         raise NotImplementedError
+
+    def complete(self, pipeline: DiffusionPipeline) -> None:
+        """Add to the result of a finished run what has to be measured on it. All processes call it, before `save`."""
 
     def save(self, pipeline: DiffusionPipeline, folder: Path) -> None:
         """Write the result of a finished run: the whole pipeline, or the part that was trained."""

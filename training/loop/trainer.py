@@ -22,6 +22,7 @@ from diffusers_ext.training.loop.outputs import Outputs
 from diffusers_ext.training.loop.posthoc_ema import PostHocEMA
 from diffusers_ext.training.loop.recipe import Recipe
 from diffusers_ext.training.loop.signals import StopRequest
+from diffusers_ext.training.loop.synchronised_batch_norm import synchronise_batch_norm
 from diffusers_ext.training.loop.write_errors import writing
 
 
@@ -101,6 +102,8 @@ class Trainer:
         self.prepared, self.trained, self.clipped = {}, {}, {}
         for name, network in self.networks.items():
             network.train()
+            if self.accelerator.num_processes > 1:
+                synchronise_batch_norm(network)
             own_options = replace(config, **self.recipe.optimizer_options(name))
             if config.gradient_checkpointing and _can_checkpoint(network):
                 network.enable_gradient_checkpointing()
@@ -255,7 +258,12 @@ class Trainer:
         values = dict(zip(names, values, strict=True))
         self._check_finite(values)
         self._share_buffers()
+        # What is logged from here on is computed from the rows of all processes, and the same on each of them.
+        self._recorded.clear()
         self.recipe.after_update(**{name: self._global_rows(rows) for name, rows in self._gathered.items()})
+        if self._recorded:
+            means = torch.stack([torch.stack(recorded).mean() for recorded in self._recorded.values()])
+            values = dict(sorted({**values, **dict(zip(self._recorded, means.tolist(), strict=True))}.items()))
         for name, average in self.averages.items():
             if name in self._updated:
                 average.update(self.step)
@@ -266,7 +274,7 @@ class Trainer:
         return values, stopping > 0
 
     def _share_buffers(self) -> None:
-        """Average the buffers, such as the statistics of batch norm, over the processes' parts of the batch."""
+        """Average the buffers over the processes' parts of the batch; those of batch norm are equal already."""
         if self.accelerator.num_processes > 1:
             buffers = [b for network in self.networks.values() for b in network.buffers() if b.is_floating_point()]
             for buffer in buffers:
