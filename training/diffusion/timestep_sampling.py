@@ -32,12 +32,12 @@ class LossSecondMoment:
 
     def draw(self, draw) -> tuple[torch.Tensor, torch.Tensor]:
         """A timestep for each sample, int64 of shape (N,), and the weights of their losses, float32 of shape (N,)."""
-        uniform = draw.uniform()
+        uniform = draw.host.uniform()
         probabilities = self.probabilities()
         cumulative = probabilities.cumsum(0)
-        timesteps = torch.searchsorted(cumulative, uniform.cpu().double() * cumulative[-1], right=True)
+        timesteps = torch.searchsorted(cumulative, uniform.double() * cumulative[-1], right=True)
         weights = 1 / (len(probabilities) * probabilities[timesteps])
-        return timesteps.to(uniform.device), weights.float().to(uniform.device)
+        return timesteps.to(draw.device), weights.float().to(draw.device)
 
     def record(self, timesteps: torch.Tensor, losses: torch.Tensor) -> None:
         """Take in the unweighted losses of one update, of all processes and in the order of the global batch."""

@@ -28,12 +28,17 @@ class Draw:
     Args:
         seed (`int`): the seed of the run.
         device (`torch.device`): where the numbers are drawn; a CPU and a GPU draw different numbers.
+
+    Attributes:
+        host (`Draw`): draws on the CPU, for decisions that the program makes: reading a number that was drawn on a GPU
+            would wait for all that the GPU has to do. On a CPU this is the same object.
     """
 
     def __init__(self, seed: int, device: torch.device):
         self.seed = seed
         self.device = device
         self._pool: list[torch.Generator] = []
+        self.host = self if device.type == "cpu" else Draw(derive_seed(seed, "host"), torch.device("cpu"))
 
     def begin(self, step: int, rows: Sequence[int]) -> "Draw":
         """Start the streams of the samples at `rows` of the global batch of `step`."""
@@ -43,12 +48,16 @@ class Draw:
         self.generators = self._pool[: len(rows)]
         for row, generator in zip(rows, self.generators, strict=True):
             generator.manual_seed(derive_seed(self.seed, "step", step, row))
+        if self.host is not self:
+            self.host.begin(step, rows)
         return self
 
     def select(self, rows: Sequence[int]) -> "Draw":
         """The streams of the samples at `rows` of this batch; the other streams stay where they are."""
         selected = Draw(self.seed, self.device)
         selected.step, selected.generators = self.step, [self.generators[row] for row in rows]
+        if self.host is not self:
+            selected.host = self.host.select(rows)
         return selected
 
     def _filled(self, shape: tuple[int, ...], fill) -> torch.Tensor:

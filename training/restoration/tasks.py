@@ -56,7 +56,7 @@ class Tasks:
             `Corruption`: its `mask` is 1 everywhere for tasks that have no mask, and its `hidden` is 0 everywhere for
             tasks that hide nothing.
         """
-        images, chosen = batch["pixel_values"], draw.integers(len(self.names))
+        images, chosen = batch["pixel_values"], draw.host.integers(len(self.names))
         shown, mask = torch.empty_like(images), torch.ones_like(images[:, :1])
         hidden = torch.zeros_like(mask)
         for index, task in enumerate(self.names):

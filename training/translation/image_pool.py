@@ -52,9 +52,11 @@ class ImagePool:
             kept = images[:0] if self.images is None else self.images.to(images)
             self.images = torch.cat([kept, images])[: self.size].clone()
             return
-        for image, place in zip(images, places.tolist(), strict=True):
-            if place >= 0:
-                self.images[place] = image
+        # One image after the other: the last one stays in a place that several have. No wait for the device.
+        comes = places[:, None] == torch.arange(self.size, device=places.device)
+        last = (comes * torch.arange(1, len(images) + 1, device=places.device)[:, None]).amax(dim=0)
+        replaced = (last > 0).view(-1, *[1] * (images.ndim - 1))
+        self.images = torch.where(replaced, images.to(self.images)[(last - 1).clamp(min=0)], self.images)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The images of the pool, if it has any."""

@@ -42,7 +42,8 @@ def deblurring(
     if not kernels or not set(kernels) <= set(_KERNELS):
         raise ValueError(f"kernels must be one or both of {', '.join(_KERNELS)}, not {kernels}")
     sigma, length = check_range("sigma", sigma, 0.01), check_range("length", length, 0)
-    kinds, strengths, turns = draw.integers(len(kernels)).tolist(), draw.uniform().tolist(), draw.uniform().tolist()
+    kinds = draw.host.integers(len(kernels)).tolist()
+    strengths, turns = draw.host.uniform().tolist(), draw.host.uniform().tolist()
     blurred = []
     for image, kind, strength, turn in zip(images.float(), kinds, strengths, turns, strict=True):
         if kernels[kind] == "gaussian":

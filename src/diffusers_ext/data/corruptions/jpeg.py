@@ -44,7 +44,7 @@ def sample_qualities(draw, quality: int | tuple[int, int], quality_scale: float)
         raise ValueError(f"quality must be integers, not {quality!r}")
     cumulated = np.exp(-np.arange(highest - lowest + 1) / quality_scale).cumsum()
     # The inverse of the distribution function. Its last value, 1, is left out: only rounding could reach it.
-    indices = np.searchsorted(cumulated[:-1] / cumulated[-1], draw.uniform().cpu().numpy(), side="right")
+    indices = np.searchsorted(cumulated[:-1] / cumulated[-1], draw.host.uniform().numpy(), side="right")
     return [lowest + int(index) for index in indices]
 
 

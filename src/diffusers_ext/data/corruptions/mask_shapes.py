@@ -24,7 +24,7 @@ _SEGMENT_LENGTH = 1 / 8  # of the diagonal, on average
 def mask_generators(draw) -> list[np.random.Generator]:
     """A generator for each sample, seeded by `draw`, because masks need different numbers of random numbers."""
     # 24 bits at a time, which are exact in float32.
-    words = torch.stack([draw.integers(2**24) for _ in range(4)], dim=1)
+    words = torch.stack([draw.host.integers(2**24) for _ in range(4)], dim=1)
     return [np.random.default_rng(seed) for seed in words.tolist()]
 
 

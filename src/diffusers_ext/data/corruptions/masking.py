@@ -68,7 +68,7 @@ def uncropping(
     choices = [_parse_sides(choice) for choice in check_names("sides", sides)]
     if not choices or not 0 < area < 1:
         raise ValueError(f"uncropping needs sides and an area between 0 and 1, not {sides!r} and {area!r}")
-    chosen, side = draw.integers(len(choices)).tolist(), draw.integers(len(SIDES)).tolist()
+    chosen, side = draw.host.integers(len(choices)).tolist(), draw.host.integers(len(SIDES)).tolist()
     lost = [choices[choice] or {SIDES[one]} for choice, one in zip(chosen, side, strict=True)]
     return hide(images, [side_mask(*images.shape[-2:], sides, area) for sides in lost], draw)
 
