@@ -153,6 +153,14 @@ def test_two_processes_follow_one(name, tmp_path):
     for line, other in zip(one, two, strict=True):
         for key in line.keys() - {"step"}:
             assert other[key] == pytest.approx(line[key], rel=1e-3, abs=1e-4), key
+    configs = [json.loads((folder / "autoencoder" / "config.json").read_text()) for folder in found]
+    assert configs[0].keys() == configs[1].keys()
+    factors = [config.get("scaling_factor", 1.0) for config in configs]
+    assert factors[0] == pytest.approx(factors[1], rel=1e-3) and (factors[0] != 0.18215)
+    configs = [json.loads((folder / "autoencoder" / "config.json").read_text()) for folder in found]
+    assert configs[0].keys() == configs[1].keys()
+    factors = [config.get("scaling_factor", 1.0) for config in configs]
+    assert factors[0] == pytest.approx(factors[1], rel=1e-3) and (factors[0] != 0.18215)
     one, two = (tensors(folder, 12) for folder in found)
     for key, tensor in one.items():
         # Attention does not depend on its keys' bias, nor batch norm on the bias before it: their gradients are

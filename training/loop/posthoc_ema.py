@@ -188,6 +188,9 @@ class Snapshots:
                 for name in sorted(set(file.keys()) - set(buffer_names)):
                     term = coefficient * file.get_tensor(name).double()
                     sums[name] = sums[name] + term if name in sums else term
+        for name in sums:
+            if name.rpartition(".")[2] == "running_var":  # some coefficients are negative, but no variance is
+                sums[name] = sums[name].clamp(min=0)
         return {**{name: total.float() for name, total in sums.items()}, **buffers}, error
 
 

@@ -105,6 +105,17 @@ def test_buffers_are_those_of_the_step_and_statistics_are_averaged(walk):
     torch.testing.assert_close(found["norm.running_mean"], expected.float().expand(10), rtol=1e-3, atol=0)
 
 
+def test_no_variance_is_negative(tmp_path):
+    network = Network()
+    average = PostHocEMA(tmp_path, {"net": network}, [0.05, 0.1])
+    for step in range(1, 101):
+        network.norm.running_var.fill_(1000.0 if step < 85 else 0.0)
+        average.update(step)
+    average.write_snapshot(100)
+    found, _ = Snapshots(tmp_path).reconstruct("net", 0.045, 100)
+    assert (found["norm.running_var"] >= 0).all()
+
+
 def test_a_step_without_snapshot_is_refused(walk):
     with pytest.raises(ValueError, match="no snapshot of step 30, only of 20, 40"):
         Snapshots(walk[0]).reconstruct("net", 0.08, 30)
