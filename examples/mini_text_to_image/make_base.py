@@ -13,7 +13,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from diffusers_ext.data import ImageDataset, load_image_dataset
+from diffusers_ext.data import load_image_dataset
 
 
 PROMPT_LENGTH = 12  # tokens
@@ -78,14 +78,6 @@ def make_unet(latent_size: int, latent_channels: int) -> UNet2DConditionModel:
     return unet
 
 
-def latent_std(vae: AutoencoderKL, dataset: ImageDataset) -> float:
-    """The standard deviation of all values of the latents of a data set."""
-    with torch.no_grad():
-        batches = dataset.reference_batches(100, limit=dataset.num_examples)
-        latents = [vae.encode(batch["pixel_values"].float() / 127.5 - 1).latent_dist.mean for batch in batches]
-    return torch.cat(latents).std().item()
-
-
 def make_base(vae_folder: str, data_folder: str, output_dir: str, seed: int) -> None:
     """Write the pipeline."""
     vae = AutoencoderKL.from_pretrained(vae_folder)
@@ -93,8 +85,6 @@ def make_base(vae_folder: str, data_folder: str, output_dir: str, seed: int) -> 
     dataset = load_image_dataset(
         train_data_dir=data_folder, resolution=resolution, label_column="none", caption_column="text"
     )
-    # The denoiser expects latents of about unit variance (Rombach et al. 2022, appendix G).
-    vae.register_to_config(scaling_factor=1 / latent_std(vae, dataset))
     torch.manual_seed(seed)
     tokenizer = make_tokenizer(dataset.captions)
     latent_size = resolution // 2 ** (len(vae.config.block_out_channels) - 1)
