@@ -56,7 +56,7 @@ class DreamBoothRecipe(SubjectsRecipe, FineTuningRecipe):
         """A batch, followed by an image of the class of each sample's subject."""
         pixel_values, subjects = batch["pixel_values"], batch["class_labels"]
         chosen = []
-        for subject, place in zip(subjects.tolist(), draw.uniform().tolist(), strict=True):
+        for subject, place in zip(subjects.tolist(), draw.host.uniform().tolist(), strict=True):
             images = self.class_images[subject]
             chosen.append(images.read(int(place * len(images.paths)), tuple(pixel_values.shape[2:])))
         images, time_ids = (torch.stack(tensors).to(pixel_values.device) for tensors in zip(*chosen, strict=True))

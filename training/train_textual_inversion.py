@@ -47,7 +47,7 @@ class TextualInversionRecipe(SubjectsRecipe):
         return {"placeholder_vectors": self._initial}
 
     def prompts(self, batch, draw):
-        captions, chosen = super().prompts(batch, draw), draw.integers(len(self.templates)).tolist()
+        captions, chosen = super().prompts(batch, draw), draw.host.integers(len(self.templates)).tolist()
         return [self.templates[i].replace("{}", caption) for i, caption in zip(chosen, captions, strict=True)]
 
     def encode_prompts(self, prompts):

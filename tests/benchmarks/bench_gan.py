@@ -31,7 +31,6 @@ from diffusers_ext.training.loop.configuration import TrainingConfig
 from diffusers_ext.training.loop.context import TrainingContext
 from diffusers_ext.training.loop.draws import Draw
 from diffusers_ext.training.loop.recipe import Recipe
-from diffusers_ext.training.loop.signals import StopRequest
 from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.train_gan import GANConfig, GANRecipe
 from diffusers_ext.training.train_translation import Pix2PixRecipe
@@ -56,13 +55,14 @@ class Steps:
 
 
 class OurSteps(Steps):
-    def __init__(self, trainer: Trainer, stop: StopRequest):
+    def __init__(self, trainer: Trainer):
         super().__init__()
-        self.trainer, self.stop = trainer, stop
+        self.trainer = trainer
         trainer.start()
 
     def step(self):
-        values, _ = self.trainer.update(self.stop)
+        self.trainer.update()
+        [(_, values)], _ = self.trainer.reports.read()
         return {name: values[f"{name}_loss"] for name in ("discriminator", "generator")}
 
 
@@ -237,14 +237,14 @@ def main() -> None:
     for title, (build, variants) in JOBS.items():
         if arguments.only is not None and not title.lower().startswith(arguments.only):
             continue
-        with tempfile.TemporaryDirectory() as folder, StopRequest() as stop:
+        with tempfile.TemporaryDirectory() as folder:
             trainer, original, given = build(Path(folder), arguments.bf16)
             if arguments.compile:
                 variants = {**variants, "ours, compiled": {"compile": True}}
             trainers = {name: trainer(str(number), **variants[name]) for number, name in enumerate(variants)}
             first = trainers["ours"]
             ways = {"original": original(first, seen_batches(first, given, 16))}
-            ways |= {name: OurSteps(own, stop) for name, own in trainers.items()}
+            ways |= {name: OurSteps(own) for name, own in trainers.items()}
             medians = alternate(ways, arguments.rounds)
             report(f"{title}, ours in {'bfloat16' if arguments.bf16 else 'float32'}", medians, "original")
             for step in range(3):

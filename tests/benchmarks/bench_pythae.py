@@ -24,7 +24,6 @@ from diffusers_ext.losses import reconstruction_error, standard_normal_kl
 from diffusers_ext.metrics import extract_features, fid, load_feature_extractor
 from diffusers_ext.training.loop.accelerator import build_accelerator
 from diffusers_ext.training.loop.context import TrainingContext
-from diffusers_ext.training.loop.signals import StopRequest
 from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.train_autoencoder import AutoencoderConfig, autoencoder_recipe
 
@@ -70,10 +69,10 @@ class OurAutoencoder:
         accelerator = build_accelerator()
         trainer = Trainer(autoencoder_recipe(config, TrainingContext(accelerator)), accelerator)
         trainer.start()
-        with StopRequest() as stop:
-            started = time.process_time()
-            while time.process_time() - started < seconds:
-                trainer.update(stop)
+        started = time.process_time()
+        while time.process_time() - started < seconds:
+            trainer.update()
+            trainer.reports.read()
         self.seconds, self.steps = time.process_time() - started, trainer.step
         self.network = trainer.networks["autoencoder"].eval()
         self.network.load_state_dict(trainer.averages["autoencoder"].state_dict())

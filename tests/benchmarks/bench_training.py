@@ -25,7 +25,6 @@ from PIL import Image
 from diffusers_ext.data.digits import load_digits_dataset
 from diffusers_ext.training.loop.accelerator import build_accelerator
 from diffusers_ext.training.loop.context import TrainingContext
-from diffusers_ext.training.loop.signals import StopRequest
 from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.train_diffusion import DiffusionConfig, DiffusionRecipe
 from tests.benchmarks.timing import alternate, report
@@ -126,12 +125,18 @@ def repeated(update: Callable[[], object]) -> Callable[[], None]:
     return round_
 
 
+def update_and_read(trainer: Trainer) -> None:
+    """A step, and its values on the CPU, as in a run with --logging_steps 1."""
+    trainer.update()
+    trainer.reports.read()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--compile", action="store_true", help="Also compile our network (takes minutes).")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as output_dir, StopRequest() as stop:
+    with tempfile.TemporaryDirectory() as output_dir:
         for size, batch_size in ((8, 64), (8, 16), (32, 16)):
             variants = {"channels_last": {"channels_last": True}, "plain": {}}
             if arguments.compile:
@@ -144,7 +149,7 @@ def main() -> None:
                 trainer.start()
             functions = {"diffusers' example": repeated(ExampleLoop(size, batch_size).update)}
             for name, trainer in trainers.items():
-                functions[name] = repeated(partial(trainer.update, stop))
+                functions[name] = repeated(partial(update_and_read, trainer))
             medians = alternate(functions, arguments.rounds)
             title = f"{UPDATES} updates, {size}x{size} RGB, batch {batch_size}, float32"
             report(title, medians, "diffusers' example")

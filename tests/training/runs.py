@@ -13,7 +13,6 @@ from diffusers_ext.training.loop.accelerator import build_accelerator
 from diffusers_ext.training.loop.configuration import TrainingConfig
 from diffusers_ext.training.loop.context import TrainingContext
 from diffusers_ext.training.loop.recipe import Recipe
-from diffusers_ext.training.loop.signals import StopRequest
 from diffusers_ext.training.loop.trainer import Trainer
 
 
@@ -103,7 +102,9 @@ def tensors(output_dir: Path, step: int) -> dict:
 def steps(trainer, count: int) -> list[dict]:
     """The values to report of the next steps of a `Trainer`, which starts with them."""
     trainer.start()
-    return [trainer.update(StopRequest())[0] for _ in range(count)]
+    for _ in range(count):
+        trainer.update()
+    return [values for _, values in trainer.reports.read()[0]]
 
 
 def weights(network: torch.nn.Module) -> torch.Tensor:

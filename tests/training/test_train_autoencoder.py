@@ -20,6 +20,7 @@ from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.train_autoencoder import AutoencoderConfig, AutoencoderRecipe, autoencoder_recipe
 from tests.training import runs
 from tests.training.runs import context, environment, records, tensors
+from tests.training.waits import waits_of_an_update
 
 
 MLP = {"architecture": "mlp", "autoencoder": {"hidden_dims": [16], "latent_dim": 4}}
@@ -349,3 +350,8 @@ def test_bfloat16_trains(name, tmp_path):
 def test_images_of_other_shapes(name, tmp_path):
     pipe = trained(tmp_path, **{**RUNS[name], "resolution": [8, 12], "channels": 3, "max_train_steps": 1})
     assert pipe(output_type="pt").images.shape == (1, 3, 8, 12)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_an_update_waits_for_no_device(tmp_path, name):
+    assert not waits_of_an_update(trainer(tmp_path, **RUNS[name]))

@@ -23,6 +23,7 @@ from diffusers_ext.training.train_controlnet import ControlNetConfig, ControlNet
 from tests.training.runs import context, records, tensors, trainer as build_trainer
 from tests.training.text_to_image_models import FAMILIES, SIZE, captioned_images, tiny_base
 from tests.training.text_to_image_runs import run_on_one_and_two_processes
+from tests.training.waits import waits_of_an_update
 
 
 STOCK = {
@@ -356,3 +357,7 @@ def test_two_processes_follow_one(tmp_path, family):
 def test_invalid_options_are_refused_before_training(tmp_path, options, sentence):
     with pytest.raises(ValueError, match=sentence):
         recipe(tmp_path, **options)
+
+
+def test_an_update_waits_for_no_device(tmp_path):
+    assert not waits_of_an_update(trainer(tmp_path, condition="soft_edges"))

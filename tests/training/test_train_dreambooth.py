@@ -19,6 +19,7 @@ from diffusers_ext.training.train_dreambooth import DreamBoothConfig, DreamBooth
 from tests.training.runs import records, tensors, trainer as build_trainer
 from tests.training.text_to_image_models import SIZE, captioned_images, tiny_base
 from tests.training.text_to_image_runs import OPTIONS, command_line, image, load, run_on_one_and_two_processes
+from tests.training.waits import waits_of_an_update
 
 
 PROMPT = "a sks dog"
@@ -320,3 +321,7 @@ def test_the_command_line_prints_one_sentence(options, tmp_path, capsys):
         line = command_line({**options, "with_prior_preservation": True, "output_dir": str(tmp_path)})
         run(DreamBoothRecipe, DreamBoothConfig, line)
     assert stopped.value.code == 2 and "error: --with_prior_preservation needs" in capsys.readouterr().err
+
+
+def test_an_update_waits_for_no_device(trainer):
+    assert not waits_of_an_update(trainer())

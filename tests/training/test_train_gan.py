@@ -16,11 +16,11 @@ from diffusers_ext.losses.discriminator_outputs import judge_both
 from diffusers_ext.training import evaluate_pipeline
 from diffusers_ext.training.loop.configuration import parse_config
 from diffusers_ext.training.loop.draws import Draw
-from diffusers_ext.training.loop.signals import StopRequest
 from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.train_gan import GANConfig, GANRecipe
 from tests.training import runs
 from tests.training.runs import context, environment, records, steps, tensors, weights
+from tests.training.waits import waits_of_an_update
 
 
 SMALL = {"latent_dim": 8, "channels": 4}
@@ -98,7 +98,7 @@ def test_the_generator_rests_while_the_discriminator_takes_its_steps(tmp_path):
     first, second = steps(run, 2)
     assert torch.equal(weights(run.networks["generator"]), start)
     assert "generator_loss" not in first and "generator_loss" not in second
-    _ = run.update(StopRequest())
+    run.update()
     assert not torch.equal(weights(run.networks["generator"]), start)
 
 
@@ -358,3 +358,8 @@ def test_batch_norm_sees_the_images_of_all_processes(tmp_path):
     assert any("running_var" in name for name in expected)
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
+def test_an_update_waits_for_no_device(tmp_path, options):
+    assert not waits_of_an_update(trainer(tmp_path, **options))

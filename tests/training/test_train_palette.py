@@ -25,6 +25,7 @@ from diffusers_ext.training.train_palette import (
 )
 from tests.hub.hub_server import card_errors
 from tests.training.runs import context, tensors, trainer
+from tests.training.waits import waits_of_an_update
 
 
 UNET = {
@@ -651,3 +652,15 @@ def test_help_lists_the_tasks(capsys):
     assert stop.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "jpeg_restoration: JPEG of low quality" in text and "translation: paired images" in text
+
+
+@pytest.mark.parametrize(
+    "tasks", [["inpainting"], ["uncropping"], ["colorization"], ["super_resolution"], ["deblurring", "denoising"]]
+)
+def test_an_update_waits_for_no_device(tmp_path, tasks):
+    assert not waits_of_an_update(trainer(PaletteRecipe, configuration(tmp_path, tasks=tasks, channels=3)))
+
+
+def test_compressing_images_needs_them_on_the_cpu(tmp_path):
+    waits = waits_of_an_update(trainer(PaletteRecipe, configuration(tmp_path, tasks=["jpeg_restoration"])))
+    assert waits and all(place.startswith("jpeg.py") for place in waits)

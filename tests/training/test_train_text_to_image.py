@@ -31,6 +31,7 @@ from tests.training.text_to_image_runs import (
     load,
     run_on_one_and_two_processes,
 )
+from tests.training.waits import waits_of_an_update
 
 
 OPTIONS = {
@@ -475,3 +476,8 @@ def test_the_command_line_prints_one_sentence(tmp_path, capsys):
         run(FineTuningRecipe, FineTuningConfig, command_line({**options, "output_dir": str(tmp_path / "out")}))
     assert stopped.value.code == 2
     assert "error: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [{}, {"prompt_dropout": 0.5}])
+def test_an_update_waits_for_no_device(tmp_path, options):
+    assert not waits_of_an_update(trainer(tmp_path, **options))

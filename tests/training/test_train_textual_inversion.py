@@ -20,6 +20,7 @@ from diffusers_ext.training.train_textual_inversion import (
 from tests.training.runs import records, tensors, trainer as build_trainer
 from tests.training.text_to_image_models import captioned_images, tiny_base
 from tests.training.text_to_image_runs import OPTIONS, image, load, run_on_one_and_two_processes
+from tests.training.waits import waits_of_an_update
 
 
 WORD = "<cat>"
@@ -210,3 +211,7 @@ def test_invalid_options_are_refused_in_one_sentence(trainer, options, sentence)
     with pytest.raises(ValueError, match=sentence) as error:
         trainer(**options)
     assert "\n" not in str(error.value)
+
+
+def test_an_update_waits_for_no_device(trainer):
+    assert not waits_of_an_update(trainer())

@@ -23,6 +23,7 @@ from diffusers_ext.training.translation.translation_recipe import TranslationCon
 from tests.data.drawing import draw
 from tests.training import runs
 from tests.training.runs import context, environment, records, steps, tensors, weights
+from tests.training.waits import waits_of_an_update
 
 
 OPTIONS = {
@@ -404,3 +405,8 @@ def test_default_u_nets_are_those_of_pix2pix():
         "num_dropout_layers": 3,
     }
     assert default_unet((24, 32), 8) == {"block_out_channels": (8, 16, 32), "num_dropout_layers": 0}
+
+
+@pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
+def test_an_update_waits_for_no_device(tmp_path, options):
+    assert not waits_of_an_update(trainer(tmp_path, **options))

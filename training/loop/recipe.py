@@ -25,6 +25,10 @@ class Recipe:
         context (`TrainingContext`): the device, the precision, the other processes, and the actions of a step.
     """
 
+    # The values of a batch that stay on the CPU, because the program reads them. To read a value on a GPU, it would
+    # have to wait for all that the GPU has to do.
+    on_host: tuple[str, ...] = ("caption_ids",)
+
     def __init__(self, config: TrainingConfig, context: TrainingContext):
         self.config, self.context = config, context
         self.dataset = self.load_dataset()

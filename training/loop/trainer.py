@@ -21,6 +21,7 @@ from diffusers_ext.training.loop.optimizers import build_lr_scheduler, build_opt
 from diffusers_ext.training.loop.outputs import Outputs
 from diffusers_ext.training.loop.posthoc_ema import PostHocEMA
 from diffusers_ext.training.loop.recipe import Recipe
+from diffusers_ext.training.loop.reports import Reports
 from diffusers_ext.training.loop.signals import StopRequest
 from diffusers_ext.training.loop.synchronised_batch_norm import synchronise_batch_norm
 from diffusers_ext.training.loop.write_errors import writing
@@ -58,7 +59,7 @@ class Trainer:
         self.batch_size = self.config.train_batch_size * accelerator.num_processes
         self.batch_size *= self.config.gradient_accumulation_steps
         self.max_train_steps = self._max_train_steps()
-        self.draw = Draw(self.config.seed, accelerator.device)
+        self.draw, self.reports = Draw(self.config.seed, accelerator.device), Reports(accelerator)
         self._build_networks()
         identity = {
             "recipe": {"class": type(recipe).__name__, **recipe.identity()},
@@ -206,18 +207,23 @@ class Trainer:
         )
         with progress:
             while self.step < self.max_train_steps:
-                values, stopping = self.update(stop)
+                self.update()
                 progress.update()
-                progress.set_postfix({name: f"{value:.3g}" for name, value in values.items()}, refresh=False)
-                if self.step % config.logging_steps == 0:
-                    self._log(log, values)
-
-                complete = self.step == self.max_train_steps
-                last = stopping or complete
-                measured = _is_due(self.step, config.evaluation_steps)
                 # Before the checkpoint: a run that resumes from it does not repeat this step.
+                complete = self.step == self.max_train_steps
                 if config.posthoc_ema_stds and (complete or _is_due(self.step, config.posthoc_ema_steps)):
                     self._write_snapshot()
+                if not self._is_read_now(stop):
+                    continue
+                reports, stopping = self.reports.read(stop.requested)
+                for step, values in reports:
+                    self._check_finite(step, values)
+                    if step % config.logging_steps == 0:
+                        self._log(log, step, values)
+                progress.set_postfix({name: f"{value:.3g}" for name, value in reports[-1][1].items()}, refresh=False)
+
+                last = stopping or complete
+                measured = _is_due(self.step, config.evaluation_steps)
                 if last or measured or _is_due(self.step, config.checkpointing_steps):
                     self._save()
                 if stopping:
@@ -229,19 +235,20 @@ class Trainer:
                     log.write(self.step, evaluation=self.outputs.evaluate(self.step))
         return True
 
-    def update(self, stop: StopRequest) -> tuple[dict[str, float], bool]:
-        """Make one step.
+    def _is_read_now(self, stop: StopRequest) -> bool:
+        """Whether the reports are read after this step, which waits for the device."""
+        config = self.config
+        periods = (config.logging_steps, config.checkpointing_steps, config.validation_steps, config.evaluation_steps)
+        # Several processes must agree to stop, so they look for requests when they read.
+        stops = stop.requested and self.accelerator.num_processes == 1
+        return stops or self.step == self.max_train_steps or any(_is_due(self.step, period) for period in periods)
 
-        Returns:
-            `tuple`: the values to report, by name, and whether any process was asked to stop.
-
-        Raises:
-            NonFiniteLossError: if a loss or gradient is not finite.
-        """
+    def update(self) -> None:
+        """Make one step. Nothing in it waits for the device; `reports` has the values to report."""
         accelerator, size = self.accelerator, self.config.train_batch_size
         self._recorded, self._gathered, self._updated = defaultdict(list), defaultdict(list), set()
         for micro_step in range(self.config.gradient_accumulation_steps):
-            batch = {name: self._to_device(values) for name, values in next(self.batches).items()}
+            batch = {name: self._to_device(name, values) for name, values in next(self.batches).items()}
             first_row = (micro_step * accelerator.num_processes + accelerator.process_index) * size
             # Dropout inside of networks draws from the global generator: seeding makes it a function of the step too.
             seed_default_generator(derive_seed(self.config.seed, "network", self.step, first_row))
@@ -249,29 +256,17 @@ class Trainer:
                 self.recipe.step(batch, self.draw.begin(self.step, range(first_row, first_row + size)))
         self.step += 1
         self.samples_seen += self.batch_size
-
-        # One exchange per step carries the logged values, the check, and the agreement to stop at the same step.
-        names = sorted(self._recorded)
-        means = [torch.stack(self._recorded[name]).mean() for name in names]
-        means.append(torch.tensor(float(stop.requested), device=accelerator.device))
-        *values, stopping = accelerator.reduce(torch.stack(means), "mean").tolist()
-        values = dict(zip(names, values, strict=True))
-        self._check_finite(values)
         self._share_buffers()
-        # What is logged from here on is computed from the rows of all processes, and the same on each of them.
-        self._recorded.clear()
+        # What is recorded in it is the same on each process, and so is its mean over the processes.
         self.recipe.after_update(**{name: self._global_rows(rows) for name, rows in self._gathered.items()})
-        if self._recorded:
-            means = torch.stack([torch.stack(recorded).mean() for recorded in self._recorded.values()])
-            values = dict(sorted({**values, **dict(zip(self._recorded, means.tolist(), strict=True))}.items()))
         for name, average in self.averages.items():
             if name in self._updated:
                 average.update(self.step)
         self.posthoc_ema.update(self.step)
-        for name, scheduler in self.lr_schedulers.items():
-            values[f"{self._prefix(name)}lr"] = scheduler.get_last_lr()[0]
+        rates = {f"{self._prefix(name)}lr": rate.get_last_lr()[0] for name, rate in self.lr_schedulers.items()}
+        for scheduler in self.lr_schedulers.values():
             scheduler.step()
-        return values, stopping > 0
+        self.reports.add(self.step, self._recorded, rates)
 
     def _share_buffers(self) -> None:
         """Average the buffers over the processes' parts of the batch; those of batch norm are equal already."""
@@ -280,16 +275,20 @@ class Trainer:
             for buffer in buffers:
                 buffer.copy_(self.accelerator.reduce(buffer, "mean"))
 
-    def _log(self, log: MetricsLog, values: dict[str, float]) -> None:
-        log.write(self.step, **values)
+    def _log(self, log: MetricsLog, step: int, values: dict[str, float]) -> None:
+        log.write(step, **values)
         with writing("The trackers' logs", RESUME):
-            self.accelerator.log(values, step=self.step)
+            self.accelerator.log(values, step=step)
 
     def _prefix(self, name: str) -> str:
         """The prefix of names of values to report: the network's name, if there are several networks."""
         return "" if len(self.networks) == 1 else f"{name}_"
 
-    def _to_device(self, values: torch.Tensor) -> torch.Tensor:
+    def _to_device(self, name: str, values: torch.Tensor) -> torch.Tensor:
+        if name in self.recipe.on_host:
+            return values
+        if self.accelerator.device.type == "cuda":
+            values = values.pin_memory()  # a copy from other memory waits for the device
         values = values.to(self.accelerator.device, non_blocking=True)
         if self.config.channels_last and values.ndim == 4:
             values = values.contiguous(memory_format=torch.channels_last)
@@ -339,12 +338,12 @@ class Trainer:
         gathered = self.accelerator.gather(rows).view(self.accelerator.num_processes, *rows.shape)
         return gathered.transpose(0, 1).flatten(0, 2)
 
-    def _check_finite(self, values: dict[str, float]) -> None:
+    def _check_finite(self, step: int, values: dict[str, float]) -> None:
         for name, value in values.items():
             if not math.isfinite(value):
                 saved = self.checkpoints.saved()
                 kept = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
-                raise NonFiniteLossError(f"The {name} is {value} at step {self.step}; {kept}.")
+                raise NonFiniteLossError(f"The {name} is {value} at step {step}; {kept}.")
 
     def _save(self) -> None:
         state = {

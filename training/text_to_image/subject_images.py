@@ -13,6 +13,8 @@ from diffusers_ext.training.text_to_image.text_to_image_recipe import TextToImag
 class SubjectsRecipe(TextToImageRecipe):
     """A recipe whose images are those of its subjects, each with the prompt of its subject."""
 
+    on_host = ("caption_ids", "class_labels")  # the numbers of the subjects
+
     def image_subjects(self) -> list[Subject]:
         """The subjects, and where their images are."""
         raise NotImplementedError

@@ -70,11 +70,11 @@ class TextToImageRecipe(Recipe):
 
     def text(self, batch: dict[str, torch.Tensor], draw) -> dict[str, torch.Tensor]:
         """The text embeddings of the prompts of a batch; `--prompt_dropout` hides some prompts."""
-        prompts, hidden = self.prompts(batch, draw), torch.zeros(len(batch["pixel_values"]), dtype=torch.bool)
+        prompts, hidden = self.prompts(batch, draw), [False] * len(batch["pixel_values"])
         if self.config.prompt_dropout > 0:
-            hidden = (draw.uniform() < self.config.prompt_dropout).cpu()
+            hidden = (draw.host.uniform() < self.config.prompt_dropout).tolist()
         text = self.encode_prompts(["" if hide else prompt for prompt, hide in zip(prompts, hidden, strict=True)])
-        return self.base.hide_text(text, hidden.to(self.context.device))
+        return self.base.hide_text(text, torch.tensor(hidden, device=self.context.device))
 
     def prompts(self, batch: dict[str, torch.Tensor], draw) -> list[str]:
         """The prompt of each image of a batch."""

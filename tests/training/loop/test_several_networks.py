@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from diffusers_ext.training.loop.configuration import parse_config
-from diffusers_ext.training.loop.signals import StopRequest
 from tests.training.pair_recipe import PairConfig, PairRecipe
 from tests.training.runs import environment, records, tensors, trainer, weights
 
@@ -30,7 +29,8 @@ def followed_steps(trainer, count):
     """The values and the weights of both networks after each of the first steps."""
     trainer.start()
     for _ in range(count):
-        values, _ = trainer.update(StopRequest())
+        trainer.update()
+        [(_, values)], _ = trainer.reports.read()
         yield values, {name: weights(network) for name, network in trainer.networks.items()}
 
 
