@@ -8,6 +8,8 @@ import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
 
+from tests.waits import counted
+
 
 class PipelineTesterConfig(ABC):
     """Describes one pipeline at a tiny size, with real components."""
@@ -178,6 +180,16 @@ class PipelineCallbackTesterMixin:
         images = self.run(pipe, callback_on_step_end=callback, callback_on_step_end_tensor_inputs=names)
         assert steps == list(range(pipe.num_timesteps))
         assert_equal(images, self.run(pipe))
+
+    def test_a_step_waits_for_no_device(self):
+        pipe, by_step = self.get_pipeline(), []
+        with counted() as waits:
+            self.run(pipe, callback_on_step_end=lambda *arguments: by_step.append(waits.copy()))
+        first, *_, last = by_step
+        ours = [
+            place for place in last - first if not place.startswith("diffusers: ")
+        ]  # most of their schedulers wait
+        assert len(by_step) > 1 and not ours
 
     def test_callback_may_change_the_latents(self):
         pipe = self.get_pipeline()

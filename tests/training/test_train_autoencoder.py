@@ -20,7 +20,7 @@ from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.train_autoencoder import AutoencoderConfig, AutoencoderRecipe, autoencoder_recipe
 from tests.training import runs
 from tests.training.runs import context, environment, records, tensors
-from tests.training.waits import waits_of_an_update
+from tests.waits import waits_of_an_update
 
 
 MLP = {"architecture": "mlp", "autoencoder": {"hidden_dims": [16], "latent_dim": 4}}

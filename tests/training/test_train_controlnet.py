@@ -23,7 +23,7 @@ from diffusers_ext.training.train_controlnet import ControlNetConfig, ControlNet
 from tests.training.runs import context, records, tensors, trainer as build_trainer
 from tests.training.text_to_image_models import FAMILIES, SIZE, captioned_images, tiny_base
 from tests.training.text_to_image_runs import run_on_one_and_two_processes
-from tests.training.waits import waits_of_an_update
+from tests.waits import waits_of_an_update
 
 
 STOCK = {

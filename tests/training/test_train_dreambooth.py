@@ -19,7 +19,7 @@ from diffusers_ext.training.train_dreambooth import DreamBoothConfig, DreamBooth
 from tests.training.runs import records, tensors, trainer as build_trainer
 from tests.training.text_to_image_models import SIZE, captioned_images, tiny_base
 from tests.training.text_to_image_runs import OPTIONS, command_line, image, load, run_on_one_and_two_processes
-from tests.training.waits import waits_of_an_update
+from tests.waits import waits_of_an_update
 
 
 PROMPT = "a sks dog"

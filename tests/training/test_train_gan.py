@@ -20,7 +20,7 @@ from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.train_gan import GANConfig, GANRecipe
 from tests.training import runs
 from tests.training.runs import context, environment, records, steps, tensors, weights
-from tests.training.waits import waits_of_an_update
+from tests.waits import waits_of_an_update
 
 
 SMALL = {"latent_dim": 8, "channels": 4}

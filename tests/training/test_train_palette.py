@@ -25,7 +25,7 @@ from diffusers_ext.training.train_palette import (
 )
 from tests.hub.hub_server import card_errors
 from tests.training.runs import context, tensors, trainer
-from tests.training.waits import waits_of_an_update
+from tests.waits import waits_of_an_update
 
 
 UNET = {

@@ -31,7 +31,7 @@ from tests.training.text_to_image_runs import (
     load,
     run_on_one_and_two_processes,
 )
-from tests.training.waits import waits_of_an_update
+from tests.waits import waits_of_an_update
 
 
 OPTIONS = {

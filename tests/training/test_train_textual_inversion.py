@@ -20,7 +20,7 @@ from diffusers_ext.training.train_textual_inversion import (
 from tests.training.runs import records, tensors, trainer as build_trainer
 from tests.training.text_to_image_models import captioned_images, tiny_base
 from tests.training.text_to_image_runs import OPTIONS, image, load, run_on_one_and_two_processes
-from tests.training.waits import waits_of_an_update
+from tests.waits import waits_of_an_update
 
 
 WORD = "<cat>"

@@ -23,7 +23,7 @@ from diffusers_ext.training.translation.translation_recipe import TranslationCon
 from tests.data.drawing import draw
 from tests.training import runs
 from tests.training.runs import context, environment, records, steps, tensors, weights
-from tests.training.waits import waits_of_an_update
+from tests.waits import waits_of_an_update
 
 
 OPTIONS = {

@@ -11,7 +11,7 @@ from diffusers_ext.training.loop.reports import Reports
 from diffusers_ext.training.loop.trainer import NonFiniteLossError
 from diffusers_ext.training.train_diffusion import DiffusionConfig, DiffusionRecipe
 from tests.training.runs import arguments, records, trainer
-from tests.training.waits import waits_of_an_update
+from tests.waits import waits_of_an_update
 
 
 OBJECTIVES = {

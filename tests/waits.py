@@ -30,7 +30,7 @@ METHODS = ("tolist", "numpy", "cpu", "__array__")  # these pass by a dispatch mo
 
 
 class HostTensor(torch.Tensor):
-    """A tensor that stays on the CPU beside a GPU, and what is computed from such tensors: reading it does not wait."""
+    """A tensor that stays on the CPU beside a GPU, and what is computed from such tensors: it can be read at once."""
 
     @classmethod
     def __torch_function__(cls, function, types, args=(), kwargs=None):
@@ -78,7 +78,10 @@ def _place() -> str:
     frame = inspect.currentframe().f_back.f_back
     while "torch" in Path(frame.f_code.co_filename).parts:
         frame = frame.f_back
-    return f"{Path(frame.f_code.co_filename).name}, line {frame.f_lineno}"
+    path = Path(frame.f_code.co_filename)
+    is_installed = "site-packages" in path.parts
+    package = f"{path.parts[path.parts.index('site-packages') + 1]}: " if is_installed else ""
+    return f"{package}{path.name}, line {frame.f_lineno}"
 
 
 @contextmanager
