@@ -76,7 +76,7 @@ class _Operations(TorchDispatchMode):
 def _place() -> str:
     """The nearest caller in a package that is not torch."""
     frame = inspect.currentframe().f_back.f_back
-    while "torch" in Path(frame.f_code.co_filename).parts:
+    while "torch" in Path(frame.f_code.co_filename).parts or frame.f_code.co_filename == __file__:
         frame = frame.f_back
     path = Path(frame.f_code.co_filename)
     is_installed = "site-packages" in path.parts

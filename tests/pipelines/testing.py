@@ -186,10 +186,10 @@ class PipelineCallbackTesterMixin:
         with counted() as waits:
             self.run(pipe, callback_on_step_end=lambda *arguments: by_step.append(waits.copy()))
         first, *_, last = by_step
-        ours = [
-            place for place in last - first if not place.startswith("diffusers: ")
-        ]  # most of their schedulers wait
-        assert len(by_step) > 1 and not ours
+        # Most schedulers of diffusers wait, and a cascade that asks them where the noise is low enough to stop.
+        others = ("diffusers: ", "conditioning_augmentation.py")
+        ours = [place for place in last - first if not place.startswith(others)]
+        assert len(by_step) > 1 and not ours, ours
 
     def test_callback_may_change_the_latents(self):
         pipe = self.get_pipeline()
