@@ -26,6 +26,7 @@ from diffusers_ext.training.loop.configuration import JSONObject, option
 from diffusers_ext.training.loop.context import TrainingContext
 from diffusers_ext.training.text_to_image.class_images import ClassImages
 from diffusers_ext.training.text_to_image.fine_tuning import FineTuningConfig, FineTuningRecipe
+from diffusers_ext.training.text_to_image.prompt_lengths import refuse_cut_prompts
 from diffusers_ext.training.text_to_image.prompt_sampler import PromptSampler
 from diffusers_ext.training.text_to_image.subject_images import SubjectsConfig, SubjectsRecipe
 
@@ -78,6 +79,8 @@ class DreamBoothRecipe(SubjectsRecipe, FineTuningRecipe):
         self.instances = config.instances()
         if not config.with_prior_preservation and any(instance.class_prompt for instance in self.instances):
             logger.warning("A --class_prompt has no effect without --with_prior_preservation.")
+        for name in ("instance_prompt", "class_prompt"):
+            refuse_cut_prompts(self.base, [getattr(instance, name) for instance in self.instances], f"--{name}")
 
     def image_subjects(self) -> list[Subject]:
         config = self.config

@@ -17,7 +17,7 @@ from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.text_to_image.lora import FILE
 from diffusers_ext.training.train_dreambooth import DreamBoothConfig, DreamBoothRecipe
 from tests.training.runs import records, tensors, trainer as build_trainer
-from tests.training.text_to_image_models import SIZE, captioned_images, tiny_base
+from tests.training.text_to_image_models import PROMPT_LENGTH, SIZE, captioned_images, tiny_base
 from tests.training.text_to_image_runs import OPTIONS, command_line, image, load, run_on_one_and_two_processes
 from tests.waits import waits_of_an_update
 
@@ -325,3 +325,11 @@ def test_the_command_line_prints_one_sentence(options, tmp_path, capsys):
 
 def test_an_update_waits_for_no_device(trainer):
     assert not waits_of_an_update(trainer())
+
+
+@pytest.mark.parametrize("name", ["instance_prompt", "class_prompt"])
+def test_a_prompt_that_is_cut_off_is_refused(trainer, name):
+    fits, cut = "a" * (PROMPT_LENGTH - 2), "a" * (PROMPT_LENGTH - 1)
+    trainer(**PRIOR, **{name: fits} if name == "instance_prompt" else {})
+    with pytest.raises(ValueError, match=f"--{name} '{cut}' is longer than the text encoders of .* read .24 tokens"):
+        trainer(**{**PRIOR, name: cut})

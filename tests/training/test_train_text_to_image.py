@@ -481,3 +481,17 @@ def test_the_command_line_prints_one_sentence(tmp_path, capsys):
 @pytest.mark.parametrize("options", [{}, {"prompt_dropout": 0.5}])
 def test_an_update_waits_for_no_device(tmp_path, options):
     assert not waits_of_an_update(trainer(tmp_path, **options))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_prompts_that_are_cut_off_are_named_before_the_training(tmp_path, pictures, caplog, family):
+    folder = shutil.copytree(pictures, tmp_path / "pictures")
+    fits, cut = "a" * (PROMPT_LENGTH - 2), "a" * (PROMPT_LENGTH - 1)
+    for number, caption in enumerate([fits, cut, f"{cut}b"]):
+        (folder / f"{number}.txt").write_text(f"{caption}\n")
+    options = {"train_data_dir": str(folder), "validation_prompts": [fits, f"{cut} too"]}
+    recipe(tmp_path / "run", family, **options)
+    said = [message for message in caplog.messages if "their ends have no effect" in message]
+    assert len(said) == 2
+    assert said[0].startswith("2 of 6 captions are longer") and repr(cut) in said[0] and f"{cut}b" in said[0]
+    assert said[1].startswith("1 of 2 --validation_prompts are longer") and f"{cut} too" in said[1]

@@ -18,7 +18,7 @@ from diffusers_ext.training.train_textual_inversion import (
     TextualInversionRecipe,
 )
 from tests.training.runs import records, tensors, trainer as build_trainer
-from tests.training.text_to_image_models import captioned_images, tiny_base
+from tests.training.text_to_image_models import FAMILIES, captioned_images, tiny_base
 from tests.training.text_to_image_runs import OPTIONS, image, load, run_on_one_and_two_processes
 from tests.waits import waits_of_an_update
 
@@ -215,3 +215,18 @@ def test_invalid_options_are_refused_in_one_sentence(trainer, options, sentence)
 
 def test_an_update_waits_for_no_device(trainer):
     assert not waits_of_an_update(trainer())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("word", ["<My-Cat>", "<CAFÉ>", "<cafe\u0301>", "<\u0130x>"])
+def test_words_whose_vectors_would_not_all_be_used_are_refused(trainer, family, word):
+    with pytest.raises(ValueError, match="--placeholder_token .* in lower-case letters without accents, such as <"):
+        trainer(family, placeholder_token=word, num_vectors=2)
+
+
+@pytest.mark.parametrize("word", ["<my-cat>", "sks.dog", "猫"])
+def test_all_vectors_of_a_word_reach_the_encoder(trainer, word):
+    made = trainer(placeholder_token=word, num_vectors=3)
+    token_ids = made.recipe.base.tokenize(made.recipe.placeholder.expand([f"a {word} b"]))["text_encoder"]
+    first = made.recipe.base.tokenizers["text_encoder"].convert_tokens_to_ids(word)
+    assert [token for token in token_ids[0].tolist() if token >= first] == [first, first + 1, first + 2]

@@ -1,5 +1,8 @@
 """A new word for frozen text encoders: trained vectors in the place of token embeddings."""
 
+import copy
+import unicodedata
+
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
@@ -73,7 +76,7 @@ class Placeholder:
         num_vectors (`int`): the number of its tokens.
 
     Raises:
-        ValueError: if it contains spaces, or a tokenizer knows it already.
+        ValueError: if it contains spaces, or a tokenizer knows it already, or does not find its tokens in a prompt.
     """
 
     def __init__(self, base: BaseModel, word: str, num_vectors: int):
@@ -92,6 +95,24 @@ class Placeholder:
                     f"The tokenizer of {base.name} already knows --placeholder_token {word}, as {taken[0]}: choose "
                     f"another word, such as <my-{word.strip('<>')}>."
                 )
+            self._check_reading(copy.deepcopy(tokenizer))
+
+    def _check_reading(self, tokenizer) -> None:
+        """Refuse a word of which a prompt does not contain all tokens, in diffusers as in training."""
+        tokenizer.add_tokens(self.tokens)
+        prompt = TextualInversionLoaderMixin().maybe_convert_prompt(f"a {self.word}, b", tokenizer)
+        found = tokenizer(prompt, add_special_tokens=False).input_ids
+        own = tokenizer.convert_tokens_to_ids(self.tokens)
+        if [token for token in found if token in own] != own:
+            raise ValueError(
+                f"The tokenizer of {self.base.name} reads --placeholder_token {self.word} as "
+                f"{' '.join(tokenizer.tokenize(self.word))}, so that not all of its vectors would be used: write it "
+                f"in lower-case letters without accents, such as {self._plain_word()}."
+            )
+
+    def _plain_word(self) -> str:
+        letters = unicodedata.normalize("NFKD", self.word.lower()).encode("ascii", "ignore").decode()
+        return letters if any(letter.isalnum() for letter in letters) else "<my-word>"
 
     def initial_vectors(self, initializer: str | None) -> PlaceholderVectors:
         """Vectors that start as the embeddings of known words.

@@ -21,6 +21,7 @@ from diffusers_ext.training.loop.recipe import Recipe
 from diffusers_ext.training.loop.sampling import Generation
 from diffusers_ext.training.text_to_image.base_models import load_base_model
 from diffusers_ext.training.text_to_image.encoding_cache import MomentCache, TextCache
+from diffusers_ext.training.text_to_image.prompt_lengths import warn_of_cut_prompts
 from diffusers_ext.training.text_to_image.prompt_measures import PromptMeasures
 from diffusers_ext.training.text_to_image.prompt_sampler import PromptSampler
 
@@ -121,6 +122,13 @@ class TextToImageRecipe(Recipe):
         self.measures = PromptMeasures(config.clip_model, config.dino_model, context.device)
         self.base_fingerprint = self.base.fingerprint()
         self._shown, self._sampling = None, ExitStack()
+        self.check_prompt_lengths()
+
+    def check_prompt_lengths(self) -> None:
+        """Say which prompts are longer than the text encoders read."""
+        warn_of_cut_prompts(self.base, self.dataset.captions or [], "captions")
+        for name in ("validation_prompts", "prior_prompts"):
+            warn_of_cut_prompts(self.base, getattr(self.config, name) or [], f"--{name}")
 
     def _check_size(self) -> None:
         config, multiple = self.config, self.base.size_multiple

@@ -125,14 +125,27 @@ class BaseModel(ABC):
         return {name: self._token_ids(name, prompts) for name in self.text_encoders}
 
     def _token_ids(self, name: str, prompts: list[str]) -> torch.Tensor:
-        tokenizer = self.tokenizers[name]
-        if hasattr(self.pipeline, "maybe_convert_prompt"):  # textual inversions of several vectors
-            prompts = self.pipeline.maybe_convert_prompt(list(prompts), tokenizer)
-        return tokenizer(
-            prompts, padding="max_length", max_length=self._max_length(name), truncation=True, return_tensors="pt"
+        return self.tokenizers[name](
+            self._converted(name, prompts),
+            padding="max_length",
+            max_length=self.max_length(name),
+            truncation=True,
+            return_tensors="pt",
         ).input_ids
 
-    def _max_length(self, name: str) -> int:
+    def _converted(self, name: str, prompts: list[str]) -> list[str]:
+        """Prompts with all tokens of textual inversions of several vectors."""
+        if not hasattr(self.pipeline, "maybe_convert_prompt"):
+            return list(prompts)
+        return self.pipeline.maybe_convert_prompt(list(prompts), self.tokenizers[name])
+
+    def num_tokens(self, name: str, prompts: list[str]) -> list[int]:
+        """How many tokens each prompt has for a text encoder, with those that mark its ends, before it is cut off."""
+        ids = self.tokenizers[name](self._converted(name, prompts), truncation=False, verbose=False).input_ids
+        return [len(row) for row in ids]
+
+    def max_length(self, name: str) -> int:
+        """How many tokens a text encoder reads, with those that mark the ends."""
         return self.tokenizers[name].model_max_length
 
     @abstractmethod

@@ -29,7 +29,7 @@ class StableDiffusion3(BaseModel):
     def size_multiple(self) -> int:
         return self.vae_scale_factor * self.denoiser.config.patch_size
 
-    def _max_length(self, name):
+    def max_length(self, name):
         # The pipeline truncates the second CLIP's prompts like the first one's.
         return self.T5_LENGTH if name == "text_encoder_3" else self.pipeline.tokenizer_max_length
 
