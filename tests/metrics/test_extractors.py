@@ -276,3 +276,9 @@ def test_the_room_does_not_import_heavy_libraries():
     code = f"import sys, diffusers_ext.metrics; print([m for m in {heavy} if m in sys.modules])"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "[]"
+
+
+def test_a_single_file_is_no_feature_extractor(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    with pytest.raises(ValueError, match="model.safetensors is a single file, but a feature extractor is a folder"):
+        load_feature_extractor(str(tmp_path / "model.safetensors"))

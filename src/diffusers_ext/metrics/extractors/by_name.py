@@ -25,7 +25,7 @@ def load_feature_extractor(name_or_path: str, device: str | torch.device = "cpu"
     Raises:
         ImportError: for an optional library that is not installed, or a module that cannot be imported.
         OSError: for weights or a model that cannot be found.
-        ValueError: if "module:name" is not callable.
+        ValueError: if "module:name" is not callable, or for a single file.
     """
     # Each kind needs different heavy libraries, which are only imported for the kind that is loaded.
     if name_or_path == "digits":
@@ -42,6 +42,11 @@ def load_feature_extractor(name_or_path: str, device: str | torch.device = "cpu"
         return load_torchmetrics_inception(device)
     if ":" in name_or_path and not Path(name_or_path).is_dir():
         return _load_by_import(name_or_path, device)
+    if Path(name_or_path).is_file():
+        raise ValueError(
+            f"{name_or_path} is a single file, but a feature extractor is a folder or a repository of the Hub, with "
+            "the configuration and the image processor of the model beside its weights."
+        )
     if (Path(name_or_path) / "config.json").is_file():
         from diffusers_ext.metrics.extractors.lenet_extractor import is_lenet, load_lenet
 
