@@ -55,6 +55,9 @@ class EvaluateConfig(RestorationConfig, SamplingConfig):
     )
     num_likelihood_images: int | None = option(help="How many images --likelihoods uses; by default all.")
     num_vlb_steps: int | None = option(help="vlb: the steps of the chain; by default those of the training.")
+    cpu_threads: int | None = option(
+        help="On CPUs: the threads of each process; by default OMP_NUM_THREADS, or else a share of the cores."
+    )
     output_file: str | None = option(
         help="Write the rows to this JSON file. With --tasks the default is outputs/restoration.json, and a table "
         "(.md) and a panel (.png) are written beside it."
@@ -73,7 +76,7 @@ class EvaluateConfig(RestorationConfig, SamplingConfig):
             self.resolution is None or (bool(self.tasks) and len(self.resolution) in (1, 2)),
             "--resolution takes one number, or height and width, and is for --tasks",
         )
-        self.require_at_least(1, "num_likelihood_images", "num_vlb_steps")
+        self.require_at_least(1, "num_likelihood_images", "num_vlb_steps", "cpu_threads")
         self.require(not (self.likelihoods and self.tasks), "--likelihoods are not for the pipelines of --tasks")
         if self.tasks and self.output_file is None:
             self.output_file = "outputs/restoration.json"
@@ -88,7 +91,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure a pipeline as the command line says, and print the rows."""
     config = parse_config(EvaluateConfig, sys.argv[1:] if arguments is None else arguments)
     with one_sentence(ValueError, OSError, RuntimeError, ImportError, status=2):
-        accelerator = build_accelerator()
+        accelerator = build_accelerator(cpu_threads=config.cpu_threads)
         set_up_logging(accelerator)
         with accelerator.local_main_process_first():
             pipeline_class = find_pipeline_class(config.pretrained_model_name_or_path, config.cache_dir)
@@ -179,6 +182,7 @@ def measure_restorations(config: EvaluateConfig, dataset: ImageDataset, generate
     evaluator = RestorationEvaluator(
         tasks, dataset, generate.context, split=config.dataset_split, seed=config.seed, **config.restored()
     )
+    evaluator.try_call_options(generate.pipeline)
     panel = evaluator.panel(generate)  # first, because here the pipeline refuses tasks that it does not know
     rows = evaluator.baselines() + compare_samplers(
         lambda generate, steps: evaluator(generate, steps, config.guidance_scales),

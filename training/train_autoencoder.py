@@ -51,6 +51,7 @@ from diffusers_ext.training.diffusion.latent_statistics import latent_moments, m
 from diffusers_ext.training.evaluation.samples import SampleEvaluator
 from diffusers_ext.training.loop.command import run
 from diffusers_ext.training.loop.configuration import JSONObject, ValidationConfig, option
+from diffusers_ext.training.loop.network_options import build_network
 from diffusers_ext.training.loop.recipe import Recipe
 
 
@@ -221,7 +222,10 @@ class FactorVAERecipe(AutoencoderRecipe):
         """The autoencoder, and the discriminator of its latents."""
         networks, arguments = super().networks(), self.config.latent_discriminator
         latent_dim = networks["autoencoder"].config.latent_dim
-        return {**networks, "discriminator": LatentDiscriminator(**{**arguments, "latent_dim": latent_dim})}
+        discriminator = build_network(
+            LatentDiscriminator, "--latent_discriminator", arguments, decided={"latent_dim": latent_dim}
+        )
+        return {**networks, "discriminator": discriminator}
 
     def step(self, batch, draw):
         output = self.improve_autoencoder(batch["pixel_values"], draw)
@@ -291,8 +295,13 @@ class LatentDiffusionAutoencoderRecipe(AutoencoderRecipe):
         """The autoencoder, and the discriminator of patches of its reconstructions."""
         config, networks = self.config, super().networks()
         if config.adversarial_weight > 0:
-            arguments = {"normalization": "instance", **config.patch_discriminator, "in_channels": config.channels}
-            networks["discriminator"] = discriminator = PatchDiscriminator(**arguments)
+            networks["discriminator"] = discriminator = build_network(
+                PatchDiscriminator,
+                "--patch_discriminator",
+                config.patch_discriminator,
+                usual={"normalization": "instance"},
+                decided={"in_channels": config.channels},
+            )
             # Images that are too small are reported now, and not when the discriminator starts to count.
             with torch.no_grad():
                 discriminator.eval()(torch.zeros(1, config.channels, *config.size))

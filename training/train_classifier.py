@@ -28,6 +28,7 @@ from diffusers_ext.training.evaluation.samples import SampleEvaluator, SamplingC
 from diffusers_ext.training.loop.command import run
 from diffusers_ext.training.loop.configuration import JSONObject, ValidationConfig, option
 from diffusers_ext.training.loop.draws import Draw
+from diffusers_ext.training.loop.network_options import build_network
 from diffusers_ext.training.loop.recipe import Recipe
 
 
@@ -40,8 +41,14 @@ class ClassifierRecipe(Recipe):
 
     def networks(self) -> dict[str, torch.nn.Module]:
         """The half U-Net, with an output for each class."""
-        shape = {"in_channels": self.config.channels, "num_classes": len(self.dataset.id2label)}
-        return {"classifier": NoisyClassifier(**{**self.config.classifier, **shape, "sample_size": self.config.size})}
+        channels, size = self.config.channels, self.config.size
+        decided = {"in_channels": channels, "num_classes": len(self.dataset.id2label), "sample_size": size}
+
+        def trial(classifier: NoisyClassifier) -> None:
+            classifier(torch.zeros(1, channels, *size), torch.zeros(1))
+
+        given = self.config.classifier
+        return {"classifier": build_network(NoisyClassifier, "--classifier", given, decided=decided, trial=trial)}
 
     def step(self, batch, draw):
         clean, labels = batch["pixel_values"], batch["class_labels"]

@@ -163,6 +163,12 @@ class PaletteRecipe(Recipe):
         names = ("noise_conditioning", "source_noise", "conditioning_fill", "conditioning_augmentation")
         return {name: getattr(self.config, name) for name in names}
 
+    def prepare_data(self) -> None:
+        network = self.network("unet")
+        self.evaluator.try_call_options(self.pipeline(unet=network.eval()))
+        network.train()
+        super().prepare_data()
+
     def identity(self) -> dict:
         config = self.config
         options = {name: getattr(config, name) for name in ("tasks", "conditioning_dropout", "loss_norm")}

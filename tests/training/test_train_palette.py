@@ -664,3 +664,12 @@ def test_an_update_waits_for_no_device(tmp_path, tasks):
 def test_compressing_images_needs_them_on_the_cpu(tmp_path):
     waits = waits_of_an_update(trainer(PaletteRecipe, configuration(tmp_path, tasks=["jpeg_restoration"])))
     assert waits and all(place.startswith("jpeg.py") for place in waits)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [({"strength": 3}, "strength"), ({"tile_batch_size": 0}, "tile_batch_size"), ({"eta": "x"}, "eta")],
+)
+def test_wrong_call_options_are_refused_before_the_training(tmp_path, options, reason):
+    with pytest.raises(ValueError, match=f"--call_options of inpainting, .*{reason}"):
+        trainer(PaletteRecipe, configuration(tmp_path, call_options={"inpainting": options}))

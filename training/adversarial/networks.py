@@ -2,12 +2,14 @@
 
 import logging
 
+import torch
 from torch import nn
 
 from diffusers_ext.data.loading import check_resolution
 from diffusers_ext.losses.discriminator_outputs import has_batch_norm
 from diffusers_ext.models import DCGANDiscriminator, DCGANGenerator, MLPDiscriminator, MLPGenerator
 from diffusers_ext.pipelines import GANPipeline
+from diffusers_ext.training.loop.network_options import build_network
 
 
 logger = logging.getLogger(__name__)
@@ -39,20 +41,21 @@ def new_generator(
         num_categories, num_continuous_codes (`int`): the parts of InfoGAN's code, at the end of the latents.
 
     Raises:
-        ValueError, TypeError: if the arguments do not fit the class or the images.
+        ValueError: if the arguments do not fit the class or the images.
     """
     label_entry = "concat" if conditioning == "concat" else "embedding"
-    return GENERATORS[architecture](
-        **{
-            "conditioning": None if num_classes is None else label_entry,
-            "num_categories": num_categories,
-            "num_continuous_codes": num_continuous_codes,
-            **arguments,
-            "sample_size": size,
-            "out_channels": channels,
-            "num_classes": num_classes,
-        }
-    )
+    usual = {
+        "conditioning": None if num_classes is None else label_entry,
+        "num_categories": num_categories,
+        "num_continuous_codes": num_continuous_codes,
+    }
+    decided = {"sample_size": size, "out_channels": channels, "num_classes": num_classes}
+
+    def trial(generator: nn.Module) -> None:
+        labels = None if num_classes is None else torch.zeros(2, dtype=torch.int64)
+        generator(torch.zeros(2, generator.config.latent_dim), class_labels=labels)
+
+    return build_network(GENERATORS[architecture], "--generator", arguments, usual=usual, decided=decided, trial=trial)
 
 
 def new_discriminator(
@@ -79,7 +82,7 @@ def new_discriminator(
         normalization (`str`): that of a DCGAN, unless `arguments` have another one.
 
     Raises:
-        ValueError, TypeError: if the arguments do not fit the class or the images.
+        ValueError: if the arguments do not fit the class or the images.
     """
     usual = {
         "num_categories": num_categories,
@@ -91,8 +94,16 @@ def new_discriminator(
         usual |= {"conditioning": None if is_auxiliary else conditioning, "auxiliary_classifier": is_auxiliary}
     if architecture == "dcgan":
         usual["normalization"] = normalization
-    fixed = {"sample_size": size, "in_channels": channels, "num_classes": num_classes}
-    return DISCRIMINATORS[architecture](**{**usual, **arguments, **fixed})
+    decided = {"sample_size": size, "in_channels": channels, "num_classes": num_classes}
+
+    def trial(discriminator: nn.Module) -> None:
+        takes_labels = num_classes is not None and discriminator.config.conditioning is not None
+        labels = torch.zeros(2, dtype=torch.int64) if takes_labels else None
+        discriminator(torch.zeros(2, channels, *size), class_labels=labels)
+
+    return build_network(
+        DISCRIMINATORS[architecture], "--discriminator", arguments, usual=usual, decided=decided, trial=trial
+    )
 
 
 def pretrained_gan(

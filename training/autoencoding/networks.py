@@ -1,5 +1,6 @@
 """The autoencoders that can be trained, and one way to call all of them."""
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -8,6 +9,7 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 from diffusers_ext.losses.discriminator_outputs import has_batch_norm
 from diffusers_ext.models import AutoencoderBurgess, AutoencoderConv, AutoencoderMLP, VQVAE2Model, VQVAEModel
+from diffusers_ext.training.loop.network_options import build_network
 
 
 CLASSES = {
@@ -39,14 +41,15 @@ def build_autoencoder(
         batch_size (`int`): images per process and step.
 
     Raises:
-        ValueError, TypeError: if the class has no such arguments, or they do not fit the images, in one sentence.
+        ValueError: if the class has no such arguments, or they do not fit the images.
     """
-    arguments = {**_usual_arguments(architecture, size), **arguments, "in_channels": channels}
     if architecture in LATENT_DIFFUSION_ARCHITECTURES:
-        return _build_for_latent_diffusion(architecture, arguments, size)
+        return _build_for_latent_diffusion(architecture, arguments, size, channels)
+    decided = {"in_channels": channels, "sample_size": size}
     if architecture in VECTOR_ARCHITECTURES:
-        arguments["variational"] = variational
-    network = CLASSES[architecture](**arguments, sample_size=size)
+        decided["variational"] = variational
+    usual = _usual_arguments(architecture, size)
+    network = _build(architecture, arguments, usual, decided, size)
     if has_batch_norm(network) and batch_size * getattr(network, "smallest_map", 2) == 1:
         raise ValueError(
             "The autoencoder has batch normalization where images are one pixel, which needs --train_batch_size 2 or "
@@ -55,13 +58,31 @@ def build_autoencoder(
     return network
 
 
-def _build_for_latent_diffusion(architecture: str, arguments: dict, size: tuple[int, int]) -> AutoencoderKL | VQModel:
-    levels = len(arguments["block_out_channels"])
-    if any(side % 2 ** (levels - 1) for side in size):
-        raise ValueError(f"--resolution must be a multiple of {2 ** (levels - 1)} for this network, not {size}.")
-    blocks = {"down_block_types": ("DownEncoderBlock2D",) * levels, "up_block_types": ("UpDecoderBlock2D",) * levels}
-    out_channels = arguments["in_channels"]
-    network = CLASSES[architecture](**{**blocks, **arguments}, out_channels=out_channels, sample_size=min(size))
+def _build(architecture: str, arguments: dict, usual: dict, decided: dict, size: tuple[int, int]) -> torch.nn.Module:
+    def trial(network: torch.nn.Module) -> None:
+        network(torch.zeros(2, decided["in_channels"], *size))
+
+    network_class = CLASSES[architecture]
+    if network_class in (VQVAEModel, VQVAE2Model):  # they check sizes themselves, and count codes, which needs values
+        trial = None
+    return build_network(network_class, "--autoencoder", arguments, usual=usual, decided=decided, trial=trial)
+
+
+def _build_for_latent_diffusion(
+    architecture: str, arguments: dict, size: tuple[int, int], channels: int
+) -> AutoencoderKL | VQModel:
+    usual = _usual_arguments(architecture, size)
+    widths = arguments.get("block_out_channels", usual["block_out_channels"])
+    if isinstance(widths, (list, tuple)) and widths:
+        levels = len(widths)
+        if any(side % 2 ** (levels - 1) for side in size):
+            raise ValueError(f"--resolution must be a multiple of {2 ** (levels - 1)} for this network, not {size}.")
+        usual["down_block_types"] = ("DownEncoderBlock2D",) * levels
+        usual["up_block_types"] = ("UpDecoderBlock2D",) * levels
+        if all(isinstance(width, int) and width > 0 for width in widths):
+            usual["norm_num_groups"] = math.gcd(32, *widths)
+    decided = {"in_channels": channels, "out_channels": channels, "sample_size": min(size)}
+    network = _build(architecture, arguments, usual, decided, size)
     if architecture == "vq":
         # By default diffusers, like taming-transformers, applies beta to the codebook's loss, and not to the
         # commitment.

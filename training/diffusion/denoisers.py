@@ -1,11 +1,17 @@
 """The networks of pixel diffusion: a new UNet2DModel that suits the images, or a pretrained one."""
 
+import math
 from dataclasses import dataclass
 
+import torch
 from diffusers import DiffusionPipeline, UNet2DModel
 
 from diffusers_ext.training.diffusion.objectives import process
 from diffusers_ext.training.loop.configuration import Config, JSONObject, option
+from diffusers_ext.training.loop.network_options import build_network
+
+
+WIDTHS = (128, 256, 256, 256, 512, 512, 512)  # the usual channels of the levels
 
 
 @dataclass
@@ -43,19 +49,57 @@ def build_unet(
         arguments (`dict`, *optional*): those of UNet2DModel; by default [`default_unet`] for images of this size.
 
     Raises:
-        ValueError: if the network can't halve images of this size.
+        ValueError: if the arguments don't fit each other, or the network can't halve images of this size.
     """
-    unet = UNet2DModel(
-        **{
-            **(arguments or default_unet(size)),
-            "in_channels": in_channels,
-            "out_channels": out_channels,
-            "num_class_embeds": num_class_embeds,
-            "sample_size": size,
-        }
-    )
+    decided = {
+        "in_channels": in_channels,
+        "out_channels": out_channels,
+        "num_class_embeds": num_class_embeds,
+        "sample_size": size,
+    }
+
+    def trial(unet: UNet2DModel) -> None:
+        _check_size(unet, size)
+        labels = None if num_class_embeds is None else torch.zeros(1, dtype=torch.int64)
+        unet(torch.zeros(1, in_channels, *size), torch.zeros(1), class_labels=labels)
+
+    given = arguments or {}
+    usual = derived_arguments(given, size) if given else default_unet(size)
+    unet = build_network(UNet2DModel, "--unet", given, usual=usual, decided=decided, trial=trial)
     _check_size(unet, size)
     return unet
+
+
+def derived_arguments(given: dict, size: tuple[int, int]) -> dict:
+    """Arguments of a UNet2DModel that follow from those that are given: blocks, widths and the groups of norms.
+
+    Blocks have attention from 16 pixels down. Those that go up mirror those that go down.
+    """
+    widths, down, up = (given.get(name) for name in ("block_out_channels", "down_block_types", "up_block_types"))
+    if not any(isinstance(blocks, (list, tuple)) for blocks in (widths, down, up)):
+        usual = default_unet(size)
+        widths, down = usual["block_out_channels"], usual["down_block_types"]
+    levels = len(next(blocks for blocks in (widths, down, up) if isinstance(blocks, (list, tuple))))
+    if widths is None:
+        widths = WIDTHS[:levels]
+    if down is None and up is None:
+        down = ["AttnDownBlock2D" if min(size) >> level <= 16 else "DownBlock2D" for level in range(levels)]
+    if down is None:
+        down = [_mirrored(block) for block in reversed(up)]
+    if up is None:
+        up = [_mirrored(block) for block in reversed(down)]
+    derived = {"block_out_channels": widths, "down_block_types": down, "up_block_types": up}
+    if all(isinstance(width, int) and width > 0 for width in widths):
+        derived |= {"norm_num_groups": math.gcd(32, *widths), "attention_head_dim": math.gcd(8, *widths)}
+    return derived
+
+
+def _mirrored(block: str) -> str:
+    pairs = (("Down", "Up"), ("down", "up"))
+    for one, other in (*pairs, *(pair[::-1] for pair in pairs)):
+        if one in str(block):
+            return str(block).replace(one, other)
+    return block
 
 
 def pretrained_unet(
@@ -110,7 +154,7 @@ def default_unet(size: tuple[int, int]) -> dict:
     levels = max(2, smallest.bit_length() - 3)
     while levels > 1 and any(side % 2 ** (levels - 1) for side in size):
         levels -= 1
-    widths = [128, 256, 256, 256, 512, 512, 512][:levels]
+    widths = WIDTHS[:levels]
     has_attention = [smallest >> level <= 16 for level in range(levels)]
     return {
         "block_out_channels": tuple(widths),

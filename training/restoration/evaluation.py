@@ -17,6 +17,7 @@ from diffusers_ext.data.untrained_fills import FILLS, load_fill, visible
 from diffusers_ext.hub.card import markdown_table
 from diffusers_ext.metrics import load_feature_extractor
 from diffusers_ext.metrics.compute import check_measurable
+from diffusers_ext.pipelines import PalettePipeline
 from diffusers_ext.pixels import as_uint8, to_pixel_values
 from diffusers_ext.training.evaluation.grids import sample_grid
 from diffusers_ext.training.evaluation.pairs import PairedMeasures
@@ -189,6 +190,29 @@ class RestorationEvaluator:
             output_type="pt",
         ).images
         return images.mul(255).round().to("cpu", torch.uint8).unflatten(0, (-1, count))
+
+    def try_call_options(self, pipeline: PalettePipeline) -> None:
+        """Start a restoration of a blank image for each task with options, and stop it after a step.
+
+        Raises:
+            ValueError: naming `--call_options`, if the pipeline refuses them.
+        """
+
+        def stop(pipeline, *arguments):
+            pipeline._interrupt = True
+            return {}
+
+        shape = (1, self.dataset.channels, *self.dataset.resolution)
+        blank = {"pixel_values": torch.zeros(shape), "conditioning_pixel_values": torch.zeros(shape)}
+        labels = {} if pipeline.unet.config.get("num_class_embeds") is None else {"class_labels": [0]}
+        pipeline.set_progress_bar_config(disable=True)
+        for task, options in self.call_options.items():
+            inputs = pipeline_inputs(task, self._corrupted(task, blank, [0]), self.guess)
+            try:
+                pipeline(**inputs, **labels, **options, callback_on_step_end=stop, output_type="pt")
+            except Exception as error:  # values of any kind fail in many ways
+                reason = " ".join(str(error).split()) or type(error).__name__
+                raise ValueError(f"--call_options of {task}, {options}: {reason}") from error
 
     def panel(self, generate: Generation, num_images: int = PANEL_IMAGES) -> Image.Image:
         """The first images: a row per task, with the input, output and truth of each. Hidden pixels are gray."""

@@ -1,7 +1,10 @@
 """The networks of a translation: generators from one domain to the other, and discriminators of patches."""
 
+import torch
+
 from diffusers_ext.models import MultiScalePatchDiscriminator, PatchDiscriminator, ResnetGenerator, UNetGenerator
 from diffusers_ext.pipelines import ImageTranslationPipeline
+from diffusers_ext.training.loop.network_options import build_network
 
 
 # The number of layers that halve the image, by the side of a patch in pixels.
@@ -21,14 +24,19 @@ def build_generator(
         normalization (`str`): "batch", "instance" or "none".
 
     Raises:
-        ValueError, TypeError: if the arguments do not fit the class or the images.
+        ValueError: if the arguments do not fit the class or the images.
     """
-    fixed = {"sample_size": size, "in_channels": channels, "out_channels": channels, "normalization": normalization}
-    if kind == "unet":
-        network = UNetGenerator(**{**default_unet(size, base_channels), **arguments, **fixed})
-    else:
+    decided = {"sample_size": size, "in_channels": channels, "out_channels": channels, "normalization": normalization}
+    network_class, usual = UNetGenerator, default_unet(size, base_channels)
+    if kind == "resnet":
+        network_class = ResnetGenerator
         usual = {"num_blocks": 9 if min(size) >= 256 else 6, "base_channels": base_channels}
-        network = ResnetGenerator(**{**usual, **arguments, **fixed})
+
+    def trial(network: UNetGenerator | ResnetGenerator) -> None:
+        _check_size(network, size)
+        network(torch.zeros(1, channels, *size))
+
+    network = build_network(network_class, "--generator_options", arguments, usual=usual, decided=decided, trial=trial)
     _check_size(network, size)
     return network
 
