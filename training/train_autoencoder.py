@@ -478,6 +478,17 @@ class AutoencoderConfig(ValidationConfig):
         )
         self._check_divergence(objective)
         self._check_discriminator(objective)
+        self.require_default(
+            objective == "beta_tc", ("total_correlation_estimator",), f"is for --objective beta_tc, not {objective}"
+        )
+        self.require_default(
+            self.perceptual_network is not None,
+            ("perceptual_weight",),
+            "is for --perceptual_network, which is not set",
+        )
+        self.require_default(
+            self.adversarial_weight > 0, ("adversarial_loss",), "is for --adversarial_weight above 0, which is not set"
+        )
 
     def _check_divergence(self, objective: str) -> None:
         self.require(

@@ -186,6 +186,16 @@ class DiffusionConfig(DenoiserConfig, WeightingConfig, SamplingConfig, TrainingC
 
     def _check_objective(self) -> None:
         kind = self.prediction_type
+        self.require_default(
+            kind == "edm",
+            ("edm_p_mean", "edm_p_std", "sigma_data"),
+            f"is for --prediction_type edm, not {kind}",
+        )
+        self.require_default(
+            kind not in ("flow_prediction", "edm"),
+            ("beta_schedule",),
+            f"is for epsilon, sample and v_prediction, not for --prediction_type {kind}",
+        )
         if kind in ("flow_prediction", "edm"):
             for name, only in (("variance_type", "fixed_small"), ("loss_type", "mse")):
                 value = getattr(self, name)

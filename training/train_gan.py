@@ -322,6 +322,16 @@ class GANConfig(TrainingConfig):
             self.class_conditional or self.conditioning == "projection",
             f"--conditioning {self.conditioning} needs --class_conditional",
         )
+        self.require_default(
+            self.num_categories + self.num_continuous_codes > 0,
+            ("mutual_information",),
+            "is for the codes of --num_categories and --num_continuous_codes, which are not set",
+        )
+        self.require_default(
+            self.conditioning == "auxiliary",
+            ("auxiliary_weight",),
+            f"is for --conditioning auxiliary, not {self.conditioning}",
+        )
         check_policy(self.augmentations)
         self.require(
             not (self.compile and self.has_penalty),

@@ -302,6 +302,11 @@ class PaletteConfig(RestorationConfig, DenoiserConfig, WeightingConfig, Sampling
             f"--noise_conditioning {self.noise_conditioning} is for epsilon, sample and v_prediction, not for "
             f"--prediction_type {kind}",
         )
+        self.require_default(
+            kind not in ("flow_prediction", "regression"),
+            ("beta_schedule",),
+            f"is for epsilon, sample and v_prediction, not for --prediction_type {kind}",
+        )
         self.require(
             kind != "regression" or (self.timestep_sampling == "uniform" and self.conditioning_dropout == 0),
             "--prediction_type regression has no noise levels and no guidance: leave out --timestep_sampling and "

@@ -668,7 +668,7 @@ def test_compressing_images_needs_them_on_the_cpu(tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "reason"),
-    [({"strength": 3}, "strength"), ({"tile_batch_size": 0}, "tile_batch_size"), ({"eta": "x"}, "eta")],
+    [({"strength": 3}, "strength"), ({"tile_size": 1}, "tile_size"), ({"eta": "x"}, "eta")],
 )
 def test_wrong_call_options_are_refused_before_the_training(tmp_path, options, reason):
     with pytest.raises(ValueError, match=f"--call_options of inpainting, .*{reason}"):

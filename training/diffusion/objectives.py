@@ -46,6 +46,12 @@ class WeightingConfig(Config):
     def __post_init__(self):
         super().__post_init__()
         self.require_at_least(0, "snr_gamma", "p2_gamma", "p2_k")
+        for name, used_by in (("snr_gamma", "min_snr"), ("p2_gamma", "p2"), ("p2_k", "p2")):
+            self.require_default(
+                self.loss_weighting == used_by,
+                (name,),
+                f"is for --loss_weighting {used_by}, not {self.loss_weighting}",
+            )
 
     def weighting(self) -> Weighting:
         """The weighting that these options describe."""

@@ -56,6 +56,18 @@ class Config:
             for number in value if isinstance(value, list) else [value]:
                 self.require(number is None or number >= least, f"--{name} must be at least {least}, not {number}")
 
+    def require_default(self, condition: bool, names: Sequence[str], meaning: str) -> None:
+        """Refuse options that have no effect: unless `condition` holds, they must have their default values.
+
+        Args:
+            condition (`bool`): whether the options have an effect.
+            names (`Sequence[str]`): the options.
+            meaning (`str`): what they are for, as the end of a sentence.
+        """
+        defaults = type(self).__dataclass_fields__
+        for name in names:
+            self.require(condition or getattr(self, name) == defaults[name].default, f"--{name} {meaning}")
+
     def to_dict(self) -> dict:
         """All options as plain values, without secrets."""
         values = {name: dict(value) if isinstance(value, dict) else value for name, value in vars(self).items()}
@@ -121,7 +133,11 @@ class DataConfig(Config):
 
     def __post_init__(self):
         super().__post_init__()
-        self.require_at_least(1, "max_image_pixels")
+        self.require_at_least(1, "max_image_pixels", "shuffle_buffer_size")
+        self.require_default(self.streaming, ("shuffle_buffer_size",), "is for --streaming, which is not set")
+        self.require_default(
+            self.dataset_name is not None, ("dataset_config_name",), "is for --dataset_name, which is not set"
+        )
         named = self.conditioning_options()
         self.require(len(named) < 2, f"{' and '.join(named)} are two ways to name conditioning images: give one")
         self.require(
@@ -307,6 +323,15 @@ class TrainingConfig(DataConfig, EvaluationConfig):
             f"--posthoc_ema_stds must be different numbers between 0 and {LARGEST_STD:.4f}, not {lengths}",
         )
 
+        scheduler = self.lr_scheduler
+        self.require_default(bool(lengths), ("posthoc_ema_steps",), "is for --posthoc_ema_stds, which is not set")
+        self.require_default(self.use_ema, ("ema_decay",), "has no effect with --use_ema false")
+        for name, used_by in (
+            ("lr_decay_steps", "warmup_stable_decay"),
+            ("lr_num_cycles", "cosine_with_restarts"),
+            ("lr_power", "polynomial"),
+        ):
+            self.require_default(scheduler == used_by, (name,), f"is for --lr_scheduler {used_by}, not {scheduler}")
         if self.push_to_hub:
             name = self.hub_model_id or Path(self.output_dir).name
             self.require(is_repo_id(name), f"--hub_model_id must be user/name, not {name!r}: letters, digits, '-._'")

@@ -65,6 +65,7 @@ class Trainer:
             "recipe": {"class": type(recipe).__name__, **recipe.identity()},
             "seed": self.config.seed,
             "use_ema": self.config.use_ema,
+            "use_8bit_adam": self.config.use_8bit_adam,
             "posthoc_ema_stds": self.config.posthoc_ema_stds,
             "the data set": recipe.dataset.fingerprint(),
             "networks": {name: _architecture(network) for name, network in self.networks.items()},

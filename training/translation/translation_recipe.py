@@ -335,6 +335,14 @@ class TranslationConfig(TranslationDataConfig):
             self.lr_decay_steps is None or self.lr_scheduler == "warmup_stable_decay",
             f"--lr_decay_steps is for --lr_scheduler warmup_stable_decay, not {self.lr_scheduler}",
         )
+        self.require_default(
+            self.method == "pix2pix",
+            ("l1_weight", "conditional_discriminator"),
+            f"is for --method pix2pix, not {self.method}",
+        )
+        self.require_default(
+            self.perceptual_weight > 0, ("perceptual_network",), "is for --perceptual_weight above 0, which is not set"
+        )
         self._check_losses()
 
     def _check_losses(self) -> None:

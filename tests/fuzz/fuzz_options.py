@@ -1,0 +1,256 @@
+"""Random wrong values of options, for all commands: each ends in one sentence before the training, or it is no fault.
+
+    python -m tests.fuzz.fuzz_options --count 300 --seed 0
+
+runs the commands with tiny networks, each with a random value for a random option, and prints the counts. It fails if
+one of them
+
+- ends in a traceback,
+- says its error in more than one sentence after `error:`, or not at all,
+- or fails after the training has started, for a reason that was there before.
+"""
+
+import argparse
+import collections
+import contextlib
+import importlib
+import io
+import json
+import multiprocessing
+import random
+import shutil
+import sys
+import tempfile
+import traceback
+import typing
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from diffusers_ext.training.loop.configuration import Config, JSONObject
+
+
+TINY_UNET = json.dumps({"block_out_channels": [8, 16], "layers_per_block": 1})
+DIGITS = {"dataset_name": "digits", "resolution": 8, "channels": 1, "max_train_steps": 1, "train_batch_size": 2}
+SAMPLES = {"num_inference_steps": 1, "num_evaluation_samples": 8, "evaluation_batch_size": 8}
+TEXT = {"resolution": 16, "max_train_steps": 1, "num_validation_images": 1, "num_inference_steps": 1}
+# The commands with an option class, and the options of a tiny run of each; "@name" is something that `prepare` makes.
+COMMANDS = {
+    "train_diffusion": {**DIGITS, **SAMPLES, "unet": TINY_UNET},
+    "train_palette": {**DIGITS, "tasks": "inpainting", "unet": TINY_UNET, "num_inference_steps": 1},
+    "train_gan": {**DIGITS, "architecture": "mlp"},
+    "train_autoencoder": {**DIGITS, "architecture": "mlp"},
+    "train_classifier": {**DIGITS, "pretrained_model_name_or_path": "@diffusion", "num_inference_steps": 1},
+    "train_translation": {**DIGITS, "method": "pix2pix", "inputs": "low_resolution", "generator_channels": 4},
+    "train_text_to_image": {**TEXT, "pretrained_model_name_or_path": "@base", "train_data_dir": "@pictures"},
+    "train_textual_inversion": {
+        **TEXT,
+        "pretrained_model_name_or_path": "@base",
+        "train_data_dir": "@pictures",
+        "placeholder_token": "<cat>",
+    },
+    "train_dreambooth": {
+        **TEXT,
+        "pretrained_model_name_or_path": "@base",
+        "instance_data_dir": "@pictures",
+        "instance_prompt": "a cat",
+        "lora_rank": 2,
+    },
+    "train_controlnet": {
+        **TEXT,
+        "pretrained_model_name_or_path": "@base",
+        "train_data_dir": "@pictures",
+        "condition": "blur",
+    },
+    "evaluate_pipeline": {
+        "pretrained_model_name_or_path": "@diffusion",
+        "dataset_name": "digits",
+        "feature_extractor": "digits",
+        **SAMPLES,
+    },
+}
+# The option classes that are defined elsewhere.
+CONFIGS = {"train_text_to_image": "FineTuningConfig", "train_translation": "TranslationConfig"}
+
+TEXTS = ["", " ", "nonsense", "../../nowhere", "/no/such/folder", "a:b", "None", "0", "é\u0301", "x" * 300, "--", "%s"]
+NUMBERS = ["-1", "0", "nan", "inf", "-inf", "1e400", "1e-400", "two", "", "1.5", "[1]", "-0.5", "True"]
+JSONS = [
+    "{",
+    "[]",
+    "3",
+    "null",
+    '{"unknown": 1}',
+    '"text"',
+    '{"a": {"b": 1}}',
+    '{"": 0}',
+    "{}",
+    "a: b",
+]
+
+
+@dataclass
+class Outcome:
+    """What became of one command.
+
+    Attributes:
+        command, option, value: what was run.
+        kind: "refused", "accepted" or "fault".
+        text: its error, or the fault.
+    """
+
+    command: str
+    option: str
+    value: str
+    kind: str
+    text: str
+
+
+def config_class(command: str) -> type[Config]:
+    module = importlib.import_module(f"diffusers_ext.training.{command}")
+    if command in CONFIGS:
+        return getattr(module, CONFIGS[command])
+    return defined_in(module, "Config")
+
+
+def defined_in(module, ending: str) -> type:
+    """The last class of a command's file with such a name."""
+    return [v for name, v in vars(module).items() if name.endswith(ending) and v.__module__ == module.__name__][-1]
+
+
+def wrong_value(kind: object, generator: random.Random) -> str:
+    """A value that an option of this type probably can't have."""
+    text = str(kind)
+    if JSONObject.__name__ in text:
+        keys = ["block_out_channels", "hidden_dims", "latent_dim", "dropout", "sample_size", "in_channels", "strength"]
+        values = [0, -1, "x", [], [0], None, 1e9, {}, True, [[1]], 0.5]
+        made = json.dumps({generator.choice(keys): generator.choice(values)})
+        return generator.choice([*JSONS, *[made] * len(JSONS)])
+    if "int" in text or "float" in text:
+        return generator.choice(NUMBERS)
+    if "bool" in text:
+        return generator.choice(["maybe", "2", "", "yes please"])
+    return generator.choice(TEXTS)
+
+
+def cases(count: int, seed: int) -> list[tuple[str, str, str]]:
+    """(command, option, value), different ones; first a right value for each command."""
+    generator, chosen = random.Random(seed), {(command, "seed", "1"): None for command in COMMANDS}
+    while len(chosen) < count + len(COMMANDS):
+        command = generator.choice(list(COMMANDS))
+        own = config_class(command)
+        hints = typing.get_type_hints(own)
+        names = [field.name for field in fields(own) if field.name not in ("output_dir", "report_to")]
+        option = generator.choice(names)
+        chosen[command, option, wrong_value(hints[option], generator)] = None
+    return list(chosen)
+
+
+def prepare(folder: Path) -> None:
+    """What the tiny runs need."""
+    from diffusers import DDIMScheduler
+
+    from diffusers_ext import ClassConditionalPipeline
+    from tests.tiny_unet import tiny_unet
+    from tests.training.text_to_image_models import captioned_images, tiny_base
+
+    unet = tiny_unet(in_channels=1, out_channels=1)
+    diffusion = ClassConditionalPipeline(unet, DDIMScheduler(), default_num_inference_steps=1)
+    diffusion.save_pretrained(folder / "diffusion")
+    captioned_images(folder / "pictures", 3)
+    shutil.copytree(tiny_base("sd1"), folder / "base")
+
+
+def run_case(folder: Path, number: int, case: tuple[str, str, str]) -> Outcome:
+    """One command, in this process."""
+    command, option, value = case
+    module = importlib.import_module(f"diffusers_ext.training.{command}")
+    options = {name: str(entry) for name, entry in COMMANDS[command].items()} | {option: value}
+    options = {name: str(folder / entry[1:]) if entry.startswith("@") else entry for name, entry in options.items()}
+    written = folder / f"run-{number}"
+    options |= {"output_file": str(written / "rows.json")} if command == "evaluate_pipeline" else {}
+    options |= {"output_dir": str(written)} if command != "evaluate_pipeline" else {}
+    arguments = [f"--{name}={entry}" for name, entry in options.items()]
+    output, status = io.StringIO(), 0
+    with contextlib.redirect_stderr(output), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            if command == "evaluate_pipeline":
+                module.main(arguments)
+            else:
+                from diffusers_ext.training.loop.command import run
+
+                run(recipe_builder(module, command), config_class(command), arguments)
+        except SystemExit as stopped:
+            status = stopped.code or 0
+        except BaseException:
+            return Outcome(*case, "fault", traceback.format_exc())
+    errors = output.getvalue().partition("error: ")[2].strip()
+    if status == 0:
+        return Outcome(*case, "accepted", "")
+    if (option, value) == ("seed", "1"):
+        return Outcome(*case, "fault", f"a right value is refused: {errors}")
+    if status != 2:
+        return Outcome(*case, "fault", f"it failed with {status}, after it had started: {errors}")
+    if not errors or "Traceback" in output.getvalue():
+        return Outcome(*case, "fault", output.getvalue())
+    return Outcome(*case, "refused", errors)
+
+
+def recipe_builder(module, command: str):
+    """What the last line of a command runs."""
+    if command == "train_text_to_image":
+        return module.FineTuningRecipe
+    if command in ("train_autoencoder", "train_translation"):
+        return getattr(module, command.removeprefix("train_") + "_recipe")
+    return defined_in(module, "Recipe")
+
+
+def fuzz_options(count: int, seed: int = 0, processes: int = 2) -> list[Outcome]:
+    """Run `count` commands, each in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        folder, chosen = Path(folder), cases(count, seed)
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([f"diffusers_ext.training.{command}" for command in COMMANDS])
+        with context.Pool(processes, initializer=settle, initargs=(folder,), maxtasksperchild=1) as pool:
+            pool.apply(prepare, (folder,))
+            numbered = [(folder, number, case) for number, case in enumerate(chosen)]
+            return pool.starmap(run_case, numbered, chunksize=1)
+
+
+def settle(folder: Path) -> None:
+    """A process whose caches and current folder are in `folder`."""
+    import os
+
+    import huggingface_hub.constants
+    import torch
+
+    torch.set_num_threads(1)
+    os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    huggingface_hub.constants.HF_HUB_OFFLINE = True
+    huggingface_hub.constants.HF_ASSETS_CACHE = str(folder / "assets")
+    os.chdir(folder)
+
+
+def report(outcomes: list[Outcome]) -> str:
+    """The counts, and the faults."""
+    counts = collections.Counter((outcome.command, outcome.kind) for outcome in outcomes)
+    lines = [f"{command:<26} {kind:<9} {number:4}" for (command, kind), number in sorted(counts.items())]
+    for outcome in outcomes:
+        if outcome.kind == "fault":
+            lines.append(f"\n{outcome.command} --{outcome.option}={outcome.value!r}:\n{outcome.text}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--show", action="store_true", help="Print every error.")
+    arguments = parser.parse_args()
+    outcomes = fuzz_options(arguments.count, arguments.seed)
+    if arguments.show:
+        print(*(f"{o.command} --{o.option}={o.value!r}: {o.kind} {o.text}" for o in outcomes), sep="\n")
+    print(report(outcomes))
+    sys.exit(any(outcome.kind == "fault" for outcome in outcomes))
+
+
+if __name__ == "__main__":
+    main()
