@@ -40,7 +40,7 @@ COMMANDS = {
     "train_gan": {**DIGITS, "architecture": "mlp"},
     "train_autoencoder": {**DIGITS, "architecture": "mlp"},
     "train_classifier": {**DIGITS, "pretrained_model_name_or_path": "@diffusion", "num_inference_steps": 1},
-    "train_translation": {**DIGITS, "method": "pix2pix", "inputs": "low_resolution", "generator_channels": 4},
+    "train_translation": {**DIGITS, "method": "pix2pix", "inputs": "edges", "generator_channels": 4},
     "train_text_to_image": {**TEXT, "pretrained_model_name_or_path": "@base", "train_data_dir": "@pictures"},
     "train_textual_inversion": {
         **TEXT,

@@ -118,6 +118,9 @@ class RestorationConfig(DataConfig, EvaluationConfig):
             "inputs, need each other",
         )
         if not self.tasks:
+            for name in ("task_options", "call_options"):
+                self.require(not getattr(self, name), f"--{name} is for --tasks, which is not set")
+            self.require_default(False, ("first_guess", "num_restorations"), "is for --tasks, which is not set")
             return
         self.require(
             not self.task_options or set(self.tasks) != {TRANSLATION}, f"--tasks {TRANSLATION} has no --task_options"
