@@ -8,7 +8,7 @@ a rectified flow (Liu et al. 2022), or EDM (Karras et al. 2022). The result is a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -17,6 +17,7 @@ from diffusers import UNet2DModel
 from diffusers_ext.losses.diffusion import PredictionType
 from diffusers_ext.pipelines import ClassConditionalPipeline
 from diffusers_ext.training.diffusion.denoisers import DenoiserConfig, build_unet, num_labels, pretrained_unet
+from diffusers_ext.training.diffusion.learning_rates import default_learning_rate
 from diffusers_ext.training.diffusion.objectives import (
     EDM,
     DiscreteDiffusion,
@@ -29,7 +30,7 @@ from diffusers_ext.training.diffusion.timestep_sampling import LossSecondMoment
 from diffusers_ext.training.evaluation.grids import class_grid
 from diffusers_ext.training.evaluation.samples import SampleEvaluator, SamplingConfig
 from diffusers_ext.training.loop.command import run
-from diffusers_ext.training.loop.configuration import TrainingConfig, option
+from diffusers_ext.training.loop.configuration import LRScheduler, TrainingConfig, option
 from diffusers_ext.training.loop.recipe import Recipe
 
 
@@ -110,6 +111,15 @@ class DiffusionRecipe(Recipe):
             self.dataset, split=config.dataset_split, device=context.device, **config.measured()
         )
 
+    def optimizer_options(self, name):
+        config = self.config
+        if config.learning_rate is None:
+            pretrained = config.pretrained_model_name_or_path is not None
+            rate = default_learning_rate(self.context.networks[name], pretrained)
+            # So that the results say it.
+            self.config = replace(config, learning_rate=rate)
+        return {"learning_rate": self.config.learning_rate}
+
     def identity(self) -> dict:
         return {**self.objective.identity(), "importance_sampling": self.importance is not None}
 
@@ -175,6 +185,15 @@ class DiffusionConfig(DenoiserConfig, WeightingConfig, SamplingConfig, TrainingC
         "(Nichol and Dhariwal 2021) prefers levels with large losses, and weights them less. Not for edm.",
     )
     label_dropout: float = option(0.1, help="How often a label is hidden in training, so that guidance works.")
+
+    learning_rate: float | None = option(
+        help="The learning rate after the warm-up; by default 1e-3 for a million weights, falling with the root of "
+        "their number, from 2e-3 down to 1e-4, and 1e-4 for a pretrained network."
+    )
+    lr_scheduler: LRScheduler = option("cosine", help="How the learning rate changes after a linear warm-up.")
+    lr_warmup_steps: int | None = option(
+        help="Updates until the learning rate is reached; by default a twentieth of the training, at most 500."
+    )
 
     def __post_init__(self):
         super().__post_init__()

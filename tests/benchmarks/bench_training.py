@@ -107,7 +107,9 @@ def our_trainer(size: int, batch_size: int, output_dir: str, **options) -> Train
         beta_schedule="linear",
         train_batch_size=batch_size,
         max_train_steps=100_000,
+        learning_rate=1e-4,
         lr_scheduler="cosine",
+        lr_warmup_steps=500,
         output_dir=output_dir,
         **options,
     )

@@ -315,7 +315,8 @@ class TrainingConfig(DataConfig, EvaluationConfig):
             self.load_size is None or len(self.load_size) in (1, 2),
             f"--load_size takes one number, or height and width, not {self.load_size}",
         )
-        self.require(self.learning_rate > 0, f"--learning_rate must be positive, not {self.learning_rate}")
+        rate = self.learning_rate
+        self.require(rate is None or rate > 0, f"--learning_rate must be positive, not {rate}")
         self.require(0 <= self.ema_decay < 1, f"--ema_decay must be in [0, 1), not {self.ema_decay}")
         lengths = self.posthoc_ema_stds or []
         self.require(

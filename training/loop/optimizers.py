@@ -4,6 +4,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from accelerate import Accelerator
@@ -17,6 +18,9 @@ from diffusers_ext.training.loop.flat_adamw import FlatAdamW
 
 
 logger = logging.getLogger(__name__)
+
+# Of the training, where a recipe's options leave the warm-up open.
+WARMUP_SHARE, LONGEST_WARMUP = 0.05, 500
 
 # With the others (FSDP, DeepSpeed), and with fp8, Accelerate replaces the parameters by its own.
 KEEPS_PARAMETERS = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
@@ -89,13 +93,16 @@ def build_lr_scheduler(optimizer: torch.optim.Optimizer, config: TrainingConfig,
     """The learning rate as a function of the step.
 
     It advances once per step and is not prepared by Accelerate. So warm-up and decay take as many steps as the options
-    say, for any number of processes and accumulation steps, and also if some steps do not update the network.
+    say, for any number of processes and accumulation steps, and also if some steps do not update the network. Without
+    `lr_warmup_steps` the warm-up is a twentieth of the training, and at most 500 steps.
 
     Raises:
         ValueError: if warm-up and decay take more steps than the training has.
     """
     # PyTorch warns if the first step does not update a network, which is no mistake here.
     warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler\.step\(\)` before `optimizer\.step")
+    if config.lr_warmup_steps is None:
+        config = replace(config, lr_warmup_steps=min(round(WARMUP_SHARE * max_train_steps), LONGEST_WARMUP))
     if config.lr_scheduler == "warmup_stable_decay":  # diffusers does not have it
         return _build_warmup_stable_decay(optimizer, config, max_train_steps)
     return get_scheduler(

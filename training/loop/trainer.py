@@ -182,7 +182,7 @@ class Trainer:
 
     def _open_log(self) -> MetricsLog:
         with writing("The trackers' logs", RESUME):
-            self.accelerator.init_trackers("diffusers_ext", _flat(self.config))
+            self.accelerator.init_trackers("diffusers_ext", _flat(self.recipe.config))
         return MetricsLog(self.outputs.output_dir / "logs", self.step, enabled=self.accelerator.is_main_process)
 
     def start(self) -> None:
