@@ -37,7 +37,6 @@ from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.train_diffusion import DiffusionConfig, DiffusionRecipe
 
 
-SHARES = (1 / 25, 1 / 10, 1 / 4)
 BATCH_SIZE = 16  # the default of all three
 
 
@@ -219,7 +218,7 @@ def report(name: str, seed: int, seconds: float, updates: int, fid: float, accur
     print(f"| {name} | {seed} | {seconds:.1f} | {updates} | {fid:.2f} | {accuracy:.1%} |", flush=True)
 
 
-def share_text(fid: float, accuracy: float, seconds: float, own: list[tuple[float, float, float]]) -> str:
+def speed_text(fid: float, accuracy: float, seconds: float, own: list[tuple[float, float, float]]) -> str:
     """How many times faster ours is at this FID, and at this FID and accuracy."""
     by_fid = [row[0] for row in own if row[1] <= fid]
     by_both = [row[0] for row in own if row[1] <= fid and row[2] >= accuracy]
@@ -236,6 +235,9 @@ def main() -> None:
     parser.add_argument("--measured_split", default="test", help="The real images that samples are compared with.")
     parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("--seconds", type=float, default=60, help="CPU seconds of the other recipes.")
+    parser.add_argument(
+        "--shares", type=float, nargs="+", default=[0.04, 0.1, 0.25], help="Of that time, for which ours is planned."
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--others", nargs="*", default=list(OTHERS), choices=list(OTHERS))
     arguments = parser.parse_args()
@@ -244,14 +246,14 @@ def main() -> None:
     print("| recipe | seed | CPU seconds | updates | FID | accuracy |\n|---|---|---|---|---|---|", flush=True)
     for seed in arguments.seeds:
         own = []
-        for share in SHARES:
+        for share in arguments.shares:
             steps = max(1, round(share * arguments.seconds / rate))
             own.append(bench.train_ours(seed, steps))
             report("ours", seed, own[-1][0], steps, *own[-1][1:])
         for name in arguments.others:
             seconds, updates, fid, accuracy = bench.train_other(OTHERS[name], seed)
             report(name, seed, seconds, updates, fid, accuracy)
-            text = share_text(fid, accuracy, seconds, own)
+            text = speed_text(fid, accuracy, seconds, own)
             print(f"Ours is as good as {name}, seed {seed}, in FID, and in FID and accuracy: {text}", flush=True)
 
 
