@@ -8,6 +8,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 
+from diffusers_ext.training.loop.sharding import check_plugin
+
 
 def build_accelerator(
     report_to: str = "none", allow_tf32: bool = False, cpu_threads: int | None = None, **keywords
@@ -21,7 +23,7 @@ def build_accelerator(
         keywords: further arguments of `Accelerator`.
 
     Raises:
-        ValueError: if the tracker is not installed.
+        ValueError: if the tracker is not installed, or FSDP is configured in a way that the trainer does not support.
         RuntimeError: if Accelerate would not run what was launched.
     """
     # Without `cpu=True`, Accelerate would run each of several processes on a machine without GPUs as a run of its own.
@@ -40,6 +42,7 @@ def build_accelerator(
         )
     if os.environ.get("ACCELERATE_USE_FSDP") == "true" and accelerator.distributed_type != DistributedType.FSDP:
         raise RuntimeError("Accelerate is configured for FSDP, but does not run it on this machine.")
+    check_plugin(accelerator)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allow_tf32
     if accelerator.device.type == "cpu":
         torch.set_num_threads(cpu_threads or default_cpu_threads())

@@ -18,6 +18,8 @@ from diffusers_ext.training.loop.ema import trained_state
 from diffusers_ext.training.loop.file_hashes import check_files, file_hashes, json_hash
 from diffusers_ext.training.loop.output_folder import CHECKPOINT, EARLIER, STATE_FILE, prepare_output_folder
 from diffusers_ext.training.loop.posthoc_ema import FOLDER as SNAPSHOTS
+from diffusers_ext.training.loop.sharded_checkpoints import FOLDER as SHARDS, RunState
+from diffusers_ext.training.loop.sharding import is_sharding
 
 
 logger = logging.getLogger(__name__)
@@ -39,24 +41,28 @@ class Checkpoints:
     """The checkpoints of one run: `checkpoint-<step>` folders in its output folder.
 
     A checkpoint holds the trained tensors of each network and each further state as safetensors, the state that
-    Accelerate keeps (optimizers, and the shards of FSDP or DeepSpeed), and `training_state.json`: the step, the
-    identity of the run, and the hashes of all files, which tell whether the checkpoint is as it was written.
+    Accelerate keeps (optimizers), and `training_state.json`: the step, the identity of the run, and the hashes of all
+    files, which tell whether the checkpoint is as it was written. A run with FSDP writes the parts of its processes
+    instead (`shards`). Either kind can be continued by any number of processes, with or without FSDP.
 
     Args:
         output_dir (`str` or `Path`): the output folder of the run.
         accelerator (`Accelerator`): prepared with the networks and optimizers.
         networks (`dict`): the networks without wrappers, by name.
+        optimizers (`dict`): their optimizers, by the name of the network.
         states (`dict`): further states to save, by the name of their file: objects with a `state_dict` of tensors and
             a `load_state_dict`, such as averages. They are the same on every process.
         identity (`dict`): JSON values that describe architecture and data; only a run with equal values may continue.
         total_limit (`int` or `None`): how many checkpoints are kept; `None` keeps all.
     """
 
-    def __init__(self, output_dir, accelerator: Accelerator, networks, states, identity, total_limit):
+    def __init__(self, output_dir, accelerator: Accelerator, networks, optimizers, states, identity, total_limit):
         self.output_dir = Path(output_dir)
         self.accelerator = accelerator
         self.networks = networks
         self.states = states
+        self.is_sharded = is_sharding(accelerator)
+        self.run_state = RunState(networks, optimizers, states)
         self.identity = json.loads(json.dumps(identity))
         self.total_limit = total_limit
         if accelerator.is_main_process:
@@ -73,14 +79,12 @@ class Checkpoints:
         final = self.output_dir / f"checkpoint-{step}"
         if not self.accelerator.is_main_process:
             self.accelerator.wait_for_everyone()
-            self.accelerator.save_state(str(beside(final)))
+            self._save_state(beside(final))
             self.accelerator.wait_for_everyone()
         else:
             with written_beside(final) as folder:
                 self.accelerator.wait_for_everyone()
-                self.accelerator.save_state(str(folder))
-                for name, kept in self.states.items():
-                    _save(kept.state_dict(), folder / f"{name}.safetensors")
+                self._save_state(folder)
                 self.accelerator.wait_for_everyone()
                 state = {**state, "step": step, "identity": self.identity, "files": file_hashes(folder)}
                 (folder / STATE_FILE).write_text(json.dumps({**state, "sha256": json_hash(state)}))
@@ -88,6 +92,24 @@ class Checkpoints:
                 old.rename(beside(old))  # so that a process killed while it deletes leaves no incomplete checkpoint
                 remove(beside(old))
         self.accelerator.wait_for_everyone()
+
+    def _save_state(self, folder: Path) -> None:
+        if self.is_sharded:
+            self.run_state.save(folder)
+            return
+        self.accelerator.save_state(str(folder))
+        for name, kept in self.states.items() if self.accelerator.is_main_process else ():
+            _save(kept.state_dict(), folder / f"{name}.safetensors")
+
+    def _load_state(self, folder: Path) -> None:
+        if (folder / SHARDS).is_dir():
+            self.run_state.load(folder)
+        elif self.is_sharded:
+            self.run_state.load_whole(folder)
+        else:
+            self.accelerator.load_state(str(folder))
+            for name, kept in self.states.items():
+                kept.load_state_dict(load_file(folder / f"{name}.safetensors"))
 
     def saved(self) -> list[Path]:
         """The complete checkpoints, oldest first."""
@@ -145,9 +167,7 @@ class Checkpoints:
                 "options that it was started with, or another --output_dir."
             )
         with _damage_named(path):
-            self.accelerator.load_state(str(path))
-            for name, kept in self.states.items():
-                kept.load_state_dict(load_file(path / f"{name}.safetensors"))
+            self._load_state(path)
         return state
 
     def set_aside(self, after: int | None = None) -> None:
@@ -171,7 +191,7 @@ class Checkpoints:
         self.accelerator.wait_for_everyone()
 
     # Accelerate would name the tensors after their current wrapper (DDP). With these hooks a run can also be continued
-    # with another number of processes. Sharded networks (FSDP, DeepSpeed) are left to Accelerate.
+    # with another number of processes.
 
     def _save_networks(self, models, weights, output_dir):
         if weights and self.accelerator.is_main_process:

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch.nn.modules.batchnorm import _NormBase
 
+from diffusers_ext.training.loop.sharding import divided_like, local
+
 
 def trained_state(network: torch.nn.Module) -> dict[str, torch.Tensor]:
     """The tensors that training changes, by name: parameters that require gradients, and buffers that are saved."""
@@ -29,7 +31,8 @@ class WeightAverage:
     The running statistics of normalizations are averaged too, because the latest ones belong to the latest weights,
     which are far from the average where the learning rate is high. Statistics that are computed anew with the average
     need images, and were not much better (FID of DCGANs: 2% worse to 8% better). Other buffers, such as codebooks, are
-    the latest ones. The average is kept in float32 whatever the precision of the network. Subclasses define its decay.
+    the latest ones. The average is kept in float32 whatever the precision of the network, and divided among processes
+    like its weights. Subclasses define its decay.
 
     Args:
         network (`torch.nn.Module`): the network to follow.
@@ -53,8 +56,9 @@ class WeightAverage:
     @torch.no_grad()
     def update(self, num_updates: int) -> None:
         """Add the network's weights after its `num_updates`-th update (from 1) to the average."""
-        latest = [tensor.detach().float() for tensor in self._averaged]
-        torch._foreach_lerp_(list(self.averages.values()), latest, 1 - self.decay_at(num_updates))
+        latest = [local(tensor.detach()).float() for tensor in self._averaged]
+        averages = [local(average) for average in self.averages.values()]
+        torch._foreach_lerp_(averages, latest, 1 - self.decay_at(num_updates))
         for name, buffer in self.buffers.items():
             buffer.copy_(self._tensors[name])
 
@@ -86,7 +90,7 @@ class WeightAverage:
                 f"{sorted(state.keys() - own.keys())} are left over."
             )
         for name, tensor in own.items():
-            tensor.copy_(state[name])
+            tensor.copy_(divided_like(state[name], tensor))
 
     @torch.no_grad()
     def _copy_to_network(self, values: dict[str, torch.Tensor]) -> None:

@@ -15,6 +15,7 @@ from transformers import get_wsd_schedule
 
 from diffusers_ext.training.loop.configuration import TrainingConfig
 from diffusers_ext.training.loop.flat_adamw import FlatAdamW
+from diffusers_ext.training.loop.sharding import is_sharding
 
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ def build_optimizer(
 
     Raises:
         ImportError: if `--use_8bit_adam` is given and bitsandbytes is not installed.
+        ValueError: if `--use_8bit_adam` is given with FSDP.
     """
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     options = {
@@ -46,6 +48,8 @@ def build_optimizer(
         "eps": config.adam_epsilon,
     }
     if config.use_8bit_adam:
+        if is_sharding(accelerator):
+            raise ValueError("FSDP can't divide the states of --use_8bit_adam among processes: leave it out.")
         return _adamw_8bit(parameters, options)
     keeps = accelerator.distributed_type in KEEPS_PARAMETERS and accelerator.mixed_precision != "fp8"
     one_dtype = len({parameter.dtype for parameter in parameters}) == 1

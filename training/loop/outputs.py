@@ -22,6 +22,7 @@ from diffusers_ext.training.loop.ema import EMA
 from diffusers_ext.training.loop.publication import Publication
 from diffusers_ext.training.loop.recipe import Recipe
 from diffusers_ext.training.loop.sampling import Generation
+from diffusers_ext.training.loop.sharding import whole_networks, whole_state_dicts
 from diffusers_ext.training.loop.write_errors import writing
 
 
@@ -71,6 +72,8 @@ class Outputs:
                 stack.callback(network.train)
             pipeline = self.recipe.pipeline(**self.networks)
             pipeline.set_progress_bar_config(disable=True)
+            # Processes call networks unequally often here, which they must not do with divided ones.
+            stack.enter_context(whole_networks(self.networks))
             yield Generation(
                 pipeline, self.recipe.context, seed=self.config.seed, batch_size=self.config.evaluation_batch_size
             )
@@ -103,9 +106,11 @@ class Outputs:
         with self._generation() as generate:
             pipeline_class = type(generate.pipeline).__name__
             self.recipe.complete(generate.pipeline)
-            if self.accelerator.is_main_process:
-                with writing(f"The model in {self.output_dir}", WRITE_AGAIN):
-                    self.recipe.save(generate.pipeline, self.output_dir)
+            is_main_process = self.accelerator.is_main_process
+            with whole_state_dicts(self.networks, keep=is_main_process):
+                if is_main_process:
+                    with writing(f"The model in {self.output_dir}", WRITE_AGAIN):
+                        self.recipe.save(generate.pipeline, self.output_dir)
             grid = self.recipe.sample_grid(generate)
             rows = self.recipe.evaluate(generate)
         if self.accelerator.is_main_process:

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 from diffusers_ext.atomic import written_beside
 from diffusers_ext.training.loop.ema import WeightAverage
+from diffusers_ext.training.loop.sharding import gathered
 
 
 FOLDER = "posthoc_ema"
@@ -113,12 +114,18 @@ class PostHocEMA:
         for average in self._averages.values():
             average.update(num_updates)
 
-    def write_snapshot(self, step: int) -> None:
-        """Write all averages to `posthoc_ema/step-<step>`, which appears only when it is complete."""
+    def write_snapshot(self, step: int, is_main_process: bool = True) -> None:
+        """Write all averages to `posthoc_ema/step-<step>`, which appears only when it is complete.
+
+        All processes call it; the main process writes.
+        """
+        states = {key: gathered(average.state_dict(), is_main_process) for key, average in self._averages.items()}
+        if not is_main_process:
+            return
         with written_beside(self.output_dir / FOLDER / f"step-{step}") as folder:
             for (name, std), average in self._averages.items():
                 metadata = {"network": name, "std": std, "buffers": list(average.buffers)}
-                tensors = {key: tensor.contiguous() for key, tensor in average.state_dict().items()}
+                tensors = {key: tensor.contiguous() for key, tensor in states[name, std].items()}
                 # A single entry, because the order of several entries would differ from file to file.
                 save_file(tensors, folder / f"{name}_{std}.safetensors", {"average": json.dumps(metadata)})
 

@@ -22,6 +22,13 @@ from diffusers_ext.training.loop.outputs import Outputs
 from diffusers_ext.training.loop.posthoc_ema import PostHocEMA
 from diffusers_ext.training.loop.recipe import Recipe
 from diffusers_ext.training.loop.reports import Reports
+from diffusers_ext.training.loop.sharding import (
+    check_network,
+    clip_gradients,
+    is_sharding,
+    shard,
+    trained_weights,
+)
 from diffusers_ext.training.loop.signals import StopRequest
 from diffusers_ext.training.loop.synchronised_batch_norm import synchronise_batch_norm
 from diffusers_ext.training.loop.write_errors import writing
@@ -59,6 +66,9 @@ class Trainer:
         self.batch_size = self.config.train_batch_size * accelerator.num_processes
         self.batch_size *= self.config.gradient_accumulation_steps
         self.max_train_steps = self._max_train_steps()
+        self.is_sharded = is_sharding(accelerator)
+        # FSDP2 divides contiguous weights only.
+        self.channels_last = self.config.channels_last and not self.is_sharded
         self.draw, self.reports = Draw(self.config.seed, accelerator.device), Reports(accelerator)
         self._build_networks()
         identity = {
@@ -74,6 +84,7 @@ class Trainer:
             self.config.output_dir,
             accelerator,
             self.networks,
+            self.optimizers,
             {
                 **{f"{name}_ema": average for name, average in self.averages.items()},
                 **{f"{name}_posthoc_ema": average for name, average in self.posthoc_ema.averages.items()},
@@ -109,16 +120,20 @@ class Trainer:
             own_options = replace(config, **self.recipe.optimizer_options(name))
             if config.gradient_checkpointing and _can_checkpoint(network):
                 network.enable_gradient_checkpointing()
-            if config.channels_last:
+            if self.channels_last:
                 network.to(memory_format=torch.channels_last)
             optimizer = build_optimizer(network, own_options, self.accelerator)
             self.lr_schedulers[name] = build_lr_scheduler(optimizer, own_options, self.max_train_steps)
             is_flat = isinstance(optimizer, FlatAdamW)
-            # A flat network is on its device already and must not be moved: for Accelerate's "cpu:0", all tensors on
-            # "cpu" would be copied, and would no longer be views of the flat tensor.
-            placement = {"device_placement": [False, None]} if is_flat else {}
-            self.prepared[name], self.optimizers[name] = self.accelerator.prepare(network, optimizer, **placement)
-            self.trained[name] = [weight for weight in self.prepared[name].parameters() if weight.requires_grad]
+            if self.is_sharded:
+                prepared = shard(network, optimizer, self.accelerator)
+            else:
+                # A flat network is on its device already and must not be moved: for Accelerate's "cpu:0", all tensors
+                # on "cpu" would be copied, and would no longer be views of the flat tensor.
+                placement = {"device_placement": [False, None]} if is_flat else {}
+                prepared = self.accelerator.prepare(network, optimizer, **placement)
+            self.prepared[name], self.optimizers[name] = prepared
+            self.trained[name] = trained_weights(self.prepared[name])
             self.clipped[name] = [optimizer.flat] if is_flat else list(self.prepared[name].parameters())
             if config.compile:
                 network.compile()
@@ -130,6 +145,8 @@ class Trainer:
 
     def _check_networks(self) -> None:
         config = self.config
+        for name, network in self.networks.items() if self.is_sharded else ():
+            check_network(name, network)
         if len(self.networks) > 1 and config.mixed_precision == "fp16" and config.gradient_accumulation_steps > 1:
             # All networks share one gradient scale, which changes between the parts of an accumulated sum.
             raise ValueError(
@@ -253,7 +270,8 @@ class Trainer:
             first_row = (micro_step * accelerator.num_processes + accelerator.process_index) * size
             # Dropout inside of networks draws from the global generator: seeding makes it a function of the step too.
             seed_default_generator(derive_seed(self.config.seed, "network", self.step, first_row))
-            with accelerator.accumulate(*self.prepared.values()):
+            # Shards add up after each part of the batch: waiting for the last one would take whole gradients.
+            with accelerator.accumulate(*([] if self.is_sharded else self.prepared.values())):
                 self.recipe.step(batch, self.draw.begin(self.step, range(first_row, first_row + size)))
         self.step += 1
         self.samples_seen += self.batch_size
@@ -291,7 +309,7 @@ class Trainer:
         if self.accelerator.device.type == "cuda":
             values = values.pin_memory()  # a copy from other memory waits for the device
         values = values.to(self.accelerator.device, non_blocking=True)
-        if self.config.channels_last and values.ndim == 4:
+        if self.channels_last and values.ndim == 4:
             values = values.contiguous(memory_format=torch.channels_last)
         return values
 
@@ -317,6 +335,8 @@ class Trainer:
 
     def _clip(self, name: str) -> torch.Tensor:
         """Scale the gradients of a network down to `--max_grad_norm`, if it is set, and return their norm."""
+        if self.is_sharded:
+            return clip_gradients(self.clipped[name], self.config.max_grad_norm)
         if self.config.max_grad_norm:
             return self.accelerator.clip_grad_norm_(self.clipped[name], self.config.max_grad_norm)
         # Only the norm is needed: clipping to an infinite norm would multiply all gradients by 1.
@@ -355,9 +375,8 @@ class Trainer:
             self.checkpoints.save(self.step, state)
 
     def _write_snapshot(self) -> None:
-        if self.accelerator.is_main_process:
-            with writing(f"The snapshot of step {self.step}", RESUME):
-                self.posthoc_ema.write_snapshot(self.step)
+        with writing(f"The snapshot of step {self.step}", RESUME):
+            self.posthoc_ema.write_snapshot(self.step, is_main_process=self.accelerator.is_main_process)
 
 
 def _is_due(step: int, every: int | None) -> bool:
