@@ -373,6 +373,8 @@ class LatentDiffusionAutoencoderRecipe(AutoencoderRecipe):
     # What stands around the algorithm
 
     def __init__(self, config: AutoencoderConfig, context):
+        if config.adversarial_weight > 0:
+            context.refuse_sharding("--adversarial_weight")
         super().__init__(config, context)
         self.latents = None
         self.perceptual_loss = None

@@ -184,6 +184,8 @@ class GANRecipe(Recipe):
     # What stands around the algorithm
 
     def __init__(self, config: GANConfig, context):
+        if config.has_penalty:
+            context.refuse_sharding("A penalty of gradients (--gradient_penalty, --r1, --r2)")
         super().__init__(config, context)
         if config.class_conditional and self.dataset.id2label is None:
             raise ValueError("--class_conditional needs labels: name the column with --label_column.")

@@ -9,6 +9,7 @@ from torch.distributed.nn.functional import all_gather
 from tqdm.auto import tqdm
 
 from diffusers_ext.metrics.extractors import FeatureExtractor, FeatureOutput
+from diffusers_ext.training.loop.sharding import is_sharding
 
 
 class Context:
@@ -31,6 +32,7 @@ class Context:
         self.process_index, self.num_processes = accelerator.process_index, accelerator.num_processes
         self.is_main_process = accelerator.is_main_process
         self.is_local_main_process = accelerator.is_local_main_process
+        self._is_sharding = is_sharding(accelerator)
 
     @property
     def share(self) -> dict[str, int]:
@@ -40,6 +42,18 @@ class Context:
     def autocast(self) -> AbstractContextManager:
         """In this context, networks compute in the run's precision."""
         return self._accelerator.autocast()
+
+    def refuse_sharding(self, option: str) -> None:
+        """Raise an error if the weights are divided among processes (FSDP), which `option` does not allow.
+
+        Raises:
+            ValueError: in one sentence that names the option.
+        """
+        if self._is_sharding:
+            raise ValueError(
+                f"{option} needs the graph of a backward pass through whole weights, which FSDP divides again too "
+                "early: leave it out, or launch this training without FSDP."
+            )
 
     def wait_for_everyone(self) -> None:
         """Wait until every process has reached this call."""

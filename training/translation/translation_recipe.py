@@ -124,6 +124,8 @@ class TranslationRecipe(Recipe):
     # What stands around the algorithm
 
     def __init__(self, config: TranslationConfig, context):
+        if config.gradient_penalty > 0:
+            context.refuse_sharding("--gradient_penalty")
         super().__init__(config, context)
         self.is_swapped = config.direction == "BtoA"
         self.is_adversarial = config.adversarial_weight > 0
