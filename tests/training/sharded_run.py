@@ -31,7 +31,7 @@ def divide_on_cpus() -> None:
 
 
 def report_held_bytes() -> None:
-    """Make trainers write `held_bytes-<process>.json`: the memory of weights, optimizers and averages of this process."""
+    """Make trainers write how much memory their weights, optimizers and averages take, a file per process."""
     from diffusers_ext.training.loop.sharding import local
     from diffusers_ext.training.loop.trainer import Trainer
 
