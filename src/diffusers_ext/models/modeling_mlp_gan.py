@@ -154,8 +154,8 @@ class MLPGenerator(ModelMixin, ConfigMixin):
         """
         config = self.config
         check_latents(latents, config.latent_dim)
-        check_labels(class_labels, len(latents), config.conditioning, config.num_classes)
-        check_batch_size(self, len(latents))
+        check_labels(class_labels, latents.shape[0], config.conditioning, config.num_classes)
+        check_batch_size(self, latents.shape[0])
 
         hidden_states = latents
         if config.conditioning == "concat":
@@ -288,8 +288,8 @@ class MLPDiscriminator(ModelMixin, ConfigMixin):
         """
         config = self.config
         check_images(sample, (config.in_channels, *height_and_width(config.sample_size)))
-        check_labels(class_labels, len(sample), config.conditioning, config.num_classes)
-        check_batch_size(self, len(sample))
+        check_labels(class_labels, sample.shape[0], config.conditioning, config.num_classes)
+        check_batch_size(self, sample.shape[0])
 
         hidden_states = sample.flatten(1)
         if config.conditioning == "concat":

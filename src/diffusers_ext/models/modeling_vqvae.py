@@ -162,6 +162,7 @@ class VQVAEModel(ModelMixin, ConfigMixin):
                     f"`latent_dim` must be a multiple of `embedding_dim`, and `hidden_dims` positive, but they are "
                     f"{latent_dim}, {embedding_dim} and {tuple(hidden_dims)}."
                 )
+            self._supports_gradient_checkpointing = False  # so small a network has nothing to save
             self.encoder = MLPEncoder(math.prod(self.sample_shape), tuple(hidden_dims))
             self.to_latents = nn.Linear((math.prod(self.sample_shape), *hidden_dims)[-1], latent_dim)
             self.decoder = MLPDecoder(latent_dim, tuple(reversed(hidden_dims)), self.sample_shape)
