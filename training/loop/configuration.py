@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -38,6 +39,10 @@ class Config:
         for name, value in vars(self).items():
             # As a path, an empty text is the current folder, which nobody means.
             self.require(not name.endswith("_dir") or value != "", f"--{name} must name a folder, not be empty")
+            self.require(name.endswith("prompt") or value != "", f"--{name} must not be empty")
+            for number in value if isinstance(value, list) else [value]:
+                is_finite = not isinstance(number, float) or math.isfinite(number)
+                self.require(is_finite, f"--{name} must be a finite number, not {number}")
 
     @staticmethod
     def require(condition: bool, sentence: str) -> None:
@@ -402,6 +407,10 @@ def parse_config(config_class: type[AnyConfig], arguments: list[str]) -> AnyConf
             raise ValueError(f"{path} sets {', '.join(unknown)}, which this script does not know (see --help)")
         values = vars(parser.parse_args(_as_arguments(options) + arguments))
         values.pop("config")
+        for name, value in values.items():
+            # argparse reads "--name=--" as no value at all.
+            if value == [] and not isinstance(parser.get_default(name), list):
+                raise ValueError(f"--{name} needs a value")
         return config_class(**values)
     except (ValueError, OSError, yaml.YAMLError) as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")

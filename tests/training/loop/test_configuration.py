@@ -81,3 +81,22 @@ def test_every_option_has_a_help_text(capsys):
         parse_config(Options, ["--help"])
     text = capsys.readouterr().out
     assert "--resume_from_checkpoint" in text and "A mapping." in text
+
+
+@pytest.mark.parametrize(
+    ("argument", "sentence"),
+    [
+        ("--learning_rate=inf", "--learning_rate must be a finite number, not inf"),
+        ("--max_grad_norm=nan", "--max_grad_norm must be a finite number, not nan"),
+        ("--posthoc_ema_stds=nan", "--posthoc_ema_stds must be a finite number, not nan"),
+        ("--dataset_name=", "--dataset_name must not be empty"),
+        ("--lr_scheduler=--", "--lr_scheduler needs a value"),
+        ("--lr_power=2", "--lr_power is for --lr_scheduler polynomial, not constant_with_warmup"),
+        ("--posthoc_ema_steps=7", "--posthoc_ema_steps is for --posthoc_ema_stds, which is not set"),
+        ("--shuffle_buffer_size=7", "--shuffle_buffer_size is for --streaming, which is not set"),
+    ],
+)
+def test_values_that_mean_nothing_are_refused(capsys, argument, sentence):
+    with pytest.raises(SystemExit):
+        parse_config(TrainingConfig, [argument])
+    assert sentence in capsys.readouterr().err
