@@ -23,7 +23,7 @@ def divide_on_cpus() -> None:
 
     def initialise(self, *arguments, **keywords):
         original(self, *arguments, **keywords)
-        if self.distributed_type == DistributedType.MULTI_CPU:
+        if self.distributed_type == DistributedType.MULTI_CPU and self.num_processes > 1:
             self.distributed_type = DistributedType.FSDP
             self.fsdp_plugin = plugin  # one for all states that are made of it
 

@@ -221,7 +221,11 @@ def whole_state_dicts(networks: dict[str, nn.Module], keep: bool) -> Iterator[No
     for network in networks.values():
         if parts(network):
             state = gathered(network.state_dict(), keep)
-            handles.append(network.register_state_dict_post_hook(_replacing(state)))
+            # Some parts are saved on their own, such as the text encoders of a base.
+            for name, module in network.named_modules():
+                within = f"{name}." if name else ""
+                own = {key.removeprefix(within): values for key, values in state.items() if key.startswith(within)}
+                handles.append(module.register_state_dict_post_hook(_replacing(own)))
     _unshard(networks)  # state_dict() has divided the weights again
     try:
         yield

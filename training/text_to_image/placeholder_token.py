@@ -30,7 +30,8 @@ class PlaceholderVectors(ModelMixin, ConfigMixin):
 
     def forward(self) -> dict[str, torch.Tensor]:
         """The vectors, of shape (num_vectors, width), by the name of the text encoder."""
-        return dict(self.vectors.items())
+        # Copies: with FSDP, the weights themselves are divided again after this call.
+        return {name: vectors.clone() for name, vectors in self.vectors.items()}
 
     def enable_gradient_checkpointing(self) -> None:
         """Does nothing: there are no activations."""
