@@ -71,7 +71,7 @@ COMMANDS = {
 # The option classes that are defined elsewhere.
 CONFIGS = {"train_text_to_image": "FineTuningConfig", "train_translation": "TranslationConfig"}
 
-TEXTS = ["", " ", "nonsense", "../../nowhere", "/no/such/folder", "a:b", "None", "0", "é\u0301", "x" * 300, "--", "%s"]
+TEXTS = ["", " ", "nonsense", "no/where", "/proc/no/folder", "a:b", "None", "0", "é\u0301", "x" * 300, "--", "%s"]
 NUMBERS = ["-1", "0", "nan", "inf", "-inf", "1e400", "1e-400", "two", "", "1.5", "[1]", "-0.5", "True"]
 JSONS = [
     "{",

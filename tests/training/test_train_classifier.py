@@ -130,5 +130,5 @@ def test_what_does_not_fit_is_refused(tmp_path):
     digits = save_diffusion_model(tmp_path / "digits", UniPCMultistepScheduler())
     with pytest.raises(ValueError, match="no split 'nothing'"):
         recipe(digits, tmp_path, validation_split="nothing")
-    with pytest.raises(ValueError, match="`guidance_scale` must be a finite number"):
+    with pytest.raises(ValueError, match="--guidance_scale must be a finite number"):
         recipe(digits, tmp_path, guidance_scale=float("nan"))
