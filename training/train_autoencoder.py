@@ -146,8 +146,8 @@ class AutoencoderRecipe(Recipe):
         )
         self.validation_images = config.load_validation_dataset(self.dataset)
 
-    def prepare_data(self) -> None:
-        super().prepare_data()
+    def before_training(self) -> None:
+        super().before_training()
         self.validation_images.prepare()
 
     def choose_reconstruction_type(self) -> str:

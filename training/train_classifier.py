@@ -98,8 +98,8 @@ class ClassifierRecipe(Recipe):
             self.dataset, split=config.dataset_split, device=context.device, **config.measured()
         )
 
-    def prepare_data(self) -> None:
-        super().prepare_data()
+    def before_training(self) -> None:
+        super().before_training()
         self.validation_images.prepare()
 
     def _check_images(self) -> None:

@@ -163,11 +163,11 @@ class PaletteRecipe(Recipe):
         names = ("noise_conditioning", "source_noise", "conditioning_fill", "conditioning_augmentation")
         return {name: getattr(self.config, name) for name in names}
 
-    def prepare_data(self) -> None:
+    def before_training(self) -> None:
         network = self.network("unet")
         self.evaluator.try_call_options(self.pipeline(unet=network.eval()))
         network.train()
-        super().prepare_data()
+        super().before_training()
 
     def identity(self) -> dict:
         config = self.config

@@ -66,9 +66,8 @@ def test_a_second_start_decodes_nothing(tmp_path, decoded):
     first = decoded.copy()
     decoded.clear()
     dataset = load(folder, cache)
-    assert torch.equal(pixels(dataset), expected) and dataset.cached and first
-    # some files are decoded to estimate how large all images are
-    assert max(decoded.values()) == 1 and len(kept(cache)) == 1
+    assert torch.equal(pixels(dataset), expected) and dataset.cached
+    assert first and not decoded and len(kept(cache)) == 1
 
 
 def test_only_changed_images_are_decoded_again(tmp_path, decoded):
@@ -152,7 +151,17 @@ def test_what_does_not_fit_on_the_disk_is_not_tried(tmp_path, monkeypatch, caplo
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6, 1000))
     dataset = load(folder, cache, resolution=64)
     assert torch.equal(pixels(dataset), uncached(folder, cache, resolution=64)) and not dataset.cached
-    assert "decoded each time" in warnings(caplog)[0] and not cache.exists()
+    (warning,) = warnings(caplog)
+    assert "they need" in warning and "decoded each time" in warning and kept(cache) == []
+
+
+def test_what_is_kept_already_is_used_on_a_full_disk(tmp_path, monkeypatch, caplog):
+    folder, cache = write_images(tmp_path / "images", *NAMES), tmp_path / "cache"
+    load(folder, cache).prepare()
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6, 0))
+    dataset = load(folder, cache)
+    dataset.prepare()
+    assert dataset.cached and not warnings(caplog)
 
 
 def test_a_place_that_is_no_folder(tmp_path, caplog):

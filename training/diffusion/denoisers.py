@@ -95,11 +95,9 @@ def derived_arguments(given: dict, size: tuple[int, int]) -> dict:
 
 
 def _mirrored(block: str) -> str:
-    pairs = (("Down", "Up"), ("down", "up"))
-    for one, other in (*pairs, *(pair[::-1] for pair in pairs)):
-        if one in str(block):
-            return str(block).replace(one, other)
-    return block
+    """The block that goes up beside one that goes down, and the other way round."""
+    block = str(block)
+    return block.replace("Down", "Up") if "Down" in block else block.replace("Up", "Down")
 
 
 def pretrained_unet(

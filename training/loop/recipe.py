@@ -42,8 +42,11 @@ class Recipe:
             config.size, config.channels, config.center_crop, config.random_flip, load_size=config.load_size
         )
 
-    def prepare_data(self) -> None:
-        """Decode the images that are kept or verified: the last thing before the training, because it takes long."""
+    def before_training(self) -> None:
+        """What takes long, or needs the networks on their device: the last thing that can fail before the training.
+
+        It decodes the images that are kept or verified.
+        """
         self.dataset.prepare()
 
     def networks(self) -> dict[str, torch.nn.Module]:

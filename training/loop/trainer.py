@@ -95,7 +95,7 @@ class Trainer:
         )
         self._resume()
         self.outputs = Outputs(recipe, accelerator, self.networks, self.averages)
-        recipe.prepare_data()
+        recipe.before_training()
 
     def _max_train_steps(self) -> int:
         if self.config.max_train_steps is not None:

@@ -144,8 +144,8 @@ class TranslationRecipe(Recipe):
         )
         self.pools = {name: ImagePool(config.pool_size) for name in self.discriminator_names}
 
-    def prepare_data(self) -> None:
-        super().prepare_data()
+    def before_training(self) -> None:
+        super().before_training()
         self.evaluator.dataset.prepare()
 
     def identity(self) -> dict:

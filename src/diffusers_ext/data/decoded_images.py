@@ -4,7 +4,7 @@ A folder holds the decoded images of one data set, in the size in which training
 
 - `index.safetensors` has the identity and the size of each image, its place in the other file, the reasons why images
   are unreadable, and the checksums of the blocks of the other file.
-- `pixels.bin` has the pixels (uint8, C x H x W) of one image after the other. It is not there if the images were only
+- `pixels.bin` has the pixels (uint8, C x H x W) of one image after the other. It is empty if the images were only
   verified.
 
 Both are written beside the folder, which is then renamed. Processes that need the same images wait for the one that
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 INDEX, PIXELS = "index.safetensors", "pixels.bin"
 
-_BLOCK = 1 << 20  # bytes per checksum: little enough that a batch of random images does not wait for its blocks
+_BLOCK = 1 << 20  # bytes per checksum: small, because a batch of random images is checked in as many blocks
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class DecodedImages:
     """The decoded images of a data set, from a folder that [`open_decoded_images`] wrote.
 
     Attributes:
-        identities: uint8 (N, 16), what [`open_decoded_images`] was given.
+        identities: uint8 (N, 16), a digest of each encoded image.
         sizes: int64 (N, 2), the original (height, width) of each image.
         unreadable: why images are unreadable: (path or None, reason) by row.
 

@@ -95,15 +95,7 @@ class ImageRows:
     def _is_worth_caching(self) -> bool:
         if self._cache_images is False:
             return False
-        estimate = self._estimate_bytes()
-        free = shutil.disk_usage(_nearest_folder(self._root)).free
-        if estimate > free:
-            logger.warning(
-                f"The decoded images need {_megabytes(estimate)}, and the disk of {self._root} has only "
-                f"{_megabytes(free)} left: images are decoded each time they are used."
-            )
-            return False
-        return self._cache_images or estimate <= _MEMORY_SHARE * available_memory()
+        return self._cache_images or self._estimate_bytes() <= _MEMORY_SHARE * available_memory()
 
     def _estimate_bytes(self) -> float:
         rows = list(range(0, len(self), max(1, len(self) // 16)))
@@ -114,9 +106,8 @@ class ImageRows:
     @functools.cached_property
     def _root(self) -> Path:
         """The folder of all decoded images."""
-        if self._source.cache_dir is not None:
-            return Path(self._source.cache_dir).expanduser() / "diffusers_ext" / "decoded_images"
-        return Path(constants.HF_ASSETS_CACHE).expanduser() / "diffusers_ext" / "decoded_images"
+        cache = Path(self._source.cache_dir or constants.HF_ASSETS_CACHE).expanduser()
+        return cache / "diffusers_ext" / "decoded_images"
 
     def _open(self, check_all: bool = False) -> None:
         """Open the decoded images, or decode them now."""
@@ -133,7 +124,7 @@ class ImageRows:
             self.cached, self._kept = False, None
             return
         if self._kept.has_pixels:
-            logger.info(f"The decoded images have {_megabytes(self._kept.num_bytes)} in {self._kept.folder}.")
+            logger.info(f"The decoded images take {_megabytes(self._kept.num_bytes)} in {self._kept.folder}.")
 
     def _open_kept(self, check_all: bool) -> DecodedImages:
         versions = PIL.__version__, torch.__version__
@@ -142,6 +133,8 @@ class ImageRows:
         return open_decoded_images(self._root, digest, row_identities(self._source), self._read_all, check_all)
 
     def _read_all(self, rows: list[int]) -> Iterator[DecodedImage]:
+        if self.cached:
+            self._check_disk()
         read = functools.partial(self._read, keep_pixels=self.cached)
         return tqdm(
             threaded_map(read, self._all_values(rows), _num_threads()),
@@ -151,6 +144,12 @@ class ImageRows:
             delay=1,
             mininterval=1,
         )
+
+    def _check_disk(self) -> None:
+        """Raises OSError if the decoded images won't fit on the disk."""
+        needed, free = self._estimate_bytes(), shutil.disk_usage(self._root).free
+        if needed > free:
+            raise OSError(f"they need {_megabytes(needed)}, and the disk has only {_megabytes(free)} left")
 
     # Images
 
@@ -238,11 +237,6 @@ def available_memory() -> int:
 
 def _num_threads() -> int:
     return max(1, min(8, os.cpu_count() or 1))
-
-
-def _nearest_folder(path: Path) -> Path:
-    """The path, or the nearest folder above it that exists."""
-    return path if path.exists() else _nearest_folder(path.parent)
 
 
 def _megabytes(num_bytes: float) -> str:
