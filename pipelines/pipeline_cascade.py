@@ -44,8 +44,8 @@ from .denoising import (
 )
 from .images import denormalize, to_output
 from .labels import ClassLabels, check_class_labels_given, count_images, look_up_labels, read_id2label
-from .networks import get_shared_models, takes_classes
-from .processes import TrainedProcess
+from .networks import takes_classes
+from .processes import TrainedProcessMixin
 from .schedules import (
     can_add_noise,
     check_noise_conditioning,
@@ -72,7 +72,7 @@ class CascadePipelineOutput(BaseOutput):
     stage_images: list | None = None
 
 
-class CascadePipeline(DiffusionPipeline):
+class CascadePipeline(TrainedProcessMixin, DiffusionPipeline):
     r"""
     Generates images by a cascade of diffusion models (CDM: Ho et al. 2022, https://huggingface.co/papers/2106.15282).
 
@@ -118,6 +118,9 @@ class CascadePipeline(DiffusionPipeline):
             process (`"timestep"`, `"gamma"` or `"sqrt_gamma"`, as in [`PalettePipeline`]);
             `conditioning_augmentation`, the highest level `s` that it was trained for (0, which is none); and
             `conditioning_noise_level`, the level `s` if a call does not give it (half of the highest).
+        trained_processes (`dict[str, dict]`, *optional*):
+            For which noise process each network was trained, as `save_pretrained` writes it; by default that of the
+            schedulers.
 
     Raises:
         ValueError: if the stages do not fit one another.
@@ -153,6 +156,7 @@ class CascadePipeline(DiffusionPipeline):
         # JSON has no integer keys, so model_index.json has strings.
         id2label: dict[int, str] | dict[str, str] | None = None,
         stages: dict[str, dict[str, Any]] | None = None,
+        trained_processes: dict[str, dict] | None = None,
     ):
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler, guider=guider)
@@ -165,7 +169,8 @@ class CascadePipeline(DiffusionPipeline):
         id2label = read_id2label(id2label)
         self.register_to_config(id2label=id2label, stages=options)
         check_stages(self._stages, list(id2label or ()))
-        self._trained_processes = {stage.name: TrainedProcess(stage.unet, stage.scheduler) for stage in self._stages}
+        schedulers = {stage.name: f"scheduler{stage.suffix}" for stage in self._stages}
+        self._remember_processes(schedulers, trained_processes)
         self._interrupt = False
         self._guidance_scale = 1.0
         self._num_timesteps = 0
@@ -208,8 +213,7 @@ class CascadePipeline(DiffusionPipeline):
             id2label = id2label or own_id2label
         cascade = cls(**components, id2label=id2label or None, stages=stages)
         for name, pipeline in zip(stages, pipelines, strict=True):
-            own = cascade._trained_processes[name]
-            cascade._trained_processes[name] = getattr(pipeline, "_trained_process", own)
+            cascade._take_processes({name: "unet"}, pipeline)
         return cascade
 
     @torch.no_grad()
@@ -457,13 +461,6 @@ class CascadePipeline(DiffusionPipeline):
         return look_up_labels(class_labels, self.config.id2label, num_labels, null_class_labels)
 
     # Properties
-
-    @classmethod
-    def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs) -> "CascadePipeline":
-        """As in diffusers, with all models of the pipeline that this class has a component for."""
-        taken = super().from_pipe(pipeline, **{**get_shared_models(pipeline, cls), **kwargs})
-        taken._trained_processes |= getattr(pipeline, "_trained_processes", {})
-        return taken
 
     @property
     def _stages(self) -> list[CascadeStage]:

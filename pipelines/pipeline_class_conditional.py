@@ -43,12 +43,12 @@ from .labels import (
     look_up_labels,
     read_id2label,
 )
-from .networks import get_sample_size, get_shared_models, get_size_multiple, takes_classes
-from .processes import TrainedProcess
+from .networks import get_sample_size, get_size_multiple, takes_classes
+from .processes import TrainedProcessMixin
 from .schedules import check_schedule, get_step_arguments, reads_variance, scale_input, set_timesteps
 
 
-class ClassConditionalPipeline(DiffusionPipeline):
+class ClassConditionalPipeline(TrainedProcessMixin, DiffusionPipeline):
     r"""
     Generates images in pixel space from class labels, or from nothing but noise.
 
@@ -65,8 +65,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
             variance too (Nichol & Dhariwal 2021, section 3.1, https://huggingface.co/papers/2102.09672). Images are
             in `[-1, 1]`.
         scheduler ([`SchedulerMixin`]):
-            The noise schedule and the solver. The scheduler with which the pipeline is built or loaded defines what
-            the network predicts, and later schedulers must fit this.
+            The noise schedule and the solver. The scheduler with which the pipeline is built or was saved defines what
+            the network predicts, and other schedulers must fit this.
         guider ([`BaseGuidance`], *optional*):
             How conditional and unconditional predictions are combined. Without a guider, a `guidance_scale` in the
             call means plain classifier-free guidance.
@@ -81,6 +81,9 @@ class ClassConditionalPipeline(DiffusionPipeline):
             The label that stands for "no class", which the network saw in training where the label was dropped.
         default_num_inference_steps (`int`, defaults to 50):
             The number of steps of a call without `num_inference_steps`: as many as this scheduler needs.
+        trained_processes (`dict[str, dict]`, *optional*):
+            For which noise process the network was trained, as `save_pretrained` writes it; by default that of the
+            scheduler.
 
     Raises:
         ValueError: if `id2label`, `null_class_label` or `default_num_inference_steps` do not fit.
@@ -102,6 +105,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         id2label: dict[int, str] | dict[str, str] | None = None,
         null_class_label: int | None = None,
         default_num_inference_steps: int = 50,
+        trained_processes: dict[str, dict] | None = None,
     ):
         super().__init__()
         id2label = read_id2label(id2label)
@@ -116,7 +120,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
             null_class_label=null_class_label,
             default_num_inference_steps=default_num_inference_steps,
         )
-        self._trained_process = TrainedProcess(unet, scheduler)
+        self._remember_processes({"unet": "scheduler"}, trained_processes)
         self._interrupt = False
         self._guidance_scale = 1.0
         self._num_timesteps = 0
@@ -296,13 +300,6 @@ class ClassConditionalPipeline(DiffusionPipeline):
             latents = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
         return latents.to(device, torch.float32) * getattr(self.scheduler, "init_noise_sigma", 1.0)
 
-    @classmethod
-    def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs) -> "ClassConditionalPipeline":
-        """As in diffusers, but models of other classes than the signature names are taken over, too."""
-        taken = super().from_pipe(pipeline, **{**get_shared_models(pipeline, cls), **kwargs})
-        taken._trained_process = getattr(pipeline, "_trained_process", taken._trained_process)
-        return taken
-
     @property
     def image_shape(self) -> tuple[int, int | None, int | None]:
         """Channels, height and width of the images of a call without `height` and `width`."""
@@ -380,7 +377,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         check_guidance_scale(guidance_scale, self.guider)
         if self.guider is None and class_labels is None and guidance_scale not in (None, 1):
             raise ValueError(f"`guidance_scale={guidance_scale}` needs `class_labels` to guide to.")
-        self._trained_process.check(self.unet, self.scheduler)
+        self._trained_processes["unet"].check(self.unet, self.scheduler)
         check_schedule(self.scheduler, num_inference_steps, timesteps, sigmas, eta)
         for name, size in (("height", height), ("width", width)):
             check_positive_int(name, size)

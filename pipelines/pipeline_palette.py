@@ -60,7 +60,7 @@ from .labels import (
     read_id2label,
 )
 from .masks import Box, read_masks
-from .networks import get_sample_size, get_shared_models, get_size_multiple, takes_classes
+from .networks import get_sample_size, get_size_multiple, takes_classes
 from .palette_tasks import (
     check_scale_factor,
     check_task_arguments,
@@ -70,7 +70,7 @@ from .palette_tasks import (
     parse_task,
 )
 from .panorama import blend_mirrored, blend_seam, check_panorama, widen
-from .processes import TrainedProcess
+from .processes import TrainedProcessMixin
 from .schedules import (
     NOISE_CONDITIONINGS,
     add_noise,
@@ -87,7 +87,7 @@ from .schedules import (
 from .tiles import Tiling, check_tiling, plan_tiling, predict_tiled, round_up
 
 
-class PalettePipeline(DiffusionPipeline):
+class PalettePipeline(TrainedProcessMixin, DiffusionPipeline):
     r"""
     Makes an image from a degraded one, or from any image that goes with it: Palette (Saharia et al. 2022,
     https://huggingface.co/papers/2111.05826) and SR3 (Saharia et al. 2021, https://huggingface.co/papers/2104.07636).
@@ -104,8 +104,8 @@ class PalettePipeline(DiffusionPipeline):
             `(N, 2C, H, W)` if the network predicts the variance too. `sample` is `(N, conditioning channels + C, H,
             W)`, the conditioning image first. Images are in `[-1, 1]`.
         scheduler ([`SchedulerMixin`]):
-            The noise schedule and the solver. The scheduler with which the pipeline is built or loaded defines what
-            the network predicts, and later schedulers must fit this.
+            The noise schedule and the solver. The scheduler with which the pipeline is built or was saved defines what
+            the network predicts, and other schedulers must fit this.
         guider ([`BaseGuidance`], *optional*):
             How conditional and unconditional predictions are combined. The unconditional prediction is that for a
             conditioning image of zeros, with the same class. Without a guider, a `guidance_scale` given in the call
@@ -139,6 +139,9 @@ class PalettePipeline(DiffusionPipeline):
             The highest noise level of the small images that a network for a cascade was trained for. Above 0, the
             network expects the level in a channel of its own behind the conditioning image; here images are clean, and
             it is 0. See [`CascadePipeline`].
+        trained_processes (`dict[str, dict]`, *optional*):
+            For which noise process the network was trained, as `save_pretrained` writes it; by default that of the
+            scheduler.
 
     Raises:
         ValueError: if arguments do not fit each other or the network.
@@ -167,6 +170,7 @@ class PalettePipeline(DiffusionPipeline):
         default_num_inference_steps: int = 50,
         default_scale_factor: float | None = None,
         conditioning_augmentation: float = 0.0,
+        trained_processes: dict[str, dict] | None = None,
     ):
         super().__init__()
         if tasks is not None:
@@ -191,7 +195,7 @@ class PalettePipeline(DiffusionPipeline):
             conditioning_augmentation=conditioning_augmentation,
         )
         self._check_configuration()
-        self._trained_process = TrainedProcess(unet, scheduler)
+        self._remember_processes({"unet": "scheduler"}, trained_processes)
         self._interrupt = False
         self._guidance_scale = 1.0
         self._num_timesteps = 0
@@ -619,13 +623,6 @@ class PalettePipeline(DiffusionPipeline):
 
     # Properties
 
-    @classmethod
-    def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs) -> "PalettePipeline":
-        """As in diffusers, with all models of the pipeline that this class has a component for."""
-        taken = super().from_pipe(pipeline, **{**get_shared_models(pipeline, cls), **kwargs})
-        taken._trained_process = getattr(pipeline, "_trained_process", taken._trained_process)
-        return taken
-
     @property
     def image_shape(self) -> tuple[int, int | None, int | None]:
         """Channels, height and width of the images that the network was trained for."""
@@ -717,7 +714,7 @@ class PalettePipeline(DiffusionPipeline):
                 f"{type(self.scheduler).__name__} is for diffusion."
             )
         takes_any_levels = self.config.noise_conditioning != "timestep"
-        self._trained_process.check(self.unet, self.scheduler, takes_any_levels)
+        self._trained_processes["unet"].check(self.unet, self.scheduler, takes_any_levels)
         check_strength(strength, self.scheduler)
         if strength < 1:
             self._check_start("`strength` must be 1")

@@ -1,8 +1,11 @@
 """A pipeline knows what its network predicts, and refuses a scheduler for something else."""
 
+import json
+
 import pytest
 from diffusers import (
     DDIMScheduler,
+    DiffusionPipeline,
     DPMSolverMultistepScheduler,
     EDMDPMSolverMultistepScheduler,
     EDMEulerScheduler,
@@ -96,5 +99,61 @@ def test_each_stage_of_a_cascade_refuses():
     unets = {"unet": tiny_unet(0, num_class_embeds=None), "unet_2": tiny_unet(0, in_channels=6, sample_size=16)}
     pipe = CascadePipeline(**unets, scheduler=DDIMScheduler(), scheduler_2=FlowMatchEulerDiscreteScheduler())
     pipe.scheduler_2 = DDIMScheduler()
+    with pytest.raises(ValueError, match="`scheduler_2`, a DDIMScheduler, .* `unet_2` was trained for a flow"):
+        pipe(num_inference_steps=2)
+
+
+# With the package installed, and with the file that is published.
+LOADERS = {
+    "installed": lambda folder, **given: ClassConditionalPipeline.from_pretrained(folder, **given),
+    "published": lambda folder, **given: DiffusionPipeline.from_pretrained(folder, trust_remote_code=True, **given),
+}
+
+
+@pytest.mark.parametrize("load", LOADERS.values(), ids=LOADERS)
+def test_a_scheduler_given_while_loading_must_fit_the_saved_one(tmp_path, load):
+    make_pipeline(DPMSolverMultistepScheduler(**FLOW)).save_pretrained(tmp_path)
+    pipe = load(tmp_path, scheduler=DDIMScheduler())
+    with pytest.raises(ValueError, match="`scheduler`, a DDIMScheduler, .* own DPMSolverMultistepScheduler"):
+        generate(pipe.scheduler, pipe)
+    pipe = load(tmp_path, scheduler=FlowMatchHeunDiscreteScheduler())
+    assert generate(pipe.scheduler, pipe).isfinite().all()
+    # A pipeline that is saved with another scheduler still knows the process.
+    pipe.save_pretrained(tmp_path / "again")
+    for folder in (tmp_path, tmp_path / "again"):
+        with pytest.raises(ValueError, match="was trained for a flow"):
+            generate(DDIMScheduler(), load(folder))
+
+
+@pytest.mark.parametrize("load", LOADERS.values(), ids=LOADERS)
+def test_another_noise_schedule_given_while_loading_is_refused(tmp_path, load):
+    make_pipeline(DDIMScheduler()).save_pretrained(tmp_path)
+    pipe = load(tmp_path, scheduler=DDIMScheduler(beta_schedule="squaredcos_cap_v2"))
+    with pytest.raises(ValueError, match="another noise schedule than the pipeline's own DDIMScheduler"):
+        generate(pipe.scheduler, pipe)
+
+
+def test_a_pipeline_with_another_network_is_saved_with_its_process(tmp_path):
+    pipe = make_pipeline(DDIMScheduler())
+    pipe.unet, pipe.scheduler = tiny_unet(1, num_class_embeds=None), FlowMatchHeunDiscreteScheduler()
+    pipe.save_pretrained(tmp_path)
+    loaded = ClassConditionalPipeline.from_pretrained(tmp_path)
+    assert generate(loaded.scheduler, loaded).isfinite().all()
+
+
+def test_a_folder_without_the_process_has_that_of_its_scheduler(tmp_path):
+    make_pipeline(DDIMScheduler(**V)).save_pretrained(tmp_path)
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    del index["trained_processes"]
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="prediction_type='v_prediction'"):
+        generate(DDIMScheduler(), ClassConditionalPipeline.from_pretrained(tmp_path))
+
+
+def test_each_stage_of_a_saved_cascade_refuses(tmp_path):
+    unets = {"unet": tiny_unet(0, num_class_embeds=None), "unet_2": tiny_unet(0, in_channels=6, sample_size=16)}
+    schedulers = {"scheduler": DDIMScheduler(), "scheduler_2": FlowMatchEulerDiscreteScheduler()}
+    CascadePipeline(**unets, **schedulers).save_pretrained(tmp_path)
+    pipe = CascadePipeline.from_pretrained(tmp_path, scheduler_2=DDIMScheduler())
     with pytest.raises(ValueError, match="`scheduler_2`, a DDIMScheduler, .* `unet_2` was trained for a flow"):
         pipe(num_inference_steps=2)
