@@ -119,6 +119,7 @@ def test_the_needed_definitions_stand_above_the_file_s_own(write):
 from __future__ import annotations
 
 import math
+import pathlib
 import sys
 import types
 
@@ -174,17 +175,18 @@ class Painter:
 def test_the_result_works_alone(write, tmp_path):
     main = MAIN.replace("import math\n", FUTURE + "import math\n", 1)
     text = inline(write(main=main, shapes=SHAPES.replace("@staticmethod\n", ""), numbers_of_old=NUMBERS))
-    namespace = {"__name__": "published_main"}
+    (tmp_path / "published_main.py").write_text(text)
+    namespace = {"__name__": "published_main", "__file__": str(tmp_path / "published_main.py")}
     exec(compile(text, "main.py", "exec"), namespace)
+    assert namespace["Painter"].published_code == text
     assert sys.modules.pop("published_main").Painter is namespace["Painter"]
     assert namespace["Painter"]().paint(3) == pytest.approx(2 * 27 + 3.14159, abs=1e-4)
 
 
 def test_a_file_without_parts_keeps_its_code(write):
     text = inline(write(main="import torch\nfrom math import pi\n\nx = pi  # odd\ny = torch\n"))
-    assert (
-        text == f"import sys\nimport types\nfrom math import pi\n\nimport torch\n\n\nx = pi  # odd\ny = torch\n{END}"
-    )
+    imports = "import pathlib\nimport sys\nimport types\nfrom math import pi\n\nimport torch\n"
+    assert text == f"{imports}\n\nx = pi  # odd\ny = torch\n{END}"
 
 
 @pytest.mark.parametrize(
@@ -233,12 +235,19 @@ def test_what_would_not_work_alone_is_refused_in_one_sentence(write, files, sent
 
 def test_names_that_are_not_needed_do_not_collide(write):
     text = inline(write(main="from .a import x\nw = 1\n", a="w = 2\nx = 3\n"))
-    assert text == f"import sys\nimport types\n\n\n# a.py\n\n\nx = 3\n\n\nw = 1\n{END}"
+    assert text == f"import pathlib\nimport sys\nimport types\n\n\n# a.py\n\n\nx = 3\n\n\nw = 1\n{END}"
+
+
+def find_pipeline_class(file: Path) -> str:
+    classes = [node.name for node in ast.parse(file.read_text()).body if isinstance(node, ast.ClassDef)]
+    (name,) = (name for name in classes if name.endswith("Pipeline"))
+    return name
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_published_file_is_readable_and_alone(file, tmp_path):
-    text = inline(file)
+    pipeline_class = find_pipeline_class(file) if file.name.startswith("pipeline_") else None
+    text = inline(file, pipeline_class)
     published = tmp_path / file.name
     published.write_text(text)
     tree = ast.parse(text)
@@ -277,7 +286,7 @@ GANPipeline(DCGANGenerator(8, out_channels=1, latent_dim=4, channels=4)).save_pr
         folder=str(this),
     )
     shutil.copytree(this, other)
-    (other / "pipeline_gan.py").write_text(inline(brighter(tmp_path / "pipelines") / "pipeline_gan.py"))
+    (other / "pipeline_gan.py").write_text(inline(brighter(tmp_path / "pipelines") / "pipeline_gan.py", "GANPipeline"))
     for folder in (this, other):
         alice.run(
             "from diffusers_ext import hub; hub.publish_folder(folder, name)",
@@ -309,6 +318,15 @@ result = [
     for this_address, other_address in addresses:
         spread, again, brighter_ones = bob.run(code, this=this_address, other=other_address)
         assert spread > 1e-4 and again == [True] * 3 and brighter_ones == [True] * 3
+    # Each is saved again with its own code.
+    saving = (
+        "for pipe, folder in (first_of_this, this), (first_of_other, other): pipe.save_pretrained(folder + '-again')"
+    )
+    bob.run(code + saving, this=str(this), other=str(other))
+    for folder in (this, other):
+        again = folder.with_name(f"{folder.name}-again")
+        for name in ("pipeline_gan.py", "generator/modeling_dcgan.py"):
+            assert (again / name).read_text() == (folder / name).read_text()
     # With the package, both have the code of the package, and run none of their own.
     code = code.replace("from diffusers import DiffusionPipeline", "from diffusers_ext import GANPipeline")
     code = code.replace("DiffusionPipeline.from_pretrained", "GANPipeline.from_pretrained")

@@ -97,6 +97,56 @@ ToyPipeline.from_pretrained(folder).push_to_hub("alice/copy-of-folder")
         assert f'from_pretrained("{name}"'.encode() in copy["README.md"]
 
 
+def contents(folder) -> dict[str, bytes]:
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_what_was_loaded_without_the_package_is_saved_and_pushed_with_its_code(hub, alice, bob, tmp_path):
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    expected = alice.run(
+        NEW_PIPELINE + SAMPLE + "pipe.save_pretrained(folder); result = sample(pipe)", folder=str(first)
+    )
+    again = (
+        SAMPLE
+        + """
+from diffusers import DiffusionPipeline
+pipe = DiffusionPipeline.from_pretrained(old, trust_remote_code=True)
+pipe.save_pretrained(new)
+result = sample(DiffusionPipeline.from_pretrained(new, trust_remote_code=True))
+"""
+    )
+    assert bob.run(again, old=str(first), new=str(second)) == expected
+    assert contents(second) == contents(first) and CODE < set(contents(second))
+    assert bob.run(again, old=str(second), new=str(third)) == expected
+    assert contents(third) == contents(first)
+    bob.run(again + "pipe.push_to_hub('bob/again')", old=str(third), new=str(tmp_path / "fourth"))
+    assert CODE < set(hub.files("bob/again"))
+
+
+def test_components_with_code_of_a_repository_are_saved_with_it(alice, bob, tmp_path):
+    home, mixed = tmp_path / "home", tmp_path / "mixed"
+    expected = alice.run(
+        NEW_PIPELINE
+        + SAMPLE
+        + """
+pipe.save_pretrained(home)
+from diffusers import DiffusionPipeline
+from diffusers_ext import ToyPipeline
+part = DiffusionPipeline.from_pretrained(home, trust_remote_code=True).unet
+assert type(part).__module__.startswith("diffusers_modules")
+ToyPipeline(part, pipe.scheduler, pipe.guider).save_pretrained(mixed)
+result = sample(pipe)
+""",
+        home=str(home),
+        mixed=str(mixed),
+    )
+    assert contents(mixed) == contents(home)
+    code = (
+        SAMPLE + "import diffusers; pipe = diffusers.DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)"
+    )
+    assert bob.run(code + "\nresult = sample(pipe)", folder=str(mixed)) == expected
+
+
 def test_a_trained_folder_is_published_without_the_traces_of_training(hub, alice, tmp_path):
     folder = tmp_path / "digits"
     alice.run(NEW_PIPELINE + "pipe.save_pretrained(folder)", folder=str(folder))

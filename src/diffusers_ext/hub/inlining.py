@@ -4,6 +4,8 @@ The pipelines, models and schedulers of this package share parts: `from .labels 
 not download parts of models from the Hub, and it runs all files of one name in one module, also those of different
 repositories. So a published file has no parts, but the definitions that it needs from them above its own. And it
 leaves a copy of its module to the next file of its name, which would otherwise replace functions that it still uses.
+Its classes keep the text of the file, so that a pipeline which is saved again brings its code along
+([`diffusers_ext.hub.resaving`]).
 """
 
 import ast
@@ -18,15 +20,22 @@ from pathlib import Path
 
 
 OWN_MODULE = """\
+# When a pipeline is saved again, the text of this file is saved with it.
+for published in [value for value in globals().values() if getattr(value, "__module__", None) == __name__]:
+    if isinstance(published, type):
+        published.published_code = pathlib.Path(__file__).read_text(encoding="utf-8")
+
 # Diffusers runs all files of one name in one module, also those of different versions. The next one gets this copy.
 sys.modules[__name__] = types.ModuleType(__name__)
 vars(sys.modules[__name__]).update(globals())
 """
+CLOSING_IMPORTS = ("pathlib", "sys", "types")
+RESAVING = Path(__file__).with_name("resaving.py")
 LINE_LENGTH = 119
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
-def inline(file: Path) -> str:
+def inline(file: Path, pipeline_class: str | None = None) -> str:
     """
     The text of a Python file as it is published.
 
@@ -35,16 +44,20 @@ def inline(file: Path) -> str:
 
     Args:
         file (`Path`): the file. It may import parts by `from .name import something` at its top; so may parts.
+        pipeline_class (`str`, *optional*): the pipeline class in the file, which then saves its code with itself.
 
     Raises:
         ValueError: if the result would not work on its own: for imports of this package, and relative imports of
             another form; and if a name would have two meanings in it.
     """
     bundle = Bundle(Source(file))
+    if pipeline_class is not None:
+        bundle.add(Source(RESAVING), ["keep_code"])
     bundle.check_names()
     imports = format_imports(set().union(*bundle.kept_imports.values()))
     opening = "\n\n".join(text for text in (bundle.main.head, imports) if text)
-    return "\n\n\n".join([opening, *bundle.format_parts(), format_statements(bundle.main.statements), OWN_MODULE])
+    closing = OWN_MODULE if pipeline_class is None else f"keep_code({pipeline_class})\n{OWN_MODULE}"
+    return "\n\n\n".join([opening, *bundle.format_parts(), format_statements(bundle.main.statements), closing])
 
 
 @dataclass(frozen=True)
@@ -160,10 +173,16 @@ class Bundle:
     def __init__(self, main: Source):
         self.main = main
         self.sources = {main.path: main}
-        self.kept_imports = {main: {*main.imports, Import("sys", None, None), Import("types", None, None)}}
+        self.kept_imports = {main: {*main.imports, *(Import(name, None, None) for name in CLOSING_IMPORTS)}}
         self.kept_statements = {main: set(main.statements)}
         self._need(main, {name for statement in main.statements for name in statement.used_names} | {*main.parts})
         self.parts = [source for source in self._in_order(main, ()) if source is not main]
+
+    def add(self, part: Source, names: list[str]) -> None:
+        """Adds definitions of a part that no file imports."""
+        self.sources[part.path], self.kept_imports[part], self.kept_statements[part] = part, set(), set()
+        self._need(part, names)
+        self.parts.append(part)
 
     def _need(self, source: Source, names: Iterable[str]) -> None:
         for name in names:

@@ -14,7 +14,6 @@ overwrite the globals of the first. They stand alone: what they import from file
 """
 
 import inspect
-import json
 import re
 import sys
 from collections.abc import Iterable
@@ -26,6 +25,7 @@ from diffusers.pipelines.pipeline_loading_utils import LOADABLE_CLASSES
 
 import diffusers_ext
 from diffusers_ext.hub.inlining import inline
+from diffusers_ext.hub.resaving import drop_local_paths, is_run_from_file, read_json, write_code, write_json
 
 
 INDEX = DiffusionPipeline.config_name
@@ -66,35 +66,26 @@ def bundle(folder: Path, pipeline_class: type) -> None:
     Raises:
         ValueError: if a file of code would not stand alone.
     """
-    index = _read_json(folder / INDEX)
-    index["_class_name"] = _bundle_class(pipeline_class, folder)
+    index = read_json(folder / INDEX)
+    index["_class_name"] = _bundle_class(pipeline_class, folder, pipeline_class.__name__)
     for name, (library, class_name) in components(index).items():
         if library == "diffusers_ext":
             index[name] = _bundle_class(getattr(diffusers_ext, class_name), folder / name)
-    _write_json(folder / INDEX, index)
-    for file in (folder / INDEX, *folder.glob("*/config.json")):
-        content = _read_json(file)
-        if content.pop("_name_or_path", None) is not None:  # a folder of this machine, which readers don't have
-            _write_json(file, content)
+        elif library in sys.modules and is_run_from_file(component_class := getattr(sys.modules[library], class_name)):
+            index[name] = write_code(component_class, folder / name)
+    write_json(folder / INDEX, index)
+    drop_local_paths(folder)
 
 
-def _read_json(file: Path) -> dict:
-    return json.loads(file.read_text(encoding="utf-8"))
-
-
-def _write_json(file: Path, content: dict) -> None:
-    file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _bundle_class(published_class: type, folder: Path) -> list[str]:
+def _bundle_class(published_class: type, folder: Path, pipeline_class: str | None = None) -> list[str]:
     file = Path(inspect.getsourcefile(published_class))
-    (folder / file.name).write_text(inline(file), encoding="utf-8")
+    (folder / file.name).write_text(inline(file, pipeline_class), encoding="utf-8")
     return [file.stem, published_class.__name__]
 
 
 def bundled_pipeline_class(folder: Path) -> str | None:
     """The class in the pipeline file of a saved pipeline; `None` for pipelines of diffusers, which have no file."""
-    name = _read_json(folder / INDEX)["_class_name"]
+    name = read_json(folder / INDEX)["_class_name"]
     return name[1] if isinstance(name, list) else None
 
 
@@ -171,7 +162,7 @@ def files_to_publish(folder: Path) -> list[str]:
                 "it is not a saved pipeline."
             )
         return [path.name for path in parts + companions]
-    index = _read_json(folder / INDEX)
+    index = read_json(folder / INDEX)
     files = [folder / INDEX, *companions]
     if isinstance(index["_class_name"], list):
         files.append(folder / f"{index['_class_name'][0]}.py")
