@@ -90,6 +90,23 @@ class ModelSaveLoadTesterMixin:
             first(loaded(**self.get_inputs())), first(model(**self.get_inputs())), rtol=0, atol=self.loaded_tolerance
         )
 
+    @torch.no_grad()
+    def test_offloaded_to_the_disk_it_is_the_same_or_refused(self, tmp_path):
+        model = self.get_model()
+        for buffer in model.buffers():
+            if buffer.is_floating_point():
+                buffer.mul_(1.5)
+        model.save_pretrained(tmp_path / "model")
+        options = {"device_map": {"": "disk"}, "offload_folder": tmp_path / "offloaded"}
+        if model.state_dict().keys() - {name for name, _ in model.named_parameters()}:
+            with pytest.raises(ValueError, match=f"{self.model_class.__name__} can't be offloaded .*`device_map`"):
+                self.model_class.from_pretrained(tmp_path / "model", **options)
+        else:
+            loaded = self.model_class.from_pretrained(tmp_path / "model", **options)
+            torch.testing.assert_close(
+                first(loaded(**self.get_inputs())), first(model(**self.get_inputs())), rtol=0, atol=1e-4
+            )
+
     def test_config_makes_the_same_architecture(self, tmp_path):
         model = self.get_model()
         model.save_config(tmp_path)

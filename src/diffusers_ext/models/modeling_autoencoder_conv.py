@@ -12,6 +12,7 @@ from torch import nn
 
 from .activations import ACTIVATIONS, check_activation, check_sample_range
 from .diagonal_gaussian import DiagonalGaussian
+from .disk_offloading import DiskOffloadMixin
 
 
 @dataclass
@@ -55,7 +56,7 @@ class AutoencoderConvOutput(BaseOutput):
         return DiagonalGaussian(self.mean, self.logvar)
 
 
-class AutoencoderConv(ModelMixin, ConfigMixin):
+class AutoencoderConv(DiskOffloadMixin, ModelMixin, ConfigMixin):
     r"""
     An autoencoder of strided convolutions between images and vectors.
 

@@ -9,6 +9,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.utils import BaseOutput
 from torch import nn
 
+from .disk_offloading import DiskOffloadMixin
 from .gan_checks import (
     check_batch_size,
     check_choice,
@@ -55,7 +56,7 @@ class DCGANDiscriminatorOutput(BaseOutput):
     code: torch.Tensor | None = None
 
 
-class DCGANGenerator(ModelMixin, ConfigMixin):
+class DCGANGenerator(DiskOffloadMixin, ModelMixin, ConfigMixin):
     r"""
     Generates images from noise by convolutions, each of which doubles height and width.
 
@@ -187,7 +188,7 @@ class DCGANGenerator(ModelMixin, ConfigMixin):
         return DCGANGeneratorOutput(sample=sample)
 
 
-class DCGANDiscriminator(ModelMixin, ConfigMixin):
+class DCGANDiscriminator(DiskOffloadMixin, ModelMixin, ConfigMixin):
     r"""
     Distinguishes real images from generated ones by convolutions, each of which halves height and width.
 

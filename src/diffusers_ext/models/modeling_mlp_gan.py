@@ -9,6 +9,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.utils import BaseOutput
 from torch import nn
 
+from .disk_offloading import DiskOffloadMixin
 from .gan_checks import (
     check_batch_size,
     check_choice,
@@ -55,7 +56,7 @@ class MLPDiscriminatorOutput(BaseOutput):
     code: torch.Tensor | None = None
 
 
-class MLPGenerator(ModelMixin, ConfigMixin):
+class MLPGenerator(DiskOffloadMixin, ModelMixin, ConfigMixin):
     r"""
     Generates images from noise by dense layers.
 
@@ -173,7 +174,7 @@ class MLPGenerator(ModelMixin, ConfigMixin):
         return MLPGeneratorOutput(sample=sample)
 
 
-class MLPDiscriminator(ModelMixin, ConfigMixin):
+class MLPDiscriminator(DiskOffloadMixin, ModelMixin, ConfigMixin):
     r"""
     Distinguishes real images from generated ones by dense layers.
 

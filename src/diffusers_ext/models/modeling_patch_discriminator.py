@@ -10,6 +10,7 @@ from diffusers.utils import BaseOutput
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm as with_spectral_norm
 
+from .disk_offloading import DiskOffloadMixin
 from .translation_layers import NORMALIZATIONS, initialize_weights, normalization_layer
 
 
@@ -39,7 +40,7 @@ class MultiScalePatchDiscriminatorOutput(BaseOutput):
     logits: tuple[torch.Tensor, ...]
 
 
-class PatchDiscriminator(ModelMixin, ConfigMixin):
+class PatchDiscriminator(DiskOffloadMixin, ModelMixin, ConfigMixin):
     r"""
     Scores every patch of an image separately, with the same weights.
 
@@ -166,7 +167,7 @@ class PatchDiscriminator(ModelMixin, ConfigMixin):
         return PatchDiscriminatorOutput(logits=logits)
 
 
-class MultiScalePatchDiscriminator(ModelMixin, ConfigMixin):
+class MultiScalePatchDiscriminator(DiskOffloadMixin, ModelMixin, ConfigMixin):
     r"""
     Several [`PatchDiscriminator`]s of the same architecture; the input of each is half as large as that of the one
     before.

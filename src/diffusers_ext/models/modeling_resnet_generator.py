@@ -7,13 +7,14 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import nn
 
+from .disk_offloading import DiskOffloadMixin
 from .translation_layers import NORMALIZATIONS, initialize_weights, normalization_layer
 
 
 PADDING_MODES = ("reflect", "replicate", "zeros")
 
 
-class ResnetGenerator(ModelMixin, ConfigMixin):
+class ResnetGenerator(DiskOffloadMixin, ModelMixin, ConfigMixin):
     r"""
     Generates an image from an image of the same size, by residual blocks at a quarter of its height and width.
 

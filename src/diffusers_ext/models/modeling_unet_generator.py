@@ -7,10 +7,11 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import nn
 
+from .disk_offloading import DiskOffloadMixin
 from .translation_layers import NORMALIZATIONS, initialize_weights, normalization_layer
 
 
-class UNetGenerator(ModelMixin, ConfigMixin):
+class UNetGenerator(DiskOffloadMixin, ModelMixin, ConfigMixin):
     r"""
     Generates an image from an image of the same size, by an encoder and a decoder with skip connections.
 

@@ -13,6 +13,7 @@ from diffusers.utils import BaseOutput
 from torch import nn
 
 from .activations import OUTPUT_ACTIVATIONS
+from .disk_offloading import DiskOffloadMixin
 from .vector_quantization import VectorQuantizer, perplexity
 from .vqvae_blocks import ConvDecoder, ConvEncoder, initialize_as_sonnet
 from .vqvae_checks import check_codebook_arguments, check_conv_arguments, check_output_arguments
@@ -60,7 +61,7 @@ class VQVAEOutput(BaseOutput):
     loss: torch.Tensor | None = None
 
 
-class VQVAEModel(ModelMixin, ConfigMixin):
+class VQVAEModel(DiskOffloadMixin, ModelMixin, ConfigMixin):
     r"""
     The VQ-VAE: an autoencoder whose latents are entries of a codebook.
 

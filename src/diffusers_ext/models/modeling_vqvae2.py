@@ -11,6 +11,7 @@ from diffusers.utils import BaseOutput
 from torch import nn
 
 from .activations import OUTPUT_ACTIVATIONS
+from .disk_offloading import DiskOffloadMixin
 from .vector_quantization import VectorQuantizer, perplexity
 from .vqvae_blocks import ConvDecoder, ConvEncoder, initialize_as_sonnet
 from .vqvae_checks import check_codebook_arguments, check_conv_arguments, check_output_arguments
@@ -76,7 +77,7 @@ class VQVAE2Output(BaseOutput):
     loss: torch.Tensor | None = None
 
 
-class VQVAE2Model(ModelMixin, ConfigMixin):
+class VQVAE2Model(DiskOffloadMixin, ModelMixin, ConfigMixin):
     r"""
     The VQ-VAE with two levels: "Generating Diverse High-Fidelity Images with VQ-VAE-2" (Razavi et al. 2019, section
     3.1 and algorithm 1, https://huggingface.co/papers/1906.00446).
