@@ -43,6 +43,7 @@ def run(
                 project_config=ProjectConfiguration(config.output_dir, logging_dir=f"{config.output_dir}/logs"),
             )
             set_up_logging(accelerator)
+            # The trainer takes this lock as well, but recipes write into the folder before, for example class images.
             if accelerator.is_main_process:
                 lock.enter_context(only_run_in(config.output_dir))
             # One process of a machine downloads and prepares the data; the others wait and reuse it.

@@ -16,12 +16,14 @@ PATIENCE = 6.0
 
 @contextmanager
 def only_run_in(output_dir: str | Path) -> Iterator[None]:
-    """In this context no other run writes into `output_dir`. The lock ends with the process, however that ends.
+    """In this context no other process trains in `output_dir`. The lock ends with the process, however that ends.
+
+    Contexts for one folder can be nested in a process.
 
     Raises:
         ValueError: if another run writes there, or if the folder can't be made or written to.
     """
-    lock = FileLock(Path(output_dir) / LOCK)
+    lock = FileLock((Path(output_dir) / LOCK).resolve(), is_singleton=True)
     try:
         make_output_folder(Path(output_dir))
         lock.acquire(timeout=PATIENCE, poll_interval=0.2)

@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections import defaultdict
+from contextlib import ExitStack
 from dataclasses import replace
 
 import torch
@@ -22,6 +23,7 @@ from diffusers_ext.training.loop.outputs import Outputs
 from diffusers_ext.training.loop.posthoc_ema import PostHocEMA
 from diffusers_ext.training.loop.recipe import Recipe
 from diffusers_ext.training.loop.reports import Reports
+from diffusers_ext.training.loop.run_lock import only_run_in
 from diffusers_ext.training.loop.sharding import (
     check_network,
     clip_gradients,
@@ -54,12 +56,23 @@ class Trainer:
         recipe (`Recipe`): the training job.
         accelerator (`Accelerator`): from [`~diffusers_ext.training.loop.accelerator.build_accelerator`].
 
+    Until the end of [`~Trainer.train`], or an error, no other process trains in the output folder.
+
     Raises:
-        ValueError, FileNotFoundError: if the options, or the checkpoint to resume from, don't fit the recipe.
+        ValueError, FileNotFoundError: if the options, or the checkpoint to resume from, don't fit the recipe, or if
+            another run writes into the output folder.
     """
 
     def __init__(self, recipe: Recipe, accelerator: Accelerator):
         self.recipe, self.config, self.accelerator = recipe, recipe.config, accelerator
+        with ExitStack() as lock:
+            if accelerator.is_main_process:
+                lock.enter_context(only_run_in(self.config.output_dir))
+            self._set_up()
+            self._lock = lock.pop_all()  # which train() ends
+
+    def _set_up(self) -> None:
+        recipe, accelerator = self.recipe, self.accelerator
         recipe.context.attach(self)
         self.step = self.samples_seen = 0
         self._seconds_before = 0.0
@@ -181,6 +194,10 @@ class Trainer:
         Raises:
             NonFiniteLossError: if a loss or gradient is not finite. The last checkpoint is kept.
         """
+        with self._lock:
+            return self._train()
+
+    def _train(self) -> bool:
         self._started = time.perf_counter()
         with self._open_log() as log, StopRequest() as stop:
             finished = self._loop(log, stop)

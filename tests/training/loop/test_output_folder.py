@@ -3,16 +3,22 @@
 import errno
 import logging
 import os
+import subprocess
+import sys
+from contextlib import contextmanager
 
 import pytest
+from filelock import FileLock, Timeout
 
 from diffusers_ext.training.loop import run_lock
+from diffusers_ext.training.loop.checkpoints import Checkpoints
 from diffusers_ext.training.loop.command import run
 from diffusers_ext.training.loop.configuration import parse_config
 from diffusers_ext.training.loop.metrics_log import MetricsLog
 from diffusers_ext.training.loop.output_folder import prepare_output_folder
 from diffusers_ext.training.loop.run_lock import only_run_in
 from tests.training.pair_recipe import PairConfig, PairRecipe
+from tests.training.small_run import small_run
 
 
 def names(folder):
@@ -61,18 +67,72 @@ def test_an_empty_path_is_refused(option, capsys):
     assert f"{option} must name a folder, not be empty" in capsys.readouterr().err
 
 
+HOLD = """
+import sys
+from diffusers_ext.training.loop.run_lock import only_run_in
+with only_run_in(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def held_by_another_process(folder):
+    command = [sys.executable, "-c", HOLD, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        try:
+            yield
+        finally:
+            other.stdin.close()
+
+
 def test_a_second_run_in_a_folder_is_refused_in_one_sentence(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(run_lock, "PATIENCE", 0.0)
     command = ["--dataset_name", "digits", "--output_dir", str(tmp_path)]
-    with only_run_in(tmp_path):
+    with held_by_another_process(tmp_path):
         before = names(tmp_path)
         with pytest.raises(SystemExit) as stop:
             run(PairRecipe, PairConfig, command)
         assert stop.value.code == 2 and names(tmp_path) == before
+        # A script with a trainer is refused, too.
+        with pytest.raises(ValueError, match=f"Another run writes into --output_dir {tmp_path}"):
+            small_run(tmp_path)
+        assert names(tmp_path) == before
     error = capsys.readouterr().err
     assert f"error: Another run writes into --output_dir {tmp_path}: wait until it has ended" in error
     with only_run_in(tmp_path):
         pass
+
+
+def is_locked(folder) -> bool:
+    """Whether another process would be refused."""
+    lock = FileLock(folder / run_lock.LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def test_a_trainer_locks_its_folder_until_the_training_ends(tmp_path):
+    training = small_run(tmp_path)
+    assert is_locked(tmp_path)
+    training.train()
+    assert not is_locked(tmp_path)
+
+
+@pytest.mark.parametrize("moment", ["set_aside", "save"])
+def test_a_trainer_that_fails_gives_its_folder_back(tmp_path, monkeypatch, moment):
+    def fail(*arguments, **keywords):
+        raise ArithmeticError
+
+    monkeypatch.setattr(Checkpoints, moment, fail)
+    with pytest.raises(ArithmeticError) as kept:
+        small_run(tmp_path).train()
+    assert kept.tb is not None  # the traceback keeps the trainer alive
+    assert not is_locked(tmp_path)
 
 
 def test_a_folder_that_can_not_be_written_to_is_refused(tmp_path, monkeypatch):
