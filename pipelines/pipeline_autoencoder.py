@@ -13,15 +13,15 @@ from PIL import Image, ImageOps
 from .checks import (
     check_generator,
     check_latents,
-    check_multiple,
     check_number,
     check_output_type,
     check_positive_int,
     is_integer,
 )
-from .images import ImageInput, check_one_size, list_images, read_image, to_output
+from .images import ImageInput, check_one_size, list_images, pad_images, read_image, to_output
 from .interpolation import slerp_samples
 from .networks import get_sample_size, get_shared_models, get_size_multiple
+from .tiles import round_up
 
 
 Images = ImageInput | list[ImageInput]
@@ -54,13 +54,14 @@ class AutoencoderPipeline(DiffusionPipeline):
 
     Images are passed and returned as usual in diffusers: pictures (or their paths), arrays `(H, W, C)` and tensors
     `(C, H, W)`, or batches and lists of them, with floats in `[0, 1]` or bytes. `output_type` is `"pil"`, `"np"` or
-    `"pt"`.
+    `"pt"`. Sides that the network can't halve are padded by reflection, and images made from these are cropped again.
 
     Args:
         autoencoder ([`ModelMixin`]):
             A model with `encode(sample)`, whose output has `latent_dist` (for a variational autoencoder) or `latents`,
             and `decode(latents).sample`: an autoencoder of diffusers_ext, [`AutoencoderKL`] or [`VQModel`]. Its
-            configuration has `in_channels`, and `sample_range` if it does not take images in `[-1, 1]`.
+            configuration has `in_channels`, and `sample_range` if it does not take images in `[-1, 1]`. If it has a
+            `stride`, sides of images must be multiples of it.
 
     Raises:
         ValueError: if the model does not encode and decode.
@@ -141,7 +142,8 @@ class AutoencoderPipeline(DiffusionPipeline):
 
         Returns:
             `torch.Tensor`: float32, `(N, latent_dim)`, or `(N, C, h, w)` for a network with maps of latents, before
-            any quantisation. A network with latents at several levels returns a tuple of tensors.
+            any quantisation. A network with latents at several levels returns a tuple of tensors. They are those of
+            the padded images.
         """
         if sample:
             images = self._stack_images("image", image)
@@ -151,7 +153,7 @@ class AutoencoderPipeline(DiffusionPipeline):
                 raise ValueError(f"{type(self.autoencoder).__name__} has no posterior to draw latents from.")
             latents = output.latent_dist.sample(generator).float()
         else:
-            latents = self._encode("image", image)
+            latents = self._encode(self._stack_images("image", image))
         self.maybe_free_model_hooks()
         return latents
 
@@ -182,7 +184,8 @@ class AutoencoderPipeline(DiffusionPipeline):
             output_type, return_dict: as in `__call__`.
         """
         check_output_type(output_type, self._channels)
-        return self._finish(self._decode(self._encode("image", image)), output_type, return_dict)
+        images = self._stack_images("image", image)
+        return self._finish(self._decode(self._encode(images), images), output_type, return_dict)
 
     def denoise(
         self, image: Images, output_type: str = "pil", return_dict: bool = True
@@ -209,7 +212,7 @@ class AutoencoderPipeline(DiffusionPipeline):
             reconstruct.
         """
         images = self._stack_images("image", image)
-        errors = self._decode(self._encode("image", image)) - images.to(self._execution_device)
+        errors = self._decode(self._encode(images), images) - images.to(self._execution_device)
         self.maybe_free_model_hooks()
         return errors.square().mean(dim=(1, 2, 3)).cpu()
 
@@ -239,11 +242,11 @@ class AutoencoderPipeline(DiffusionPipeline):
         check_positive_int("num_steps", num_steps)
         if method not in list(INTERPOLATIONS):  # a list, because `method` may be unhashable
             raise ValueError(f"`method` must be 'linear' or 'spherical', but is {method!r}.")
-        images = [self._stack_images(name, image) for name, image in (("first", first), ("second", second))]
-        if images[0].shape != images[1].shape:
+        first, second = self._stack_images("first", first), self._stack_images("second", second)
+        if first.shape != second.shape:
             raise ValueError(
                 f"`first` and `second` must have the same shape (N, C, H, W), but have "
-                f"{tuple(images[0].shape)} and {tuple(images[1].shape)}."
+                f"{tuple(first.shape)} and {tuple(second.shape)}."
             )
         fractions = torch.linspace(0, 1, num_steps, device=self._execution_device)
 
@@ -251,8 +254,8 @@ class AutoencoderPipeline(DiffusionPipeline):
             mixed = [INTERPOLATIONS[method](*ends, fraction) for fraction in fractions]
             return torch.stack(mixed, dim=1).flatten(0, 1)
 
-        latents = each_level(mix, self._encode("first", first), self._encode("second", second))
-        return self._finish_grid(self._decode(latents), num_steps, output_type, return_dict)
+        latents = each_level(mix, self._encode(first), self._encode(second))
+        return self._finish_grid(self._decode(latents, first), num_steps, output_type, return_dict)
 
     @torch.no_grad()
     def traverse(
@@ -281,7 +284,7 @@ class AutoencoderPipeline(DiffusionPipeline):
         check_number("limit", limit)
         name = type(self.autoencoder).__name__
         if image is not None:
-            start = self._encode("image", image)
+            start = self._encode(self._stack_images("image", image))
         elif self.has_prior:
             start = torch.zeros(1, self.autoencoder.config.latent_dim, device=self._execution_device)
         else:
@@ -314,7 +317,8 @@ class AutoencoderPipeline(DiffusionPipeline):
         def difference(with_it, without_it):
             return with_it.mean(dim=0, keepdim=True) - without_it.mean(dim=0, keepdim=True)
 
-        with_it, without_it = self._encode("plus", plus), self._encode("minus", minus)
+        with_it = self._encode(self._stack_images("plus", plus))
+        without_it = self._encode(self._stack_images("minus", minus))
         self._check_same_size("`plus` and `minus`", with_it, without_it)
         self.maybe_free_model_hooks()
         return each_level(difference, with_it, without_it)
@@ -346,14 +350,15 @@ class AutoencoderPipeline(DiffusionPipeline):
         for strength in strengths:
             check_number("strengths", strength)
         direction = self.attribute_direction(plus, minus)
-        latents = self._encode("image", image)
+        images = self._stack_images("image", image)
+        latents = self._encode(images)
         self._check_same_size("`image`, `plus` and `minus`", latents, direction)
 
         def edit(latents, direction):
             return torch.stack([latents + strength * direction for strength in strengths], dim=1).flatten(0, 1)
 
         return self._finish_grid(
-            self._decode(each_level(edit, latents, direction)), len(strengths), output_type, return_dict
+            self._decode(each_level(edit, latents, direction), images), len(strengths), output_type, return_dict
         )
 
     # Inputs and outputs
@@ -367,30 +372,27 @@ class AutoencoderPipeline(DiffusionPipeline):
                     f"`{name}` must have {self._channels} channels, as in training, but has {len(entry)}."
                 )
         check_one_size(images)
-        config = self.autoencoder.config
-        # Other networks check sizes; those of diffusers would fail in the middle or crop.
-        if "latent_channels" in config and "block_out_channels" in config:
-            for side, size in zip(("height", "width"), images[0].shape[1:], strict=True):
-                check_multiple(f"The {side} of `{name}`", size, get_size_multiple(self.autoencoder))
         return torch.stack(images)
 
     def _to_network(self, images: torch.Tensor) -> torch.Tensor:
-        """Images in `[0, 1]` in the range, the dtype and on the device of the network."""
+        """Images in `[0, 1]` in the range, the dtype and on the device of the network, and padded for it."""
         low, high = self._sample_range
+        images = pad_images(images, *(round_up(side, None, self._size_multiple) for side in images.shape[2:]))
         return (low + (high - low) * images.to(self._execution_device)).to(self.autoencoder.dtype)
 
-    def _encode(self, name: str, image: Images) -> Latents:
-        """The latents of images, float32; of a distribution, the most likely ones."""
-        output = self.autoencoder.encode(self._to_network(self._stack_images(name, image)))
+    def _encode(self, images: torch.Tensor) -> Latents:
+        """The latents of images in `[0, 1]`, float32; of a distribution, the most likely ones."""
+        output = self.autoencoder.encode(self._to_network(images))
         latents = output.latent_dist.mode() if "latent_dist" in output else output.latents
         return each_level(torch.Tensor.float, latents)
 
-    def _decode(self, latents: Latents) -> torch.Tensor:
-        """Images `(N, C, H, W)` in `[0, 1]`, float32."""
+    def _decode(self, latents: Latents, encoded: torch.Tensor | None = None) -> torch.Tensor:
+        """Images `(N, C, H, W)` in `[0, 1]`, float32, without the padding of the images that were `encoded`."""
         low, high = self._sample_range
         device, dtype = self._execution_device, self.autoencoder.dtype
         sample = self.autoencoder.decode(each_level(lambda level: level.to(device, dtype), latents)).sample
-        return ((sample.float() - low) / (high - low)).clamp(0, 1)
+        height, width = sample.shape[2:] if encoded is None else encoded.shape[2:]
+        return ((sample[..., :height, :width].float() - low) / (high - low)).clamp(0, 1)
 
     def _finish(self, images: torch.Tensor, output_type: str, return_dict: bool) -> ImagePipelineOutput | tuple:
         images = to_output(images, output_type)
@@ -430,6 +432,13 @@ class AutoencoderPipeline(DiffusionPipeline):
     @property
     def _channels(self) -> int:
         return self.autoencoder.config.in_channels
+
+    @property
+    def _size_multiple(self) -> int:
+        """What sides are padded to multiples of: 1 for a network whose images have one size."""
+        if hasattr(self.autoencoder, "stride"):
+            return self.autoencoder.stride
+        return get_size_multiple(self.autoencoder) if "latent_channels" in self.autoencoder.config else 1
 
     @property
     def _sample_range(self) -> tuple[float, float]:

@@ -3,6 +3,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, VQModel
 from PIL import Image
+from torch.nn import functional as F
 
 from diffusers_ext import AutoencoderPipeline
 from diffusers_ext.models import (
@@ -338,12 +339,24 @@ def test_images_that_the_network_does_not_take_are_refused(image, sentence):
         AutoencoderPipeline(conv()).reconstruct(image)
 
 
-def test_sizes_that_can_not_be_halved_are_refused():
-    for name in ("kl", "vq"):
-        with pytest.raises(ValueError, match="The width of `image` must be a multiple of 2, because .* but is 7"):
-            AutoencoderPipeline(NETWORKS[name]()).encode(torch.rand(3, 8, 7))
-    larger = AutoencoderPipeline(NETWORKS["kl"]()).reconstruct(torch.rand(3, 12, 6), output_type="pt").images
-    assert larger.shape == (1, 3, 12, 6)
+@pytest.mark.parametrize(
+    ("name", "size"), [("kl", (12, 22)), ("vq", (12, 22)), ("vqvae", (12, 24)), ("vqvae2", (16, 24))]
+)
+def test_sides_that_can_not_be_halved_are_padded_and_cropped(name, size):
+    network = NETWORKS[name]()
+    pipe, images = AutoencoderPipeline(network), torch.rand(2, network.config.in_channels, 12, 21)
+    padded = F.pad(images, (0, size[1] - 21, 0, size[0] - 12), mode="reflect")
+    expected = pipe.reconstruct(padded, output_type="pt").images[..., :12, :21]
+    assert_equal(pipe.reconstruct(images, output_type="pt").images, expected)
+    for encoded, padded_too in zip(levels(pipe.encode(images)), levels(pipe.encode(padded)), strict=True):
+        assert_equal(encoded, padded_too)
+    assert pipe.interpolate(images[:1], images[1:], 2).images[0].size == (21, 12)
+    assert pipe.arithmetic(images, images[:1], images[1:], output_type="pt").images.shape == images.shape
+    assert pipe.outlier_score(images).shape == (2,)
+
+
+def levels(latents):
+    return (latents,) if torch.is_tensor(latents) else latents
 
 
 @pytest.mark.parametrize(

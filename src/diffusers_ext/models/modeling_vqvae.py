@@ -174,10 +174,14 @@ class VQVAEModel(DiskOffloadMixin, ModelMixin, ConfigMixin):
 
         self.apply(initialize_as_sonnet)
 
+    @property
+    def stride(self) -> int:
+        """What height and width of images must be multiples of; 1 for those of one size."""
+        return 2**self.config.num_downsamples if self.config.body == "conv" else 1
+
     def _check_size(self, height: int, width: int) -> None:
-        factor = 2**self.config.num_downsamples
-        if height % factor != 0 or width % factor != 0:
-            raise ValueError(f"Height and width must be multiples of {factor}, but are {height} and {width}.")
+        if height % self.stride != 0 or width % self.stride != 0:
+            raise ValueError(f"Height and width must be multiples of {self.stride}, but are {height} and {width}.")
 
     def encode(self, sample: torch.Tensor, return_dict: bool = True) -> VQEncoderOutput | tuple[torch.Tensor]:
         r"""
