@@ -81,7 +81,12 @@ def check_latents(latents: torch.Tensor | None, shape: tuple[int | None, ...]):
 def check_multiple(what: str, size: int, multiple: int):
     """Refuses the size of an image that a network, which halves images, cannot process. `what` opens the sentence."""
     if size % multiple != 0:
-        raise ValueError(f"{what} must be a multiple of {multiple}, because the network halves images, but is {size}.")
+        below = size - size % multiple
+        nearest = f"{below} and {below + multiple} are" if below else f"{multiple} is"
+        raise ValueError(
+            f"{what} must be a multiple of {multiple}, because the network halves images, but is {size}: {nearest} "
+            "nearest."
+        )
 
 
 def check_callback_inputs(names: Sequence[str], known: Sequence[str]):

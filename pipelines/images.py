@@ -99,7 +99,10 @@ def read_image(name: str, image: ImageInput) -> torch.Tensor:
     if image.dtype == torch.uint8:
         return image.float() / 255
     if not image.is_floating_point() and image.dtype != torch.bool:
-        raise ValueError(f"`{name}` must hold floats from 0 to 1 or bytes, but holds {image.dtype}.")
+        raise ValueError(
+            f"`{name}` must hold floats from 0 to 1 or bytes, but holds {image.dtype}; a label map of numbers "
+            "needs the colours or gray levels that its classes had in training."
+        )
     image = image.float()
     low, high = image.aminmax()
     if not (low >= 0 and high <= 1):  # this form refuses NaN too
@@ -134,8 +137,15 @@ def fit_channels(name: str, image: torch.Tensor, channels: int, background: floa
     """
     if len(image) == channels:
         return image
+    if is_one_hot(image):
+        raise ValueError(
+            f"`{name}` is a one-hot label map of {len(image)} classes, but must have {channels} channels: give each "
+            "class the colour or gray level that it had in training."
+        )
     if len(image) not in (1, 2, 3, 4) or channels not in (1, 2, 3, 4):
-        raise ValueError(f"`{name}` must have {channels} channels, but has {len(image)}.")
+        raise ValueError(
+            f"`{name}` must have {channels} channels, but has {len(image)} (arrays are (H, W, C), tensors (C, H, W))."
+        )
     alpha = torch.ones_like(image[:1])
     if len(image) in (2, 4):
         image, alpha = image[:-1], image[-1:]
@@ -146,6 +156,11 @@ def fit_channels(name: str, image: torch.Tensor, channels: int, background: floa
     if channels in (3, 4):
         image = image.expand(3, -1, -1)
     return image if channels in (1, 3) else torch.cat([image, alpha])
+
+
+def is_one_hot(image: torch.Tensor) -> bool:
+    """Whether an image `(C, H, W)` with more channels than pictures have is 1 in one channel of each pixel."""
+    return len(image) > 4 and bool(((image == 0) | (image == 1)).all() and (image.sum(dim=0) == 1).all())
 
 
 def to_gray(image: torch.Tensor) -> torch.Tensor:

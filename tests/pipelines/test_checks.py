@@ -73,8 +73,12 @@ def test_output_types():
 
 def test_sizes_and_callbacks():
     checks.check_multiple("The height", 8, 4)
-    with pytest.raises(ValueError, match="The height must be a multiple of 4, because .* but is 6"):
+    with pytest.raises(
+        ValueError, match="The height must be a multiple of 4, because .* but is 6: 4 and 8 are nearest"
+    ):
         checks.check_multiple("The height", 6, 4)
+    with pytest.raises(ValueError, match="but is 3: 4 is nearest"):
+        checks.check_multiple("The height", 3, 4)
     checks.check_callback_inputs(["latents"], ["latents", "noise_pred"])
     with pytest.raises(ValueError, match="must be among .* but has 'wishes'"):
         checks.check_callback_inputs(["wishes"], ["latents"])

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn.functional import one_hot
 
 from diffusers_ext.pipelines.films import make_even
-from diffusers_ext.pipelines.images import enlarge_images, list_images, read_image
+from diffusers_ext.pipelines.images import enlarge_images, fit_channels, list_images, read_image
 from diffusers_ext.pipelines.masks import read_masks
 
 
@@ -59,3 +60,24 @@ def test_frames_of_odd_sides_are_padded(size):
     assert even.size == (8, 6)
     assert even.crop((0, 0, *size)).tobytes() == picture.tobytes()
     assert even.getpixel((7, 5)) == picture.getpixel((size[0] - 1, size[1] - 1))
+
+
+LABELS = torch.arange(12).view(2, 6)
+
+
+@pytest.mark.parametrize(
+    ("label_map", "sentence"),
+    [
+        (one_hot(LABELS).permute(2, 0, 1).bool(), "`image` is a one-hot label map of 12 classes, but must have 3 cha"),
+        (one_hot(LABELS).numpy().astype(np.float32), "`image` is a one-hot label map of 12 classes, but must have 3"),
+        (
+            one_hot(LABELS).permute(2, 0, 1).numpy().astype(bool),
+            r"has 6 \(arrays are \(H, W, C\), tensors \(C, H, W\)\)",
+        ),
+        (LABELS, "a label map of numbers needs the colours or gray levels that its classes had in training"),
+        (LABELS.numpy(), "a label map of numbers needs the colours or gray levels that its classes had in training"),
+    ],
+)
+def test_label_maps_that_are_no_images_are_refused(label_map, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        fit_channels("image", read_image("image", label_map), 3)

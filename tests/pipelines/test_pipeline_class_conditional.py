@@ -615,7 +615,7 @@ class TestComponents:
         ({"class_labels": None, "guidance_scale": 2.0}, "class_labels"),
         ({"eta": 1.5}, "eta"),
         ({"eta": "0.5"}, "eta"),
-        ({"height": 9}, "height.*multiple of 2"),
+        ({"height": 9}, "`height` must be a multiple of 2, because .*: 8 and 10 are nearest"),
         ({"width": 0}, "width"),
         ({"latents": torch.zeros(1, 3, 8, 8)}, r"\(2, 3, 8, 8\)"),
         ({"latents": torch.zeros(2, 3, 8, 8), "height": 16}, "latents"),
