@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -75,10 +76,17 @@ class TextualInversionRecipe(SubjectsRecipe):
 
     def __init__(self, config: TextualInversionConfig, context: TrainingContext):
         super().__init__(config, context)
-        self.placeholder = Placeholder(self.base, config.placeholder_token, config.num_vectors)
         self._initial = self.placeholder.initial_vectors(config.initializer_token)
         self.templates = self._fitting_templates()
         self._check_captions()
+
+    @cached_property
+    def placeholder(self) -> Placeholder:
+        """The new word, of which the base knows nothing until the networks are built."""
+        return Placeholder(self.base, self.config.placeholder_token, self.config.num_vectors)
+
+    def num_tokens(self, name: str, prompts: list[str]) -> list[int]:
+        return self.placeholder.num_tokens(name, prompts)
 
     def image_subjects(self) -> list[Subject]:
         # The caption of each image is the word, which is inserted into the templates.

@@ -416,6 +416,6 @@ def test_a_base_in_a_single_file_is_refused_as_that(tmp_path, monkeypatch, capsy
     monkeypatch.setattr(sys, "argv", ["kohya", str(file), str(tmp_path / "out"), "--base", str(file)])
     with pytest.raises(SystemExit):
         main()
-    assert f"error: {file} is a single file, but a folder or" in capsys.readouterr().err
+    assert f"error: --base {file} is a single file, but a folder or" in capsys.readouterr().err
     with pytest.raises(ValueError, match="is a single file, but a folder or"):
         load_base_model(str(file))

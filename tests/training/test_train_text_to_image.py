@@ -406,6 +406,13 @@ def test_samples_are_measured_by_the_models_that_the_user_names(tmp_path, judges
     assert row["clip_i"] == pytest.approx(pairs.mean().item(), abs=1e-5)
 
 
+def test_prompts_that_the_measuring_model_cuts_off_are_named_before_the_training(tmp_path, judges, caplog):
+    prompts = ["a" * (PROMPT_LENGTH - 2), "a" * (PROMPT_LENGTH - 1)]
+    recipe(tmp_path, clip_model=judges["clip_model"], validation_prompts=prompts)
+    (said,) = [message for message in caplog.messages if "clip_t" in message]
+    assert said.startswith(f"1 of 2 --validation_prompts are longer than --clip_model reads ({PROMPT_LENGTH} tokens)")
+
+
 def test_an_untrained_model_has_not_drifted(tmp_path, judges):
     options = {"dino_model": judges["dino_model"], "prior_prompts": ["a thing"]}
     made = trainer(tmp_path, "sd3", **LORA, **options)

@@ -18,7 +18,7 @@ from diffusers_ext.training.train_textual_inversion import (
     TextualInversionRecipe,
 )
 from tests.training.runs import records, tensors, trainer as build_trainer
-from tests.training.text_to_image_models import FAMILIES, captioned_images, tiny_base
+from tests.training.text_to_image_models import FAMILIES, PROMPT_LENGTH, captioned_images, tiny_base
 from tests.training.text_to_image_runs import OPTIONS, image, load, run_on_one_and_two_processes
 from tests.waits import waits_of_an_update
 
@@ -135,6 +135,21 @@ def test_prompts_are_templates_or_captions(trainer, pictures, tmp_path):
     assert set(prompts_of(made)) == {f"{WORD} no {index}" for index in range(3)}
     with pytest.raises(ValueError, match="Every caption must contain the new word <cat>, unlike 'picture 0'"):
         trainer(caption_column="text")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_all_vectors_of_the_word_count_for_the_length_of_a_caption(trainer, tmp_path, caplog, family):
+    pictures = Path(captioned_images(tmp_path / "captioned", 2))
+    fits, cut = (f"{WORD} {'a' * (PROMPT_LENGTH - 2 - 5 + more)}" for more in (0, 1))
+    for index, caption in enumerate((fits, cut)):
+        (pictures / f"{index}.txt").write_text(caption)
+    made = trainer(family, train_data_dir=str(pictures), caption_column="text", num_vectors=5)
+    (said,) = [message for message in caplog.messages if "their ends have no effect" in message]
+    assert said.startswith("1 of 2 captions are longer") and repr(cut) in said
+    # These are the tokens of the training.
+    for name in made.recipe.placeholder.names:
+        prompts = made.recipe.placeholder.expand([fits, cut])
+        assert made.recipe.base.num_tokens(name, prompts) == [PROMPT_LENGTH, PROMPT_LENGTH + 1]
 
 
 @pytest.mark.parametrize("family", ["sd1", "sdxl", "sd3"])

@@ -14,6 +14,7 @@ from transformers.hf_argparser import HfArgumentParser
 
 from diffusers_ext.data import ImageDataset, load_image_dataset
 from diffusers_ext.data.loading import LabelMaps, check_resolution
+from diffusers_ext.hub.pipeline_folders import refuse_single_file
 from diffusers_ext.metrics import METRICS
 from diffusers_ext.training.loop.posthoc_ema import LARGEST_STD
 
@@ -40,6 +41,8 @@ class Config:
             # As a path, an empty text is the current folder, which nobody means.
             self.require(not name.endswith("_dir") or value != "", f"--{name} must name a folder, not be empty")
             self.require(name.endswith("prompt") or value != "", f"--{name} must not be empty")
+            if name.endswith("_name_or_path") and value is not None:
+                refuse_single_file(value, f"--{name}")
             for number in value if isinstance(value, list) else [value]:
                 is_finite = not isinstance(number, float) or math.isfinite(number)
                 self.require(is_finite, f"--{name} must be a finite number, not {number}")

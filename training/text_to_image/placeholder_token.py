@@ -84,6 +84,7 @@ class Placeholder:
         self.base, self.word = base, word
         self.tokens = [word, *(f"{word}_{index}" for index in range(1, num_vectors))]
         self.names = base.learning_text_encoders
+        self._readers = {}
         self._lengths = {name: ids.shape[1] for name, ids in base.tokenize([""]).items()}
         if word.split() != [word]:
             raise ValueError(f"--placeholder_token must be one word without spaces, not {word!r}.")
@@ -96,11 +97,12 @@ class Placeholder:
                     f"The tokenizer of {base.name} already knows --placeholder_token {word}, as {taken[0]}: choose "
                     f"another word, such as <my-{word.strip('<>')}>."
                 )
-            self._check_reading(copy.deepcopy(tokenizer))
+            self._readers[name] = copy.deepcopy(tokenizer)
+            self._readers[name].add_tokens(self.tokens)
+            self._check_reading(self._readers[name])
 
     def _check_reading(self, tokenizer) -> None:
         """Refuse a word of which a prompt does not contain all tokens, in diffusers as in training."""
-        tokenizer.add_tokens(self.tokens)
         prompt = TextualInversionLoaderMixin().maybe_convert_prompt(f"a {self.word}, b", tokenizer)
         found = tokenizer(prompt, add_special_tokens=False).input_ids
         own = tokenizer.convert_tokens_to_ids(self.tokens)
@@ -153,6 +155,12 @@ class Placeholder:
             len(self.base.tokenizers[name](before).input_ids) + len(self.tokens) <= self._lengths[name]
             for name in self.names
         )
+
+    def num_tokens(self, name: str, prompts: list[str]) -> list[int]:
+        """How many tokens each prompt has for a text encoder, with all of the word; see [`BaseModel.num_tokens`]."""
+        prompts = TextualInversionLoaderMixin().maybe_convert_prompt(prompts, self._readers[self.names[0]])
+        tokenizer = self._readers.get(name, self.base.tokenizers[name])
+        return [len(row) for row in tokenizer(prompts, truncation=False, verbose=False).input_ids]
 
     def install(self) -> None:
         """Add the word to the tokenizers, and extend the token embeddings; see [`~Placeholder.set_vectors`]."""

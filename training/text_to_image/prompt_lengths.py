@@ -1,7 +1,7 @@
 """Prompts that are longer than the text encoders of a base read, so that their ends have no effect."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from diffusers_ext.training.text_to_image.base_models import BaseModel
 
@@ -10,49 +10,70 @@ logger = logging.getLogger(__name__)
 
 _SHOWN, _LETTERS = 3, 60  # how many prompts a sentence names, and how much of each
 
-
-def find_cut_prompts(base: BaseModel, prompts: Iterable[str]) -> list[str]:
-    """The prompts whose end no text encoder of the base reads, each once."""
-    shortest = min(base.max_length(name) for name in base.text_encoders)
-    # A token has at least one letter, and two tokens mark the ends: most prompts need no tokenizer.
-    long = [prompt for prompt in dict.fromkeys(prompts) if prompt and len(prompt.encode()) > shortest - 2]
-    if not long:
-        return []
-    lengths = [base.num_tokens(name, long) for name in base.text_encoders]
-    limits = [base.max_length(name) for name in base.text_encoders]
-    return [
-        prompt
-        for prompt, *counts in zip(long, *lengths, strict=True)
-        if all(count > limit for count, limit in zip(counts, limits, strict=True))
-    ]
+NumTokens = Callable[[str, list[str]], list[int]]  # how many tokens prompts have for a text encoder of this name
 
 
-def warn_of_cut_prompts(base: BaseModel, prompts: Sequence[str], kind: str) -> None:
+def find_cut_prompts(
+    base: BaseModel, prompts: Iterable[str], num_tokens: NumTokens | None = None
+) -> dict[str, tuple[str, ...]]:
+    """The prompts that are cut off, with the names of the text encoders that do not read their ends.
+
+    Args:
+        base ([`BaseModel`]): the base.
+        prompts (`Iterable[str]`): the prompts.
+        num_tokens (`Callable`, *optional*): counts tokens, by default `base.num_tokens`. With a new word, a prompt
+            has more.
+    """
+    limits = {name: base.max_length(name) for name in base.text_encoders}
+    prompts = [prompt for prompt in dict.fromkeys(prompts) if prompt]
+    if num_tokens is None:
+        # A token has at least one letter, and two tokens mark the ends: most prompts need no tokenizer.
+        num_tokens = base.num_tokens
+        prompts = [prompt for prompt in prompts if len(prompt.encode()) > min(limits.values()) - 2]
+    if not prompts:
+        return {}
+    lengths = {name: num_tokens(name, prompts) for name in limits}
+    cut = {
+        prompt: tuple(name for name, limit in limits.items() if lengths[name][row] > limit)
+        for row, prompt in enumerate(prompts)
+    }
+    return {prompt: names for prompt, names in cut.items() if names}
+
+
+def warn_of_cut_prompts(
+    base: BaseModel, prompts: Sequence[str], kind: str, num_tokens: NumTokens | None = None
+) -> None:
     """Say how many prompts are cut off, and which; `kind` says what they are, such as "captions"."""
-    cut = find_cut_prompts(base, prompts)
-    if cut:
-        logger.warning(
-            f"{len(cut)} of {len(set(prompts))} {kind} are longer than the text encoders of {base.name} read "
-            f"({_limit(base)} tokens): their ends have no effect. {_some(cut)}"
-        )
+    cut = find_cut_prompts(base, prompts, num_tokens)
+    for names in dict.fromkeys(cut.values()):
+        own = [prompt for prompt in cut if cut[prompt] == names]
+        readers = [name for name in base.text_encoders if name not in names]
+        if readers:
+            limit = f"{', '.join(names)} of {base.name} read ({_limit(base, names)} tokens)"
+            effect = f"only {', '.join(readers)} ({_limit(base, readers)} tokens) reads their ends"
+        else:
+            limit = f"the text encoders of {base.name} read ({_limit(base, names)} tokens)"
+            effect = "their ends have no effect"
+        logger.warning(f"{len(own)} of {len(set(prompts))} {kind} are longer than {limit}: {effect}. {_some(own)}")
 
 
 def refuse_cut_prompts(base: BaseModel, prompts: Sequence[str | None], option: str) -> None:
-    """Refuse prompts that are cut off.
+    """Refuse prompts whose end no text encoder reads.
 
     Raises:
         ValueError: naming `option` and the first of them.
     """
     cut = find_cut_prompts(base, [prompt for prompt in prompts if prompt is not None])
-    if cut:
-        raise ValueError(
-            f"{option} {cut[0]!r} is longer than the text encoders of {base.name} read ({_limit(base)} tokens), so "
-            "that its end would have no effect: shorten it."
-        )
+    for prompt, names in cut.items():
+        if len(names) == len(base.text_encoders):
+            raise ValueError(
+                f"{option} {prompt!r} is longer than the text encoders of {base.name} read ({_limit(base, names)} "
+                "tokens), so that its end would have no effect: shorten it."
+            )
 
 
-def _limit(base: BaseModel) -> int:
-    return max(base.max_length(name) for name in base.text_encoders)
+def _limit(base: BaseModel, names: Iterable[str]) -> int:
+    return max(base.max_length(name) for name in names)
 
 
 def _some(prompts: list[str]) -> str:

@@ -1,5 +1,6 @@
 """Measures of the samples of prompts, by image and text encoders: CLIP-I, CLIP-T, DINO, and prior drift."""
 
+import logging
 from collections.abc import Iterable
 
 import torch
@@ -7,6 +8,9 @@ import torch.nn.functional as F
 from transformers import AutoTokenizer
 
 from diffusers_ext.metrics import load_feature_extractor
+
+
+logger = logging.getLogger(__name__)
 
 
 class PromptMeasures:
@@ -59,6 +63,19 @@ class PromptMeasures:
             text = self._embed_text(prompts)
             values["clip_t"] = (embed(self.models["clip_i"], images) * text).sum(dim=1).mean().item()
         return values
+
+    def warn_of_cut_prompts(self, prompts: list[str]) -> None:
+        """Say how many prompts clip_t compares the beginnings of, because the CLIP model does not read their ends."""
+        if "clip_i" not in self.models or not prompts:
+            return
+        limit = self.models["clip_i"].model.config.text_config.max_position_embeddings
+        lengths = [len(row) for row in self.tokenizer(prompts, truncation=False, verbose=False).input_ids]
+        num_cut = sum(length > limit for length in lengths)
+        if num_cut:
+            logger.warning(
+                f"{num_cut} of {len(prompts)} --validation_prompts are longer than --clip_model reads ({limit} "
+                "tokens): clip_t compares images with their beginnings only."
+            )
 
     def remember_prior(self, images: torch.Tensor) -> None:
         """Keep the embeddings of images, uint8 (N, 3, H, W), that the model made before the training."""

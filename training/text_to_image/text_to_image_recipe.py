@@ -21,7 +21,7 @@ from diffusers_ext.training.loop.recipe import Recipe
 from diffusers_ext.training.loop.sampling import Generation
 from diffusers_ext.training.text_to_image.base_models import load_base_model
 from diffusers_ext.training.text_to_image.encoding_cache import MomentCache, TextCache
-from diffusers_ext.training.text_to_image.prompt_lengths import warn_of_cut_prompts
+from diffusers_ext.training.text_to_image.prompt_lengths import NumTokens, warn_of_cut_prompts
 from diffusers_ext.training.text_to_image.prompt_measures import PromptMeasures
 from diffusers_ext.training.text_to_image.prompt_sampler import PromptSampler
 
@@ -125,10 +125,14 @@ class TextToImageRecipe(Recipe):
         self.check_prompt_lengths()
 
     def check_prompt_lengths(self) -> None:
-        """Say which prompts are longer than the text encoders read."""
-        warn_of_cut_prompts(self.base, self.dataset.captions or [], "captions")
+        """Say which prompts are longer than the text encoders read, or than the model that measures samples reads."""
+        warn_of_cut_prompts(self.base, self.dataset.captions or [], "captions", self.num_tokens)
         for name in ("validation_prompts", "prior_prompts"):
-            warn_of_cut_prompts(self.base, getattr(self.config, name) or [], f"--{name}")
+            warn_of_cut_prompts(self.base, getattr(self.config, name) or [], f"--{name}", self.num_tokens)
+        self.measures.warn_of_cut_prompts(self.config.validation_prompts or [])
+
+    # Counts the tokens of prompts for a text encoder, where the base itself does not know all of them.
+    num_tokens: NumTokens | None = None
 
     def _check_size(self) -> None:
         config, multiple = self.config, self.base.size_multiple

@@ -3,7 +3,11 @@ from dataclasses import dataclass
 import pytest
 import yaml
 
+from diffusers_ext.training.evaluate_pipeline import EvaluateConfig
 from diffusers_ext.training.loop.configuration import JSONObject, TrainingConfig, option, parse_config
+from diffusers_ext.training.text_to_image.fine_tuning import FineTuningConfig
+from diffusers_ext.training.train_controlnet import ControlNetConfig
+from diffusers_ext.training.train_gan import GANConfig
 
 
 @dataclass
@@ -100,3 +104,20 @@ def test_values_that_mean_nothing_are_refused(capsys, argument, sentence):
     with pytest.raises(SystemExit):
         parse_config(TrainingConfig, [argument])
     assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("config_class", "option"),
+    [
+        (FineTuningConfig, "--pretrained_model_name_or_path"),
+        (GANConfig, "--pretrained_model_name_or_path"),
+        (EvaluateConfig, "--pretrained_model_name_or_path"),
+        (ControlNetConfig, "--controlnet_model_name_or_path"),
+    ],
+)
+def test_a_single_file_as_a_model_is_refused_with_the_option_as_it_was_typed(tmp_path, capsys, config_class, option):
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(b"")
+    with pytest.raises(SystemExit):
+        parse_config(config_class, [option, str(file)])
+    assert f"error: {option} {file} is a single file, but a folder or a repository" in capsys.readouterr().err

@@ -16,7 +16,7 @@ def main() -> None:
     parser.add_argument("--base", required=True, help="The pipeline that the LoRA is for: a folder or a Hub name.")
     arguments = parser.parse_args()
     try:
-        refuse_single_file(arguments.base)
+        refuse_single_file(arguments.base, "--base")
         pipeline = DiffusionPipeline.from_pretrained(arguments.base)
         print(convert_lora_file(arguments.source, arguments.destination, pipeline))
     except (ValueError, OSError) as error:
