@@ -158,7 +158,7 @@ def test_a_conditioning_image_shares_its_images_bucket(folder, tmp_path):
 
 
 def test_what_cannot_work(folder):
-    with pytest.raises(ValueError, match="pass either streaming or buckets"):
+    with pytest.raises(ValueError, match="leave out --streaming or --aspect_ratio_buckets"):
         load(folder, streaming=True)
     with pytest.raises(ValueError, match="positive number of pixels"):
         load(folder, buckets=[(0, 8)])

@@ -75,7 +75,7 @@ def test_jitter_moves_both_images_of_a_pair(tmp_path, way):
     [
         ({"load_size": 7}, r"load_size must be at least the resolution, \(8, 8\), not \(7, 7\)"),
         ({"load_size": 9, "center_crop": True}, "load_size is for random crops"),
-        ({"load_size": 9, "buckets": [(8, 8)]}, "pass either load_size or buckets"),
+        ({"load_size": 9, "buckets": [(8, 8)]}, "leave out --load_size or --aspect_ratio_buckets"),
         ({"load_size": 0}, "load_size must be a positive number of pixels"),
     ],
 )

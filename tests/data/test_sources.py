@@ -200,8 +200,14 @@ def test_a_broken_data_file_is_named(tmp_path):
         ({"dataset_name": "digits", "resolution": (8, 8, 8)}, "resolution must be"),
         ({"dataset_name": "digits", "resolution": 8.0}, "resolution must be"),
         ({"dataset_name": "digits", "channels": 5}, "channels must be"),
-        ({"dataset_name": "digits", "streaming": True, "cache_images": True}, "either streaming, or cache_images"),
-        ({"dataset_name": "digits", "streaming": True, "verify_images": True}, "either streaming, or cache_images"),
+        (
+            {"dataset_name": "digits", "streaming": True, "cache_images": True},
+            "leave out --streaming, or --cac",
+        ),
+        (
+            {"dataset_name": "digits", "streaming": True, "verify_images": True},
+            "leave out --streaming, or --cac",
+        ),
         ({"dataset_name": "digits", "shuffle_buffer_size": 0}, "shuffle_buffer_size must be"),
     ],
 )

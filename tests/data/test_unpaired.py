@@ -123,7 +123,7 @@ def test_domains_can_be_streamed(tmp_path):
     dataset = load(tmp_path / "horse", target_data_dir=str(tmp_path / "zebra"), streaming=True)
     assert dataset.num_examples is None
     assert sorted(take(dataset, 15)[TARGET][:5]) == [80, 81, 82, 83, 84]
-    with pytest.raises(ValueError, match="pass streaming=False"):
+    with pytest.raises(ValueError, match="leave out --streaming"):
         load(tmp_path, streaming=True)
 
 

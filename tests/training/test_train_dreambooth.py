@@ -304,7 +304,7 @@ def test_two_processes_follow_one(options, tmp_path, family):
         ({**ALONE, "subjects": [{"folder": "a"}]}, "by instance_data_dir, .*, not by folder"),
         ({**ALONE, "subjects": [{"instance_data_dir": 3}]}, "are described by texts"),
         ({**ALONE, "subjects": [{"instance_data_dir": "a"}]}, "--instance_prompt is required for a"),
-        ({**ALONE, "instance_prompt": "a"}, "pass either dataset_name"),
+        ({**ALONE, "instance_prompt": "a"}, "give --dataset_name"),
         ({"instance_data_dir": "/nowhere"}, "there is no folder '/nowhere'"),
         ({"streaming": True, "validation_prompts": ["a"]}, "--streaming is not for"),
         ({"caption_column": "prompt"}, "there is no caption column 'prompt'"),

@@ -162,8 +162,8 @@ def _split_prefixes(folder: str, images: list[str], label_column: str | None) ->
     if others:
         raise ValueError(
             f"{os.path.join(folder, prefix)!r} contains {named[0]!r}, which is named like a split, and {others[0]!r}, "
-            f"which is not: pass the folder to train on, such as {os.path.join(folder, prefix, named[0])!r}, or "
-            f"label_column='label' if every folder is a class"
+            f"which is not: give the folder to train on, such as {os.path.join(folder, prefix, named[0])!r}, or "
+            f"--label_column label if every folder is a class"
         )
     return {
         split: prefixes
@@ -200,8 +200,8 @@ def _folder_labels(folder: str, inner: dict[str, str]) -> dict[str, str]:
     if len(by_depth) > 1:
         raise ValueError(
             f"images of {folder!r} are at different depths ({by_depth[min(by_depth)]!r} and "
-            f"{by_depth[max(by_depth)]!r}), so their folders cannot be classes: move the images, or pass "
-            f"label_column={UNLABELLED!r} to train without labels"
+            f"{by_depth[max(by_depth)]!r}), so their folders cannot be classes: move the images, or give "
+            f"--label_column {UNLABELLED} to train without labels"
         )
     return {path: below.split("/")[-2] for path, below in inner.items() if "/" in below}
 

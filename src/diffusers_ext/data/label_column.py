@@ -30,7 +30,7 @@ def find_label_column(features: Features, label_column: str | None) -> str | Non
     if not isinstance(feature, ClassLabel) and not _is_discrete(feature):
         raise ValueError(
             f"the label column {label_column!r} has {feature}, not classes (a ClassLabel, strings or integers): "
-            f"choose another column, or pass label_column={UNLABELLED!r} to train without labels"
+            f"choose another column, or give --label_column {UNLABELLED} to train without labels"
         )
     return label_column
 
@@ -61,7 +61,7 @@ def encode_labels(dataset: Dataset, column: str, splits: Iterable[Dataset]) -> t
     if missing:
         raise ValueError(
             f"{len(missing)} of {len(values)} rows have no label in column {column!r} (null, empty or -1, first in "
-            f"row {missing[0]}): choose a split with labels, or pass label_column={UNLABELLED!r}"
+            f"row {missing[0]}): choose a split with labels, or give --label_column {UNLABELLED}"
         )
     feature = dataset.features[column]
     if isinstance(feature, ClassLabel):

@@ -102,11 +102,15 @@ def load_image_dataset(
     if channels not in MODES:
         raise ValueError(f"channels must be 1 (grayscale), 2 (with alpha), 3 (RGB) or 4 (RGBA), not {channels!r}")
     if streaming and (cache_images or verify_images):
-        raise ValueError("a stream is not read in advance: pass either streaming, or cache_images or verify_images")
+        raise ValueError(
+            "a stream is not read in advance: leave out --streaming, or --cache_images and --verify_images"
+        )
     if shuffle_buffer_size < 1:
         raise ValueError(f"shuffle_buffer_size must be at least 1, not {shuffle_buffer_size}")
     if streaming and buckets:
-        raise ValueError("the image sizes of a stream are not known in advance: pass either streaming or buckets")
+        raise ValueError(
+            "the image sizes of a stream are not known in advance: leave out --streaming or --aspect_ratio_buckets"
+        )
     if conditioning_label_maps and conditioning_image_column is None and conditioning_image_dir is None:
         raise ValueError(
             "--conditioning_label_maps needs label maps: name them by --conditioning_image_column or "
@@ -155,10 +159,13 @@ def build_transform(
     if load_size is None:
         return ImageTransform(resolution, center_crop, random_flip, sizes)
     if sizes:
-        raise ValueError("buckets crop the middle of images, not a random place: pass either load_size or buckets")
+        raise ValueError(
+            "--aspect_ratio_buckets crop the middle of images, not a random place: leave out --load_size or "
+            "--aspect_ratio_buckets"
+        )
     load_size = check_resolution(load_size, "load_size")
     if center_crop:
-        raise ValueError("load_size is for random crops: pass either load_size or center_crop")
+        raise ValueError("--load_size is for random crops: leave out --load_size or --center_crop")
     if load_size[0] < resolution[0] or load_size[1] < resolution[1]:
         raise ValueError(f"load_size must be at least the resolution, {resolution}, not {load_size}")
     return ImageTransform(resolution, random_flip=random_flip, load_size=load_size)

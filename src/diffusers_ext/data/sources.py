@@ -97,7 +97,7 @@ def open_source(
     """
     if (dataset_name is None) == (train_data_dir is None):
         raise ValueError(
-            "pass either dataset_name (a Hub name, a local folder or 'digits') or train_data_dir (a local folder), "
+            "give --dataset_name (a Hub name, a local folder or 'digits') or --train_data_dir (a local folder), "
             + ("not both" if dataset_name is not None else "but neither is given")
         )
     if max_image_pixels is not None and max_image_pixels < 1:
@@ -195,7 +195,7 @@ def _select_columns(
     rows = splits[split]
     if rows.features is None:
         raise ValueError(
-            "the columns of this data set have no declared types, so it cannot be streamed: pass streaming=False"
+            "the columns of this data set have no declared types, so it cannot be streamed: leave out --streaming"
         )
     if len(set(image_columns)) < len(image_columns):
         raise ValueError(f"images and conditioning images must be different columns, not both {image_columns[0]!r}")
@@ -212,7 +212,7 @@ def _select_columns(
         else:
             raise ValueError(
                 f"the label column {label_column!r} has {feature}, whose classes are not known until all rows are "
-                f"read: pass streaming=False, convert it to a ClassLabel, or pass label_column={UNLABELLED!r}"
+                f"read: leave out --streaming, convert it to a ClassLabel, or give --label_column {UNLABELLED}"
             )
     if caption_column is not None:
         check_caption_column(rows.features, caption_column)

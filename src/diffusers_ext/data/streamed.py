@@ -152,7 +152,7 @@ class StreamedImageDataset(ImageDataset):
         if is_missing(label):
             raise ValueError(
                 f"image {row.index} of epoch {row.epoch} has no label in column {self._source.label_column!r} "
-                f"(null, empty or -1): choose a split with labels, or pass label_column={UNLABELLED!r}"
+                f"(null, empty or -1): choose a split with labels, or give --label_column {UNLABELLED}"
             )
         return label
 

@@ -141,7 +141,7 @@ def _from_classes(
     **where,
 ) -> UnpairedImageDataset:
     if streaming:
-        raise ValueError("two classes of a stream cannot be separated before it is read: pass streaming=False")
+        raise ValueError("two classes of a stream cannot be separated before it is read: leave out --streaming")
     source = open_source(**where)
     transform = build_transform(resolution, center_crop, random_flip, load_size)
     sets = [
