@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from tests.hub.hub_user import UserError
+from tests.training.runs import arguments
 
 
 PREPARE = """
@@ -52,6 +53,40 @@ def test_a_hub_that_fails_after_the_training_costs_nothing(hub, alice, tmp_path)
     command = sentence.partition("to publish it later: python -c ")[2].strip("'").replace("'\"'\"'", "'")
     alice.run(command)
     assert "pytorch_lora_weights.safetensors" in hub.files("alice/later")
+
+
+RUN = """
+import contextlib, io, os
+from diffusers_ext.training.loop.command import run
+from diffusers_ext.training.train_diffusion import DiffusionConfig, DiffusionRecipe
+login = os.environ.pop("HF_TOKEN")
+if has_token:
+    os.environ["HF_TOKEN"] = login
+with contextlib.redirect_stderr(io.StringIO()) as said:
+    try:
+        run(DiffusionRecipe, DiffusionConfig, command_line)
+    except SystemExit as stop:
+        result = [stop.code, said.getvalue()]
+    finally:
+        os.environ["HF_TOKEN"] = login
+"""
+
+
+@pytest.mark.parametrize(("has_token", "status"), [(False, "401"), (True, "500")])
+def test_a_run_that_can_not_be_published_ends_in_one_sentence_before_its_first_step(
+    hub, alice, tmp_path, has_token, status
+):
+    """Without a token, and while the Hub fails."""
+    options = arguments(tmp_path, max_train_steps=1, push_to_hub=True, hub_model_id="alice/never")
+    hub.is_broken = status == "500"
+    try:
+        code, said = alice.run(RUN, command_line=options, has_token=has_token)
+    finally:
+        hub.is_broken = False
+    sentence = said.splitlines()[-1]
+    assert code == 2 and "Traceback" not in said and status in sentence and "hf auth login" in sentence
+    assert sentence.startswith("error: --push_to_hub: alice/never can't be created or written to (")
+    assert "alice/never" not in hub.repositories and not (tmp_path / "logs").exists()
 
 
 def test_no_network_is_one_sentence(tmp_path):

@@ -4,6 +4,7 @@ import errno
 import multiprocessing
 import os
 import resource
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from diffusers_ext.training.loop import checkpoints
 from diffusers_ext.training.loop.file_hashes import check_files
+from diffusers_ext.training.loop.metrics_log import MetricsLog
 from diffusers_ext.training.loop.write_errors import CantWriteError, writing
 from tests.training.runs import tensors
 from tests.training.small_run import small_run
@@ -22,6 +24,8 @@ OPERATIONS = [
     (os, "rename"),
     (os, "replace"),
     (os, "fsync"),
+    (Path, "write_bytes"),
+    (Path, "write_text"),
     (torch, "save"),
     (checkpoints, "save_file"),
 ]
@@ -34,6 +38,8 @@ class Disk:
         self.used = 0
         for module, name in OPERATIONS:
             monkeypatch.setattr(module, name, self.limited(getattr(module, name), capacity, number))
+        write = self.limited(lambda file, line: file.write(line), capacity, number)
+        monkeypatch.setattr(MetricsLog, "__enter__", entering(write))
 
     def limited(self, operation, capacity, number):
         def act(*arguments, **keywords):
@@ -45,8 +51,28 @@ class Disk:
         return act
 
 
+class Log:
+    """A file whose lines are written by `write`."""
+
+    def __init__(self, file, write):
+        self.file, self.close, self.write = file, file.close, lambda line: write(file, line)
+
+
+def entering(write, enter=MetricsLog.__enter__):
+    def __enter__(log):
+        enter(log)
+        log._file = Log(log._file, write)
+        return log
+
+    return __enter__
+
+
+def start(folder, resume=None):
+    return small_run(folder, resume_from_checkpoint=resume, logging_steps=1)
+
+
 def train(folder, resume=None):
-    small_run(folder, resume_from_checkpoint=resume).train()
+    start(folder, resume).train()
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +92,7 @@ FULL = [pytest.param(errno.ENOSPC, i, marks=[] if i in (1, 5, 9) else pytest.mar
 def test_what_was_whole_stays_whole_and_the_run_can_go_on(expected, tmp_path, number, moment):
     folder, operations = expected
     with pytest.MonkeyPatch.context() as monkeypatch:
-        trainer = small_run(tmp_path)
+        trainer = start(tmp_path)
         Disk(monkeypatch, operations * moment // 10, number)
         with pytest.raises(CantWriteError) as error:
             trainer.train()
@@ -83,6 +109,24 @@ def test_what_was_whole_stays_whole_and_the_run_can_go_on(expected, tmp_path, nu
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
     assert (tmp_path / "player.safetensors").read_bytes() == (folder / "player.safetensors").read_bytes()
     assert not list(tmp_path.glob(".diffusers_ext-tmp-*"))
+
+
+@pytest.mark.parametrize("name", ["samples.png", "metrics.json", "training_config.yaml", "README.md"])
+def test_no_space_for_one_of_the_outputs(expected, tmp_path, monkeypatch, name):
+    write = Path.write_bytes
+
+    def refuse(path, content):
+        if f"{name}-" in path.name:  # the file's name until it is complete
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(path, content)
+
+    with monkeypatch.context() as full:
+        full.setattr(Path, "write_bytes", refuse)
+        with pytest.raises(CantWriteError, match=f"The samples, metrics and card in {tmp_path} can't be written"):
+            train(tmp_path)
+    assert not (tmp_path / name).exists() and not list(tmp_path.glob(".diffusers_ext-tmp-*"))
+    train(tmp_path, "latest")
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in expected[0].iterdir()}
 
 
 def write_too_much(folder, answers):

@@ -8,6 +8,7 @@ import sys
 from contextlib import contextmanager
 
 import pytest
+import torch
 from filelock import FileLock, Timeout
 
 from diffusers_ext.training.loop import run_lock
@@ -17,6 +18,7 @@ from diffusers_ext.training.loop.configuration import parse_config
 from diffusers_ext.training.loop.metrics_log import MetricsLog
 from diffusers_ext.training.loop.output_folder import prepare_output_folder
 from diffusers_ext.training.loop.run_lock import only_run_in
+from tests.training import runs
 from tests.training.pair_recipe import PairConfig, PairRecipe
 from tests.training.small_run import small_run
 
@@ -103,6 +105,22 @@ def test_a_second_run_in_a_folder_is_refused_in_one_sentence(tmp_path, monkeypat
     assert f"error: Another run writes into --output_dir {tmp_path}: wait until it has ended" in error
     with only_run_in(tmp_path):
         pass
+
+
+@pytest.mark.slow
+def test_of_two_runs_at_once_in_one_folder_one_is_refused_and_the_other_undisturbed(tmp_path):
+    command = runs.arguments(tmp_path / "both", max_train_steps=300, checkpointing_steps=100)
+    logs = [tmp_path / f"{number}.log" for number in range(2)]
+    both = [runs.start(command, log) for log in logs]
+    for process in both:
+        process.join(300)
+    assert sorted(process.exitcode for process in both) == [0, 2]
+    (refused,) = [log for process, log in zip(both, logs, strict=True) if process.exitcode == 2]
+    assert refused.read_text().splitlines()[-1].startswith("error: Another run writes into --output_dir")
+    alone = runs.arguments(tmp_path / "alone", max_train_steps=300, checkpointing_steps=100)
+    assert runs.finish(alone) == 0
+    found, expected = (runs.tensors(tmp_path / name, 300) for name in ("both", "alone"))
+    assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def is_locked(folder) -> bool:
