@@ -17,13 +17,11 @@ from pathlib import Path
 
 from diffusers import DiffusionPipeline
 
-import diffusers_ext
 from diffusers_ext.atomic import write_text_atomically
 from diffusers_ext.data import ImageDataset
 from diffusers_ext.data.loading import check_resolution
-from diffusers_ext.hub.pipeline_folders import refuse_single_file
 from diffusers_ext.likelihoods import LIKELIHOODS, likelihood_rows
-from diffusers_ext.pipelines import ClassConditionalPipeline
+from diffusers_ext.training.evaluation.pipeline_classes import find_pipeline_class
 from diffusers_ext.training.evaluation.samplers import compare_samplers
 from diffusers_ext.training.evaluation.samples import SampleEvaluator, SamplingConfig
 from diffusers_ext.training.loop.accelerator import build_accelerator
@@ -111,14 +109,6 @@ def main(arguments: list[str] | None = None) -> None:
         print(json.dumps(rows, indent=2))
         if config.output_file is not None:
             write_text_atomically(config.output_file, json.dumps(rows, indent=2) + "\n")
-
-
-def find_pipeline_class(name: str, cache_dir: str | None) -> type[DiffusionPipeline]:
-    """The class that a pipeline's folder names; pipelines of diffusers are loaded as class-conditional ones."""
-    refuse_single_file(name)
-    class_name = DiffusionPipeline.load_config(name, cache_dir=cache_dir)["_class_name"]
-    class_name = class_name[-1] if isinstance(class_name, list) else class_name
-    return getattr(diffusers_ext, class_name, ClassConditionalPipeline)
 
 
 def check_options(config: EvaluateConfig, pipeline_class: type[DiffusionPipeline]) -> None:

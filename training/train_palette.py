@@ -16,14 +16,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from diffusers import ClassifierFreeGuidance, UNet2DModel
 
-from diffusers_ext.data.corruptions import super_resolution
 from diffusers_ext.losses.diffusion import PredictionType
 from diffusers_ext.pipelines import PalettePipeline
 from diffusers_ext.pipelines.denoising import quiet_guiders
-from diffusers_ext.pipelines.fills import FILLS, smooth_fill
 from diffusers_ext.training.diffusion.denoisers import DenoiserConfig, build_unet, num_labels, pretrained_unet
 from diffusers_ext.training.diffusion.objectives import (
     ContinuousDiffusion,
@@ -39,6 +36,7 @@ from diffusers_ext.training.loop.command import run
 from diffusers_ext.training.loop.configuration import ValidationConfig, option
 from diffusers_ext.training.loop.recipe import Recipe
 from diffusers_ext.training.restoration.evaluation import RestorationEvaluator
+from diffusers_ext.training.restoration.palette_inputs import PaletteInputs, enlargement, usage
 from diffusers_ext.training.restoration.tasks import RestorationConfig, Tasks
 
 
@@ -77,7 +75,7 @@ class PaletteRecipe(Recipe):
         clean, corruption = batch["pixel_values"], self.tasks.mix(batch, draw)
         conditioning, mask = self.condition(corruption, draw), corruption.mask
         labels = self.draw_labels(batch, draw)
-        timesteps, noise = self.objective.draw_timesteps(draw), self.draw_noise(corruption, draw)
+        timesteps, noise = self.objective.draw_timesteps(draw), self.inputs.draw_noise(corruption, draw)
         # Known pixels stay clean, as in the pipeline.
         noisy = torch.where(mask > 0, self.objective.add_noise(clean, noise, timesteps), clean)
 
@@ -89,14 +87,9 @@ class PaletteRecipe(Recipe):
 
     def condition(self, corruption, draw) -> torch.Tensor:
         """The conditioning image: hidden pixels filled, noise added, and now and then nothing, for guidance."""
-        config, conditioning = self.config, corruption.conditioning_image
-        if config.conditioning_fill != "noise":
-            conditioning = FILLS[config.conditioning_fill](conditioning, corruption.hidden)
-        if config.conditioning_augmentation > 0:
-            levels = config.conditioning_augmentation * draw.uniform()
-            conditioning = augment_conditioning(conditioning, levels, draw.normal(config.channels, *self.small_size))
-        if config.conditioning_dropout > 0:
-            conditioning = torch.where(draw.uniform(1, 1, 1) < config.conditioning_dropout, 0.0, conditioning)
+        conditioning = self.inputs.show(corruption, draw)
+        if self.config.conditioning_dropout > 0:
+            conditioning = torch.where(draw.uniform(1, 1, 1) < self.config.conditioning_dropout, 0.0, conditioning)
         return conditioning
 
     def draw_labels(self, batch, draw) -> torch.Tensor | None:
@@ -106,14 +99,6 @@ class PaletteRecipe(Recipe):
             labels = draw.dropout(labels, self.config.label_dropout, self.null_class_label)
         return labels
 
-    def draw_noise(self, corruption, draw) -> torch.Tensor:
-        """The start of the process: standard normal noise, or the degraded image with noise of `--source_noise`."""
-        noise = draw.normal_like(corruption.conditioning_image)
-        if self.config.source_noise is not None:
-            source = smooth_fill(corruption.conditioning_image, corruption.hidden)
-            noise = source + self.config.source_noise * noise
-        return noise
-
     def pipeline(self, unet: UNet2DModel) -> PalettePipeline:
         """The pipeline with a fast second-order sampler, see [`~Objective.sampling_scheduler`]."""
         config = self.config
@@ -122,7 +107,7 @@ class PaletteRecipe(Recipe):
             with quiet_guiders():
                 guider = ClassifierFreeGuidance(guidance_scale=1.0)
         if any("super_resolution" in task.split("+") for task in config.tasks):
-            scale_factor = self.scale_factor
+            scale_factor = enlargement(config.task_options)
         return PalettePipeline(
             unet=unet,
             scheduler=self.scheduler,
@@ -140,6 +125,12 @@ class PaletteRecipe(Recipe):
     def __init__(self, config: PaletteConfig, context):
         super().__init__(config, context)
         self.tasks = Tasks(config.tasks, config.task_options, config.size, config.channels)
+        self.inputs = PaletteInputs(
+            fill=config.conditioning_fill,
+            augmentation=config.conditioning_augmentation,
+            source_noise=config.source_noise,
+            scale_factor=enlargement(config.task_options),
+        )
         self.objective = config.objective()
         self.scheduler = self.objective.sampling_scheduler()
         self.id2label = self.dataset.id2label if config.class_conditional else None
@@ -175,18 +166,6 @@ class PaletteRecipe(Recipe):
         options["task_options"] = dict(config.task_options)
         return {**self.objective.identity(), **self.trained_for, **options}
 
-    @property
-    def scale_factor(self) -> float:
-        """How much larger super-resolution makes images."""
-        options = self.config.task_options.get("super_resolution", {})
-        return float({**super_resolution.__kwdefaults__, **options}["factor"])
-
-    @property
-    def small_size(self) -> tuple[int, int]:
-        """Height and width of what super-resolution starts from."""
-        height, width = self.config.size
-        return round(height / self.scale_factor), round(width / self.scale_factor)
-
     def sample_grid(self, generate):
         """A row per task: input, output and truth."""
         return self.evaluator.panel(generate)
@@ -205,40 +184,11 @@ class PaletteRecipe(Recipe):
         return {
             "task": f"Images from images: {kind} of pixels ({config.prediction_type}) for {names}, trained from "
             "random weights or those of its base model.",
-            "usage": "\n".join(_usage(task) for task in config.tasks),
+            "usage": "\n".join(map(usage, config.tasks)),
             "base_model": config.pretrained_model_name_or_path,
             "tags": ["image-to-image", "diffusion", *(task for task in config.tasks if ":" not in task)],
             "pipeline_tag": "image-to-image",
         }
-
-
-def augment_conditioning(conditioning: torch.Tensor, levels: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    """What a super-resolver sees of small images `sqrt(1 - level**2) * image + level * noise` (CDM, section 4.2).
-
-    Enlarging is linear, so the noise is enlarged by itself and comes on top of the enlarged images. The level goes
-    with them, in a channel of its own: a UNet2DModel has no other room for it beside the timestep and the class.
-
-    Args:
-        conditioning: the enlarged images, (N, C, H, W) in [-1, 1].
-        levels: in [0, 1), of shape (N,).
-        noise: standard normal, of the small images' shape (N, C, h, w).
-
-    Returns:
-        (N, C + 1, H, W): the images, then the level.
-    """
-    levels = levels[:, None, None, None]
-    enlarged = F.interpolate(noise, conditioning.shape[2:], mode="bicubic", antialias=True)
-    conditioning = (1 - levels**2).sqrt() * conditioning + levels * enlarged
-    return torch.cat([conditioning, levels.expand_as(conditioning[:, :1])], dim=1)
-
-
-def _usage(task: str) -> str:
-    parts, needed = task.split("+"), ""
-    if "inpainting" in parts:
-        needed = ", mask_image=mask"
-    elif "uncropping" in parts:
-        needed = ", padding=(16, 0, 16, 0)"
-    return f'image = pipe(image{needed}, task="{task}").images[0]'
 
 
 @dataclass

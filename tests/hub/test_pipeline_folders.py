@@ -2,7 +2,7 @@ import pytest
 
 from diffusers_ext.hub.pipeline_folders import refuse_single_file
 from diffusers_ext.pipelines import GANPipeline
-from diffusers_ext.training.evaluate_pipeline import find_pipeline_class
+from diffusers_ext.training.evaluation.pipeline_classes import find_pipeline_class
 
 
 @pytest.mark.parametrize(

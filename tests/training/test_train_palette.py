@@ -17,12 +17,9 @@ from diffusers_ext.training import evaluate_pipeline
 from diffusers_ext.training.loop.configuration import parse_config
 from diffusers_ext.training.loop.draws import Draw
 from diffusers_ext.training.restoration.evaluation import pipeline_inputs, untrained_methods
+from diffusers_ext.training.restoration.palette_inputs import augment_conditioning
 from diffusers_ext.training.restoration.tasks import Tasks
-from diffusers_ext.training.train_palette import (
-    PaletteConfig,
-    PaletteRecipe,
-    augment_conditioning,
-)
+from diffusers_ext.training.train_palette import PaletteConfig, PaletteRecipe
 from tests.hub.hub_server import card_errors
 from tests.training.runs import context, tensors, trainer
 from tests.waits import waits_of_an_update

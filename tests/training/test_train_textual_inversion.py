@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from diffusers_ext.hub.repository import files_to_publish
 from diffusers_ext.training.loop.draws import Draw
 from diffusers_ext.training.loop.trainer import Trainer
-from diffusers_ext.training.text_to_image.base_models import weights_fingerprint
+from diffusers_ext.training.loop.weights import weights_fingerprint
 from diffusers_ext.training.train_textual_inversion import (
     FILE_OF_ALL,
     TEMPLATES,

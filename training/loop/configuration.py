@@ -316,7 +316,7 @@ class TrainingConfig(DataConfig, EvaluationConfig):
             0, "lr_warmup_steps", "lr_decay_steps", "max_grad_norm", "adam_weight_decay", "dataloader_num_workers"
         )
         self.require(
-            len(self.resolution) in (1, 2),
+            self.resolution is None or len(self.resolution) in (1, 2),
             f"--resolution takes one number, or height and width, not {self.resolution}",
         )
         self.require(

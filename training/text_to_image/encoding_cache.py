@@ -18,7 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from diffusers_ext.atomic import write_bytes_atomically
-from diffusers_ext.training.text_to_image.base_models import BaseModel, weights_fingerprint
+from diffusers_ext.training.loop.weights import weights_fingerprint
+from diffusers_ext.training.text_to_image.base_models import BaseModel
 
 
 Tensors = dict[str, torch.Tensor]

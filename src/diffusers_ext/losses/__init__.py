@@ -11,6 +11,7 @@ from diffusers_ext.losses.adversarial import (
     generator_loss as generator_loss,
     real_loss as real_loss,
 )
+from diffusers_ext.losses.consistency import pseudo_huber_loss as pseudo_huber_loss
 from diffusers_ext.losses.diffaugment import diff_augment as diff_augment
 from diffusers_ext.losses.diffusion import (
     LOSS_WEIGHTINGS as LOSS_WEIGHTINGS,
@@ -18,6 +19,7 @@ from diffusers_ext.losses.diffusion import (
     diffusion_loss as diffusion_loss,
     loss_weights as loss_weights,
     noise_levels as noise_levels,
+    pred_original_sample as pred_original_sample,
     prediction_target as prediction_target,
 )
 from diffusers_ext.losses.discriminator_regularizers import (

@@ -67,6 +67,34 @@ def prediction_target(
     raise ValueError(f"prediction_type must be one of {', '.join(PREDICTION_TYPES)}, not {prediction_type}.")
 
 
+def pred_original_sample(
+    prediction_type: str, prediction: torch.Tensor, noisy: torch.Tensor, alpha: torch.Tensor, sigma: torch.Tensor
+) -> torch.Tensor:
+    """The clean image that a network's prediction for `noisy` stands for: [`prediction_target`], solved for `clean`.
+
+    Args:
+        prediction_type (`str`): see [`prediction_target`]; or `edm`, for the network of Karras et al. (2022, eq. 7).
+        prediction, noisy (`torch.Tensor` of shape (N, C, H, W)): the network's output and its input.
+        alpha, sigma (`torch.Tensor` of shape (N, 1, 1, 1)): from [`noise_levels`].
+
+    Raises:
+        ValueError: for another prediction type.
+    """
+    if prediction_type == "epsilon":
+        return (noisy - sigma * prediction) / alpha
+    if prediction_type == "sample":
+        return prediction
+    if prediction_type == "v_prediction":
+        return alpha * noisy - sigma * prediction
+    if prediction_type == "flow_prediction":
+        return noisy - sigma * prediction
+    if prediction_type == "edm":
+        # The input is scaled to the variance 1, so that alpha**2 * sigma_data**2 + sigma**2 = 1.
+        sigma_data = (1 - sigma**2).sqrt() / alpha
+        return sigma_data * (alpha * sigma_data * noisy + sigma * prediction)
+    raise ValueError(f"prediction_type must be edm or one of {', '.join(PREDICTION_TYPES)}, not {prediction_type}.")
+
+
 def loss_weights(
     weighting: str,
     prediction_type: str,

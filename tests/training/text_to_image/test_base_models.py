@@ -8,7 +8,8 @@ from diffusers.training_utils import compute_snr
 
 from diffusers_ext.training.diffusion.objectives import Weighting
 from diffusers_ext.training.loop.draws import Draw
-from diffusers_ext.training.text_to_image.base_models import load_base_model, take_apart, weights_fingerprint
+from diffusers_ext.training.loop.weights import weights_fingerprint
+from diffusers_ext.training.text_to_image.base_models import load_base_model, take_apart
 from diffusers_ext.training.text_to_image.text_encoders import TextEncoders
 from tests.training.text_to_image_models import FAMILIES, SIZE, tiny_base
 

@@ -1,6 +1,5 @@
 """The base class of all families of text-to-image bases."""
 
-import hashlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from diffusers import DiffusionPipeline
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 from diffusers_ext.training.diffusion.objectives import Objective, Weighting
+from diffusers_ext.training.loop.weights import weights_fingerprint
 from diffusers_ext.training.text_to_image.controlnets import UNetControl
 
 
@@ -290,13 +290,3 @@ class BaseModel(ABC):
 def tokenizer_name(text_encoder_name: str) -> str:
     """The name of the tokenizer that belongs to a text encoder of a pipeline."""
     return re.sub("^text_encoder", "tokenizer", text_encoder_name)
-
-
-def weights_fingerprint(*networks: torch.nn.Module) -> str:
-    """32 hexadecimal digits that identify the weights and buffers of networks, on whatever device they are."""
-    content = hashlib.blake2b(digest_size=16)
-    for network in networks:
-        for name, tensor in network.state_dict().items():
-            content.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            content.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return content.hexdigest()

@@ -1,0 +1,24 @@
+"""Which class a published pipeline has."""
+
+from diffusers import DiffusionPipeline
+
+import diffusers_ext
+from diffusers_ext.hub.pipeline_folders import refuse_single_file
+from diffusers_ext.pipelines import ClassConditionalPipeline
+
+
+def find_pipeline_class(name: str, cache_dir: str | None, option: str | None = None) -> type[DiffusionPipeline]:
+    """The class that a pipeline's folder names; pipelines of diffusers are loaded as class-conditional ones.
+
+    Args:
+        name (`str`): a folder, or a repository of the Hub.
+        cache_dir (`str`, *optional*): where downloads are kept.
+        option (`str`, *optional*): the option by which `name` was given, for errors.
+
+    Raises:
+        ValueError, OSError: if there is no pipeline.
+    """
+    refuse_single_file(name, option)
+    class_name = DiffusionPipeline.load_config(name, cache_dir=cache_dir)["_class_name"]
+    class_name = class_name[-1] if isinstance(class_name, list) else class_name
+    return getattr(diffusers_ext, class_name, ClassConditionalPipeline)

@@ -1,0 +1,366 @@
+"""Train a student that makes images in one to four steps, as its teacher, a diffusion pipeline, does in many.
+
+    accelerate launch training/train_distillation.py --config examples/digits_in_one_step.yaml
+
+Multistep consistency distillation (Heek et al. 2024): the path from noise to an image, along which the teacher goes in
+small steps, is divided into the steps of the student. From each point of a part, the student learns to jump to the end
+of that part. With one step this is consistency distillation (Song et al. 2023); with two steps of the teacher in each
+step of the student, it is a round of progressive distillation (Salimans and Ho 2022). The result is a pipeline of the
+teacher's class, with the guidance of `--guidance_scale` inside its network.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+
+import torch
+from diffusers import DiffusionPipeline
+
+from diffusers_ext.losses import pseudo_huber_loss
+from diffusers_ext.pipelines import ClassConditionalPipeline, PalettePipeline
+from diffusers_ext.pipelines.schedules import get_noise_levels
+from diffusers_ext.training.diffusion.few_steps import Path, few_step_scheduler
+from diffusers_ext.training.diffusion.objectives import prediction_type
+from diffusers_ext.training.evaluation.grids import class_grid
+from diffusers_ext.training.evaluation.pipeline_classes import find_pipeline_class
+from diffusers_ext.training.evaluation.samples import SampleEvaluator
+from diffusers_ext.training.loop.command import run
+from diffusers_ext.training.loop.configuration import LRScheduler, ValidationConfig, option
+from diffusers_ext.training.loop.recipe import Recipe
+from diffusers_ext.training.loop.weights import weights_fingerprint
+from diffusers_ext.training.restoration.evaluation import RestorationEvaluator
+from diffusers_ext.training.restoration.palette_inputs import PaletteInputs, enlargement, usage
+from diffusers_ext.training.restoration.tasks import RestorationConfig, Tasks
+
+
+@dataclass
+class Condition:
+    """What a network is given beside the noisy image.
+
+    Attributes:
+        class_labels (`torch.Tensor` of shape (N,), *optional*): the class of each image.
+        image (`torch.Tensor` of shape (N, C, H, W), *optional*): the conditioning image of a [`PalettePipeline`].
+    """
+
+    class_labels: torch.Tensor | None = None
+    image: torch.Tensor | None = None
+
+
+class DistillationRecipe(Recipe):
+    """Heek et al. 2024, algorithm 1, with DDIM steps of a teacher."""
+
+    def networks(self) -> dict[str, torch.nn.Module]:
+        """The student, which begins as a copy of the teacher."""
+        return {"unet": copy.deepcopy(self.teacher.unet).requires_grad_(True).train()}
+
+    def step(self, batch, draw):
+        clean = batch["pixel_values"]
+        condition, noise, mask = self.inputs(batch, draw)
+        start, middle, end = self.path.draw(draw)
+        noisy = self.path.add_noise(clean, noise, start)
+        if mask is not None:  # known pixels stay clean, as in the pipeline
+            noisy = torch.where(mask > 0, noisy, clean)
+
+        with torch.no_grad():
+            # A small step of the teacher, and from there a jump of the student, which is nearer to the end.
+            nearer = self.path.jump(noisy, self.teachers_estimate(noisy, start, condition), start, middle)
+            if mask is not None:
+                nearer = torch.where(mask > 0, nearer, clean)
+            target = self.path.jump(nearer, self.estimate(nearer, middle, condition), middle, end)
+        output = self.path.jump(noisy, self.estimate(noisy, start, condition), start, end)
+
+        if mask is not None:
+            output, target = torch.where(mask > 0, output, clean), torch.where(mask > 0, target, clean)
+        self.minimise("unet", pseudo_huber_loss(output, target))
+
+    def estimate(self, noisy: torch.Tensor, position: torch.Tensor, condition: Condition) -> torch.Tensor:
+        """The clean image, (N, C, H, W), in whose direction the student jumps."""
+        prediction = self.predict(self.unet, noisy, position, condition)
+        return self.path.pred_original_sample(self.prediction_type, prediction, noisy, position)
+
+    def teachers_estimate(self, noisy: torch.Tensor, position: torch.Tensor, condition: Condition) -> torch.Tensor:
+        """The clean image, (N, C, H, W), that the guided teacher predicts."""
+        unet, scale = self.teacher.unet, self.config.guidance_scale
+        with self.context.autocast():
+            prediction = self.predict(unet, noisy, position, condition)
+            if scale != 1:  # Ho and Salimans 2022, eq. 6, with another meaning of the scale: 1 is no guidance
+                unconditional = self.predict(unet, noisy, position, self.unconditional(condition))
+                prediction = unconditional + scale * (prediction - unconditional)
+        kind = prediction_type(self.teacher.scheduler)
+        estimate = self.path.pred_original_sample(kind, prediction, noisy, position)
+        return estimate.clamp(-1, 1) if self.clips else estimate
+
+    def predict(
+        self, unet: torch.nn.Module, noisy: torch.Tensor, position: torch.Tensor, condition: Condition
+    ) -> torch.Tensor:
+        """The output of a network, the teacher's or the student's."""
+        sample = noisy if condition.image is None else torch.cat([condition.image, noisy], dim=1)
+        return unet(sample, self.noise_levels[position], class_labels=condition.class_labels).sample
+
+    def inputs(self, batch, draw) -> tuple[Condition, torch.Tensor, torch.Tensor | None]:
+        """The condition, the noise that the path starts from, and a mask of the pixels that are made, if any."""
+        raise NotImplementedError
+
+    def unconditional(self, condition: Condition) -> Condition:
+        """What the teacher is given where it predicts without the condition."""
+        null_label = self.teacher.config.null_class_label
+        labels = condition.class_labels
+        if labels is not None and null_label is not None:
+            labels = torch.full_like(labels, null_label)
+        return Condition(labels, None if condition.image is None else torch.zeros_like(condition.image))
+
+    def pipeline(self, unet: torch.nn.Module) -> DiffusionPipeline:
+        """A pipeline as the teacher's, with DDIM, and without a guider: the network has learned its predictions."""
+        entries = {name: value for name, value in self.teacher.config.items() if not name.startswith("_")}
+        entries = {name: value for name, value in entries.items() if name not in self.teacher.components}
+        return type(self.teacher)(
+            unet=unet,
+            scheduler=self.scheduler,
+            **entries
+            | {
+                "null_class_label": None,
+                "default_num_inference_steps": self.config.num_inference_steps,
+                "trained_processes": None,
+            },
+        )
+
+    # What stands around the algorithm
+
+    def __init__(self, config: DistillationConfig, context, teacher: DiffusionPipeline):
+        super().__init__(config, context)
+        self.teacher = teacher.to(context.device)
+        self.teacher.unet.requires_grad_(False).eval()
+        self.scheduler = few_step_scheduler(teacher.scheduler, config.num_inference_steps)
+        self.prediction_type = prediction_type(self.scheduler)
+        self.path = Path(teacher.scheduler, config.num_inference_steps, config.num_teacher_steps, context.device)
+        conditioning = teacher.config.get("noise_conditioning", "timestep")
+        self.noise_levels = get_noise_levels(self.scheduler, self.path.timesteps, conditioning)
+        settings = teacher.scheduler.config
+        self.clips = bool(settings.get("thresholding") or settings.get("clip_sample"))
+
+    def identity(self) -> dict:
+        config = self.config
+        options = ("num_inference_steps", "num_teacher_steps", "guidance_scale")
+        return {
+            "pretrained_teacher_model": weights_fingerprint(self.teacher.unet),
+            **{name: getattr(config, name) for name in options},
+        }
+
+    def describe(self) -> dict:
+        config = self.config
+        guidance = "" if config.guidance_scale == 1 else f" at guidance scale {config.guidance_scale}"
+        return {
+            "task": f"{type(self.teacher).__name__} in {config.num_inference_steps} step"
+            f"{'s' if config.num_inference_steps > 1 else ''}: a student of its base model{guidance}, by multistep "
+            "consistency distillation (Heek et al. 2024).",
+            "base_model": config.pretrained_teacher_model,
+            "tags": ["distillation", "diffusion"],
+        }
+
+
+class ClassConditionalDistillation(DistillationRecipe):
+    """The student of a [`ClassConditionalPipeline`]."""
+
+    def inputs(self, batch, draw):
+        labels = None if self.id2label is None else batch["class_labels"]
+        return Condition(labels), draw.normal_like(batch["pixel_values"]), None
+
+    def __init__(self, config, context, teacher):
+        super().__init__(config, context, teacher)
+        self.id2label = teacher.config.id2label
+        check_classes(self.dataset.id2label, self.id2label)
+        self.evaluator = SampleEvaluator(
+            self.dataset, split=config.dataset_split, device=context.device, **config.measured()
+        )
+
+    def sample_grid(self, generate):
+        return class_grid(generate, self.id2label)
+
+    def evaluate(self, generate):
+        return self.evaluator(generate, self.config.num_inference_steps, [1.0])
+
+    def describe(self):
+        call = "batch_size=4"
+        if self.id2label is not None:
+            call = f"class_labels={list(self.id2label.values())[:2]}, num_images_per_label=4"
+        return {**super().describe(), "usage": f"images = pipe({call}).images"}
+
+
+class PaletteDistillation(DistillationRecipe):
+    """The student of a [`PalettePipeline`]."""
+
+    def inputs(self, batch, draw):
+        corruption = self.tasks.mix(batch, draw)
+        labels = None if self.id2label is None else batch["class_labels"]
+        condition = Condition(labels, self.shown.show(corruption, draw))
+        return condition, self.shown.draw_noise(corruption, draw), corruption.mask
+
+    def __init__(self, config, context, teacher):
+        super().__init__(config, context, teacher)
+        trained = teacher.config
+        self.id2label = trained.id2label
+        check_classes(self.dataset.id2label, self.id2label)
+        self.tasks = Tasks(config.tasks, config.task_options, config.size, config.channels)
+        self.shown = PaletteInputs(
+            fill=trained.conditioning_fill,
+            augmentation=trained.conditioning_augmentation,
+            source_noise=trained.source_noise,
+            scale_factor=enlargement(config.task_options),
+        )
+        self.evaluator = RestorationEvaluator(
+            self.tasks,
+            config.load_validation_dataset(self.dataset, same_classes=self.id2label is not None),
+            context,
+            split=config.validation_split or config.dataset_split,
+            seed=config.seed,
+            **config.restored(),
+        )
+
+    def identity(self):
+        config = self.config
+        return {**super().identity(), "tasks": config.tasks, "task_options": dict(config.task_options)}
+
+    def before_training(self):
+        self.evaluator.try_call_options(self.pipeline(unet=self.network("unet").eval()))
+        self.network("unet").train()
+        super().before_training()
+
+    def sample_grid(self, generate):
+        return self.evaluator.panel(generate)
+
+    def evaluate(self, generate):
+        if self.config.metrics is None and self.config.feature_extractor is None:
+            return []
+        return self.evaluator(generate, self.config.num_inference_steps, [1.0])
+
+    def describe(self):
+        return {
+            **super().describe(),
+            "usage": "\n".join(map(usage, self.config.tasks)),
+            "pipeline_tag": "image-to-image",
+        }
+
+
+def check_classes(found: dict[int, str] | None, taught: dict[int, str] | None) -> None:
+    """Refuse images whose classes are not those of the teacher.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    if taught is not None and found != taught:
+        names = "no classes" if found is None else f"the classes {', '.join(found.values())}"
+        raise ValueError(
+            f"The images have {names}, but --pretrained_teacher_model was trained with {', '.join(taught.values())}: "
+            "--label_column names the column of the classes."
+        )
+
+
+@dataclass
+class DistillationConfig(RestorationConfig, ValidationConfig):
+    """The options of train_distillation.py."""
+
+    pretrained_teacher_model: str | None = option(
+        help="The pipeline to learn from: a folder or a Hub name of a ClassConditionalPipeline or PalettePipeline."
+    )
+    num_inference_steps: int = option(1, help="Steps of the student.")
+    num_teacher_steps: int | None = option(
+        help="Steps in which the teacher would go from noise to an image, a multiple of --num_inference_steps; by "
+        "default the first multiple that is not below 16."
+    )
+    guidance_scale: float = option(
+        1.0, help="The classifier-free guidance of the teacher, which the student learns; 1 is none."
+    )
+
+    resolution: list[int] | None = option(help="Image size in pixels, which is that of the teacher.")
+    channels: int | None = option(help="Channels of the images, which are those of the teacher.")
+    lr_scheduler: LRScheduler = option("cosine", help="How the learning rate changes after a linear warm-up.")
+    lr_warmup_steps: int | None = option(
+        help="Updates until the learning rate is reached; by default a twentieth of the training, at most 500."
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require(self.pretrained_teacher_model is not None, "--pretrained_teacher_model is required")
+        self.require_at_least(1, "num_inference_steps")
+        if self.num_teacher_steps is None:
+            self.num_teacher_steps = -(-16 // self.num_inference_steps) * self.num_inference_steps
+        steps, small_steps = self.num_inference_steps, self.num_teacher_steps
+        self.require(
+            small_steps % steps == 0 and small_steps > steps,
+            f"--num_teacher_steps must be a multiple of --num_inference_steps {steps}, and more, not {small_steps}",
+        )
+
+
+def distillation_recipe(config: DistillationConfig, context) -> DistillationRecipe:
+    """The recipe that fits the teacher's class; the size and channels of the images are the teacher's."""
+    name, option = config.pretrained_teacher_model, "--pretrained_teacher_model"
+    pipeline_class = find_pipeline_class(name, config.cache_dir, option)
+    if pipeline_class not in RECIPES:
+        known = " or ".join(known.__name__ for known in RECIPES)
+        raise ValueError(f"{option} must be a {known}, but {name} is a {pipeline_class.__name__}.")
+    is_palette = pipeline_class is PalettePipeline
+    if is_palette != bool(config.tasks):
+        raise ValueError(
+            f"--tasks are for a PalettePipeline, which needs them, but {name} is a {pipeline_class.__name__}."
+        )
+    teacher = pipeline_class.from_pretrained(name, cache_dir=config.cache_dir)
+    check_teacher(teacher, config)
+    return RECIPES[pipeline_class](with_shape(config, teacher), context, teacher)
+
+
+RECIPES = {ClassConditionalPipeline: ClassConditionalDistillation, PalettePipeline: PaletteDistillation}
+
+
+def check_teacher(teacher: DiffusionPipeline, config: DistillationConfig) -> None:
+    """Refuse options that are not for this teacher.
+
+    Raises:
+        ValueError: in one sentence that names the option.
+    """
+    entries, steps = teacher.config, config.num_inference_steps
+    if entries.default_num_inference_steps <= steps:
+        raise ValueError(
+            f"--num_inference_steps {steps} must be below {entries.default_num_inference_steps}, the steps of "
+            f"{config.pretrained_teacher_model}."
+        )
+    is_guided = entries.null_class_label is not None or teacher.guider is not None
+    if config.guidance_scale != 1 and not is_guided:
+        raise ValueError(
+            f"--guidance_scale {config.guidance_scale} needs a teacher that predicts without its condition too, but "
+            f"{config.pretrained_teacher_model} was trained without --label_dropout or --conditioning_dropout."
+        )
+    unknown = set(config.tasks or ()) - set(entries.get("tasks") or ())
+    if unknown:
+        raise ValueError(f"--tasks must be among {', '.join(entries.tasks)}, not {', '.join(sorted(unknown))}.")
+
+
+def with_shape(config: DistillationConfig, teacher: DiffusionPipeline) -> DistillationConfig:
+    """The options with the resolution, the channels and the enlargement of the teacher.
+
+    Raises:
+        ValueError: if other ones were given.
+    """
+    channels, *size = teacher.image_shape
+    config = replace(config, resolution=config.resolution or size, channels=config.channels or channels)
+    if list(config.size) != size or config.channels != channels:
+        raise ValueError(
+            f"{config.pretrained_teacher_model} is for images of {channels} channels and {size[0]}x{size[1]} pixels, "
+            f"which --channels {config.channels} and --resolution {' '.join(map(str, config.resolution))} are not."
+        )
+    factor = teacher.config.get("default_scale_factor")
+    if factor is not None and any("super_resolution" in task.split("+") for task in config.tasks):
+        options = {"factor": factor} | config.task_options.get("super_resolution", {})
+        config = replace(
+            config, task_options=type(config.task_options)({**config.task_options, "super_resolution": options})
+        )
+        if enlargement(config.task_options) != factor:
+            raise ValueError(
+                f"--task_options must have the factor {factor:g} of {config.pretrained_teacher_model}, not "
+                f"{options['factor']}."
+            )
+    return config
+
+
+if __name__ == "__main__":
+    run(distillation_recipe, DistillationConfig)
