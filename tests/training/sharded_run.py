@@ -7,7 +7,11 @@ import os
 import runpy
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from tests.training.runs import environment
 
@@ -58,10 +62,41 @@ def held_bytes(output_dir: Path) -> int:
 
 def launch(module: str, arguments: list[str], processes: int = 2, **variables: str) -> subprocess.CompletedProcess:
     """Run a command on `processes` processes, with divided weights if there are several."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    command += ["-m", "tests.training.sharded_run", module, *arguments]
-    variables = {**environment(), "ACCELERATE_USE_CPU": "true", **variables}
+    variables = {**_environment(), **variables}
+    command = _command(module, arguments, processes)
     return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=600)
+
+
+def launch_and_kill(module: str, arguments: list[str], checkpoint: Path, processes: int = 2) -> None:
+    """Start a command as [`launch`] does, and kill all of its processes as soon as it has written a checkpoint."""
+    command = _command(module, arguments, processes)
+    end = time.monotonic() + 300
+    launcher = subprocess.Popen(command, env=_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while not checkpoint.exists():
+            if launcher.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"The run wrote no {checkpoint.name}.")
+            time.sleep(0.005)
+    finally:
+        _kill(launcher)
+
+
+def _kill(launcher: subprocess.Popen) -> None:
+    if launcher.poll() is None:
+        process = psutil.Process(launcher.pid)
+        for running in (process, *process.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                running.kill()
+    launcher.wait()
+
+
+def _command(module: str, arguments: list[str], processes: int) -> list[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    return [*command, "-m", "tests.training.sharded_run", module, *arguments]
+
+
+def _environment() -> dict[str, str]:
+    return {**environment(), "ACCELERATE_USE_CPU": "true"}
 
 
 if __name__ == "__main__":

@@ -4,13 +4,16 @@ import json
 
 import pytest
 import torch
-from diffusers import UNet2DModel
+from diffusers import UNet2DModel, UniPCMultistepScheduler
 from safetensors.torch import load_file
 
+from diffusers_ext import ClassConditionalPipeline
 from diffusers_ext.training.loop.sharding import block_names
 from tests.tiny_unet import tiny_unet
 from tests.training.runs import TINY_UNET, arguments, records
-from tests.training.sharded_run import held_bytes, launch
+from tests.training.sharded_run import held_bytes, launch, launch_and_kill
+from tests.training.text_to_image_models import captioned_images, tiny_base
+from tests.training.text_to_image_runs import command_line
 
 
 STEPS = 20
@@ -69,3 +72,83 @@ def test_what_cannot_be_divided_is_refused(tmp_path):
     done = launch("diffusers_ext.training.train_gan", gan)
     assert done.returncode != 0
     assert "error: A penalty of gradients (--gradient_penalty, --r1, --r2) needs the graph" in done.stderr
+
+
+DIGITS = {"dataset_name": "digits", "channels": 1}
+SMALL = json.dumps({"channels": 8})
+
+
+def gan_options(folder):
+    return {**DIGITS, "resolution": 8, "generator": SMALL, "discriminator": SMALL}
+
+
+def lora_options(folder):
+    return {
+        "pretrained_model_name_or_path": tiny_base("sd1"),
+        "train_data_dir": captioned_images(folder / "images"),
+        "resolution": 16,
+        "lora_rank": 2,
+        "learning_rate": 1e-3,
+        "num_validation_images": 1,
+        "num_inference_steps": 2,
+    }
+
+
+def palette_options(folder):
+    return {**DIGITS, "resolution": 8, "tasks": ["inpainting"], "unet": UNET, "num_inference_steps": 2}
+
+
+def classifier_options(folder):
+    diffusion = folder / "diffusion"
+    unet = tiny_unet(in_channels=1, out_channels=1)
+    ClassConditionalPipeline(unet, UniPCMultistepScheduler(prediction_type="v_prediction")).save_pretrained(diffusion)
+    network = {"block_out_channels": [8, 16], "down_block_types": ["DownBlock2D"] * 2, "norm_num_groups": 4}
+    options = {"pretrained_model_name_or_path": diffusion, "classifier": json.dumps(network)}
+    return {**DIGITS, "resolution": 8, "num_inference_steps": 2, "guidance_scales": [0.0], **options}
+
+
+# Commands, their options, and the file that they publish.
+JOBS = {
+    "gan": ("train_gan", gan_options, "generator/diffusion_pytorch_model.safetensors"),
+    "lora": ("train_text_to_image", lora_options, "pytorch_lora_weights.safetensors"),
+    "classifier": ("train_classifier", classifier_options, "classifier/diffusion_pytorch_model.safetensors"),
+    "palette": ("train_palette", palette_options, "unet/diffusion_pytorch_model.safetensors"),
+}
+
+
+def run_job(name, folder, output, processes, kill_after=None, **options):
+    """What a job logs and publishes, or `None` if it is killed."""
+    command, job_options, published = JOBS[name]
+    options = {**job_options(folder), "max_train_steps": STEPS, "checkpointing_steps": 10, **options}
+    options |= {"train_batch_size": 4 // processes, "output_dir": str(folder / output)}
+    module = f"diffusers_ext.training.{command}"
+    if kill_after is not None:
+        launch_and_kill(module, command_line(options), folder / output / kill_after)
+        return None
+    done = launch(module, command_line(options), processes)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return records(folder / output), load_file(folder / output / published)
+
+
+def assert_equal(found, expected):
+    assert found[0] == expected[0] and found[1].keys() == expected[1].keys()
+    assert all(torch.equal(tensor, expected[1][name]) for name, tensor in found[1].items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", JOBS)
+def test_jobs_follow_one_process(tmp_path, name):
+    """All networks, losses and published weights; then a run that was killed ends with the same bits."""
+    expected, whole = (run_job(name, tmp_path, str(count), count) for count in (1, 2))
+    for line, other in zip(whole[0], expected[0], strict=True):
+        assert line.keys() == other.keys()
+        for key in (key for key in line if key.endswith(("loss", "grad_norm"))):
+            assert line[key] == pytest.approx(other[key], rel=1e-5), (key, line["step"])
+    assert whole[1].keys() == expected[1].keys()
+    for key, tensor in expected[1].items():
+        torch.testing.assert_close(whole[1][key], tensor, rtol=1e-4, atol=1e-5)
+    if name in ("palette", "classifier"):
+        return  # they go on as the diffusion above does
+    run_job(name, tmp_path, "killed", 2, kill_after="checkpoint-10")
+    assert not (tmp_path / "killed" / JOBS[name][2]).exists()
+    assert_equal(run_job(name, tmp_path, "killed", 2, resume_from_checkpoint="latest"), whole)
