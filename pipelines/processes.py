@@ -1,5 +1,7 @@
 """What a network predicts and for which noise process, read from the scheduler that its pipeline was built with."""
 
+import os
+import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -52,6 +54,15 @@ def read_process(scheduler: SchedulerMixin) -> Process | None:
     if hasattr(scheduler, "add_noise"):
         return Process("diffusion", option("prediction_type", "epsilon"), levels, name, read_alphas(scheduler))
     return None
+
+
+def read_saved_process(folder: str | os.PathLike, name: str, component: list[str | None]) -> Process | None:
+    """The process of the scheduler `name` in a pipeline's folder; `None` without its class, or before its download."""
+    library, class_name = component
+    scheduler_class = getattr(sys.modules.get(library), class_name or "", None)
+    if scheduler_class is None or not os.path.isdir(os.path.join(folder, name)):
+        return None
+    return read_process(scheduler_class.from_pretrained(folder, subfolder=name))
 
 
 def read_alphas(scheduler: SchedulerMixin) -> list[float] | None:
@@ -167,6 +178,20 @@ class TrainedProcessMixin:
         """As in diffusers, with the processes of the networks that the pipeline has now."""
         self._register_processes()
         super().save_config(*args, **kwargs)
+
+    @classmethod
+    def load_config(cls, pretrained_model_name_or_path, **kwargs):
+        """As in diffusers; of a pipeline that was saved without its processes, with those of its own schedulers."""
+        index, folder = super().load_config(pretrained_model_name_or_path, **kwargs), pretrained_model_name_or_path
+        if isinstance(index, dict) and "trained_processes" not in index and os.path.isdir(folder):
+            schedulers = {name: component for name, component in index.items() if name.startswith("scheduler")}
+            read = {name: read_saved_process(folder, name, component) for name, component in schedulers.items()}
+            index["trained_processes"] = {
+                name.replace("scheduler", "unet"): asdict(process)
+                for name, process in read.items()
+                if process is not None
+            }
+        return index
 
     @classmethod
     def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs):

@@ -1,6 +1,7 @@
 """A pipeline knows what its network predicts, and refuses a scheduler for something else."""
 
 import json
+import shutil
 
 import pytest
 from diffusers import (
@@ -141,13 +142,19 @@ def test_a_pipeline_with_another_network_is_saved_with_its_process(tmp_path):
     assert generate(loaded.scheduler, loaded).isfinite().all()
 
 
-def test_a_folder_without_the_process_has_that_of_its_scheduler(tmp_path):
-    make_pipeline(DDIMScheduler(**V)).save_pretrained(tmp_path)
+@pytest.mark.parametrize("own", [DDIMScheduler(**V), ExactDDIMScheduler(**V)])
+def test_a_folder_without_the_process_has_that_of_its_scheduler(tmp_path, own):
+    make_pipeline(own).save_pretrained(tmp_path)
     index = json.loads((tmp_path / "model_index.json").read_text())
     del index["trained_processes"]
     (tmp_path / "model_index.json").write_text(json.dumps(index))
-    with pytest.raises(ValueError, match="prediction_type='v_prediction'"):
-        generate(DDIMScheduler(), ClassConditionalPipeline.from_pretrained(tmp_path))
+    afterwards = ClassConditionalPipeline.from_pretrained(tmp_path)
+    given = ClassConditionalPipeline.from_pretrained(tmp_path, scheduler=DDIMScheduler())
+    shutil.rmtree(tmp_path / "scheduler")  # as while a repository is downloaded without it
+    assert ClassConditionalPipeline.load_config(tmp_path)["trained_processes"] == {}
+    for pipe in (afterwards, given):
+        with pytest.raises(ValueError, match="prediction_type='v_prediction'"):
+            generate(DDIMScheduler(), pipe)
 
 
 def test_each_stage_of_a_saved_cascade_refuses(tmp_path):
