@@ -12,6 +12,7 @@ teacher's class, with the guidance of `--guidance_scale` inside its network.
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -266,7 +267,7 @@ class DistillationConfig(RestorationConfig, ValidationConfig):
     num_inference_steps: int = option(1, help="Steps of the student.")
     num_teacher_steps: int | None = option(
         help="Steps in which the teacher would go from noise to an image, a multiple of --num_inference_steps; by "
-        "default the first multiple that is not below 16."
+        "default at least 16, and two for each step of the student."
     )
     guidance_scale: float = option(
         1.0, help="The classifier-free guidance of the teacher, which the student learns; 1 is none."
@@ -284,7 +285,7 @@ class DistillationConfig(RestorationConfig, ValidationConfig):
         self.require(self.pretrained_teacher_model is not None, "--pretrained_teacher_model is required")
         self.require_at_least(1, "num_inference_steps")
         if self.num_teacher_steps is None:
-            self.num_teacher_steps = -(-16 // self.num_inference_steps) * self.num_inference_steps
+            self.num_teacher_steps = max(2, math.ceil(16 / self.num_inference_steps)) * self.num_inference_steps
         steps, small_steps = self.num_inference_steps, self.num_teacher_steps
         self.require(
             small_steps % steps == 0 and small_steps > steps,

@@ -62,6 +62,9 @@ class Path:
         fine = few_step_scheduler(scheduler, num_teacher_steps)
         fine.set_timesteps(num_teacher_steps)
         alphas, sigmas = noise_levels(fine, fine.timesteps)
+        if prediction_type(fine) == "flow_prediction":  # whose timesteps are rounded for the network
+            sigmas = fine.sigmas[:-1, None, None, None]
+            alphas = 1 - sigmas
         end = torch.ones(1, 1, 1, 1)
         self.length, self._jump_length = num_teacher_steps, num_teacher_steps // num_steps
         self.timesteps = torch.cat([fine.timesteps, fine.timesteps[-1:]]).to(device)

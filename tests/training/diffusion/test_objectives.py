@@ -4,6 +4,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler, EDMEulerScheduler
 
+from diffusers_ext.losses import pred_original_sample
 from diffusers_ext.schedulers.scheduling_gaussian_diffusion import ExactDDPMScheduler
 from diffusers_ext.training.diffusion.objectives import (
     EDM,
@@ -172,3 +173,20 @@ def test_larger_images_are_sampled_at_higher_noise():
         objective(resolution=size).sampling_scheduler().config.flow_shift for size in ([4], [8], [64], [32, 128])
     ]
     assert shifts == pytest.approx([0.5, 0.5, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_the_clean_image_is_found_in_a_perfect_prediction(images, kind):
+    clean, noise = images
+    target = objective(prediction_type=kind)
+    timesteps = target.draw_timesteps(draw(4))
+    noisy, levels = target.add_noise(clean, noise, timesteps), target.levels(timesteps)
+    prediction = target.target(clean, noise, timesteps)
+    found = pred_original_sample(kind, prediction, noisy, *levels)
+    torch.testing.assert_close(found, clean, rtol=1e-3, atol=1e-3)
+
+
+def test_a_prediction_type_must_be_known():
+    image = torch.zeros(1, 1, 2, 2)
+    with pytest.raises(ValueError, match="prediction_type must be edm or one of epsilon, .* not noise"):
+        pred_original_sample("noise", image, image, image, image)
