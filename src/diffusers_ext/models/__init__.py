@@ -7,6 +7,7 @@ from diffusers_ext.models.modeling_adm_unet import ADMUNet2DModel as ADMUNet2DMo
 from diffusers_ext.models.modeling_autoencoder_burgess import AutoencoderBurgess as AutoencoderBurgess
 from diffusers_ext.models.modeling_autoencoder_conv import AutoencoderConv as AutoencoderConv
 from diffusers_ext.models.modeling_autoencoder_mlp import AutoencoderMLP as AutoencoderMLP
+from diffusers_ext.models.modeling_class_embedder import ClassEmbedder as ClassEmbedder
 from diffusers_ext.models.modeling_dcgan import (
     DCGANDiscriminator as DCGANDiscriminator,
     DCGANGenerator as DCGANGenerator,
@@ -20,6 +21,7 @@ from diffusers_ext.models.modeling_patch_discriminator import (
     PatchDiscriminator as PatchDiscriminator,
 )
 from diffusers_ext.models.modeling_resnet_generator import ResnetGenerator as ResnetGenerator
+from diffusers_ext.models.modeling_spatial_rescaler import SpatialRescaler as SpatialRescaler
 from diffusers_ext.models.modeling_unet_generator import UNetGenerator as UNetGenerator
 from diffusers_ext.models.modeling_vqvae import VQVAEModel as VQVAEModel
 from diffusers_ext.models.modeling_vqvae2 import VQVAE2Model as VQVAE2Model

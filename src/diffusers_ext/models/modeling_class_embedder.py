@@ -1,0 +1,72 @@
+"""The classes of a latent diffusion model, as vectors for the cross-attention of its U-Net."""
+
+from dataclasses import dataclass
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.utils import BaseOutput
+from torch import nn
+
+
+@dataclass
+class ClassEmbedderOutput(BaseOutput):
+    """
+    The output of [`ClassEmbedder`].
+
+    Args:
+        encoder_hidden_states (`torch.Tensor` of shape `(N, 1, embed_dim)`):
+            What the cross-attention of a U-Net attends to: a single vector per image.
+    """
+
+    encoder_hidden_states: torch.Tensor
+
+
+class ClassEmbedder(ModelMixin, ConfigMixin):
+    r"""
+    Embeds the class of each image as a sequence of one vector.
+
+    The condition of the class-conditional models of "High-Resolution Image Synthesis with Latent Diffusion Models"
+    (Rombach et al. 2022, appendix E.2.2, https://huggingface.co/papers/2112.10752,
+    https://github.com/CompVis/latent-diffusion), where it is trained together with the U-Net. A model for
+    classifier-free guidance has one more class, the last, which stands for "no class".
+
+    Args:
+        num_class_embeds (`int`, defaults to 1000):
+            The number of classes, with the one that stands for "no class".
+        embed_dim (`int`, defaults to 512):
+            The length of a vector: the `cross_attention_dim` of the U-Net.
+
+    Raises:
+        ValueError: if a number is not positive.
+    """
+
+    @register_to_config
+    def __init__(self, num_class_embeds: int = 1000, embed_dim: int = 512):
+        super().__init__()
+        if min(num_class_embeds, embed_dim) < 1:
+            raise ValueError(
+                f"`num_class_embeds` and `embed_dim` must be positive, but are {num_class_embeds} and {embed_dim}."
+            )
+        self.embedding = nn.Embedding(num_class_embeds, embed_dim)
+
+    def forward(
+        self, class_labels: torch.Tensor, return_dict: bool = True
+    ) -> ClassEmbedderOutput | tuple[torch.Tensor]:
+        r"""
+        Args:
+            class_labels (`torch.Tensor` of shape `(N,)`):
+                The classes, integers from 0 to `num_class_embeds - 1`.
+            return_dict (`bool`, defaults to `True`):
+                Whether to return a [`ClassEmbedderOutput`] instead of a tuple.
+
+        Returns:
+            [`ClassEmbedderOutput`] or `tuple`: the embedded classes `(N, 1, embed_dim)`.
+
+        Raises:
+            ValueError: if the labels have another shape.
+        """
+        if class_labels.ndim != 1:
+            raise ValueError(f"`class_labels` must be of the shape (N,), but is of {tuple(class_labels.shape)}.")
+        hidden_states = self.embedding(class_labels)[:, None]
+        return ClassEmbedderOutput(encoder_hidden_states=hidden_states) if return_dict else (hidden_states,)
