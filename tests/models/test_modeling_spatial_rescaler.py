@@ -21,9 +21,9 @@ class SpatialRescalerConfig(ModelTesterConfig):
 class TestSpatialRescaler(SpatialRescalerConfig, ModelTesterMixin):
     def test_halving_is_averaging(self):
         maps = self.get_inputs()["sample"]
-        rescaled = SpatialRescaler(in_channels=5, num_stages=2)(maps).sample
+        rescaled = SpatialRescaler(in_channels=5, num_stages=2)(maps)
         torch.testing.assert_close(rescaled, F.avg_pool2d(maps, 4))
-        assert SpatialRescaler(in_channels=5, num_stages=0)(maps).sample.equal(maps)
+        assert SpatialRescaler(in_channels=5, num_stages=0)(maps).equal(maps)
 
     def test_what_does_not_fit_is_refused(self):
         for shape in ((2, 4, 8, 8), (2, 5, 8, 3), (5, 8, 8)):

@@ -1,25 +1,9 @@
 """The classes of a latent diffusion model, as vectors for the cross-attention of its U-Net."""
 
-from dataclasses import dataclass
-
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
-from diffusers.utils import BaseOutput
 from torch import nn
-
-
-@dataclass
-class ClassEmbedderOutput(BaseOutput):
-    """
-    The output of [`ClassEmbedder`].
-
-    Args:
-        encoder_hidden_states (`torch.Tensor` of shape `(N, 1, embed_dim)`):
-            What the cross-attention of a U-Net attends to: a single vector per image.
-    """
-
-    encoder_hidden_states: torch.Tensor
 
 
 class ClassEmbedder(ModelMixin, ConfigMixin):
@@ -50,23 +34,18 @@ class ClassEmbedder(ModelMixin, ConfigMixin):
             )
         self.embedding = nn.Embedding(num_class_embeds, embed_dim)
 
-    def forward(
-        self, class_labels: torch.Tensor, return_dict: bool = True
-    ) -> ClassEmbedderOutput | tuple[torch.Tensor]:
+    def forward(self, class_labels: torch.Tensor) -> torch.Tensor:
         r"""
         Args:
             class_labels (`torch.Tensor` of shape `(N,)`):
                 The classes, integers from 0 to `num_class_embeds - 1`.
-            return_dict (`bool`, defaults to `True`):
-                Whether to return a [`ClassEmbedderOutput`] instead of a tuple.
 
         Returns:
-            [`ClassEmbedderOutput`] or `tuple`: the embedded classes `(N, 1, embed_dim)`.
+            `torch.Tensor`: the embedded classes `(N, 1, embed_dim)`, which are the `encoder_hidden_states` of a U-Net.
 
         Raises:
             ValueError: if the labels have another shape.
         """
         if class_labels.ndim != 1:
             raise ValueError(f"`class_labels` must be of the shape (N,), but is of {tuple(class_labels.shape)}.")
-        hidden_states = self.embedding(class_labels)[:, None]
-        return ClassEmbedderOutput(encoder_hidden_states=hidden_states) if return_dict else (hidden_states,)
+        return self.embedding(class_labels)[:, None]

@@ -1,26 +1,10 @@
 """The label maps of a latent diffusion model, in the size of its latents."""
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
-from diffusers.utils import BaseOutput
 from torch import nn
-
-
-@dataclass
-class SpatialRescalerOutput(BaseOutput):
-    """
-    The output of [`SpatialRescaler`].
-
-    Args:
-        sample (`torch.Tensor` of shape `(N, C, h, w)`):
-            What a U-Net takes as further channels, after those of the noisy latents.
-    """
-
-    sample: torch.Tensor
 
 
 class SpatialRescaler(ModelMixin, ConfigMixin):
@@ -60,16 +44,15 @@ class SpatialRescaler(ModelMixin, ConfigMixin):
         if out_channels is not None:
             self.channel_mapper = nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=bias)
 
-    def forward(self, sample: torch.Tensor, return_dict: bool = True) -> SpatialRescalerOutput | tuple[torch.Tensor]:
+    def forward(self, sample: torch.Tensor) -> torch.Tensor:
         r"""
         Args:
             sample (`torch.Tensor` of shape `(N, in_channels, H, W)`):
                 The maps, for labels as one-hot vectors of 0 and 1 in each pixel.
-            return_dict (`bool`, defaults to `True`):
-                Whether to return a [`SpatialRescalerOutput`] instead of a tuple.
 
         Returns:
-            [`SpatialRescalerOutput`] or `tuple`: the rescaled maps `(N, C, H / 2^num_stages, W / 2^num_stages)`.
+            `torch.Tensor`: the rescaled maps `(N, C, H / 2^num_stages, W / 2^num_stages)`. A U-Net takes them as further
+            channels, after those of the noisy latents.
 
         Raises:
             ValueError: if the maps have another number of channels, or are too small to be halved.
@@ -82,6 +65,4 @@ class SpatialRescaler(ModelMixin, ConfigMixin):
             )
         for _ in range(self.config.num_stages):
             sample = F.interpolate(sample, scale_factor=0.5, mode="bilinear")
-        if self.channel_mapper is not None:
-            sample = self.channel_mapper(sample)
-        return SpatialRescalerOutput(sample=sample) if return_dict else (sample,)
+        return sample if self.channel_mapper is None else self.channel_mapper(sample)
