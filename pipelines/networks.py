@@ -13,13 +13,27 @@ def get_sample_size(network: ModelMixin) -> tuple[int | None, int | None]:
 
 
 def get_size_multiple(network: ModelMixin) -> int:
-    """What the sides of images must be multiples of: a UNet2DModel halves them after each block but the last."""
+    """
+    What the sides of a network's input must be multiples of: a UNet2DModel halves them after each block but the last,
+    and a transformer cuts them into patches.
+    """
+    if network.config.get("patch_size") is not None:
+        return network.config.patch_size
     return 2 ** (len(network.config.get("block_out_channels", [0])) - 1)
 
 
 def takes_classes(network: ModelMixin) -> bool:
-    """Whether a network takes class labels, by the configuration that a UNet2DModel has."""
-    return any(network.config.get(key) is not None for key in ("num_class_embeds", "class_embed_type"))
+    """Whether a network takes class labels, by the configuration of a UNet2DModel or a DiTTransformer2DModel."""
+    keys = ("num_class_embeds", "class_embed_type", "num_embeds_ada_norm")
+    return any(network.config.get(key) is not None for key in keys)
+
+
+def get_num_labels(network: ModelMixin) -> int | None:
+    """How many labels a network has, with those for no class; `None` if its configuration does not say it."""
+    num_classes = network.config.get("num_embeds_ada_norm")
+    if num_classes is not None:  # a DiTTransformer2DModel has one more label, for no class
+        return num_classes + 1
+    return network.config.get("num_class_embeds")
 
 
 def get_shared_models(pipeline: DiffusionPipeline, pipeline_class: type[DiffusionPipeline]) -> dict[str, nn.Module]:

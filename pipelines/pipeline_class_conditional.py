@@ -1,4 +1,4 @@
-"""Images from a pixel-space diffusion or flow-matching network, class-conditional or not."""
+"""Images from a diffusion or flow-matching network of pixels or latents, class-conditional or not."""
 
 from functools import partial
 
@@ -43,14 +43,16 @@ from .labels import (
     look_up_labels,
     read_id2label,
 )
-from .networks import get_sample_size, get_size_multiple, takes_classes
+from .latent_space import LatentSpace, PixelSpace, check_space
+from .networks import get_num_labels, get_sample_size, get_size_multiple, takes_classes
 from .processes import TrainedProcessMixin
 from .schedules import check_schedule, get_step_arguments, reads_variance, scale_input, set_timesteps
 
 
 class ClassConditionalPipeline(TrainedProcessMixin, DiffusionPipeline):
     r"""
-    Generates images in pixel space from class labels, or from nothing but noise.
+    Generates images from class labels, or from nothing but noise: pixels, or latents that an autoencoder decodes
+    (Rombach et al. 2022, https://huggingface.co/papers/2112.10752).
 
     The scheduler owns the mathematics of a step: every scheduler of diffusers fits that knows what the network
     predicts (noise, image, velocity, flow). Guidance is a guider: classifier-free guidance (Ho & Salimans 2022,
@@ -63,7 +65,8 @@ class ClassConditionalPipeline(TrainedProcessMixin, DiffusionPipeline):
             return_dict=False)` with `sample` `(N, C, H, W)`, `timesteps` `(N,)` and `class_labels` `(N,)` or `None`
             returns a tuple whose first entry is `(N, C, H, W)`, or `(N, 2C, H, W)` where the network predicts the
             variance too (Nichol & Dhariwal 2021, section 3.1, https://huggingface.co/papers/2102.09672). Images are
-            in `[-1, 1]`.
+            in `[-1, 1]`. A [`DiTTransformer2DModel`] (Peebles & Xie 2023) is such a model. With a `class_embedder`, it
+            is a [`UNet2DConditionModel`], which gets `encoder_hidden_states` instead of labels.
         scheduler ([`SchedulerMixin`]):
             The noise schedule and the solver. The scheduler with which the pipeline is built or was saved defines what
             the network predicts, and other schedulers must fit this.
@@ -75,6 +78,11 @@ class ClassConditionalPipeline(TrainedProcessMixin, DiffusionPipeline):
             https://huggingface.co/papers/2105.05233), such as `NoisyClassifier`: `classifier(sample, timesteps,
             return_dict=False)[0]` are the logits of the classes for noisy images. With it, a network without classes
             makes images of a class, too.
+        vae ([`ModelMixin`], *optional*):
+            The autoencoder in whose latents the denoiser works, such as an [`AutoencoderKL`] or a [`VQModel`]; see
+            [`LatentSpace`].
+        class_embedder ([`ModelMixin`], *optional*):
+            Makes the context of cross-attention from labels, `(N,)` to `(N, L, D)`, such as [`ClassEmbedder`].
         id2label (`dict[int, str]`, *optional*):
             The name of each class id.
         null_class_label (`int`, *optional*):
@@ -91,8 +99,8 @@ class ClassConditionalPipeline(TrainedProcessMixin, DiffusionPipeline):
 
     pipeline_tag = "unconditional-image-generation"
     samples_from_noise = True
-    model_cpu_offload_seq = "unet"
-    _optional_components = ["guider", "classifier"]
+    model_cpu_offload_seq = "class_embedder->unet->vae"
+    _optional_components = ["guider", "classifier", "vae", "class_embedder"]
     _callback_tensor_inputs = ["latents", "noise_pred"]
 
     def __init__(
@@ -101,6 +109,8 @@ class ClassConditionalPipeline(TrainedProcessMixin, DiffusionPipeline):
         scheduler: SchedulerMixin,
         guider: BaseGuidance | None = None,
         classifier: ModelMixin | None = None,
+        vae: ModelMixin | None = None,
+        class_embedder: ModelMixin | None = None,
         # JSON has no integer keys, so that model_index.json has strings.
         id2label: dict[int, str] | dict[str, str] | None = None,
         null_class_label: int | None = None,
@@ -109,12 +119,20 @@ class ClassConditionalPipeline(TrainedProcessMixin, DiffusionPipeline):
     ):
         super().__init__()
         id2label = read_id2label(id2label)
-        num_labels = unet.config.get("num_class_embeds")
+        num_labels = get_num_labels(unet if class_embedder is None else class_embedder)
         check_label_range("id2label", id2label or (), num_labels)
         check_label_range("null_class_label", [null_class_label], num_labels)
         check_positive_int("default_num_inference_steps", default_num_inference_steps)
 
-        self.register_modules(unet=unet, scheduler=scheduler, guider=guider, classifier=classifier)
+        self.register_modules(
+            unet=unet,
+            scheduler=scheduler,
+            guider=guider,
+            classifier=classifier,
+            vae=vae,
+            class_embedder=class_embedder,
+        )
+        check_space(unet, self._space, unet.config.in_channels)
         self.register_to_config(
             id2label=id2label,
             null_class_label=null_class_label,
@@ -175,7 +193,8 @@ class ClassConditionalPipeline(TrainedProcessMixin, DiffusionPipeline):
             generator (`torch.Generator` or a list of one for each image, *optional*):
                 Makes the images reproducible, on the CPU also for a network on another device.
             latents (`torch.Tensor`, *optional*):
-                The noise of unit variance `(N, C, H, W)` to start from, instead of one drawn from `generator`.
+                The noise of unit variance to start from, instead of one drawn from `generator`: `(N, C, H, W)`, or
+                `(N, C, h, w)` in the size of the latents of `vae`.
             output_type (`str`, defaults to `"pil"`):
                 `"pil"` for a list of `PIL.Image.Image`, `"np"` for an array `(N, H, W, C)`, `"pt"` for a tensor
                 `(N, C, H, W)`, both float32 in `[0, 1]`.
@@ -258,14 +277,14 @@ class ClassConditionalPipeline(TrainedProcessMixin, DiffusionPipeline):
         labels = (class_labels, null_labels)
 
         # 5. Latents
-        shape = (num_images, self.unet.config.in_channels, height, width)
+        shape = self._get_latents_shape(num_images, height, width)
         latents = self.prepare_latents(shape, device, generator, latents)
 
         # 6. Denoising
         step_arguments = get_step_arguments(self.scheduler, eta=eta, generator=generator)
         takes_gradient = accepts(self.scheduler.step, "condition_gradient")
         with_variance = reads_variance(self.scheduler)
-        forward = partial(run_network, self.unet, dtype=self.unet.dtype)
+        forward = partial(self._run_unet, dtype=self.unet.dtype)
         with self.progress_bar(total=len(timesteps)) as progress_bar:
             for i, t in enumerate(timesteps):
                 if self.interrupt:
@@ -284,7 +303,7 @@ class ClassConditionalPipeline(TrainedProcessMixin, DiffusionPipeline):
                 progress_bar.update()
 
         # 7. Images
-        images = to_output(denormalize(latents), output_type)
+        images = to_output(denormalize(self._space.decode(latents)), output_type)
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
@@ -300,10 +319,17 @@ class ClassConditionalPipeline(TrainedProcessMixin, DiffusionPipeline):
             latents = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
         return latents.to(device, torch.float32) * getattr(self.scheduler, "init_noise_sigma", 1.0)
 
+    @classmethod
+    def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs) -> "ClassConditionalPipeline":
+        """As in diffusers; the `vqvae` of an [`LDMPipeline`] becomes the `vae`."""
+        autoencoder = {} if getattr(pipeline, "vqvae", None) is None else {"vae": pipeline.vqvae}
+        return super().from_pipe(pipeline, **{**autoencoder, **kwargs})
+
     @property
     def image_shape(self) -> tuple[int, int | None, int | None]:
         """Channels, height and width of the images of a call without `height` and `width`."""
-        return (self.unet.config.in_channels, *get_sample_size(self.unet))
+        sides = (side and side * self._space.pixels_per_latent for side in get_sample_size(self.unet))
+        return (self._space.image_channels, *sides)
 
     @property
     def interrupt(self) -> bool:
@@ -321,9 +347,24 @@ class ClassConditionalPipeline(TrainedProcessMixin, DiffusionPipeline):
         return self._num_timesteps
 
     @property
+    def _space(self) -> PixelSpace | LatentSpace:
+        """What the denoiser makes: pixels, or latents if there is a `vae`."""
+        return PixelSpace(self.unet.config.in_channels) if self.vae is None else LatentSpace(self.vae)
+
+    def _get_latents_shape(self, num_images: int, height: int, width: int) -> tuple[int, int, int, int]:
+        factor = self._space.pixels_per_latent
+        return (num_images, self.unet.config.in_channels, height // factor, width // factor)
+
+    def _run_unet(self, class_labels: torch.Tensor | None, **inputs) -> torch.Tensor:
+        """The output of the denoiser; see [`run_network`]."""
+        if self.class_embedder is None:
+            return run_network(self.unet, class_labels=class_labels, **inputs)
+        return run_network(self.unet, encoder_hidden_states=self.class_embedder(class_labels), **inputs)
+
+    @property
     def _has_classes(self) -> bool | None:
         """Whether the network itself, and not only a classifier, takes labels; `None` if this is unknown."""
-        if takes_classes(self.unet):
+        if self.class_embedder is not None or takes_classes(self.unet):
             return True
         return False if "num_class_embeds" in self.unet.config else None
 
@@ -334,7 +375,7 @@ class ClassConditionalPipeline(TrainedProcessMixin, DiffusionPipeline):
     @property
     def _num_labels(self) -> int | None:
         """The number of labels, with those for no class; `None` if no configuration has it."""
-        counts = [self.unet.config.get("num_class_embeds")]
+        counts = [get_num_labels(self.unet if self.class_embedder is None else self.class_embedder)]
         if self._has_classifier_guidance and self.classifier is not None:
             counts.append(self.classifier.config.get("num_classes"))
         return min((count for count in counts if count is not None), default=None)
@@ -381,9 +422,8 @@ class ClassConditionalPipeline(TrainedProcessMixin, DiffusionPipeline):
         check_schedule(self.scheduler, num_inference_steps, timesteps, sigmas, eta)
         for name, size in (("height", height), ("width", width)):
             check_positive_int(name, size)
-            check_multiple(f"`{name}`", size, get_size_multiple(self.unet))
-        channels = self.unet.config.in_channels
-        check_latents(latents, (num_images, channels, height, width))
+            check_multiple(f"`{name}`", size, get_size_multiple(self.unet) * self._space.pixels_per_latent)
+        check_latents(latents, self._get_latents_shape(num_images, height, width))
         check_generator(generator, num_images)
-        check_output_type(output_type, channels)
+        check_output_type(output_type, self._space.image_channels)
         check_callback_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)

@@ -17,6 +17,8 @@ class PipelineTesterConfig(ABC):
     pipeline_class: type[DiffusionPipeline]
     # of the `get_inputs` images: (number, channels, height, width)
     output_shape: tuple[int, int, int, int]
+    # of the latents for these images, where they are none of pixels
+    latents_shape: tuple[int, int, int, int] | None = None
     # the arguments that hold one entry per image
     batch_params: tuple[str, ...] = ()
     # the argument that multiplies the images, where there is one
@@ -131,7 +133,7 @@ class PipelineRandomnessTesterMixin:
 
     def test_latents_are_the_first_noise(self):
         pipe = self.get_pipeline()
-        latents = torch.randn(self.output_shape, generator=torch.Generator().manual_seed(0))
+        latents = torch.randn(self.latents_shape or self.output_shape, generator=torch.Generator().manual_seed(0))
         kept = latents.clone()
         assert_equal(self.run(pipe, latents=latents), self.run(pipe, latents=latents))
         assert torch.equal(latents, kept)

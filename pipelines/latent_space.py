@@ -1,0 +1,125 @@
+"""The space in which a pipeline makes images: that of pixels, or the latents of an autoencoder."""
+
+import torch
+from diffusers import ModelMixin
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+
+
+class PixelSpace:
+    """
+    The pixels themselves, in `[-1, 1]`.
+
+    Args:
+        image_channels (`int`): of the images.
+
+    Attributes:
+        channels, image_channels (`int`): C of what the denoiser makes, and of the images.
+        pixels_per_latent (`int`): how many pixels a position of the denoiser has along each side.
+    """
+
+    pixels_per_latent = 1
+
+    def __init__(self, image_channels: int):
+        self.channels = self.image_channels = image_channels
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        """What the denoiser sees of images."""
+        return images
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """The images of what the denoiser makes."""
+        return latents
+
+
+class LatentSpace:
+    """
+    The latents of an autoencoder, scaled to about unit variance (Rombach et al. 2022, appendix G,
+    https://huggingface.co/papers/2112.10752). Latents of a `VQModel` are those before the quantization.
+
+    Args:
+        vae ([`ModelMixin`]): an autoencoder of diffusers ([`AutoencoderKL`], [`VQModel`], [`AutoencoderTiny`],
+            [`AutoencoderDC`]), or one with the same `encode` and `decode` and maps of latents. Its configuration has
+            `scaling_factor` and perhaps `shift_factor`, or `latents_mean` and `latents_std`, which have a number per
+            channel.
+
+    Attributes:
+        channels, image_channels (`int`): of the latents and of the images.
+        pixels_per_latent (`int`): how many pixels a latent stands for along each side.
+
+    Raises:
+        ValueError: if the model is no such autoencoder.
+    """
+
+    def __init__(self, vae: ModelMixin):
+        config = vae.config
+        channels = next((config[key] for key in LATENT_CHANNELS if config.get(key) is not None), None)
+        levels = next((config[key] for key in LEVELS if config.get(key) is not None), None)
+        if channels is None or levels is None or not (hasattr(vae, "encode") and hasattr(vae, "decode")):
+            raise ValueError(
+                "`vae` must encode images to maps of latents, as an AutoencoderKL, a VQModel, an AutoencoderTiny or "
+                f"an AutoencoderDC does, but is a {type(vae).__name__}."
+            )
+        self.vae, self.channels = vae, channels
+        self.image_channels = config.get("out_channels", config.in_channels)
+        self.pixels_per_latent = 2 ** (len(levels) - 1)
+
+    def encode_moments(self, images: torch.Tensor) -> torch.Tensor:
+        """
+        The distribution of the latents of images, before they are scaled.
+
+        Args:
+            images (`torch.Tensor` of shape `(N, C, H, W)`): in `[-1, 1]`.
+
+        Returns:
+            `torch.Tensor`: float32, the means and log variances `(N, 2C, h, w)`, or the latents `(N, C, h, w)` of an
+            autoencoder without a posterior.
+        """
+        latents = self.vae.encode(images.to(self.vae.dtype), return_dict=False)[0]
+        return (latents.parameters if isinstance(latents, DiagonalGaussianDistribution) else latents).float()
+
+    def sample(self, moments: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """Scaled latents `(N, C, h, w)` of [`~LatentSpace.encode_moments`], for normal `noise` of the same shape."""
+        if moments.shape[1] == self.channels:
+            return self.scale(moments)
+        posterior = DiagonalGaussianDistribution(moments)
+        return self.scale(posterior.mean + posterior.std * noise)
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        """The most probable scaled latents `(N, C, h, w)` of images `(N, C, H, W)` in `[-1, 1]`: float32."""
+        return self.scale(self.encode_moments(images)[:, : self.channels])
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """The images `(N, C, H, W)` around `[-1, 1]` of scaled latents `(N, C, h, w)`: float32."""
+        return self.vae.decode(self.unscale(latents.float()).to(self.vae.dtype), return_dict=False)[0].float()
+
+    def scale(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents of the autoencoder as the denoiser sees them."""
+        shift, factor = self._shift_and_factor(latents)
+        return (latents - shift) * factor
+
+    def unscale(self, latents: torch.Tensor) -> torch.Tensor:
+        """What the denoiser makes, as the autoencoder has it."""
+        shift, factor = self._shift_and_factor(latents)
+        return latents / factor + shift
+
+    def _shift_and_factor(self, latents: torch.Tensor) -> tuple[float | torch.Tensor, float | torch.Tensor]:
+        config = self.vae.config
+        shift, factor = config.get("shift_factor") or 0.0, config.get("scaling_factor") or 1.0
+        if config.get("latents_mean") is not None and config.get("latents_std") is not None:
+            # As diffusers' Stable Diffusion XL has them.
+            mean, std = (latents.new_tensor(config[key])[:, None, None] for key in ("latents_mean", "latents_std"))
+            return mean, factor / std
+        return shift, factor
+
+
+# Where the configurations of autoencoders have the channels of latents, and a list with an entry for each resolution.
+LATENT_CHANNELS = ("vq_embed_dim", "latent_channels")
+LEVELS = ("block_out_channels", "encoder_block_out_channels")
+
+
+def check_space(network: ModelMixin, space: PixelSpace | LatentSpace, channels: int, network_name: str = "unet"):
+    """Refuses a network whose images or latents have other channels than those of the space that it works in."""
+    if isinstance(space, LatentSpace) and channels != space.channels:
+        raise ValueError(
+            f"`{network_name}` makes {channels} channels, but the latents of `vae` have {space.channels}."
+        )
