@@ -94,22 +94,21 @@ class LatentSpace:
 
     def scale(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents of the autoencoder as the denoiser sees them."""
-        shift, factor = self._shift_and_factor(latents)
-        return (latents - shift) * factor
+        shift, factor, std = self._scaling(latents)
+        return (latents - shift) * factor / std
 
     def unscale(self, latents: torch.Tensor) -> torch.Tensor:
         """What the denoiser makes, as the autoencoder has it."""
-        shift, factor = self._shift_and_factor(latents)
-        return latents / factor + shift
+        shift, factor, std = self._scaling(latents)
+        return latents * std / factor + shift
 
-    def _shift_and_factor(self, latents: torch.Tensor) -> tuple[float | torch.Tensor, float | torch.Tensor]:
+    def _scaling(self, latents: torch.Tensor) -> tuple[float | torch.Tensor, float, float | torch.Tensor]:
         config = self.vae.config
-        shift, factor = config.get("shift_factor") or 0.0, config.get("scaling_factor") or 1.0
+        shift, factor, std = config.get("shift_factor") or 0.0, config.get("scaling_factor") or 1.0, 1.0
         if config.get("latents_mean") is not None and config.get("latents_std") is not None:
-            # As diffusers' Stable Diffusion XL has them.
-            mean, std = (latents.new_tensor(config[key])[:, None, None] for key in ("latents_mean", "latents_std"))
-            return mean, factor / std
-        return shift, factor
+            # As diffusers' Stable Diffusion XL reads them (Playground).
+            shift, std = (latents.new_tensor(config[key])[:, None, None] for key in ("latents_mean", "latents_std"))
+        return shift, factor, std
 
 
 # Where the configurations of autoencoders have the channels of latents, and a list with an entry for each resolution.

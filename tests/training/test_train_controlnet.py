@@ -243,7 +243,7 @@ def test_control_images_of_a_column_are_used_unchanged(tmp_path):
     )
     batch = first_batch(job)
     assert torch.equal(job.control_images(batch), batch["conditioning_pixel_values"])
-    seen = job.control.condition(job.control_images(batch), draw(2), job.base.encode_moments)
+    seen = job.control.condition(job.control_images(batch), draw(2), job.base.space.encode_moments)
     assert 0 <= seen.min() < 0.2 and 0.8 < seen.max() <= 1
     reference = next(job.dataset.reference_batches(4))["conditioning_pixel_values"]
     assert torch.equal(((job.shown_controls + 1) * 127.5).round(), reference.float())

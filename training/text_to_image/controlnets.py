@@ -61,7 +61,7 @@ class UNetControl:
 
     def new(self) -> ControlNetModel:
         """A ControlNet with the weights of the denoiser."""
-        halvings = self.base.vae_scale_factor.bit_length() - 1
+        halvings = self.base.space.pixels_per_latent.bit_length() - 1
         channels = (*self._channels, *self._channels[-1:] * halvings)[: halvings + 1]
         return ControlNetModel.from_unet(self.base.denoiser, conditioning_embedding_out_channels=channels)
 
@@ -75,7 +75,7 @@ class UNetControl:
         Args:
             control_images (`torch.Tensor` of shape (N, 3, H, W)): in [-1, 1].
             draw (`Draw`): the source of random numbers.
-            moments (`Callable`): encodes images as [`BaseModel.encode_moments`] does.
+            moments (`Callable`): encodes images as [`LatentSpace.encode_moments`] does.
 
         Returns:
             `torch.Tensor`: for a UNet the pixels in [0, 1], for a transformer latents (N, C, h, w).
@@ -140,7 +140,7 @@ class TransformerControl(UNetControl):
 
     def condition(self, control_images: torch.Tensor, draw, moments) -> torch.Tensor:
         parameters = moments(control_images)
-        return self.base.sample_latents(parameters, draw.normal_like(parameters.chunk(2, dim=1)[0]))
+        return self.base.space.sample(parameters, draw.normal_like(parameters.chunk(2, dim=1)[0]))
 
     def residuals(self, controlnet, noisy_latents, timesteps, condition, inputs):
         (blocks,) = controlnet(

@@ -13,6 +13,7 @@ from diffusers import DiffusionPipeline
 
 from diffusers_ext.data import ImageDataset
 from diffusers_ext.data.buckets import Size, aspect_ratio_buckets
+from diffusers_ext.training.diffusion.encoding_cache import MomentCache
 from diffusers_ext.training.diffusion.objectives import Weighting
 from diffusers_ext.training.evaluation.grids import sample_grid
 from diffusers_ext.training.loop.configuration import TrainingConfig, option
@@ -20,10 +21,10 @@ from diffusers_ext.training.loop.context import TrainingContext
 from diffusers_ext.training.loop.recipe import Recipe
 from diffusers_ext.training.loop.sampling import Generation
 from diffusers_ext.training.text_to_image.base_models import load_base_model
-from diffusers_ext.training.text_to_image.encoding_cache import MomentCache, TextCache
 from diffusers_ext.training.text_to_image.prompt_lengths import NumTokens, warn_of_cut_prompts
 from diffusers_ext.training.text_to_image.prompt_measures import PromptMeasures
 from diffusers_ext.training.text_to_image.prompt_sampler import PromptSampler
+from diffusers_ext.training.text_to_image.text_cache import TextCache
 
 
 logger = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ class TextToImageRecipe(Recipe):
     def latents(self, batch: dict[str, torch.Tensor], draw) -> torch.Tensor:
         """A sample of the latents of each image of a batch, (N, C, h, w)."""
         moments = self.moments(batch["pixel_values"])
-        return self.base.sample_latents(moments, draw.normal_like(moments.chunk(2, dim=1)[0]))
+        return self.base.space.sample(moments, draw.normal_like(moments.chunk(2, dim=1)[0]))
 
     def text(self, batch: dict[str, torch.Tensor], draw) -> dict[str, torch.Tensor]:
         """The text embeddings of the prompts of a batch; `--prompt_dropout` hides some prompts."""
@@ -174,7 +175,7 @@ class TextToImageRecipe(Recipe):
         """Set up the encoding of single images and prompts, and its caches."""
         config, context = self.config, self.context
         folder = config.latent_cache_dir or str(Path(config.output_dir) / "cache")
-        self.moments = MomentCache(folder if config.cache_latents else None, self.base)
+        self.moments = MomentCache(folder if config.cache_latents else None, self.base.space)
         text_folder = folder if config.cache_text_embeddings else None
         self.frozen_text = TextCache(text_folder, self.base, self.encode, context.precision, context.device)
 

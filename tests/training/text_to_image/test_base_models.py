@@ -108,21 +108,21 @@ def test_latents_are_decoded_as_the_pipeline_does_it(base):
 @torch.no_grad()
 def test_latents_of_images_are_a_sample_of_the_posterior(base):
     images, noise = numbers(2, 3, SIZE, SIZE).tanh(), numbers(2, 4, SIZE // 2, SIZE // 2)
-    moments = base.encode_moments(images)
+    moments = base.space.encode_moments(images)
     posterior = base.vae.encode(images).latent_dist
     expected = posterior.mean + posterior.std * noise
-    torch.testing.assert_close(base._unscale(base.sample_latents(moments, noise)), expected)
+    torch.testing.assert_close(base.space.unscale(base.space.sample(moments, noise)), expected)
     assert moments.shape == (2, 8, SIZE // 2, SIZE // 2)
 
 
 def test_latents_that_an_autoencoder_normalises(monkeypatch):
     base = load_base_model(tiny_base("sdxl"))
-    plain = base.sample_latents(torch.zeros(1, 8, 2, 2), numbers(1, 4, 2, 2))
+    plain = base.space.sample(torch.zeros(1, 8, 2, 2), numbers(1, 4, 2, 2))
     base.vae.register_to_config(latents_mean=[1.0, 2.0, 3.0, 4.0], latents_std=[2.0] * 4)
-    latents = base.sample_latents(torch.zeros(1, 8, 2, 2), numbers(1, 4, 2, 2))
+    latents = base.space.sample(torch.zeros(1, 8, 2, 2), numbers(1, 4, 2, 2))
     mean = torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 4, 1, 1) * base.vae.config.scaling_factor
     torch.testing.assert_close(latents, (plain - mean) / 2)
-    torch.testing.assert_close(base._scale(base._unscale(latents)), latents)
+    torch.testing.assert_close(base.space.scale(base.space.unscale(latents)), latents)
 
 
 # Denoising

@@ -5,8 +5,10 @@ import multiprocessing
 import pytest
 import torch
 
+from diffusers_ext.pipelines.latent_space import LatentSpace
+from diffusers_ext.training.diffusion.encoding_cache import MomentCache, TensorCache
 from diffusers_ext.training.text_to_image.base_models import load_base_model
-from diffusers_ext.training.text_to_image.encoding_cache import MomentCache, TensorCache, TextCache
+from diffusers_ext.training.text_to_image.text_cache import TextCache
 from tests.training.text_to_image_models import FAMILIES, SIZE, tiny_base
 
 
@@ -42,19 +44,19 @@ def forbidden(*_):
 
 def test_moments_are_those_of_the_encoder(base, tmp_path):
     pixels = images()
-    without, cached = MomentCache(None, base)(pixels), MomentCache(tmp_path, base)(pixels)
-    torch.testing.assert_close(without, base.encode_moments(pixels))
+    without, cached = MomentCache(None, base.space)(pixels), MomentCache(tmp_path, base.space)(pixels)
+    torch.testing.assert_close(without, base.space.encode_moments(pixels))
     assert torch.equal(without, cached) and not cached.requires_grad
     assert len(files(tmp_path)) == 3 and not list(tmp_path.rglob(".tmp-*"))
     # A row does not depend on the other rows.
-    assert torch.equal(MomentCache(None, base)(pixels[1:2]), without[1:2])
+    assert torch.equal(MomentCache(None, base.space)(pixels[1:2]), without[1:2])
 
 
 def test_cached_inputs_are_not_encoded_again(base, tmp_path, monkeypatch):
     pixels = images()
-    moments, text = MomentCache(tmp_path, base)(pixels), text_cache(tmp_path, base)(PROMPTS)
-    reopened, texts = MomentCache(tmp_path, base), text_cache(tmp_path, base)
-    monkeypatch.setattr(base, "encode_moments", forbidden)
+    moments, text = MomentCache(tmp_path, base.space)(pixels), text_cache(tmp_path, base)(PROMPTS)
+    reopened, texts = MomentCache(tmp_path, base.space), text_cache(tmp_path, base)
+    monkeypatch.setattr(LatentSpace, "encode_moments", forbidden)
     texts._encode = forbidden
     assert torch.equal(reopened(pixels.flip(0)), moments.flip(0))
     found = texts(PROMPTS[::-1])
@@ -79,16 +81,16 @@ def test_text_is_that_of_the_encoders(base, tmp_path):
 def test_other_weights_and_precisions_have_files_of_their_own(tmp_path):
     base = load_base_model(tiny_base("sd1"))
     base.freeze(torch.device("cpu"))
-    MomentCache(tmp_path, base)(images(1))
+    MomentCache(tmp_path, base.space)(images(1))
     text_cache(tmp_path, base)(["a cat"])
-    MomentCache(tmp_path, load_base_model(tiny_base("sd1")))(images(1))  # the same weights
+    MomentCache(tmp_path, load_base_model(tiny_base("sd1")).space)(images(1))  # the same weights
     assert len(files(tmp_path)) == 2
     text_cache(tmp_path, base, "bf16")(["a cat"])
     assert len(files(tmp_path)) == 3
     with torch.no_grad():
         base.vae.encoder.conv_in.bias[0] += 1
         base.text_encoders["text_encoder"].get_input_embeddings().weight[0, 0] += 1
-    assert torch.equal(MomentCache(tmp_path, base)(images(1)), MomentCache(None, base)(images(1)))
+    assert torch.equal(MomentCache(tmp_path, base.space)(images(1)), MomentCache(None, base.space)(images(1)))
     text_cache(tmp_path, base)(["a cat"])
     assert len(files(tmp_path)) == 5
 
@@ -107,11 +109,11 @@ def damages():
 def test_a_damaged_file_is_computed_again(tmp_path, damage):
     base = load_base_model(tiny_base("sd1"))
     base.freeze(torch.device("cpu"))
-    expected = MomentCache(tmp_path, base)(images(1))
+    expected = MomentCache(tmp_path, base.space)(images(1))
     (path,) = files(tmp_path)
     whole = path.read_bytes()
     path.write_bytes(damages()[damage](whole))
-    assert torch.equal(MomentCache(tmp_path, base)(images(1)), expected)
+    assert torch.equal(MomentCache(tmp_path, base.space)(images(1)), expected)
     assert path.read_bytes() == whole
 
 

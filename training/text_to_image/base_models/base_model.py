@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import torch
 from diffusers import DiffusionPipeline
-from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
+from diffusers_ext.pipelines.latent_space import LatentSpace
 from diffusers_ext.training.diffusion.objectives import Objective, Weighting
 from diffusers_ext.training.loop.weights import weights_fingerprint
 from diffusers_ext.training.text_to_image.controlnets import UNetControl
@@ -73,14 +73,9 @@ class BaseModel(ABC):
         )
 
     @property
-    def vae_scale_factor(self) -> int:
-        """The number of pixels per latent, along each side."""
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
-
-    @property
     def size_multiple(self) -> int:
         """Height and width in pixels must be multiples of this."""
-        return self.vae_scale_factor
+        return self.space.pixels_per_latent
 
     def freeze(self, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
         """Move all networks to their device, and freeze them until a recipe trains some of them.
@@ -191,28 +186,16 @@ class BaseModel(ABC):
 
     # Latents
 
-    @torch.no_grad()
-    def encode_moments(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """The mean and log variance of the latents of images (N, 3, H, W) in [-1, 1]: float32 (N, 2C, h, w)."""
-        with torch.autocast(pixel_values.device.type, enabled=False):
-            return self.vae.encode(pixel_values.float()).latent_dist.parameters
-
-    def sample_latents(self, moments: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """Latents (N, C, h, w) as the denoiser reads them, from moments and standard normal noise (N, C, h, w)."""
-        posterior = DiagonalGaussianDistribution(moments)
-        return self._scale(posterior.mean + posterior.std * noise)
+    @property
+    def space(self) -> LatentSpace:
+        """The latents in which the denoiser works."""
+        return LatentSpace(self.vae)
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """The images of latents (N, C, h, w): float32 (N, 3, H, W) around [-1, 1], not clamped."""
         with torch.autocast(latents.device.type, enabled=False):
-            return self.vae.decode(self._unscale(latents.float()), return_dict=False)[0]
-
-    def _scale(self, latents: torch.Tensor) -> torch.Tensor:
-        return latents * self.vae.config.scaling_factor
-
-    def _unscale(self, latents: torch.Tensor) -> torch.Tensor:
-        return latents / self.vae.config.scaling_factor
+            return self.space.decode(latents)
 
     # Denoising
 
@@ -278,7 +261,7 @@ class BaseModel(ABC):
             `torch.Tensor` of shape (N, C, h, w).
         """
         if time_ids is None:
-            height, width = (side * self.vae_scale_factor for side in noisy_latents.shape[2:])
+            height, width = (side * self.space.pixels_per_latent for side in noisy_latents.shape[2:])
             size = torch.tensor([height, width, 0, 0, height, width], device=noisy_latents.device)
             time_ids = size.expand(len(noisy_latents), 6)
         inputs = self.denoiser_inputs(text, time_ids)

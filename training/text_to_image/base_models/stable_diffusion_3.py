@@ -27,7 +27,7 @@ class StableDiffusion3(BaseModel):
 
     @property
     def size_multiple(self) -> int:
-        return self.vae_scale_factor * self.denoiser.config.patch_size
+        return self.space.pixels_per_latent * self.denoiser.config.patch_size
 
     def max_length(self, name):
         # The pipeline truncates the second CLIP's prompts like the first one's.
@@ -51,9 +51,3 @@ class StableDiffusion3(BaseModel):
 
     def denoiser_inputs(self, text, time_ids=None):
         return {**super().denoiser_inputs(text), "pooled_projections": text["pooled_prompt_embeds"]}
-
-    def _scale(self, latents):
-        return (latents - self.vae.config.shift_factor) * self.vae.config.scaling_factor
-
-    def _unscale(self, latents):
-        return latents / self.vae.config.scaling_factor + self.vae.config.shift_factor

@@ -27,24 +27,3 @@ class StableDiffusionXL(StableDiffusion):
     def denoiser_inputs(self, text, time_ids=None):
         added = {"text_embeds": text["pooled_prompt_embeds"], "time_ids": time_ids}
         return {**super().denoiser_inputs(text), "added_cond_kwargs": added}
-
-    def _scale(self, latents):
-        if not self._is_normalised:
-            return super()._scale(latents)
-        mean, std = self._normalisation(latents)
-        return (latents - mean) * self.vae.config.scaling_factor / std
-
-    def _unscale(self, latents):
-        if not self._is_normalised:
-            return super()._unscale(latents)
-        mean, std = self._normalisation(latents)
-        return latents * std / self.vae.config.scaling_factor + mean
-
-    @property
-    def _is_normalised(self) -> bool:
-        """Whether the autoencoder's configuration has the mean and standard deviation of its latents (Playground)."""
-        return self.vae.config.latents_mean is not None and self.vae.config.latents_std is not None
-
-    def _normalisation(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        mean, std = self.vae.config.latents_mean, self.vae.config.latents_std
-        return tuple(torch.tensor(values).view(1, -1, 1, 1).to(like.device, like.dtype) for values in (mean, std))
