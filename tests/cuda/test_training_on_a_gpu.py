@@ -99,6 +99,24 @@ def test_a_unet_is_compiled_and_computes_activations_twice(tmp_path, options):
     assert job("diffusion", tmp_path, **options).train()
 
 
+@pytest.mark.usefixtures("cuda")
+def test_a_compiled_unet_has_its_gradients_in_bfloat16():
+    # On CPUs, where the trainer refuses this, most of these are zero (PyTorch 2.13).
+    images, timesteps = torch.randn(4, 1, 16, 16, device="cuda"), torch.tensor([1, 200, 500, 900], device="cuda")
+    blocks = {"down_block_types": ["DownBlock2D"] * 2, "up_block_types": ["UpBlock2D"] * 2}
+    found = {}
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        unet = UNet2DModel(16, 1, 1, block_out_channels=[32, 64], layers_per_block=1, **blocks).to("cuda")
+        if compiled:
+            unet.compile()
+        with torch.autocast("cuda", torch.bfloat16):
+            prediction = unet(images, timesteps).sample
+        prediction.float().square().mean().backward()
+        found[compiled] = torch.stack([parameter.grad.norm() for parameter in unet.parameters()])
+    torch.testing.assert_close(found[True], found[False], rtol=0.1, atol=1e-3)
+
+
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 def test_an_update_waits_for_nothing(tmp_path, device, name, precision):

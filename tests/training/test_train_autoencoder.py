@@ -335,15 +335,27 @@ def test_a_data_set_of_fewer_images_than_a_batch_is_refused(tmp_path, options, f
         trainer(tmp_path, **{**RUNS["beta_tc"], **options})
 
 
+@pytest.fixture
+def any_precision():
+    """Lets a run have another precision than those before it and after it, which Accelerate would remember."""
+    AcceleratorState._reset_state(reset_partial_state=False)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=False)
+
+
+@pytest.mark.usefixtures("any_precision")
 @pytest.mark.parametrize("name", ["vae", "vqvae", "kl"])
 def test_bfloat16_trains(name, tmp_path):
-    AcceleratorState._reset_state(reset_partial_state=False)  # it remembers the precision of the runs before
-    try:
-        run = trainer(tmp_path, mixed_precision="bf16", **RUNS[name])
-        assert run.train()
-    finally:
-        AcceleratorState._reset_state(reset_partial_state=False)
+    run = trainer(tmp_path, mixed_precision="bf16", **RUNS[name])
+    assert run.train()
     assert all(tensor.isfinite().all() for tensor in run.networks["autoencoder"].state_dict().values())
+
+
+@pytest.mark.usefixtures("any_precision")
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="a fault of the compiler for CPUs")
+def test_compiled_bfloat16_which_loses_gradients_on_a_cpu_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="--compile with --mixed_precision bf16 loses gradients on a CPU"):
+        trainer(tmp_path, mixed_precision="bf16", compile=True, **RUNS["kl"])
 
 
 @pytest.mark.parametrize("name", ["vae", "beta_tc", "capacity"])

@@ -166,6 +166,12 @@ class Trainer:
                 f"{', '.join(self.networks)} can't accumulate gradients in fp16: use --mixed_precision bf16, or "
                 "--gradient_accumulation_steps 1."
             )
+        if config.compile and self.accelerator.device.type == "cpu" and self.accelerator.mixed_precision == "bf16":
+            # PyTorch 2.13: the gradient of F.interpolate in bfloat16 is read before it is summed, and is zero.
+            raise ValueError(
+                "--compile with --mixed_precision bf16 loses gradients on a CPU, by a fault of PyTorch's compiler: "
+                "leave one of them out."
+            )
         # It is enough if one network can: a small discriminator may be unable to.
         if config.gradient_checkpointing and not any(map(_can_checkpoint, self.networks.values())):
             raise ValueError(f"--gradient_checkpointing is not supported by {', '.join(self.networks)}.")
