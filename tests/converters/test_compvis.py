@@ -56,8 +56,8 @@ def test_missing_averages_and_unknown_parts_are_listed():
     del content["model_ema.diffusion_modelout2bias"]
     with pytest.raises(ValueError, match="no averages for 1 tensors: model_ema.diffusion_modelout2bias"):
         convert_latent_diffusion(content, **ARGS)
-    with pytest.raises(ValueError, match="1 unknown: cond_stage_model.embedding.weight"):
-        convert_latent_diffusion(checkpoint() | {"cond_stage_model.embedding.weight": torch.ones(2)}, **ARGS)
+    with pytest.raises(ValueError, match="1 unknown: other_stage_model.embedding.weight"):
+        convert_latent_diffusion(checkpoint() | {"other_stage_model.embedding.weight": torch.ones(2)}, **ARGS)
     for state_dict in (UNET, checkpoint(averaged=False)):
         with pytest.raises(ValueError, match="use_ema|no averages"):
             convert_latent_diffusion(state_dict, use_ema=True, **ARGS)

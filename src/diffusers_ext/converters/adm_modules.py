@@ -1,11 +1,27 @@
 """The counterparts, in diffusers, of the modules of an ADM U-Net."""
 
+from collections.abc import Callable
+
 from diffusers_ext.converters.adm_layout import ADMLayout
 from diffusers_ext.converters.weight_mapping import Modules
 
 
-def encoder(layout: ADMLayout) -> Modules:
-    """Time embedding, down blocks and middle block, which U-Nets and noisy classifiers share."""
+def self_attention(source: str, target: str) -> Modules:
+    """Attention of the image to itself."""
+    return {
+        f"{source}.norm": f"{target}.group_norm",
+        f"{source}.qkv": (f"{target}.to_q", f"{target}.to_k", f"{target}.to_v"),
+        f"{source}.proj_out": f"{target}.to_out.0",
+    }
+
+
+def encoder(layout: ADMLayout, attention: Callable[[str, str], Modules] = self_attention) -> Modules:
+    """Time embedding, down blocks and middle block, which U-Nets and noisy classifiers share.
+
+    Args:
+        layout (`ADMLayout`): the architecture.
+        attention (`Callable`): `attention(source, target)` are the modules of an attention block.
+    """
     modules = {
         f"{layout.time_embed}.0": "time_embedding.linear_1",
         f"{layout.time_embed}.2": "time_embedding.linear_2",
@@ -18,14 +34,14 @@ def encoder(layout: ADMLayout) -> Modules:
             modules |= _sampler(f"{source}.0", "op", f"down_blocks.{level - 1}.downsamplers.0")
         else:
             modules |= _resnet(f"{source}.0", f"down_blocks.{level}.resnets.{position - 1}")
-            modules |= _attention(f"{source}.1", f"down_blocks.{level}.attentions.{position - 1}")
+            modules |= attention(f"{source}.1", f"down_blocks.{level}.attentions.{position - 1}")
     modules |= _resnet("middle_block.0", "mid_block.resnets.0")
-    modules |= _attention("middle_block.1", "mid_block.attentions.0")
+    modules |= attention("middle_block.1", "mid_block.attentions.0")
     return modules | _resnet("middle_block.2", "mid_block.resnets.1")
 
 
-def decoder(layout: ADMLayout) -> Modules:
-    """Up blocks and the last convolution."""
+def decoder(layout: ADMLayout, attention: Callable[[str, str], Modules] = self_attention) -> Modules:
+    """Up blocks and the last convolution; see [`encoder`]."""
     modules = {"out.0": "conv_norm_out", "out.2": "conv_out"}
     for block in range(len(layout.widths) * (layout.num_res_blocks + 1)):
         level, position = divmod(block, layout.num_res_blocks + 1)
@@ -33,7 +49,7 @@ def decoder(layout: ADMLayout) -> Modules:
         has_attention = layout.attention[-1 - level]
         modules |= _resnet(f"{source}.0", f"{target}.resnets.{position}")
         if has_attention:
-            modules |= _attention(f"{source}.1", f"{target}.attentions.{position}")
+            modules |= attention(f"{source}.1", f"{target}.attentions.{position}")
         if position == layout.num_res_blocks:
             modules |= _sampler(f"{source}.{2 if has_attention else 1}", "conv", f"{target}.upsamplers.0")
     return modules
@@ -49,14 +65,6 @@ def _resnet(source: str, target: str) -> Modules:
         "skip_connection": "conv_shortcut",
     }
     return {f"{source}.{original}": f"{target}.{counterpart}" for original, counterpart in names.items()}
-
-
-def _attention(source: str, target: str) -> Modules:
-    return {
-        f"{source}.norm": f"{target}.group_norm",
-        f"{source}.qkv": (f"{target}.to_q", f"{target}.to_k", f"{target}.to_v"),
-        f"{source}.proj_out": f"{target}.to_out.0",
-    }
 
 
 def _sampler(source: str, convolution: str, target: str) -> Modules:

@@ -51,8 +51,8 @@ class SpatialRescaler(ModelMixin, ConfigMixin):
                 The maps, for labels as one-hot vectors of 0 and 1 in each pixel.
 
         Returns:
-            `torch.Tensor`: the rescaled maps `(N, C, H / 2^num_stages, W / 2^num_stages)`. A U-Net takes them as further
-            channels, after those of the noisy latents.
+            `torch.Tensor`: the rescaled maps `(N, C, H / 2^num_stages, W / 2^num_stages)`. A U-Net takes them as
+            further channels, after those of the noisy latents.
 
         Raises:
             ValueError: if the maps have another number of channels, or are too small to be halved.

@@ -1,16 +1,29 @@
 """https://github.com/CompVis/latent-diffusion and https://github.com/CompVis/taming-transformers."""
 
-from diffusers_ext.converters.compvis.first_stage import VQGAN_ARGUMENTS, convert_vqgan
-from diffusers_ext.converters.compvis.latent_diffusion import PROCESS, latent_diffusion
-from diffusers_ext.converters.compvis.latent_unet import LATENT_DIFFUSION, convert_latent_diffusion
-from diffusers_ext.converters.compvis.presets import UNETS, VQGANS
+from diffusers_ext.converters.compvis.attended_unet import has_cross_attention
+from diffusers_ext.converters.compvis.first_stage import (
+    FIRST_STAGE_ARGUMENTS,
+    VQGAN_ARGUMENTS,
+    convert_latent_diffusion_first_stage,
+    convert_vqgan,
+)
+from diffusers_ext.converters.compvis.latent_diffusion import PROCESS, STAGES, latent_diffusion
+from diffusers_ext.converters.compvis.latent_unet import LATENT_DIFFUSION, UNET, convert_latent_diffusion
+from diffusers_ext.converters.compvis.presets import FIRST_STAGES, UNETS, VQGANS
 from diffusers_ext.converters.family import Conversion, Family, assumptions
 from diffusers_ext.converters.state_dicts import StateDict
 
 
 def _latent_diffusion(state_dict: StateDict, options: dict) -> Conversion:
-    assumed = assumptions(options, {"use_new_attention_order": False})
+    defaults = {} if has_cross_attention(state_dict, UNET) else {"use_new_attention_order": False}
+    assumed = assumptions(options, defaults)
     return Conversion(latent_diffusion(state_dict, options), assumed)
+
+
+def _first_stage(state_dict: StateDict, options: dict) -> Conversion:
+    model = convert_latent_diffusion_first_stage(state_dict, **options)
+    defaults = {"resolution": model.config.sample_size, "scale_factor": model.config.scaling_factor}
+    return Conversion({"": model}, assumptions(options, defaults))
 
 
 def _vqgan(state_dict: StateDict, options: dict) -> Conversion:
@@ -21,13 +34,24 @@ def _vqgan(state_dict: StateDict, options: dict) -> Conversion:
 FAMILIES = (
     Family(
         name="latent_diffusion",
-        description="A whole unconditional checkpoint of CompVis/latent-diffusion becomes diffusers' LDMPipeline, a "
-        "U-Net without its first stage the folders unet and scheduler.",
-        example="model.ckpt ldm-celeba --preset celeba256",
+        description="A whole unconditional checkpoint of CompVis/latent-diffusion becomes diffusers' LDMPipeline, any "
+        "other one its components in folders: unet and scheduler, and where it has them vae, class_embedder, "
+        "conditioner (of label maps) and bert (of text). `n_stages` is how often the conditioner halves maps.",
+        example="model.ckpt imagenet --preset cin256-v2",
         convert=_latent_diffusion,
-        options={**LATENT_DIFFUSION, **PROCESS},
+        options={**LATENT_DIFFUSION, **PROCESS, **STAGES},
         functions=(convert_latent_diffusion,),
         presets=UNETS,
+    ),
+    Family(
+        name="latent_diffusion_first_stage",
+        description="A first stage of CompVis/latent-diffusion becomes diffusers' VQModel or AutoencoderKL. The "
+        "latents are multiplied by `scale_factor`.",
+        example="model.ckpt kl-f8 --preset kl-f8",
+        convert=_first_stage,
+        options=FIRST_STAGE_ARGUMENTS,
+        functions=(convert_latent_diffusion_first_stage,),
+        presets=FIRST_STAGES,
     ),
     Family(
         name="vqgan",

@@ -1,5 +1,7 @@
 """The first stages of latent-diffusion, which are the autoencoders of taming-transformers, as those of diffusers."""
 
+from collections.abc import Mapping
+
 from diffusers import AutoencoderKL, VQModel
 
 from diffusers_ext.converters.original_arguments import (
@@ -7,7 +9,9 @@ from diffusers_ext.converters.original_arguments import (
     check_agreement,
     checked,
     numbers,
+    one_of,
     positive_integer,
+    positive_number,
     probability,
 )
 from diffusers_ext.converters.state_dicts import StateDict, check_parts, count_blocks, has, size_of
@@ -28,6 +32,12 @@ VQGAN_ARGUMENTS = {
     "attn_resolutions": numbers,
     "dropout": probability,
 }
+FIRST_STAGE_ARGUMENTS = {
+    **VQGAN_ARGUMENTS,
+    "attn_type": one_of("vanilla", "none"),
+    "scale_factor": positive_number,
+}
+RESOLUTION = 256  # of all published networks: no tensor shows it
 
 
 def convert_vqgan(state_dict: StateDict, **config) -> VQModel:
@@ -54,28 +64,62 @@ def convert_vqgan(state_dict: StateDict, **config) -> VQModel:
     if has(state_dict, "quantize.embed") or has(state_dict, "quantize.proj"):
         raise ValueError("This is a VQGAN with Gumbel softmax, but only those with a codebook are converted.")
     check_parts(state_dict, "a VQGAN", "quantize")
-    resolution = config.get("resolution", 256)
-    model = convert_first_stage(state_dict, sample_size=resolution)
+    model = convert_first_stage(state_dict, sample_size=config.get("resolution", RESOLUTION))
+    _check_arguments(model, config)
+    return model
+
+
+def convert_latent_diffusion_first_stage(state_dict: StateDict, **config) -> VQModel | AutoencoderKL:
+    r"""
+    A first stage of https://github.com/CompVis/latent-diffusion (Rombach et al. 2022,
+    https://huggingface.co/papers/2112.10752): an autoencoder with a codebook or with a KL penalty, without
+    discriminator.
+
+    Args:
+        state_dict (`Mapping`):
+            The tensors of the original; those of its training loss (`loss.*`) are ignored.
+        config:
+            Arguments of the original's network: those of [`convert_vqgan`], `attn_type`, and the `scale_factor` of
+            the diffusion model whose first stage it is, by which that multiplies the latents (by default 1). What the
+            tensors show need not be given, and must agree with them if it is.
+
+    Returns:
+        [`VQModel`] if there is a codebook, otherwise [`AutoencoderKL`]: in eval mode, in float32. A `VQModel` encodes
+        to latents that are not quantized, and quantizes when it decodes, as a latent diffusion model needs it.
+
+    Raises:
+        ValueError: if tensors are missing, unknown or have wrong shapes, or if arguments are unknown or contradict
+            the tensors.
+    """
+    config = checked(config, FIRST_STAGE_ARGUMENTS)
+    scaling_factor = config.pop("scale_factor", 1.0)
+    model = convert_first_stage(state_dict, scaling_factor, config.get("resolution", RESOLUTION))
+    _check_arguments(model, config)
+    return model
+
+
+def _check_arguments(model: VQModel | AutoencoderKL, config: Mapping) -> None:
+    """Refuses an argument that contradicts the network, which has the architecture that the tensors show."""
     widths = model.config.block_out_channels
     runs = [block.startswith("Attn") for block in model.config.down_block_types]
     read = {
-        "n_embed": model.config.num_vq_embeddings,
-        "embed_dim": model.config.vq_embed_dim,
-        "double_z": False,
+        "n_embed": model.config.get("num_vq_embeddings"),
+        "embed_dim": model.config.get("vq_embed_dim", model.config.latent_channels),
+        "double_z": isinstance(model, AutoencoderKL),
         "z_channels": model.config.latent_channels,
         "in_channels": model.config.in_channels,
         "out_ch": model.config.out_channels,
         "num_res_blocks": model.config.layers_per_block,
+        "attn_type": "vanilla" if model.config.mid_block_add_attention else "none",
     }
     given = dict(config)
     if "ch" in config:
         read["ch_mult"] = [width / config["ch"] for width in widths]
     if "attn_resolutions" in config:
-        sizes = [resolution // 2**level for level in range(len(widths))]
+        sizes = [model.config.sample_size // 2**level for level in range(len(widths))]
         given["attn_resolutions"] = [size for size in sizes if size in config["attn_resolutions"]]
         read["attn_resolutions"] = [size for size, attention in zip(sizes, runs, strict=True) if attention]
     check_agreement(config, given, read)
-    return model
 
 
 def convert_first_stage(
@@ -120,10 +164,22 @@ def convert_first_stage(
         "sample_size": sample_size,
         "scaling_factor": scaling_factor,
     }
-    if is_quantized:
+    if not is_quantized:
+        _check_latent_channels(state_dict)
+    else:
         config["num_vq_embeddings"] = size_of(state_dict, {"quantize.embedding.weight": 0})
         config["vq_embed_dim"] = size_of(state_dict, {"quantize.embedding.weight": 1})
     return load_converted(VQModel if is_quantized else AutoencoderKL, config, _modules(levels, layers), state_dict)
+
+
+def _check_latent_channels(state_dict: StateDict) -> None:
+    """Refuses what AutoencoderKL can't express, before shapes are compared."""
+    z_channels = size_of(state_dict, {"decoder.conv_in.weight": 1})
+    embed_dim = size_of(state_dict, {"post_quant_conv.weight": 1})
+    if embed_dim != z_channels:
+        raise ValueError(
+            f"`embed_dim` is {embed_dim} and `z_channels` is {z_channels}, but AutoencoderKL has one number for both."
+        )
 
 
 def _modules(levels: int, layers: int) -> Modules:
