@@ -22,7 +22,7 @@ def unet_shapes(args: dict) -> dict[str, tuple[int, ...]]:
             shapes |= resblock(f"{name}.0", channels + skips.pop(), width, args)
             channels, position = width, 1
             if rate in args["attention_resolutions"]:
-                shapes |= attention(f"{name}.1", channels)
+                shapes |= attention(f"{name}.1", channels, args)
                 position = 2
             if level > 0 and i == n:
                 if args.get("resblock_updown"):
@@ -62,7 +62,7 @@ def encoder_shapes(args: dict):
             shapes |= resblock(f"input_blocks.{block}.0", channels, width, args)
             channels = width
             if rate in args["attention_resolutions"]:
-                shapes |= attention(f"input_blocks.{block}.1", channels)
+                shapes |= attention(f"input_blocks.{block}.1", channels, args)
             skips.append(channels)
             block += 1
         if level < len(channel_mult) - 1:
@@ -73,7 +73,7 @@ def encoder_shapes(args: dict):
             skips.append(channels)
             block += 1
             rate *= 2
-    shapes |= resblock("middle_block.0", channels, channels, args) | attention("middle_block.1", channels)
+    shapes |= resblock("middle_block.0", channels, channels, args) | attention("middle_block.1", channels, args)
     return shapes | resblock("middle_block.2", channels, channels, args), skips, channels, rate
 
 
@@ -88,9 +88,29 @@ def resblock(name: str, channels: int, out_channels: int, args: dict) -> dict:
     return shapes
 
 
-def attention(name: str, channels: int) -> dict:
+def attention(name: str, channels: int, args: dict) -> dict:
+    if args.get("use_spatial_transformer"):
+        return spatial_transformer(name, channels, args["transformer_depth"], args["context_dim"])
     shapes = layer(f"{name}.norm", channels) | layer(f"{name}.qkv", 3 * channels, channels, 1)
     return shapes | layer(f"{name}.proj_out", channels, channels, 1)
+
+
+def spatial_transformer(name: str, channels: int, depth: int, context_dim: int) -> dict:
+    """`SpatialTransformer` of latent-diffusion."""
+    shapes = layer(f"{name}.norm", channels)
+    for convolution in ("proj_in", "proj_out"):
+        shapes |= layer(f"{name}.{convolution}", channels, channels, 1, 1)
+    for i in range(depth):
+        block = f"{name}.transformer_blocks.{i}"
+        for part, width in (("attn1", channels), ("attn2", context_dim)):
+            shapes[f"{block}.{part}.to_q.weight"] = (channels, channels)
+            shapes |= {f"{block}.{part}.{key}.weight": (channels, width) for key in ("to_k", "to_v")}
+            shapes |= layer(f"{block}.{part}.to_out.0", channels, channels)
+        shapes |= layer(f"{block}.ff.net.0.proj", 8 * channels, channels)
+        shapes |= layer(f"{block}.ff.net.2", channels, 4 * channels)
+        for norm in ("norm1", "norm2", "norm3"):
+            shapes |= layer(f"{block}.{norm}", channels)
+    return shapes
 
 
 def layer(name: str, *shape: int) -> dict:
@@ -189,10 +209,11 @@ def first_stage_shapes(
     embed_dim: int,
     n_embed: int | None,
     attention: Sequence[bool] = (),
+    middle_attention: bool = True,
 ) -> dict[str, tuple[int, ...]]:
     """`VQModel` of latent-diffusion, or its `AutoencoderKL` if `n_embed` is `None`.
 
-    Attention runs in the middle, and in the levels where `attention` is true.
+    Attention runs in the middle unless `middle_attention` is false, and in the levels where `attention` is true.
     """
     doubled = 1 if n_embed else 2
     shapes = layer("encoder.conv_in", width, 3, 3, 3)
@@ -208,7 +229,8 @@ def first_stage_shapes(
     for part in ("encoder", "decoder"):
         for block in ("block_1", "block_2"):
             shapes |= plain_resblock(f"{part}.mid.{block}", channels, channels)
-        shapes |= plain_attention(f"{part}.mid.attn_1", channels)
+        if middle_attention:
+            shapes |= plain_attention(f"{part}.mid.attn_1", channels)
     shapes |= layer("encoder.norm_out", channels) | layer("encoder.conv_out", doubled * z_channels, channels, 3, 3)
     shapes |= layer("quant_conv", doubled * embed_dim, doubled * z_channels, 1, 1)
     if n_embed:

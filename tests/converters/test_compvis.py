@@ -4,7 +4,12 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMPipeline, LDMPipeline, UNet2DModel, VQModel
 
-from diffusers_ext.converters import convert_checkpoint, convert_latent_diffusion, convert_vqgan
+from diffusers_ext.converters import (
+    convert_checkpoint,
+    convert_latent_diffusion,
+    convert_latent_diffusion_first_stage,
+    convert_vqgan,
+)
 from diffusers_ext.converters.__main__ import main
 from diffusers_ext.converters.compvis.first_stage import convert_first_stage
 from tests.converters.cases import assert_near, assert_refused, load_case, save
@@ -138,6 +143,40 @@ def test_vqgan_becomes_a_stock_model(tmp_path):
     written = convert_checkpoint(tmp_path / "last.ckpt", tmp_path / "out", "vqgan")
     assert "VQModel" in written and "resolution=256" in written
     assert VQModel.from_pretrained(tmp_path / "out").config.num_vq_embeddings == 32
+
+
+@pytest.mark.parametrize("n_embed, model_class", [(7, VQModel), (None, AutoencoderKL)])
+def test_a_first_stage_alone(tmp_path, n_embed, model_class):
+    stage = random(first_stage_shapes(**STAGE, n_embed=n_embed, middle_attention=False))
+    torch.save({"state_dict": stage | {"loss.logvar": torch.zeros(())}}, tmp_path / "model.ckpt")
+    arguments = (tmp_path / "model.ckpt", tmp_path / "out", "latent_diffusion_first_stage")
+    assert "assuming resolution=256, scale_factor=1.0" in convert_checkpoint(*arguments, attn_type="none")
+    assert model_class.from_pretrained(tmp_path / "out").config.scaling_factor == 1.0
+    for options, message in (
+        ({"attn_type": "vanilla"}, "`attn_type` is given as vanilla, but the checkpoint has none"),
+        ({"double_z": n_embed is not None}, "`double_z` is given as"),
+        ({"n_embed": 8}, "`n_embed` is given as 8, but the checkpoint has"),
+        ({"scale_factor": 0}, "`scale_factor` must be a positive number"),
+    ):
+        assert_refused(convert_latent_diffusion_first_stage, stage, options, message)
+    model = convert_latent_diffusion_first_stage(stage, scale_factor=0.5, resolution=64)
+    assert model.config.scaling_factor == 0.5 and model.config.sample_size == 64
+
+
+def test_what_autoencoder_kl_cannot_express_is_refused():
+    stage = random(first_stage_shapes(**{**STAGE, "embed_dim": 2}, n_embed=None))
+    message = "`embed_dim` is 2 and `z_channels` is 3, but AutoencoderKL has one number for both"
+    assert_refused(convert_latent_diffusion_first_stage, stage, {}, message)
+
+
+def test_cross_attention_that_stock_cannot_express_is_refused():
+    attended = {**ARGS, "use_spatial_transformer": True, "transformer_depth": 1, "context_dim": 8}
+    for changed, message in (
+        ({"resblock_updown": True}, "cross-attention and `resblock_updown`"),
+        ({"channel_mult": [2, 2]}, "`channel_mult` must begin with 1"),
+    ):
+        weights = random(unet_shapes(attended | changed))
+        assert_refused(convert_latent_diffusion, weights, {"num_heads": 2}, message)
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,14 @@
 import math
 
 import pytest
-from diffusers import UNet2DModel, VQModel
+from diffusers import AutoencoderKL, UNet2DConditionModel, UNet2DModel, VQModel
 
 from diffusers_ext.converters import (
     convert_guided_diffusion,
     convert_guided_diffusion_classifier,
     convert_improved_diffusion,
     convert_latent_diffusion,
+    convert_latent_diffusion_first_stage,
     convert_palette,
     convert_sr3,
     convert_vqgan,
@@ -37,6 +38,7 @@ PROCESS = (
     "task",
     "l_resolution",
 )
+STAGES = ("n_classes", "n_stages")  # of latent diffusion, before the U-Net
 
 
 def janspiry_shapes(family: str, args: dict) -> dict:
@@ -45,10 +47,18 @@ def janspiry_shapes(family: str, args: dict) -> dict:
     return sr3_shapes(args, args["channel_multiplier"], args["which_model_G"])
 
 
-def vqgan_shapes(args: dict) -> dict:
+def autoencoder_shapes(args: dict) -> dict:
+    args = {"n_embed": None, "attn_type": "vanilla", **args}
     names = ("ch_mult", "num_res_blocks", "z_channels", "embed_dim", "n_embed")
     levels = [args["resolution"] // 2**level in args["attn_resolutions"] for level in range(len(args["ch_mult"]))]
-    return first_stage_shapes(args["ch"], *(args[name] for name in names), attention=levels)
+    middle = args["attn_type"] == "vanilla"
+    return first_stage_shapes(args["ch"], *(args[name] for name in names), levels, middle_attention=middle)
+
+
+def latent_arguments(args: dict) -> dict:
+    args = {key: value for key, value in args.items() if key not in (*STAGES, "scale_factor")}
+    tensors = {f"model.diffusion_model.{key}": tensor for key, tensor in empty(unet_shapes(args)).items()}
+    return {"state_dict": tensors, **args}
 
 
 def convert(family: str, name: str):
@@ -56,7 +66,11 @@ def convert(family: str, name: str):
     if family == "guided_diffusion_classifier":
         return convert_guided_diffusion_classifier(empty(classifier_shapes(args)), **args)
     if family == "vqgan":
-        return convert_vqgan(empty(vqgan_shapes(args)), **args)
+        return convert_vqgan(empty(autoencoder_shapes(args)), **args)
+    if family == "latent_diffusion_first_stage":
+        return convert_latent_diffusion_first_stage(empty(autoencoder_shapes(args)), **args)
+    if family == "latent_diffusion":
+        return convert_latent_diffusion(**latent_arguments(args))
     if family in ("palette", "sr3"):
         convert_janspiry = {"palette": convert_palette, "sr3": convert_sr3}[family]
         return convert_janspiry(empty(janspiry_shapes(family, args)), **args)
@@ -65,7 +79,6 @@ def convert(family: str, name: str):
     converters = {
         "guided_diffusion": convert_guided_diffusion,
         "improved_diffusion": convert_improved_diffusion,
-        "latent_diffusion": convert_latent_diffusion,
     }
     return converters[family](empty(shapes), **args)
 
@@ -98,6 +111,49 @@ def test_number_of_parameters(family, name, millions, model_class):
 
 
 @pytest.mark.parametrize(
+    "name, number, model_class",
+    [
+        ("celeba256", 274_056_163, UNet2DModel),
+        ("lsun_churches256", 294_966_916, ADMUNet2DModel),
+        ("cin256", 394_984_196, UNet2DConditionModel),
+        ("cin256-v2", 400_920_579, UNet2DConditionModel),
+        ("text2img256", 403_623_939, UNet2DConditionModel),
+        ("txt2img-1p4B", 872_300_484, UNet2DConditionModel),
+        ("layout2img-openimages256", 246_277_379, UNet2DConditionModel),
+        ("inpainting_big", 387_245_827, ADMUNet2DModel),
+        ("semantic_synthesis256", 215_229_315, UNet2DModel),
+        ("semantic_synthesis512", 215_229_315, UNet2DModel),
+        ("bsr_sr", 113_622_563, UNet2DModel),
+    ],
+)
+def test_number_of_parameters_of_latent_diffusion(name, number, model_class):
+    """Exactly those of the original's UNetModel with the published configuration."""
+    network = convert("latent_diffusion", name)
+    assert sum(parameter.numel() for parameter in network.parameters()) == number
+    assert type(network) is model_class
+
+
+@pytest.mark.parametrize(
+    "name, number, model_class",
+    [
+        ("kl-f4", 55_312_063, AutoencoderKL),
+        ("kl-f8", 83_653_863, AutoencoderKL),
+        ("kl-f16", 69_610_963, AutoencoderKL),
+        ("kl-f32", 103_880_131, AutoencoderKL),
+        ("vq-f4", 55_322_782, VQModel),
+        ("vq-f4-noattn", 53_219_486, VQModel),
+        ("vq-f8", 67_717_295, VQModel),
+        ("vq-f8-n256", 67_652_783, VQModel),
+        ("vq-f16", 69_593_371, VQModel),
+    ],
+)
+def test_number_of_parameters_of_first_stages(name, number, model_class):
+    network = convert("latent_diffusion_first_stage", name)
+    assert sum(parameter.numel() for parameter in network.parameters()) == number
+    assert type(network) is model_class and network.config.scaling_factor == 1.0
+
+
+@pytest.mark.parametrize(
     "family, name, special",
     [
         ("guided_diffusion", "128x128_diffusion", {"num_attention_heads": 4}),
@@ -108,6 +164,7 @@ def test_number_of_parameters(family, name, millions, model_class):
         ("improved_diffusion", "imagenet64_cond_270M_250K", {"num_attention_heads": 4, "timestep_scale": 1.0}),
         ("improved_diffusion", "cifar10_uncond_50M_500K", {"attention_head_dim": 64, "timestep_scale": 0.25}),
         ("latent_diffusion", "lsun_churches256", {"num_attention_heads": 8}),
+        ("latent_diffusion", "inpainting_big", {"num_attention_heads": 8}),
     ],
 )
 def test_what_stock_cannot_say(family, name, special):

@@ -1,7 +1,10 @@
 # Written by tests/write_stubs.py: the functions of all families, for type checkers and `diffusers_ext`.
 
 from .checkpoint_to_folder import convert_checkpoint as convert_checkpoint
-from .compvis.first_stage import convert_vqgan as convert_vqgan
+from .compvis.first_stage import (
+    convert_latent_diffusion_first_stage as convert_latent_diffusion_first_stage,
+    convert_vqgan as convert_vqgan,
+)
 from .compvis.latent_unet import convert_latent_diffusion as convert_latent_diffusion
 from .csinva.mnist_lenet import convert_mnist_lenet as convert_mnist_lenet
 from .csinva.mnist_mlp_gan import convert_mlp_gan as convert_mlp_gan

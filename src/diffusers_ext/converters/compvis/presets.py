@@ -92,7 +92,7 @@ UNETS = {
         "use_ema": False,
     },
     "text2img256": {**_ATTENDED, "context_dim": 640},
-    "txt2img-f8-large": {
+    "txt2img-1p4B": {
         **_ATTENDED,
         "image_size": 32,
         "in_channels": 4,
