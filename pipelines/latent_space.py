@@ -38,9 +38,9 @@ class LatentSpace:
 
     Args:
         vae ([`ModelMixin`]): an autoencoder of diffusers ([`AutoencoderKL`], [`VQModel`], [`AutoencoderTiny`],
-            [`AutoencoderDC`]), or one with the same `encode` and `decode` and maps of latents. Its configuration has
-            `scaling_factor` and perhaps `shift_factor`, or `latents_mean` and `latents_std`, which have a number per
-            channel.
+            [`AutoencoderDC`]), or one with the same `encode` and `decode` and maps of latents, such as
+            [`VQVAEModel`]. Its configuration has `scaling_factor` and perhaps `shift_factor`, or `latents_mean` and
+            `latents_std`, which have a number per channel, and `sample_range` if images are in `[0, 1]`.
 
     Attributes:
         channels, image_channels (`int`): of the latents and of the images.
@@ -54,14 +54,16 @@ class LatentSpace:
         config = vae.config
         channels = next((config[key] for key in LATENT_CHANNELS if config.get(key) is not None), None)
         levels = next((config[key] for key in LEVELS if config.get(key) is not None), None)
-        if channels is None or levels is None or not (hasattr(vae, "encode") and hasattr(vae, "decode")):
+        factor = getattr(vae, "stride", None) or (levels and 2 ** (len(levels) - 1))
+        if channels is None or factor is None or not (hasattr(vae, "encode") and hasattr(vae, "decode")):
             raise ValueError(
                 "`vae` must encode images to maps of latents, as an AutoencoderKL, a VQModel, an AutoencoderTiny or "
                 f"an AutoencoderDC does, but is a {type(vae).__name__}."
             )
         self.vae, self.channels = vae, channels
         self.image_channels = config.get("out_channels", config.in_channels)
-        self.pixels_per_latent = 2 ** (len(levels) - 1)
+        self.pixels_per_latent = factor
+        self._is_unit_range = tuple(config.get("sample_range") or (-1, 1)) == (0, 1)
 
     def encode_moments(self, images: torch.Tensor) -> torch.Tensor:
         """
@@ -74,6 +76,7 @@ class LatentSpace:
             `torch.Tensor`: float32, the means and log variances `(N, 2C, h, w)`, or the latents `(N, C, h, w)` of an
             autoencoder without a posterior.
         """
+        images = images / 2 + 0.5 if self._is_unit_range else images
         latents = self.vae.encode(images.to(self.vae.dtype), return_dict=False)[0]
         return (latents.parameters if isinstance(latents, DiagonalGaussianDistribution) else latents).float()
 
@@ -90,7 +93,8 @@ class LatentSpace:
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """The images `(N, C, H, W)` around `[-1, 1]` of scaled latents `(N, C, h, w)`: float32."""
-        return self.vae.decode(self.unscale(latents.float()).to(self.vae.dtype), return_dict=False)[0].float()
+        images = self.vae.decode(self.unscale(latents.float()).to(self.vae.dtype), return_dict=False)[0].float()
+        return images * 2 - 1 if self._is_unit_range else images
 
     def scale(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents of the autoencoder as the denoiser sees them."""
@@ -112,7 +116,7 @@ class LatentSpace:
 
 
 # Where the configurations of autoencoders have the channels of latents, and a list with an entry for each resolution.
-LATENT_CHANNELS = ("vq_embed_dim", "latent_channels")
+LATENT_CHANNELS = ("vq_embed_dim", "latent_channels", "embedding_dim")
 LEVELS = ("block_out_channels", "encoder_block_out_channels")
 
 

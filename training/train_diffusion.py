@@ -1,9 +1,10 @@
-"""Train a class-conditional or unconditional diffusion model in pixel space.
+"""Train a class-conditional or unconditional diffusion model of pixels, or of latents with `--vae`.
 
     accelerate launch training/train_diffusion.py --config examples/digits.yaml
 
 Denoising diffusion (Ho et al. 2020) with the parametrisations, variances, weightings and guidance that came after it,
-a rectified flow (Liu et al. 2022), or EDM (Karras et al. 2022). The result is a [`ClassConditionalPipeline`].
+a rectified flow (Liu et al. 2022), or EDM (Karras et al. 2022). With `--vae`, all of this happens in the latents of an
+autoencoder (Rombach et al. 2022). The result is a [`ClassConditionalPipeline`].
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from diffusers import UNet2DModel
 
 from diffusers_ext.losses.diffusion import PredictionType
 from diffusers_ext.pipelines import ClassConditionalPipeline
-from diffusers_ext.training.diffusion.denoisers import DenoiserConfig, build_unet, num_labels, pretrained_unet
+from diffusers_ext.training.diffusion.denoiser_classes import build_denoiser, keep_labels
+from diffusers_ext.training.diffusion.denoisers import DenoiserConfig, num_labels, pretrained_networks
+from diffusers_ext.training.diffusion.latents import LatentConfig, Latents
 from diffusers_ext.training.diffusion.learning_rates import default_learning_rate
 from diffusers_ext.training.diffusion.objectives import (
     EDM,
@@ -38,41 +40,49 @@ class DiffusionRecipe(Recipe):
     """Ho et al. 2020, algorithm 1, on labelled or unlabelled images."""
 
     def networks(self) -> dict[str, torch.nn.Module]:
-        """The denoiser: a UNet2DModel, with an embedding for each class and for "no class"."""
-        config, channels = self.config, self.config.channels
+        """The denoiser, with an embedding for each class and for "no class"."""
+        config, channels = self.config, self.latents.space.channels
         shape = {
-            "size": config.size,
+            "size": self.latents.size,
             "in_channels": channels,
             "out_channels": channels * self.objective.outputs_per_channel,
             "num_class_embeds": num_labels(self.dataset.id2label, self.null_class_label),
+            "pixels_per_latent": self.latents.space.pixels_per_latent,
         }
         if config.pretrained_model_name_or_path is None:
-            return {"unet": build_unet(arguments=config.unet, **shape)}
-        unet = pretrained_unet(
+            return keep_labels(build_denoiser(config.denoiser, arguments=config.unet, **shape))
+        networks = pretrained_networks(
             ClassConditionalPipeline,
             config.pretrained_model_name_or_path,
             cache_dir=config.cache_dir,
+            vae=self.latents.vae,
             null_class_label=self.null_class_label,
             id2label=self.dataset.id2label,
             **shape,
             **process(self.objective.sampling_scheduler()),
         )
-        return {"unet": unet}
+        return keep_labels(networks)
 
     def step(self, batch, draw):
-        clean, labels = batch["pixel_values"], batch.get("class_labels")
+        clean, labels = self.latents.encode(batch["pixel_values"], draw), batch.get("class_labels")
         if self.null_class_label is not None:
             labels = draw.dropout(labels, self.config.label_dropout, self.null_class_label)
         timesteps, weights = self.draw_timesteps(draw)
         noise = draw.normal_like(clean)
         noisy = self.objective.add_noise(clean, noise, timesteps)
 
-        output = self.unet(noisy, timesteps, class_labels=labels).sample
+        output = self.denoise(noisy, timesteps, labels)
 
         losses = self.objective.losses(output, clean, noisy, noise, timesteps)
-        self.minimise("unet", weights * losses)
+        self.minimise(tuple(self.context.networks), weights * losses)
         if self.importance is not None:
             self.gather(timesteps=timesteps, losses=losses)
+
+    def denoise(self, noisy: torch.Tensor, timesteps: torch.Tensor, labels: torch.Tensor | None) -> torch.Tensor:
+        """The output of the network, which gets the labels themselves or attends to their embeddings."""
+        if "class_embedder" in self.context.networks:
+            return self.unet(noisy, timesteps, encoder_hidden_states=self.class_embedder(labels)).sample
+        return self.unet(noisy, timesteps, class_labels=labels).sample
 
     def draw_timesteps(self, draw) -> tuple[torch.Tensor, torch.Tensor | float]:
         """A timestep for each sample, and the weight that makes up for drawing some timesteps more often."""
@@ -84,10 +94,11 @@ class DiffusionRecipe(Recipe):
         if self.importance is not None:
             self.importance.record(**gathered)
 
-    def pipeline(self, unet: UNet2DModel) -> ClassConditionalPipeline:
+    def pipeline(self, **networks) -> ClassConditionalPipeline:
         """The pipeline with a fast second-order sampler, see [`~Objective.sampling_scheduler`]."""
         return ClassConditionalPipeline(
-            unet=unet,
+            **networks,
+            vae=self.latents.vae,
             scheduler=self.objective.sampling_scheduler(),
             id2label=self.dataset.id2label,
             null_class_label=self.null_class_label,
@@ -98,7 +109,8 @@ class DiffusionRecipe(Recipe):
 
     def __init__(self, config: DiffusionConfig, context):
         super().__init__(config, context)
-        self.objective = config.objective()
+        self.latents = Latents(config, context)
+        self.objective = config.objective(self.latents.size)
         self.importance = None
         if config.timestep_sampling == "loss_second_moment":
             self.importance = LossSecondMoment(config.num_train_timesteps)
@@ -111,6 +123,10 @@ class DiffusionRecipe(Recipe):
             self.dataset, split=config.dataset_split, device=context.device, **config.measured()
         )
 
+    def before_training(self):
+        super().before_training()
+        self.latents.prepare(self.dataset)
+
     def optimizer_options(self, name):
         config = self.config
         if config.learning_rate is None:
@@ -121,7 +137,8 @@ class DiffusionRecipe(Recipe):
         return {"learning_rate": self.config.learning_rate}
 
     def identity(self) -> dict:
-        return {**self.objective.identity(), "importance_sampling": self.importance is not None}
+        importance = {"importance_sampling": self.importance is not None}
+        return {**self.objective.identity(), **importance, **self.latents.identity}
 
     def state_dict(self):
         return {} if self.importance is None else self.importance.state_dict()
@@ -145,7 +162,7 @@ class DiffusionRecipe(Recipe):
         kind = "unconditional" if names is None else "class-conditional"
         call = "batch_size=4" if names is None else f"class_labels={list(names.values())[:2]}, num_images_per_label=4"
         return {
-            "task": f"{kind.capitalize()} image generation: a denoising diffusion model of pixels "
+            "task": f"{kind.capitalize()} image generation: a denoising diffusion model of {self.latents.kind} "
             f"({config.prediction_type}), trained from random weights or those of its base model.",
             "usage": f"images = pipe({call}).images",
             "base_model": config.pretrained_model_name_or_path,
@@ -154,9 +171,14 @@ class DiffusionRecipe(Recipe):
 
 
 @dataclass
-class DiffusionConfig(DenoiserConfig, WeightingConfig, SamplingConfig, TrainingConfig):
+class DiffusionConfig(DenoiserConfig, LatentConfig, WeightingConfig, SamplingConfig, TrainingConfig):
     """The options of train_diffusion.py."""
 
+    denoiser: Literal["UNet2DModel", "UNet2DConditionModel", "DiTTransformer2DModel"] = option(
+        "UNet2DModel",
+        help="The class of the network: a U-Net that gets the class beside the timestep, a U-Net that attends to an "
+        "embedding of the class, or a diffusion transformer.",
+    )
     prediction_type: Literal[PredictionType, "edm"] = option(
         "flow_prediction",
         help="What the network predicts; edm is the preconditioned denoiser of Karras et al. (2022).",
@@ -178,7 +200,10 @@ class DiffusionConfig(DenoiserConfig, WeightingConfig, SamplingConfig, TrainingC
     )
     edm_p_mean: float = option(-1.2, help="edm: the mean of ln(sigma).")
     edm_p_std: float = option(1.2, help="edm: the standard deviation of ln(sigma).")
-    sigma_data: float = option(0.5, help="edm: the standard deviation of the pixels in [-1, 1].")
+    sigma_data: float | None = option(
+        help="edm: the standard deviation of what the network makes; by default 0.5 for pixels in [-1, 1], "
+        "and 1 for latents."
+    )
     timestep_sampling: Literal["uniform", "logit_normal", "loss_second_moment"] = option(
         "uniform",
         help="How noise levels are drawn: logit_normal (Esser et al. 2024) prefers middle levels; loss_second_moment "
@@ -199,8 +224,9 @@ class DiffusionConfig(DenoiserConfig, WeightingConfig, SamplingConfig, TrainingC
         super().__post_init__()
         self.require_at_least(1, "num_train_timesteps")
         self.require(0 <= self.label_dropout < 1, f"--label_dropout must be in [0, 1), not {self.label_dropout}")
-        self.require(self.sigma_data > 0, f"--sigma_data must be positive, not {self.sigma_data}")
-        self.require(self.edm_p_std > 0, f"--edm_p_std must be positive, not {self.edm_p_std}")
+        self.require(
+            self.sigma_data is None or self.sigma_data > 0, f"--sigma_data must be positive, not {self.sigma_data}"
+        )
         self._check_objective()
 
     def _check_objective(self) -> None:
@@ -237,22 +263,24 @@ class DiffusionConfig(DenoiserConfig, WeightingConfig, SamplingConfig, TrainingC
             f"--loss_type {self.loss_type} has no squared error for --loss_weighting {self.loss_weighting} to weight",
         )
 
-    def objective(self) -> Objective:
-        """The noise process that `--prediction_type` names."""
+    def objective(self, size: tuple[int, int] | None = None) -> Objective:
+        """The noise process that `--prediction_type` names, for images or latents of this height and width."""
         if self.prediction_type == "edm":
-            return EDM(sigma_data=self.sigma_data, p_mean=self.edm_p_mean, p_std=self.edm_p_std)
+            sigma_data = self.sigma_data or (0.5 if self.vae is None else 1.0)
+            return EDM(sigma_data=sigma_data, p_mean=self.edm_p_mean, p_std=self.edm_p_std)
         common = {
             "num_train_timesteps": self.num_train_timesteps,
             "timestep_sampling": self.timestep_sampling,
             "weighting": self.weighting(),
         }
         if self.prediction_type == "flow_prediction":
-            return RectifiedFlow(size=self.size, **common)
+            return RectifiedFlow(size=size or self.size, **common)
         return DiscreteDiffusion(
             prediction_type=self.prediction_type,
             beta_schedule=self.beta_schedule,
             variance_type=self.variance_type,
             loss_type=self.loss_type,
+            clips=self.vae is None,
             **common,
         )
 

@@ -21,7 +21,7 @@ from diffusers import ClassifierFreeGuidance, UNet2DModel
 from diffusers_ext.losses.diffusion import PredictionType
 from diffusers_ext.pipelines import PalettePipeline
 from diffusers_ext.pipelines.denoising import quiet_guiders
-from diffusers_ext.training.diffusion.denoisers import DenoiserConfig, build_unet, num_labels, pretrained_unet
+from diffusers_ext.training.diffusion.denoisers import DenoiserConfig, build_unet, num_labels, pretrained_networks
 from diffusers_ext.training.diffusion.objectives import (
     ContinuousDiffusion,
     DiscreteDiffusion,
@@ -59,7 +59,7 @@ class PaletteRecipe(Recipe):
             # A network that saw noise where pixels are hidden may learn to use a fill. The reverse is refused, because
             # it is probably a forgotten option.
             del needed["conditioning_fill"]
-        unet = pretrained_unet(
+        return pretrained_networks(
             PalettePipeline,
             config.pretrained_model_name_or_path,
             cache_dir=config.cache_dir,
@@ -69,7 +69,6 @@ class PaletteRecipe(Recipe):
             **needed,
             **process(self.scheduler),
         )
-        return {"unet": unet}
 
     def step(self, batch, draw):
         clean, corruption = batch["pixel_values"], self.tasks.mix(batch, draw)

@@ -1,14 +1,16 @@
-"""The networks of pixel diffusion: a new UNet2DModel that suits the images, or a pretrained one."""
+"""The networks of diffusion in pixels or latents: a new one that suits the images, or a pretrained one."""
 
 import math
 from dataclasses import dataclass
 
 import torch
-from diffusers import DiffusionPipeline, UNet2DModel
+from diffusers import DiffusionPipeline, DiTTransformer2DModel, ModelMixin, UNet2DModel
 
+from diffusers_ext.pipelines.networks import get_num_labels, get_size_multiple
 from diffusers_ext.training.diffusion.objectives import process
 from diffusers_ext.training.loop.configuration import Config, JSONObject, option
 from diffusers_ext.training.loop.network_options import build_network
+from diffusers_ext.training.loop.weights import weights_fingerprint
 
 
 WIDTHS = (128, 256, 256, 256, 512, 512, 512)  # the usual channels of the levels
@@ -20,7 +22,8 @@ class DenoiserConfig(Config):
 
     unet: JSONObject = option(
         JSONObject(),
-        help="Arguments of diffusers' UNet2DModel, as JSON or a YAML mapping; by default one to suit the resolution.",
+        help="Arguments of the denoiser's class in diffusers, UNet2DModel if nothing else is said, as JSON or a YAML "
+        "mapping; by default those that suit the size of the images or latents.",
     )
     pretrained_model_name_or_path: str | None = option(help="A pipeline to start from, instead of random weights.")
 
@@ -39,14 +42,16 @@ def build_unet(
     out_channels: int,
     num_class_embeds: int | None = None,
     arguments: dict | None = None,
+    pixels_per_latent: int = 1,
 ) -> UNet2DModel:
     """A new denoiser.
 
     Args:
-        size (`tuple[int, int]`): height and width of the images.
+        size (`tuple[int, int]`): height and width of the images, or of their latents.
         in_channels, out_channels (`int`): of the network.
         num_class_embeds (`int`, *optional*): how many labels it has, the label for "no class" included.
         arguments (`dict`, *optional*): those of UNet2DModel; by default [`default_unet`] for images of this size.
+        pixels_per_latent (`int`): how many pixels of the images a position stands for along each side.
 
     Raises:
         ValueError: if the arguments don't fit each other, or the network can't halve images of this size.
@@ -55,18 +60,18 @@ def build_unet(
         "in_channels": in_channels,
         "out_channels": out_channels,
         "num_class_embeds": num_class_embeds,
-        "sample_size": size,
+        "sample_size": sample_size(size),
     }
 
     def trial(unet: UNet2DModel) -> None:
-        _check_size(unet, size)
+        check_size(unet, size, pixels_per_latent)
         labels = None if num_class_embeds is None else torch.zeros(1, dtype=torch.int64)
         unet(torch.zeros(1, in_channels, *size), torch.zeros(1), class_labels=labels)
 
     given = arguments or {}
     usual = derived_arguments(given, size) if given else default_unet(size)
     unet = build_network(UNet2DModel, "--unet", given, usual=usual, decided=decided, trial=trial)
-    _check_size(unet, size)
+    check_size(unet, size, pixels_per_latent)
     return unet
 
 
@@ -100,7 +105,7 @@ def _mirrored(block: str) -> str:
     return block.replace("Down", "Up") if "Down" in block else block.replace("Up", "Down")
 
 
-def pretrained_unet(
+def pretrained_networks(
     pipeline_class: type[DiffusionPipeline],
     name: str,
     *,
@@ -109,30 +114,53 @@ def pretrained_unet(
     out_channels: int,
     num_class_embeds: int | None = None,
     cache_dir: str | None = None,
+    pixels_per_latent: int = 1,
+    vae: ModelMixin | None = None,
     **trained_for,
-) -> UNet2DModel:
-    """The denoiser of a pipeline, to be trained on.
+) -> dict[str, torch.nn.Module]:
+    """The denoiser of a pipeline, and what embeds its classes, to be trained on.
 
     Args:
         pipeline_class (`type`): the class of the pipeline.
         name (`str`): its folder, or its name on the Hub.
-        size, in_channels, out_channels, num_class_embeds: as in [`build_unet`]; all but the size must be equal.
+        size, in_channels, out_channels, num_class_embeds, pixels_per_latent: as in [`build_unet`]; all but the size
+            must be equal.
         cache_dir (`str`, *optional*): where a download is kept.
+        vae (`ModelMixin`, *optional*): the autoencoder of this run; the pipeline must have the same.
         trained_for: what else the pipeline must have been trained for: entries of its configuration, or of the
             [`process`] of its scheduler.
+
+    Returns:
+        `dict`: "unet", and perhaps "class_embedder".
 
     Raises:
         ValueError: if the pipeline is for something else, or the network can't halve images of this size.
     """
-    needed = {"in_channels": in_channels, "out_channels": out_channels, "num_class_embeds": num_class_embeds}
     pipeline = pipeline_class.from_pretrained(name, cache_dir=cache_dir)
-    found = {**pipeline.unet.config, **pipeline.config, **process(pipeline.scheduler)}
+    _check_autoencoder(name, getattr(pipeline, "vae", None), vae)
+    networks = {part: getattr(pipeline, part, None) for part in ("unet", "class_embedder")}
+    networks = {part: network for part, network in networks.items() if network is not None}
+    needed = {"in_channels": in_channels, "out_channels": out_channels, "num_class_embeds": num_class_embeds}
+    labels = {"num_class_embeds": get_num_labels(networks.get("class_embedder", pipeline.unet))}
+    found = {**pipeline.unet.config, **labels, **pipeline.config, **process(pipeline.scheduler)}
     for key, value in {**needed, **trained_for}.items():
         if found.get(key) != value:
             raise ValueError(f"{name} has {key}={found.get(key)}, but this run needs {value}.")
-    pipeline.unet.register_to_config(sample_size=size)
-    _check_size(pipeline.unet, size)
-    return pipeline.unet
+    if not isinstance(pipeline.unet, DiTTransformer2DModel):  # whose embeddings of positions are for one size
+        pipeline.unet.register_to_config(sample_size=sample_size(size))
+    check_size(pipeline.unet, size, pixels_per_latent)
+    return networks
+
+
+def _check_autoencoder(name: str, own: ModelMixin | None, given: ModelMixin | None) -> None:
+    """Refuse an autoencoder in whose latents a pretrained denoiser was not trained."""
+    if (own is None) != (given is None):
+        needs = "makes pixels: leave out --vae" if own is None else f"makes latents: give --vae {name} too"
+        raise ValueError(f"--pretrained_model_name_or_path {name} {needs}.")
+    if own is not None and weights_fingerprint(own) != weights_fingerprint(given):
+        raise ValueError(
+            f"--vae is another autoencoder than that of --pretrained_model_name_or_path {name}: give --vae {name}."
+        )
 
 
 def num_labels(id2label: dict[int, str] | None, null_class_label: int | None) -> int | None:
@@ -140,10 +168,23 @@ def num_labels(id2label: dict[int, str] | None, null_class_label: int | None) ->
     return None if id2label is None else len(id2label) + (null_class_label is not None)
 
 
-def _check_size(unet: UNet2DModel, size: tuple[int, int]) -> None:
-    multiple = 2 ** (len(unet.config.block_out_channels) - 1)
+def check_size(network: ModelMixin, size: tuple[int, int], pixels_per_latent: int = 1) -> None:
+    """Refuse images whose sides, or those of their latents, a network can't halve often enough or cut into patches.
+
+    Raises:
+        ValueError: naming `--resolution`.
+    """
+    multiple = get_size_multiple(network)
     if any(side % multiple for side in size):
-        raise ValueError(f"--resolution must be a multiple of {multiple} for this network, not {size}.")
+        pixels = tuple(side * pixels_per_latent for side in size)
+        raise ValueError(
+            f"--resolution must be a multiple of {multiple * pixels_per_latent} for this network, not {pixels}."
+        )
+
+
+def sample_size(size: tuple[int, int]) -> int | tuple[int, int]:
+    """Height and width in a network's configuration: one number for squares, which is all that LDMPipeline reads."""
+    return size[0] if size[0] == size[1] else size
 
 
 def default_unet(size: tuple[int, int]) -> dict:

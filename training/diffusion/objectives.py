@@ -173,6 +173,7 @@ class DiscreteDiffusion(Objective):
         num_train_timesteps (`int`), beta_schedule (`str`): the noise schedule, as in `DDPMScheduler`.
         variance_type (`str`): the variance of a denoising step; a learned one doubles the network's output channels.
         loss_type (`str`): see [`gaussian_diffusion_loss`].
+        clips (`bool`): whether samples are in [-1, 1], as pixels are and latents are not.
         options: see [`Objective`].
     """
 
@@ -184,6 +185,7 @@ class DiscreteDiffusion(Objective):
         beta_schedule: str,
         variance_type: str = "fixed_small",
         loss_type: str = "mse",
+        clips: bool = True,
         **options,
     ):
         scheduler = ExactDDPMScheduler(
@@ -191,11 +193,13 @@ class DiscreteDiffusion(Objective):
             beta_schedule=beta_schedule,
             prediction_type=prediction_type,
             variance_type=variance_type,
+            clip_sample=clips,
         )
         super().__init__(
             scheduler, prediction_type=prediction_type, num_train_timesteps=num_train_timesteps, **options
         )
         self.beta_schedule, self.variance_type, self.loss_type = beta_schedule, variance_type, loss_type
+        self.clips = clips
 
     @property
     def outputs_per_channel(self) -> int:
@@ -223,7 +227,7 @@ class DiscreteDiffusion(Objective):
         # Thresholding with this maximum is clipping to [-1, 1]. Without clipping, long steps can end in noise, because
         # epsilon is divided by next to no signal at the noisiest levels.
         return UniPCMultistepScheduler.from_config(
-            self.scheduler.config, final_sigmas_type="sigma_min", thresholding=True, sample_max_value=1.0
+            self.scheduler.config, final_sigmas_type="sigma_min", thresholding=self.clips, sample_max_value=1.0
         )
 
 
