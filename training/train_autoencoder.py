@@ -71,6 +71,7 @@ class AutoencoderRecipe(Recipe):
             channels=config.channels,
             variational=config.objective != "autoencoder",
             batch_size=config.train_batch_size,
+            downsampling_factor=config.downsampling_factor,
         )
         self.runner = Runner(autoencoder)
         self.regularizer = self.build_regularizer()
@@ -353,8 +354,8 @@ class LatentDiffusionAutoencoderRecipe(AutoencoderRecipe):
         return Quantization(self.runner.num_codes) if self.config.architecture == "vq" else super().build_regularizer()
 
     def complete(self, pipeline):
-        """Set the factor that brings latents to unit variance (Rombach et al. 2022, appendix G)."""
-        if "scaling_factor" in self.config.autoencoder:
+        """Set what brings latents to unit variance (Rombach et al. 2022, appendix G)."""
+        if self.config.gives_latent_statistics:
             return
         batches = self.dataset.reference_batches(
             self.config.evaluation_batch_size, limit=SCALED_IMAGES, **self.context.share
@@ -365,10 +366,11 @@ class LatentDiffusionAutoencoderRecipe(AutoencoderRecipe):
             (to_pixel_values(batch["pixel_values"]) for batch in batches),
             self.context,
         )
-        if latents.std > 0:  # a network that has learned nothing may have latents without any scale
+        by_channel = self.config.latent_statistics == "channels"
+        published = latents.by_channel() if by_channel else latents.as_a_whole()
+        if published is not None:  # a network that has learned nothing may have latents without any scale
             self.latents = latents
-            # Rounded, so that rounding errors, which depend on the batch size, do not change the published file.
-            autoencoder.register_to_config(scaling_factor=float(f"{1 / latents.std:.5g}"))
+            autoencoder.register_to_config(**published)
 
     # What stands around the algorithm
 
@@ -388,16 +390,26 @@ class LatentDiffusionAutoencoderRecipe(AutoencoderRecipe):
         return {"learning_rate": rate} if name == "discriminator" and rate is not None else {}
 
     def describe(self):
-        factor = self.network("autoencoder").config.scaling_factor
-        origin = "given" if "scaling_factor" in self.config.autoencoder else "not measured"
-        if self.latents is not None:
-            origin = f"1 / {self.latents.std:.5g}, the standard deviation of the latents "
-            origin += f"{'before their quantization ' if self.config.architecture == 'vq' else ''}of the first "
-            origin += f"{self.latents.num_images} training images"
         description = super().describe()
-        return {**description, "task": f"{description['task']} Its `scaling_factor` is {factor} ({origin})."}
+        return {**description, "task": f"{description['task']} {self.describe_scale()}"}
+
+    def describe_scale(self) -> str:
+        """A sentence about what brings the latents to unit variance, and where it comes from."""
+        factor = self.network("autoencoder").config.scaling_factor
+        if self.latents is None:
+            origin = "given" if self.config.gives_latent_statistics else "not measured"
+            return f"Its `scaling_factor` is {factor} ({origin})."
+        images = f"the first {self.latents.num_images} training images"
+        if self.config.latent_statistics == "channels":
+            return f"Its `latents_mean` and `latents_std` are those of each channel over {images}."
+        before = "before their quantization " if self.config.architecture == "vq" else ""
+        return (
+            f"Its `scaling_factor` is {factor} (1 / {self.latents.std:.5g}, the standard deviation of the latents "
+            f"{before}of {images})."
+        )
 
 
+STATISTICS = ("scaling_factor", "latents_mean", "latents_std")
 SCALED_IMAGES = 1000  # how many images the scale of latents is measured on
 
 # The usual weights of the divergence, or of the total correlation, by objective.
@@ -414,6 +426,10 @@ class AutoencoderConfig(ValidationConfig):
     )
     autoencoder: JSONObject = option(
         JSONObject(), help="Arguments of its class, as JSON or a YAML mapping; by default they suit the resolution."
+    )
+    downsampling_factor: Literal[4, 8] | None = option(
+        help="kl, vq: the network of latent diffusion that divides the sides of images by this factor (Rombach et al. "
+        "2022); --autoencoder replaces single arguments of it. By default, a smaller one that suits the resolution."
     )
     objective: Literal["autoencoder", "vae", "beta_vae", "beta_tc", "factor"] | None = option(
         help="What is minimised: with autoencoder, the error of reconstructions (and the commitment to codes); "
@@ -451,6 +467,11 @@ class AutoencoderConfig(ValidationConfig):
     adversarial_loss: AdversarialLoss = option("hinge", help="The loss of that discriminator.")
     adversarial_start: int = option(0, help="The update from which the discriminator counts.")
     patch_discriminator: JSONObject = option(JSONObject(), help="Arguments of PatchDiscriminator.")
+    latent_statistics: Literal["scale", "channels"] = option(
+        "scale",
+        help="kl, vq: what brings the latents to unit variance and is published: one scaling_factor, or (kl) the mean "
+        "and standard deviation of each channel, latents_mean and latents_std, with a scaling_factor of 1.",
+    )
     discriminator_learning_rate: float | None = option(
         help="The learning rate of a discriminator; by default 1e-4 for factor, otherwise --learning_rate."
     )
@@ -524,6 +545,8 @@ class AutoencoderConfig(ValidationConfig):
             f"--latent_discriminator is for --objective factor, not {objective}",
         )
         for flag, given in (
+            ("downsampling_factor", self.downsampling_factor is not None),
+            ("latent_statistics", self.latent_statistics != "scale"),
             ("perceptual_network", self.perceptual_network is not None),
             ("adversarial_weight", self.adversarial_weight > 0),
             ("patch_discriminator", bool(self.patch_discriminator)),
@@ -542,6 +565,20 @@ class AutoencoderConfig(ValidationConfig):
             "--discriminator_learning_rate needs a discriminator: --objective factor or --adversarial_weight",
         )
         self.require(rate is None or rate > 0, f"--discriminator_learning_rate must be positive, not {rate}")
+
+        self.require(
+            name != "vq" or self.latent_statistics == "scale",
+            "--latent_statistics channels is for --architecture kl: VQModel has no latents_mean and latents_std",
+        )
+        self.require(
+            self.latent_statistics == "scale" or not self.gives_latent_statistics,
+            f"--latent_statistics channels measures what --autoencoder can't give too: {', '.join(STATISTICS)}",
+        )
+
+    @property
+    def gives_latent_statistics(self) -> bool:
+        """Whether `autoencoder` has what would be measured otherwise."""
+        return not self.autoencoder.keys().isdisjoint(STATISTICS)
 
     @property
     def divergence_weight(self) -> float:

@@ -13,6 +13,8 @@ from transformers import ConvNextImageProcessor, ResNetConfig, ResNetModel
 from diffusers_ext import AutoencoderPipeline
 from diffusers_ext.data.digits import load_digits_dataset
 from diffusers_ext.losses import reconstruction_error, standard_normal_kl
+from diffusers_ext.pipelines.latent_space import LatentSpace
+from diffusers_ext.training.autoencoding.networks import build_autoencoder
 from diffusers_ext.training.autoencoding.regularizers import rising
 from diffusers_ext.training.loop.configuration import parse_config
 from diffusers_ext.training.loop.draws import Draw
@@ -197,6 +199,36 @@ def test_a_given_scaling_factor_stays(tmp_path):
     assert "`scaling_factor` is 0.5 (given)" in (tmp_path / "README.md").read_text()
 
 
+def test_latents_are_published_with_the_statistics_of_each_channel(tmp_path):
+    run = trainer(tmp_path, **RUNS["kl"], latent_statistics="channels")
+    assert run.train()
+    autoencoder = AutoencoderPipeline.from_pretrained(tmp_path).autoencoder
+    (batch,) = run.recipe.dataset.reference_batches(NUM_IMAGES)
+    space = LatentSpace(autoencoder)
+    with torch.no_grad():
+        moments = space.encode_moments(batch["pixel_values"] / 127.5 - 1).repeat(100, 1, 1, 1)
+        noise = torch.randn(space.sample(moments, 0.0).shape, generator=torch.Generator().manual_seed(0))
+        by_channel = space.sample(moments, noise).movedim(1, 0).flatten(1)
+    torch.testing.assert_close(by_channel.std(dim=1), torch.ones(2), rtol=0.02, atol=0)
+    torch.testing.assert_close(by_channel.mean(dim=1), torch.zeros(2), rtol=0, atol=0.02)
+    assert "those of each channel" in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("architecture", "factor", "latents"),
+    [("kl", 4, (3, 16, 16)), ("kl", 8, (4, 8, 8)), ("vq", 4, (3, 16, 16)), ("vq", 8, (4, 8, 8))],
+)
+def test_the_networks_of_latent_diffusion(architecture, factor, latents):
+    with torch.device("meta"), torch.no_grad():
+        autoencoder = build_autoencoder(
+            architecture, {}, size=(64, 64), channels=3, variational=True, batch_size=1, downsampling_factor=factor
+        )
+        encoded = autoencoder.encode(torch.zeros(1, 3, 64, 64))
+    assert (encoded[0].mean if architecture == "kl" else encoded[0]).shape == (1, *latents)
+    if (architecture, factor) == ("kl", 8):  # it became that of Stable Diffusion
+        assert sum(weight.numel() for weight in autoencoder.parameters()) == 83_653_863
+
+
 def test_the_reported_lower_bound_is_that_of_the_images(tmp_path):
     pipe = trained(tmp_path, **RUNS["vae"], use_ema=False)
     row = json.loads((tmp_path / "metrics.json").read_text())["evaluations"][0]
@@ -300,6 +332,16 @@ def test_the_resolved_options_can_be_read_again(tmp_path):
         ({"perceptual_network": "lpips"}, "--perceptual_network is for --architecture kl and vq"),
         ({"architecture": "kl", "adversarial_start": 5}, "need an --adversarial_weight above 0"),
         ({"architecture": "vq", "perceptual_network": "lpips", "channels": 4}, "sees 1 or 3 --channels, not 4"),
+        ({"downsampling_factor": 4}, "--downsampling_factor is for --architecture kl and vq, not conv"),
+        (
+            {"architecture": "kl", "autoencoder": BLOCKS, "downsampling_factor": 4},
+            "--downsampling_factor 4 needs 3 block_out_channels in --autoencoder, not 2",
+        ),
+        ({"architecture": "vq", "latent_statistics": "channels"}, "--latent_statistics channels is for --archit"),
+        (
+            {"architecture": "kl", "latent_statistics": "channels", "autoencoder": {"scaling_factor": 2.0}},
+            "--latent_statistics channels measures what --autoencoder can't give too: scaling_factor,",
+        ),
         ({"discriminator_learning_rate": 1e-4}, "--discriminator_learning_rate needs a discriminator"),
         ({"denoising": -0.1}, "--denoising must be at least 0"),
         (

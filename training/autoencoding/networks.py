@@ -27,9 +27,26 @@ QUANTIZED_ARCHITECTURES = ("vqvae", "vqvae2", "vq")
 # The classes of diffusers for latent diffusion.
 LATENT_DIFFUSION_ARCHITECTURES = ("kl", "vq")
 
+# The autoencoders of Rombach et al. 2022 (https://github.com/CompVis/latent-diffusion, kl-f4 ... vq-f8), by the factor
+# by which they divide a side.
+PUBLISHED_ARGUMENTS = {
+    ("kl", 4): {"block_out_channels": (128, 256, 512), "latent_channels": 3},
+    ("kl", 8): {"block_out_channels": (128, 256, 512, 512), "latent_channels": 4},
+    ("vq", 4): {"block_out_channels": (128, 256, 512), "latent_channels": 3, "num_vq_embeddings": 8192},
+    ("vq", 8): {"block_out_channels": (128, 256, 256, 512), "latent_channels": 4, "num_vq_embeddings": 16384},
+}
+WITH_ATTENTION = ("vq", 8)  # on the lowest level, beside that between encoder and decoder, which all have
+
 
 def build_autoencoder(
-    architecture: str, arguments: dict, *, size: tuple[int, int], channels: int, variational: bool, batch_size: int
+    architecture: str,
+    arguments: dict,
+    *,
+    size: tuple[int, int],
+    channels: int,
+    variational: bool,
+    batch_size: int,
+    downsampling_factor: int | None = None,
 ) -> torch.nn.Module:
     """A new autoencoder.
 
@@ -39,12 +56,14 @@ def build_autoencoder(
         size, channels: of the images; size is height and width.
         variational (`bool`): whether vectors of latents have a distribution.
         batch_size (`int`): images per process and step.
+        downsampling_factor (`int`, *optional*): kl, vq: by which a side is divided, 4 or 8; the usual arguments are
+            then those of latent diffusion.
 
     Raises:
         ValueError: if the class has no such arguments, or they do not fit the images.
     """
     if architecture in LATENT_DIFFUSION_ARCHITECTURES:
-        return _build_for_latent_diffusion(architecture, arguments, size, channels)
+        return _build_for_latent_diffusion(architecture, arguments, size, channels, downsampling_factor)
     decided = {"in_channels": channels, "sample_size": size}
     if architecture in VECTOR_ARCHITECTURES:
         decided["variational"] = variational
@@ -69,16 +88,16 @@ def _build(architecture: str, arguments: dict, usual: dict, decided: dict, size:
 
 
 def _build_for_latent_diffusion(
-    architecture: str, arguments: dict, size: tuple[int, int], channels: int
+    architecture: str, arguments: dict, size: tuple[int, int], channels: int, factor: int | None
 ) -> AutoencoderKL | VQModel:
-    usual = _usual_arguments(architecture, size)
+    if factor is None:
+        usual = _usual_arguments(architecture, size)
+    else:
+        usual = {**PUBLISHED_ARGUMENTS[architecture, factor], "layers_per_block": 2}
     widths = arguments.get("block_out_channels", usual["block_out_channels"])
     if isinstance(widths, (list, tuple)) and widths:
-        levels = len(widths)
-        if any(side % 2 ** (levels - 1) for side in size):
-            raise ValueError(f"--resolution must be a multiple of {2 ** (levels - 1)} for this network, not {size}.")
-        usual["down_block_types"] = ("DownEncoderBlock2D",) * levels
-        usual["up_block_types"] = ("UpDecoderBlock2D",) * levels
+        _check_factors(len(widths), size, factor)
+        usual |= _block_types(len(widths), (architecture, factor) == WITH_ATTENTION)
         if all(isinstance(width, int) and width > 0 for width in widths):
             usual["norm_num_groups"] = math.gcd(32, *widths)
     decided = {"in_channels": channels, "out_channels": channels, "sample_size": min(size)}
@@ -88,6 +107,25 @@ def _build_for_latent_diffusion(
         # commitment.
         network.quantize.legacy = False
     return network
+
+
+def _check_factors(levels: int, size: tuple[int, int], factor: int | None) -> None:
+    divisor = 2 ** (levels - 1)
+    if factor not in (None, divisor):
+        raise ValueError(
+            f"--downsampling_factor {factor} needs {factor.bit_length()} block_out_channels in --autoencoder, "
+            f"not {levels}."
+        )
+    if any(side % divisor for side in size):
+        raise ValueError(f"--resolution must be a multiple of {divisor} for this network, not {size}.")
+
+
+def _block_types(levels: int, with_attention: bool) -> dict[str, tuple[str, ...]]:
+    attention = "Attn" if with_attention else ""
+    return {
+        "down_block_types": ("DownEncoderBlock2D",) * (levels - 1) + (f"{attention}DownEncoderBlock2D",),
+        "up_block_types": (f"{attention}UpDecoderBlock2D",) + ("UpDecoderBlock2D",) * (levels - 1),
+    }
 
 
 def _usual_arguments(architecture: str, size: tuple[int, int]) -> dict:

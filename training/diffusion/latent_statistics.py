@@ -36,6 +36,31 @@ class LatentStatistics:
         """The standard deviation of each channel's values, float64 of shape (C,)."""
         return (self.mean_square - self.mean.square()).clamp(min=0).sqrt()
 
+    def as_a_whole(self) -> dict | None:
+        """The `scaling_factor` in an autoencoder's configuration; `None` if all latents are equal.
+
+        Numbers are rounded, so that rounding errors, which depend on the batch size, do not change a published file.
+        """
+        return {"scaling_factor": _rounded(1 / self.std)} if self.std > 0 else None
+
+    def by_channel(self) -> dict | None:
+        """`latents_mean` and `latents_std` of an autoencoder's configuration; `None` if a channel has one value only.
+
+        Diffusers computes latents as (z - latents_mean) / latents_std * scaling_factor, so the factor is 1 here.
+        """
+        stds = self.channel_std.tolist()
+        if min(stds) == 0:
+            return None
+        return {
+            "latents_mean": [_rounded(value) for value in self.mean.tolist()],
+            "latents_std": [_rounded(value) for value in stds],
+            "scaling_factor": 1.0,
+        }
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.5g}")
+
 
 def latent_moments(autoencoder: torch.nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The mean of each latent, and the mean of its square over all draws of the posterior, in float64.
