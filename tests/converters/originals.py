@@ -259,3 +259,20 @@ def plain_attention(name: str, channels: int) -> dict:
     for part in ("q", "k", "v", "proj_out"):
         shapes |= layer(f"{name}.{part}", channels, channels, 1, 1)
     return shapes
+
+
+def dit_shapes(args: dict) -> dict[str, tuple[int, ...]]:
+    """`DiT`."""
+    width, patch_size, channels = args["hidden_size"], args["patch_size"], args["in_channels"]
+    outputs = channels * (2 if args["learn_sigma"] else 1)
+    shapes = {"pos_embed": (1, (args["input_size"] // patch_size) ** 2, width)}
+    shapes |= layer("x_embedder.proj", width, channels, patch_size, patch_size)
+    shapes |= layer("t_embedder.mlp.0", width, 256) | layer("t_embedder.mlp.2", width, width)
+    shapes["y_embedder.embedding_table.weight"] = (args["num_classes"] + 1, width)
+    for i in range(args["depth"]):
+        block = f"blocks.{i}"
+        shapes |= layer(f"{block}.attn.qkv", 3 * width, width) | layer(f"{block}.attn.proj", width, width)
+        shapes |= layer(f"{block}.mlp.fc1", 4 * width, width) | layer(f"{block}.mlp.fc2", width, 4 * width)
+        shapes |= layer(f"{block}.adaLN_modulation.1", 6 * width, width)
+    shapes |= layer("final_layer.linear", patch_size**2 * outputs, width)
+    return shapes | layer("final_layer.adaLN_modulation.1", 2 * width, width)

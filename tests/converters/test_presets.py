@@ -6,6 +6,7 @@ import pytest
 from diffusers import AutoencoderKL, UNet2DConditionModel, UNet2DModel, VQModel
 
 from diffusers_ext.converters import (
+    convert_dit,
     convert_guided_diffusion,
     convert_guided_diffusion_classifier,
     convert_improved_diffusion,
@@ -19,6 +20,7 @@ from diffusers_ext.converters.listing import families
 from diffusers_ext.models.modeling_adm_unet import ADMUNet2DModel
 from tests.converters.originals import (
     classifier_shapes,
+    dit_shapes,
     empty,
     first_stage_shapes,
     palette_shapes,
@@ -71,6 +73,9 @@ def convert(family: str, name: str):
         return convert_latent_diffusion_first_stage(empty(autoencoder_shapes(args)), **args)
     if family == "latent_diffusion":
         return convert_latent_diffusion(**latent_arguments(args))
+    if family == "dit":
+        args = {"in_channels": 4, "num_classes": 1000, "learn_sigma": True, "input_size": 32, **args}
+        return convert_dit(empty(dit_shapes(args)), **args)
     if family in ("palette", "sr3"):
         convert_janspiry = {"palette": convert_palette, "sr3": convert_sr3}[family]
         return convert_janspiry(empty(janspiry_shapes(family, args)), **args)
@@ -154,6 +159,24 @@ def test_number_of_parameters_of_first_stages(name, number, model_class):
 
 
 @pytest.mark.parametrize(
+    "name, number",
+    [
+        ("DiT-XL-2-256x256", 675_129_632),
+        ("DiT-XL-2-512x512", 676_014_368),
+        ("DiT-S/2", 32_963_360),
+        ("DiT-B/2", 130_512_416),
+        ("DiT-L/2", 458_102_816),
+    ],
+)
+def test_number_of_parameters_of_dit(name, number):
+    """Those of the original, which embeds classes and timesteps once; 33, 130, 458 and 675 million in the paper."""
+    network = convert("dit", name)
+    copies = [name for name, _ in network.named_parameters() if "norm1.emb" in name and "_blocks.0." not in name]
+    numbers = {name: parameter.numel() for name, parameter in network.named_parameters() if name not in copies}
+    assert sum(numbers.values()) + network.pos_embed.pos_embed.numel() == number
+
+
+@pytest.mark.parametrize(
     "family, name, special",
     [
         ("guided_diffusion", "128x128_diffusion", {"num_attention_heads": 4}),
@@ -177,7 +200,8 @@ def test_what_stock_cannot_say(family, name, special):
 def test_every_preset_builds(family, name):
     network = convert(family, name)
     preset = PRESETS[family][name]
-    assert network.config.sample_size == preset.get("image_size", preset.get("resolution"))
+    sizes = [preset[name] for name in ("image_size", "resolution", "input_size") if name in preset]
+    assert network.config.sample_size == (sizes[0] if sizes else 32)
 
 
 @pytest.mark.parametrize("name", ["256x256_diffusion_uncond", "lsun_bedroom", "lsun_horse_nodropout"])

@@ -96,8 +96,8 @@ class ModelSaveLoadTesterMixin:
     @torch.no_grad()
     def test_offloaded_to_the_disk_it_is_the_same_or_refused(self, tmp_path):
         model = self.get_model()
-        for buffer in model.buffers():
-            if buffer.is_floating_point():
+        for name, buffer in model.named_buffers():
+            if name in model.state_dict() and buffer.is_floating_point():  # others are computed, not saved
                 buffer.mul_(1.5)
         model.save_pretrained(tmp_path / "model")
         options = {"device_map": {"": "disk"}, "offload_folder": tmp_path / "offloaded"}

@@ -10,6 +10,7 @@ from .csinva.mnist_lenet import convert_mnist_lenet as convert_mnist_lenet
 from .csinva.mnist_mlp_gan import convert_mlp_gan as convert_mlp_gan
 from .csinva.mnist_mlp_vae import convert_mnist_mlp_vae as convert_mnist_mlp_vae
 from .disentangling_vae.network import convert_disentangling_vae as convert_disentangling_vae
+from .facebook_dit.transformer import convert_dit as convert_dit
 from .janspiry.palette_unet import convert_palette as convert_palette
 from .janspiry.sr3_unet import convert_sr3 as convert_sr3
 from .openai_diffusion.noisy_classifier import (

@@ -7,6 +7,7 @@ import re
 import struct
 import zipfile
 import zlib
+from argparse import Namespace  # of a training command, beside the weights
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -40,7 +41,8 @@ _DAMAGED = (
     zlib.error,
 )
 
-NESTED = ("state_dict", "model_state_dict")  # the names that Lightning and pythae save the weights under
+# The names that Lightning and pythae save the weights under, and DiT the averaged ones.
+NESTED = ("state_dict", "model_state_dict", "ema")
 
 
 def read_state_dict(path: str | os.PathLike) -> dict[str, torch.Tensor]:
@@ -116,8 +118,8 @@ def _read_safetensors(path: str | os.PathLike) -> dict[str, torch.Tensor]:
 
 
 def _read_pickle(path: str | os.PathLike):
-    known = (_LightningCallback, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint")
-    with open(path, "rb") as file, torch.serialization.safe_globals([known]):
+    known = [(_LightningCallback, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"), Namespace]
+    with open(path, "rb") as file, torch.serialization.safe_globals(known):
         try:
             _check_sums(path)
             return torch.load(file, map_location="cpu", weights_only=True)

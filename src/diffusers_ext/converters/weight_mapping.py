@@ -23,6 +23,7 @@ def load_converted(
     state_dict: StateDict,
     prepare: Callable[[str, torch.Tensor], torch.Tensor] = lambda key, tensor: tensor,
     other_shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
+    copies: Mapping[str, str] = MappingProxyType({}),
 ) -> ModelMixin:
     """A network with converted weights, in float32 and in eval mode.
 
@@ -34,6 +35,8 @@ def load_converted(
         state_dict (`Mapping`): the original's tensors. Convolutions of size 1 may become linear layers.
         prepare (`Callable`): `prepare(key, tensor)` changes a tensor after its shape was checked.
         other_shapes (`Mapping`): the original shapes of tensors to which `prepare` gives the network's shapes.
+        copies (`Mapping`): by the name of a parameter of the network that of another which has the same values, where
+            the network has several of what the original has once.
 
     Raises:
         ValueError: if tensors are missing, unknown, have another shape, are not floats, or are not finite in float32;
@@ -55,6 +58,7 @@ def load_converted(
         # cloned, because parts of one tensor can't be saved, and training must not change the caller's tensors
         parts = [tensor] if len(names) == 1 else tensor.chunk(len(names))
         converted |= {name: part.clone() for name, part in zip(names, parts, strict=True)}
+    converted |= {name: converted[other].clone() for name, other in copies.items()}
     model.load_state_dict(converted, assign=True)
     return model.eval()
 

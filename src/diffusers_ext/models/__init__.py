@@ -12,6 +12,7 @@ from diffusers_ext.models.modeling_dcgan import (
     DCGANDiscriminator as DCGANDiscriminator,
     DCGANGenerator as DCGANGenerator,
 )
+from diffusers_ext.models.modeling_exact_dit import ExactDiTTransformer2DModel as ExactDiTTransformer2DModel
 from diffusers_ext.models.modeling_latent_discriminator import LatentDiscriminator as LatentDiscriminator
 from diffusers_ext.models.modeling_lenet import LeNet as LeNet
 from diffusers_ext.models.modeling_mlp_gan import MLPDiscriminator as MLPDiscriminator, MLPGenerator as MLPGenerator

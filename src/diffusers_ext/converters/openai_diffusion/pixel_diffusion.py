@@ -1,13 +1,14 @@
 """The pipeline around a U-Net of guided-diffusion or improved-diffusion, with its diffusion process and classes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from diffusers import UNet2DModel
 
 from diffusers_ext.converters.adm_networks import RESCALED_TIMESTEPS
+from diffusers_ext.converters.class_names import class_names
 from diffusers_ext.converters.family import Saveable
 from diffusers_ext.converters.original_arguments import boolean, one_of, require
-from diffusers_ext.converters.state_dicts import StateDict, listed
+from diffusers_ext.converters.state_dicts import StateDict
 from diffusers_ext.pipelines import ClassConditionalPipeline
 from diffusers_ext.schedulers.scheduling_gaussian_diffusion import ExactDDPMScheduler
 
@@ -44,7 +45,7 @@ def pixel_diffusion(convert: Callable[..., UNet2DModel], state_dict: StateDict, 
         "": ClassConditionalPipeline(
             unet,
             scheduler,
-            id2label=_class_names(id2label, unet.config.num_class_embeds),
+            id2label=class_names(id2label, unet.config.num_class_embeds),
             default_num_inference_steps=min(NUM_INFERENCE_STEPS, options["diffusion_steps"]),
         )
     }
@@ -72,27 +73,3 @@ def gaussian_scheduler(
         prediction_type="sample" if predict_xstart else "epsilon",
         timestep_spacing="linspace",
     )
-
-
-def _class_names(id2label: Mapping | None, num_classes: int | None) -> Mapping | None:
-    """The names of the network's classes, by default their ids."""
-    if id2label is None:
-        return None if num_classes is None else {label: str(label) for label in range(num_classes)}
-    if num_classes is None:
-        raise ValueError("`id2label` names classes, but the network has none.")
-    _check_class_names(id2label, num_classes)
-    return id2label
-
-
-def _check_class_names(id2label: Mapping, num_classes: int) -> None:
-    """Refuses ids other than those of the classes, as integers or, from JSON, as strings, and names that are no
-    strings."""
-    ids, wanted = [str(label) for label in id2label], [str(label) for label in range(num_classes)]
-    lacking, surplus = (sorted(set(a) - set(b), key=a.index) for a, b in ((wanted, ids), (ids, wanted)))
-    if lacking or surplus:
-        problems = {"lacks": lacking, "also has": surplus}
-        found = " and ".join(f"{problem} {listed(labels)}" for problem, labels in problems.items() if labels)
-        raise ValueError(f"`id2label` must name the classes from 0 to {num_classes - 1}, but {found}.")
-    for label, name in id2label.items():
-        if not isinstance(name, str):
-            raise ValueError(f"`id2label` must hold names, but that of class {label} is {name!r}.")
