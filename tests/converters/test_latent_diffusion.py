@@ -19,7 +19,9 @@ from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBe
 from diffusers_ext.converters import convert_checkpoint, convert_latent_diffusion
 from diffusers_ext.converters.compvis.latent_diffusion import latent_diffusion, latent_scheduler
 from diffusers_ext.models import ClassEmbedder, SpatialRescaler
+from diffusers_ext.pipelines import ClassConditionalPipeline
 from tests.converters.cases import Case, load_case
+from tests.converters.originals import first_stage_shapes, random
 
 
 NETWORK_TOLERANCE = 1e-5
@@ -30,7 +32,8 @@ def components(case: Case, **options) -> dict:
     """The converted checkpoint of a golden case, with the arguments in its configuration."""
     params = case.config["params"]
     arguments = params["unet_config"]["params"] | {"use_ema": params["use_ema"]} | options
-    return latent_diffusion(dict(case.weights), arguments)
+    parts = latent_diffusion(dict(case.weights), arguments)
+    return parts[""].components if "" in parts else parts
 
 
 def assert_same_output(actual: torch.Tensor, expected: torch.Tensor) -> None:
@@ -184,8 +187,8 @@ def test_attention_to_text():
 @torch.no_grad()
 def test_unconditional():
     case = load_case("latent_diffusion", "unconditional_kl_scale_factor")
-    pipe = components(case)[""]
-    assert type(pipe) is LDMPipeline and type(pipe.vqvae) is AutoencoderKL
+    pipe = LDMPipeline(**components(case))
+    assert type(pipe.vqvae) is AutoencoderKL
     factor = pipe.vqvae.config.scaling_factor
     assert factor == pytest.approx(0.7321)
     posterior = pipe.vqvae.encode(case.inputs["image"]).latent_dist
@@ -202,7 +205,7 @@ def test_unconditional():
 def test_unconditional_with_plms():
     """A PNDM scheduler of the same configuration is the original's PLMS sampler, which evaluates one step twice."""
     case = load_case("latent_diffusion", "unconditional_kl_scale_factor")
-    pipe = components(case)[""]
+    pipe = LDMPipeline(**components(case))
     scheduler = PNDMScheduler.from_config(pipe.scheduler.config, skip_prk_steps=True)
     scheduler.set_timesteps(case.config["sampler"]["S"])
     latents, path = case.inputs["x_T"], []
@@ -242,17 +245,55 @@ def test_steps_of_ddim(steps):
     torch.testing.assert_close(previous, case.outputs[f"uniform_{steps}.alphas_prev"])
 
 
-def test_components_are_written_and_loaded(tmp_path):
+def test_a_class_conditional_model_becomes_a_pipeline(tmp_path):
     case = load_case("latent_diffusion", "class_crossattn_vq")
     torch.save({"state_dict": case.weights}, tmp_path / "model.ckpt")
+    arguments = (tmp_path / "model.ckpt", tmp_path / "out", "latent_diffusion")
     options = {"image_size": 8, "num_heads": 1}
+    with pytest.raises(ValueError, match="`null_class_label` must be the last class, 10, but is 3"):
+        convert_checkpoint(*arguments, null_class_label=3, **options)
+    with pytest.raises(ValueError, match="`id2label` must name the classes from 0 to 9, but lacks"):
+        convert_checkpoint(*arguments, null_class_label=10, id2label={0: "cat"}, **options)
+    assert "assuming" not in convert_checkpoint(*arguments, null_class_label=10, **options)
+    pipe = ClassConditionalPipeline.from_pretrained(tmp_path / "out")
+    pipe.set_progress_bar_config(disable=True)
+    assert type(pipe.unet) is UNet2DConditionModel and type(pipe.vae) is VQModel
+    assert type(pipe.scheduler) is DDIMScheduler and pipe.config.null_class_label == 10
+    call = {"class_labels": ["3", "9"], "num_inference_steps": 2, "guidance_scale": 3.0, "output_type": "pt"}
+    images = pipe(latents=case.inputs["x_T"], **call).images
+
+    parts = components(case)
+    contexts = [parts["class_embedder"](torch.tensor(labels)) for labels in ([3, 9], [10, 10])]
+    predict, latents = guided(parts["unet"], *contexts, 3.0), case.inputs["x_T"]
+    parts["scheduler"].set_timesteps(2)
+    with torch.no_grad():
+        for t in parts["scheduler"].timesteps:
+            latents = parts["scheduler"].step(predict(latents, t), t, latents).prev_sample
+        expected = parts["vae"].decode(latents).sample / 2 + 0.5
+    torch.testing.assert_close(images, expected.clamp(0, 1), rtol=0, atol=1e-4)
+
+
+def test_a_class_in_the_timestep_becomes_a_pipeline_too(tmp_path):
+    case = load_case("latent_diffusion", "class_adm")
+    stage = random(first_stage_shapes(32, [1, 1], 1, z_channels=4, embed_dim=4, n_embed=None))
+    weights = case.weights | {f"first_stage_model.{key}": tensor for key, tensor in stage.items()}
+    torch.save(weights, tmp_path / "model.ckpt")
+    arguments = (tmp_path / "model.ckpt", tmp_path / "out", "latent_diffusion")
+    convert_checkpoint(*arguments, image_size=8, num_heads=2, scale_factor=0.5)
+    pipe = ClassConditionalPipeline.from_pretrained(tmp_path / "out")
+    assert pipe.class_embedder is None and pipe.vae.config.scaling_factor == 0.5 and len(pipe.config.id2label) == 6
+
+
+def test_components_are_written_and_loaded(tmp_path):
+    case = load_case("latent_diffusion", "inpainting_concat_vq_noattn")
+    torch.save({"state_dict": case.weights}, tmp_path / "model.ckpt")
+    options = {"image_size": 8, "num_heads": 8, "use_new_attention_order": False}
     written = convert_checkpoint(tmp_path / "model.ckpt", tmp_path / "out", "latent_diffusion", **options)
     assert "assuming" not in written
-    expected = {"unet": UNet2DConditionModel, "vae": VQModel, "class_embedder": ClassEmbedder}
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {*expected, "scheduler"}
-    for name, network in expected.items():
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"unet", "vae", "scheduler"}
+    for name, network in (("unet", UNet2DModel), ("vae", VQModel)):
         assert type(network.from_pretrained(tmp_path / "out" / name)) is network
-    assert DDIMScheduler.from_pretrained(tmp_path / "out" / "scheduler").config.beta_end == pytest.approx(0.0195)
+    assert DDIMScheduler.from_pretrained(tmp_path / "out" / "scheduler").config.beta_end == pytest.approx(0.0205)
 
 
 def test_what_contradicts_the_checkpoint_is_refused():

@@ -7,7 +7,7 @@ from diffusers_ext.converters.compvis.first_stage import (
     convert_latent_diffusion_first_stage,
     convert_vqgan,
 )
-from diffusers_ext.converters.compvis.latent_diffusion import PROCESS, STAGES, latent_diffusion
+from diffusers_ext.converters.compvis.latent_diffusion import CLASSES, PROCESS, STAGES, latent_diffusion
 from diffusers_ext.converters.compvis.latent_unet import LATENT_DIFFUSION, UNET, convert_latent_diffusion
 from diffusers_ext.converters.compvis.presets import FIRST_STAGES, UNETS, VQGANS
 from diffusers_ext.converters.family import Conversion, Family, assumptions
@@ -34,12 +34,13 @@ def _vqgan(state_dict: StateDict, options: dict) -> Conversion:
 FAMILIES = (
     Family(
         name="latent_diffusion",
-        description="A whole unconditional checkpoint of CompVis/latent-diffusion becomes diffusers' LDMPipeline, any "
-        "other one its components in folders: unet and scheduler, and where it has them vae, class_embedder, "
-        "conditioner (of label maps) and bert (of text). `n_stages` is how often the conditioner halves maps.",
+        description="A whole unconditional checkpoint of CompVis/latent-diffusion becomes diffusers' LDMPipeline, a "
+        "class-conditional one a ClassConditionalPipeline, any other one its components in folders: unet and "
+        "scheduler, and where it has them vae, class_embedder, conditioner (of label maps) and bert (of text). "
+        "`n_stages` is how often the conditioner halves maps, `null_class_label` the class that stands for no class.",
         example="model.ckpt imagenet --preset cin256-v2",
         convert=_latent_diffusion,
-        options={**LATENT_DIFFUSION, **PROCESS, **STAGES},
+        options={**LATENT_DIFFUSION, **PROCESS, **STAGES, **CLASSES},
         functions=(convert_latent_diffusion,),
         presets=UNETS,
     ),

@@ -1,14 +1,26 @@
 """The pipeline around a whole latent-diffusion checkpoint, or the components of one."""
 
-import torch
-from diffusers import DDIMScheduler, LDMPipeline, UNet2DConditionModel, UNet2DModel
+from collections.abc import Mapping
 
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, LDMPipeline, UNet2DConditionModel, UNet2DModel, VQModel
+
+from diffusers_ext.converters.class_names import class_names
 from diffusers_ext.converters.compvis.condition_stage import CONDITION_ARGUMENTS, convert_condition
 from diffusers_ext.converters.compvis.first_stage import convert_first_stage
 from diffusers_ext.converters.compvis.latent_unet import COND_STAGE, FIRST_STAGE, convert_latent_diffusion
 from diffusers_ext.converters.family import Saveable
-from diffusers_ext.converters.original_arguments import one_of, positive_integer, positive_number, require
+from diffusers_ext.converters.original_arguments import (
+    anything,
+    class_count,
+    one_of,
+    positive_integer,
+    positive_number,
+    require,
+)
 from diffusers_ext.converters.state_dicts import StateDict, part
+from diffusers_ext.models.modeling_class_embedder import ClassEmbedder
+from diffusers_ext.pipelines import ClassConditionalPipeline
 
 
 # The names that the original gives to schedules, and those of diffusers: its linear one is linear in the square roots.
@@ -22,20 +34,24 @@ PROCESS = {
 }
 # Those of the stages before the U-Net.
 STAGES = {"scale_factor": positive_number, **CONDITION_ARGUMENTS}
+# What no tensor shows of classes. For classifier-free guidance the last class stands for "no class".
+CLASSES = {"id2label": anything, "null_class_label": class_count}
 
 
 def latent_diffusion(state_dict: StateDict, options: dict) -> dict[str, Saveable]:
-    """An `LDMPipeline` for an unconditional model with its first stage, and otherwise the components.
+    """The pipeline of an unconditional or class-conditional model with its first stage, and otherwise the components.
 
     These are `unet` and `scheduler`, and if the checkpoint has them `vae` and the network of the condition:
     `class_embedder`, `conditioner` (for label maps) or `bert` (for text).
 
     Args:
         state_dict (`Mapping`): the tensors of the original.
-        options (`dict`): arguments of [`convert_latent_diffusion`], of the `PROCESS`, and of the `STAGES`.
+        options (`dict`): arguments of [`convert_latent_diffusion`], of the `PROCESS`, of the `STAGES`, and those of
+            the `CLASSES` for a [`ClassConditionalPipeline`].
     """
-    process = {name: options.pop(name) for name in PROCESS if name in options}
-    stages = {name: options.pop(name) for name in STAGES if name in options}
+    process, stages, classes = (
+        {name: options.pop(name) for name in kinds if name in options} for kinds in (PROCESS, STAGES, CLASSES)
+    )
     unet = convert_latent_diffusion(state_dict, **options)
     scheduler = latent_scheduler(state_dict, process)
     require(options, "image_size")
@@ -46,9 +62,37 @@ def latent_diffusion(state_dict: StateDict, options: dict) -> dict[str, Saveable
         return {"unet": unet, **condition, "scheduler": scheduler}
     vae = convert_first_stage(first_stage, scaling_factor=read_scale_factor(state_dict, stages))
     vae.register_to_config(sample_size=options["image_size"] * 2 ** (len(vae.config.block_out_channels) - 1))
-    if takes_condition(unet):
-        return {"unet": unet, "vae": vae, **condition, "scheduler": scheduler}
-    return {"": LDMPipeline(vqvae=vae, unet=unet, scheduler=scheduler)}
+    if not takes_condition(unet):
+        return {"": LDMPipeline(vqvae=vae, unet=unet, scheduler=scheduler)}
+    if takes_only_classes(unet, condition):
+        return {"": class_conditional(unet, scheduler, vae, condition.get("class_embedder"), **classes)}
+    return {"unet": unet, "vae": vae, **condition, "scheduler": scheduler}
+
+
+def class_conditional(
+    unet: UNet2DModel | UNet2DConditionModel,
+    scheduler: DDIMScheduler,
+    vae: VQModel | AutoencoderKL,
+    class_embedder: ClassEmbedder | None,
+    id2label: Mapping | None = None,
+    null_class_label: int | None = None,
+) -> ClassConditionalPipeline:
+    """The pipeline; by default the names of classes are their numbers, without that for "no class".
+
+    Raises:
+        ValueError: if `null_class_label` is not the last class, or `id2label` does not name the others.
+    """
+    num_labels = (unet if class_embedder is None else class_embedder).config.num_class_embeds
+    if null_class_label not in (None, num_labels - 1):
+        raise ValueError(f"`null_class_label` must be the last class, {num_labels - 1}, but is {null_class_label}.")
+    return ClassConditionalPipeline(
+        unet,
+        scheduler,
+        vae=vae,
+        class_embedder=class_embedder,
+        id2label=class_names(id2label, num_labels if null_class_label is None else null_class_label),
+        null_class_label=null_class_label,
+    )
 
 
 def takes_condition(unet: UNet2DModel | UNet2DConditionModel) -> bool:
@@ -57,7 +101,14 @@ def takes_condition(unet: UNet2DModel | UNet2DConditionModel) -> bool:
     return isinstance(unet, UNet2DConditionModel) or has_classes or unet.config.in_channels > unet.config.out_channels
 
 
-def check_condition(unet: UNet2DModel | UNet2DConditionModel, condition: dict[str, Saveable]) -> None:
+def takes_only_classes(unet: UNet2DModel | UNet2DConditionModel, condition: Mapping[str, Saveable]) -> bool:
+    """Whether the condition is a class, either embedded for cross-attention or in the embedding of the timestep."""
+    if unet.config.in_channels != unet.config.out_channels:
+        return False
+    return "class_embedder" in condition or not isinstance(unet, UNet2DConditionModel)
+
+
+def check_condition(unet: UNet2DModel | UNet2DConditionModel, condition: Mapping[str, Saveable]) -> None:
     """Refuses a U-Net that does not take what the network of the condition makes."""
     for name, network in condition.items():
         if name == "conditioner":

@@ -88,7 +88,8 @@ UNETS = {
         **_ATTENDED,
         "num_head_channels": -1,
         "num_heads": 1,
-        "n_classes": 1001,  # the last one is "no class"
+        "n_classes": 1001,
+        "null_class_label": 1000,
         "use_ema": False,
     },
     "text2img256": {**_ATTENDED, "context_dim": 640},
