@@ -135,4 +135,9 @@ def fill_padding(images: torch.Tensor, padding: Box, is_mirrored: bool) -> tuple
     return filled, hidden
 
 
-FILLS = {"smooth": smooth_fill, "mirror": mirror_fill}
+def black_fill(images: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    """Images `(N, C, H, W)` in `[-1, 1]` that are black where they are hidden."""
+    return images.masked_fill(hidden > 0, -1.0)
+
+
+FILLS = {"smooth": smooth_fill, "mirror": mirror_fill, "black": black_fill}

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from .checks import is_integer
 from .images import ImageInput, fit_channels, read_image
@@ -150,3 +151,24 @@ def read_painting(colors: torch.Tensor) -> torch.Tensor:
 def is_one(values: torch.Tensor) -> bool:
     """Whether all values are 1 as a byte."""
     return bool((values == torch.tensor(1.0) / 255).all())
+
+
+def blend_hidden(made: torch.Tensor, images: torch.Tensor, hidden: torch.Tensor, seam_width: int = 0) -> torch.Tensor:
+    """
+    Images whose hidden pixels are made, and whose visible ones are kept.
+
+    Args:
+        made, images (`torch.Tensor` of shape `(N, C, H, W)`): what was made, and the images.
+        hidden (`torch.Tensor` of shape `(N, 1, H, W)`): bool.
+        seam_width (`int`): how far from hidden pixels visible ones fade into what was made: at the distance d, they
+            have the weight d / (`seam_width` + 1).
+
+    Returns:
+        `torch.Tensor` of shape `(N, C, H, W)`.
+    """
+    weight, near = hidden.float(), hidden.float()
+    for distance in range(1, seam_width + 1):
+        near = F.max_pool2d(near, kernel_size=3, stride=1, padding=1)
+        weight = torch.maximum(weight, near * (1 - distance / (seam_width + 1)))
+    # A pixel of the weight 0 keeps its bits.
+    return torch.where(weight > 0, torch.lerp(images, made, weight), images)

@@ -59,7 +59,9 @@ from .labels import (
     look_up_labels,
     read_id2label,
 )
-from .masks import Box, read_masks
+from .latent_conditioning import CONDITIONING_ENCODINGS, count_image_channels, encode_shown
+from .latent_space import LatentSpace, PixelSpace
+from .masks import Box, blend_hidden, read_masks
 from .networks import get_sample_size, get_size_multiple, takes_classes
 from .palette_tasks import (
     check_scale_factor,
@@ -97,12 +99,17 @@ class PalettePipeline(TrainedProcessMixin, DiffusionPipeline):
     in every step, and are returned unchanged. https://github.com/Janspiry/Palette-Image-to-Image-Diffusion-Models does
     the same.
 
+    With a `vae`, all of this happens in its latents (Rombach et al. 2022, section 4.4,
+    https://huggingface.co/papers/2112.10752): the network sees the encoded conditioning image, perhaps a mask, and the
+    noisy latents. It makes all latents anew, and visible pixels are put back into the decoded image.
+
     Args:
         unet ([`UNet2DModel`]):
             The denoiser, or any model with the same call: `unet(sample, timesteps, class_labels=...,
             return_dict=False)` returns a tuple whose first entry is the prediction for the image, `(N, C, H, W)`, or
             `(N, 2C, H, W)` if the network predicts the variance too. `sample` is `(N, conditioning channels + C, H,
-            W)`, the conditioning image first. Images are in `[-1, 1]`.
+            W)`, the conditioning image first. Images are in `[-1, 1]`. With a `vae`, C, H and W are those of latents,
+            and channels beyond those of the conditioning image are a mask: 1 where pixels are hidden, otherwise -1.
         scheduler ([`SchedulerMixin`]):
             The noise schedule and the solver. The scheduler with which the pipeline is built or was saved defines what
             the network predicts, and other schedulers must fit this.
@@ -110,6 +117,12 @@ class PalettePipeline(TrainedProcessMixin, DiffusionPipeline):
             How conditional and unconditional predictions are combined. The unconditional prediction is that for a
             conditioning image of zeros, with the same class. Without a guider, a `guidance_scale` given in the call
             means plain classifier-free guidance.
+        vae ([`ModelMixin`], *optional*):
+            The autoencoder in whose latents the denoiser works, see [`LatentSpace`].
+        conditioning_encoding (`str`, defaults to `"latents"`):
+            With a `vae`: what the network is shown of the conditioning image. Its `"latents"`; all of its `"pixels"`,
+            rearranged to the size of the latents with more channels, as suits label maps; or the image `"resized"` to
+            that size, as suits super-resolution.
         tasks (`list[str]`, *optional*):
             What the network was trained for: names among `colorization`, `inpainting`, `uncropping`,
             `jpeg_restoration`, `super_resolution`, `denoising`, `deblurring` and `translation` (any paired images),
@@ -123,10 +136,12 @@ class PalettePipeline(TrainedProcessMixin, DiffusionPipeline):
             [`smooth_fill`] and with Gaussian noise of this standard deviation, instead of from noise alone: a
             data-dependent coupling (Albergo et al. 2023, https://huggingface.co/papers/2310.03725).
         conditioning_fill (`str`, defaults to `"noise"`):
-            What the network is shown where pixels are hidden: Gaussian `"noise"` (Palette), or a fill made from the
-            visible pixels, `"smooth"` by [`smooth_fill`] or `"mirror"` by [`mirror_fill`].
+            What the network is shown where pixels are hidden: Gaussian `"noise"` (Palette), `"black"` (latent
+            diffusion), or a fill made from the visible pixels, `"smooth"` by [`smooth_fill`] or `"mirror"` by
+            [`mirror_fill`].
         image_channels (`int`, *optional*):
-            C. By default `out_channels` of the network, or half of them if they are no fewer than `in_channels`.
+            Of the images. By default `out_channels` of the network, or half of them if they are no fewer than
+            `in_channels`; with a `vae`, those of its images.
         id2label (`dict[int, str]`, *optional*):
             The name of each class id.
         null_class_label (`int`, *optional*):
@@ -147,10 +162,10 @@ class PalettePipeline(TrainedProcessMixin, DiffusionPipeline):
         ValueError: if arguments do not fit each other or the network.
     """
 
-    model_cpu_offload_seq = "unet"
+    model_cpu_offload_seq = "unet->vae"
     pipeline_tag = "image-to-image"
     samples_from_noise = False
-    _optional_components = ["guider"]
+    _optional_components = ["guider", "vae"]
     _callback_tensor_inputs = ["latents", "noise_pred"]
 
     def __init__(
@@ -158,6 +173,7 @@ class PalettePipeline(TrainedProcessMixin, DiffusionPipeline):
         unet: UNet2DModel | ModelMixin,
         scheduler: SchedulerMixin,
         guider: BaseGuidance | None = None,
+        vae: ModelMixin | None = None,
         # diffusers takes lists in model_index.json for components, so a dictionary is saved, and accepted here.
         tasks: list[str] | tuple[str, ...] | dict | None = None,
         noise_conditioning: str = "timestep",
@@ -170,19 +186,23 @@ class PalettePipeline(TrainedProcessMixin, DiffusionPipeline):
         default_num_inference_steps: int = 50,
         default_scale_factor: float | None = None,
         conditioning_augmentation: float = 0.0,
+        conditioning_encoding: str = "latents",
         trained_processes: dict[str, dict] | None = None,
     ):
         super().__init__()
         if tasks is not None:
             check_task_names(tasks)
             tasks = dict.fromkeys(tasks)
+        if image_channels is None and vae is not None:
+            image_channels = LatentSpace(vae).image_channels
         if image_channels is None:
             in_channels, out_channels = unet.config.in_channels, unet.config.out_channels
             image_channels = out_channels if out_channels < in_channels else out_channels // 2
         id2label = read_id2label(id2label)
 
-        self.register_modules(unet=unet, scheduler=scheduler, guider=guider)
+        self.register_modules(unet=unet, scheduler=scheduler, guider=guider, vae=vae)
         self.register_to_config(
+            conditioning_encoding=conditioning_encoding,
             tasks=tasks,
             noise_conditioning=noise_conditioning,
             source_noise=source_noise,
@@ -221,6 +241,7 @@ class PalettePipeline(TrainedProcessMixin, DiffusionPipeline):
         tile_size: int | None = None,
         tile_overlap: int | None = None,
         tile_batch_size: int = 16,
+        seam_width: int = 0,
         generator: torch.Generator | list[torch.Generator] | None = None,
         latents: torch.Tensor | None = None,
         output_type: str = "pil",
@@ -287,13 +308,16 @@ class PalettePipeline(TrainedProcessMixin, DiffusionPipeline):
                 By how many pixels tiles overlap at least.
             tile_batch_size (`int`, defaults to 16):
                 The number of tiles in a forward pass.
+            seam_width (`int`, defaults to 0):
+                Visible pixels so near to hidden ones fade into what the network made; 0 leaves all visible pixels
+                unchanged. An autoencoder can change colours slightly, so that a hard seam can be seen.
             generator (`torch.Generator` or a list of one for each result, *optional*):
                 Makes the images reproducible, on the CPU also for a network on another device. It draws the noise of
                 hidden pixels in the conditioning image, then the latents, then what the scheduler needs.
             latents (`torch.Tensor`, *optional*):
-                The noise of unit variance `(N, C, H, W)` to start from, instead of noise from `generator`. In the
-                first step the network sees given latents as they are, while in drawn ones, as in all other steps,
-                visible pixels are clean.
+                The noise of unit variance `(N, C, H, W)` to start from, instead of noise from `generator`; with a
+                `vae`, in the size of its latents. In the first step the network sees given latents as they are, while
+                in drawn ones, as in all other steps, visible pixels are clean.
             output_type (`str`, defaults to `"pil"`):
                 `"pil"` for a list of `PIL.Image.Image`, with the colour profile of the image, `"np"` for an array
                 `(N, H, W, C)`, `"pt"` for a tensor `(N, C, H, W)`, both float32 in `[0, 1]`.
@@ -327,9 +351,12 @@ class PalettePipeline(TrainedProcessMixin, DiffusionPipeline):
         task, images, hidden = self.prepare_images(image, task, mask_image, padding, scale_factor, height, width)
         images, hidden, size = self._pad(images, hidden, tile_size)
         num_inputs, _, height, width = images.shape
-        shape = (num_inputs * num_images_per_input, self.config.image_channels, height, width)
-        check_latents(latents, (*shape[:2], *size))
-        latents = None if latents is None else pad_images(latents, height, width)
+        space = self._space
+        height, width = (side // space.pixels_per_latent for side in (height, width))
+        shape = (num_inputs * num_images_per_input, space.channels, height, width)
+        if self.vae is None:
+            check_latents(latents, (*shape[:2], *size))
+            latents = None if latents is None else pad_images(latents, height, width)
         self.check_inputs(
             shape,
             class_labels,
@@ -342,6 +369,7 @@ class PalettePipeline(TrainedProcessMixin, DiffusionPipeline):
             tile_size,
             tile_overlap,
             tile_batch_size,
+            seam_width,
             generator,
             latents,
             output_type,
@@ -355,6 +383,8 @@ class PalettePipeline(TrainedProcessMixin, DiffusionPipeline):
         if hidden is not None:
             hidden = hidden.to(device).repeat_interleave(num_images_per_input, dim=0)
         keeps_pixels = hidden is not None and parse_task(task).keeps_pixels
+        # Latents have no pixels to keep on the way.
+        keeps_samples = keeps_pixels and self.vae is None
         images = original_images * 2 - 1
         conditioning = self._prepare_shown_images(images, hidden, generator)
         labels = self._prepare_labels(class_labels, num_inputs, num_images_per_input, device)
@@ -378,7 +408,7 @@ class PalettePipeline(TrainedProcessMixin, DiffusionPipeline):
         # 4. How to predict, and how to step
         guider = build_guider(self.guider, guidance_scale)
         self._guidance_scale = get_guidance_scale(guider)
-        tiling = plan_tiling(tile_size, tile_overlap, tile_batch_size, height, width)
+        tiling = plan_tiling(tile_size, tile_overlap, tile_batch_size, height, width, space.pixels_per_latent)
         dtype, with_variance = self.unet.dtype, reads_variance(self.scheduler)
         step_kwargs = get_step_arguments(self.scheduler, eta=eta, generator=generator)
 
@@ -390,23 +420,23 @@ class PalettePipeline(TrainedProcessMixin, DiffusionPipeline):
                 guider = follow_guidance_scale(guider, self._guidance_scale)
                 guider.set_state(step=i, num_inference_steps=len(timesteps), timestep=t)
                 sample = scale_input(self.scheduler, latents, t)
-                if keeps_pixels and not (i == 0 and sees_latents_as_given):
+                if keeps_samples and not (i == 0 and sees_latents_as_given):
                     # The network was trained to see these pixels clean, but some schedulers scale them.
                     sample = torch.where(hidden, sample, images)
                 forward = partial(self._run_unet, noise_levels[i], dtype, tiling)
                 inputs = {"sample": sample, **conditions}
-                noise_pred = predict(guider, self.unet, forward, inputs, self.config.image_channels, with_variance)
+                noise_pred = predict(guider, self.unet, forward, inputs, space.channels, with_variance)
                 latents = self.scheduler.step(noise_pred, t, latents, **step_kwargs, return_dict=False)[0]
-                if keeps_pixels:
+                if keeps_samples:
                     latents = torch.where(hidden, latents, images)
                 tensors = {"latents": latents, "noise_pred": noise_pred}
                 latents = call_back(self, callback_on_step_end, tensor_names, i, t, tensors)
                 progress_bar.update()
 
         # 6. Images
-        results = denormalize(latents)
+        results = denormalize(space.decode(latents))
         if keeps_pixels:
-            results = torch.where(hidden, results, original_images)
+            results = blend_hidden(results, original_images, hidden, seam_width)
         self.maybe_free_model_hooks()
         results = to_output(results[..., : size[0], : size[1]], output_type)
         if output_type == "pil" and "translation" not in parse_task(task).parts:
@@ -463,7 +493,7 @@ class PalettePipeline(TrainedProcessMixin, DiffusionPipeline):
             self._check_classes(class_labels)
             class_labels = np.repeat(self.get_label_ids(class_labels, len(images)), num_images_per_input)
         if window_width is None:
-            _, window_width = get_sample_size(self.unet)
+            _, _, window_width = self.image_shape
         check_positive_int("window_width", window_width)
         blend_width = window_width / 4 if blend_width is None else blend_width
         check_panorama(images.shape[3], width, side, window_width, blend_width)
@@ -560,7 +590,7 @@ class PalettePipeline(TrainedProcessMixin, DiffusionPipeline):
         self, images: torch.Tensor, hidden: torch.Tensor | None, tile_size: int | None
     ) -> tuple[torch.Tensor, torch.Tensor | None, tuple[int, int]]:
         """Images and their hidden pixels with sides that the network can halve, and the size to crop to in the end."""
-        size, multiple = tuple(images.shape[2:]), get_size_multiple(self.unet)
+        size, multiple = tuple(images.shape[2:]), self._size_multiple
         padded = [round_up(side, tile_size if is_integer(tile_size) else None, multiple) for side in size]
         if hidden is not None:
             hidden = pad_images(hidden.float(), *padded) > 0
@@ -572,12 +602,13 @@ class PalettePipeline(TrainedProcessMixin, DiffusionPipeline):
         hidden: torch.Tensor | None,
         generator: torch.Generator | list[torch.Generator] | None,
     ) -> torch.Tensor:
-        """What the network is shown: images `(N, C, H, W)` in `[-1, 1]` whose hidden pixels are covered."""
+        """What the network is shown of images `(N, C, H, W)` in `[-1, 1]`, whose hidden pixels are covered."""
         if hidden is not None and self.config.conditioning_fill != "noise":
             images = FILLS[self.config.conditioning_fill](images, hidden)
         elif hidden is not None:
             noise = randn_tensor(images.shape, generator=generator, device=images.device, dtype=torch.float32)
             images = torch.where(hidden, noise, images)
+        images = encode_shown(self._space, self.config.conditioning_encoding, images, hidden, self._mask_channels > 0)
         return F.pad(images, (0, 0, 0, 0, 0, self._level_channels))  # the noise level is 0
 
     def prepare_latents(
@@ -600,7 +631,7 @@ class PalettePipeline(TrainedProcessMixin, DiffusionPipeline):
             noise = source + self.config.source_noise * noise
         if strength == 1:
             return noise * getattr(self.scheduler, "init_noise_sigma", 1.0)
-        return add_noise(self.scheduler, images, noise, timestep.expand(len(noise)))
+        return add_noise(self.scheduler, self._space.encode(images), noise, timestep.expand(len(noise)))
 
     def _run_unet(
         self,
@@ -626,7 +657,8 @@ class PalettePipeline(TrainedProcessMixin, DiffusionPipeline):
     @property
     def image_shape(self) -> tuple[int, int | None, int | None]:
         """Channels, height and width of the images that the network was trained for."""
-        return self.config.image_channels, *get_sample_size(self.unet)
+        sides = (side and side * self._space.pixels_per_latent for side in get_sample_size(self.unet))
+        return (self.config.image_channels, *sides)
 
     @property
     def interrupt(self) -> bool:
@@ -649,8 +681,36 @@ class PalettePipeline(TrainedProcessMixin, DiffusionPipeline):
         return 1 if self.config.conditioning_augmentation > 0 else 0
 
     @property
+    def _space(self) -> PixelSpace | LatentSpace:
+        """What the denoiser makes: pixels, or latents if there is a `vae`."""
+        return PixelSpace(self.config.image_channels) if self.vae is None else LatentSpace(self.vae)
+
+    @property
+    def _size_multiple(self) -> int:
+        """What the sides of images must be multiples of."""
+        return get_size_multiple(self.unet) * self._space.pixels_per_latent
+
+    @property
+    def _shown_channels(self) -> int:
+        """The channels that the network has for the conditioning image and perhaps a mask."""
+        return self.unet.config.in_channels - self._space.channels - self._level_channels
+
+    @property
+    def _mask_channels(self) -> int:
+        """1 if the network is given a mask in a channel of its own, as those of latents are that hide pixels."""
+        if self.vae is None:
+            return 0
+        encoding, factor = self.config.conditioning_encoding, self._space.pixels_per_latent
+        if encoding == "latents":
+            return self._shown_channels - self._space.channels
+        per_channel = factor**2 if encoding == "pixels" else self.config.image_channels
+        return self._shown_channels % per_channel
+
+    @property
     def _conditioning_channels(self) -> int:
-        return self.unet.config.in_channels - self.config.image_channels - self._level_channels
+        """The channels of conditioning images."""
+        encoding, shown = self.config.conditioning_encoding, self._shown_channels - self._mask_channels
+        return count_image_channels(self._space, encoding, shown)
 
     # Checks
 
@@ -658,8 +718,11 @@ class PalettePipeline(TrainedProcessMixin, DiffusionPipeline):
         config, network = self.config, self.unet.config
         check_choice("noise_conditioning", config.noise_conditioning, NOISE_CONDITIONINGS)
         check_choice("conditioning_fill", config.conditioning_fill, ("noise", *FILLS))
+        check_choice("conditioning_encoding", config.conditioning_encoding, CONDITIONING_ENCODINGS)
         check_fraction("conditioning_augmentation", config.conditioning_augmentation)
-        channels, conditioning_channels = config.image_channels, self._conditioning_channels
+        if self.vae is not None:
+            self._check_latents_fit()
+        channels, conditioning_channels = self._space.channels, self._conditioning_channels
         if conditioning_channels < 1 or network.out_channels not in (channels, 2 * channels):
             raise ValueError(
                 f"A network of {network.in_channels} input and {network.out_channels} output channels cannot make "
@@ -675,6 +738,17 @@ class PalettePipeline(TrainedProcessMixin, DiffusionPipeline):
         check_positive_int("default_num_inference_steps", config.default_num_inference_steps)
         if config.default_scale_factor is not None:
             check_scale_factor("default_scale_factor", config.default_scale_factor)
+
+    def _check_latents_fit(self):
+        """Refuses a network that does not fit the latents, and options that are for pixels."""
+        if self.config.source_noise is not None:
+            raise ValueError("`source_noise` must be left out with a `vae`: it is for images of pixels.")
+        if self._shown_channels < 1 or self._mask_channels not in (0, 1):
+            channels, shown = self._space.channels, self.unet.config.in_channels - self._level_channels
+            raise ValueError(
+                f"`unet` has {shown} input channels, but latents of {channels} channels of `vae` and a conditioning "
+                f"image as {self.config.conditioning_encoding!r}, perhaps with a mask, are another number."
+            )
 
     def _check_start(self, remedy: str):
         """Refuses, with `remedy`, to start from images if they have other channels than those to be made."""
@@ -697,6 +771,7 @@ class PalettePipeline(TrainedProcessMixin, DiffusionPipeline):
         tile_size: int | None,
         tile_overlap: int | None,
         tile_batch_size: int,
+        seam_width: int,
         generator: torch.Generator | list[torch.Generator] | None,
         latents: torch.Tensor | None,
         output_type: str,
@@ -718,7 +793,9 @@ class PalettePipeline(TrainedProcessMixin, DiffusionPipeline):
         check_strength(strength, self.scheduler)
         if strength < 1:
             self._check_start("`strength` must be 1")
-        check_tiling(tile_size, tile_overlap, tile_batch_size, get_size_multiple(self.unet))
+        check_tiling(tile_size, tile_overlap, tile_batch_size, self._size_multiple)
+        if not is_integer(seam_width) or seam_width < 0:
+            raise ValueError(f"`seam_width` must be a number of pixels, but is {seam_width!r}.")
         check_latents(latents, shape)
         check_generator(generator, shape[0])
         check_output_type(output_type, self.config.image_channels)

@@ -43,12 +43,25 @@ def round_up(side: int, tile_size: int | None, multiple: int) -> int:
 
 
 def plan_tiling(
-    tile_size: int | None, tile_overlap: int | None, tile_batch_size: int, height: int, width: int
+    tile_size: int | None,
+    tile_overlap: int | None,
+    tile_batch_size: int,
+    height: int,
+    width: int,
+    pixels_per_latent: int = 1,
 ) -> Tiling | None:
-    """The tiles of an image, which overlap by a quarter by default; `None` if it is predicted as a whole."""
-    if tile_size is None or max(height, width) <= tile_size:
+    """
+    The tiles of an image, which overlap by a quarter by default; `None` if it is predicted as a whole.
+
+    Args:
+        tile_size, tile_overlap (`int`, *optional*), tile_batch_size (`int`): in pixels, as users give them.
+        height, width (`int`): of the image, or of its latents.
+        pixels_per_latent (`int`): how many pixels a position of these has along each side.
+    """
+    if tile_size is None or max(height, width) * pixels_per_latent <= tile_size:
         return None
-    return Tiling(tile_size, tile_size // 4 if tile_overlap is None else tile_overlap, tile_batch_size)
+    overlap = tile_size // 4 if tile_overlap is None else tile_overlap
+    return Tiling(tile_size // pixels_per_latent, overlap // pixels_per_latent, tile_batch_size)
 
 
 def tile_starts(length: int, tile: int, overlap: int) -> list[int]:

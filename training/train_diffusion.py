@@ -18,7 +18,7 @@ from diffusers_ext.losses.diffusion import PredictionType
 from diffusers_ext.pipelines import ClassConditionalPipeline
 from diffusers_ext.training.diffusion.denoiser_classes import build_denoiser, keep_labels
 from diffusers_ext.training.diffusion.denoisers import DenoiserConfig, num_labels, pretrained_networks
-from diffusers_ext.training.diffusion.latents import LatentConfig, Latents
+from diffusers_ext.training.diffusion.latents import LatentConfig, Latents, load_autoencoder
 from diffusers_ext.training.diffusion.learning_rates import default_learning_rate
 from diffusers_ext.training.diffusion.objectives import (
     EDM,
@@ -109,7 +109,8 @@ class DiffusionRecipe(Recipe):
 
     def __init__(self, config: DiffusionConfig, context):
         super().__init__(config, context)
-        self.latents = Latents(config, context)
+        vae = load_autoencoder(config.vae, config.cache_dir)
+        self.latents = Latents(vae, config.size, config.channels, context)
         self.objective = config.objective(self.latents.size)
         self.importance = None
         if config.timestep_sampling == "loss_second_moment":
@@ -125,7 +126,8 @@ class DiffusionRecipe(Recipe):
 
     def before_training(self):
         super().before_training()
-        self.latents.prepare(self.dataset)
+        self.latents.prepare(self.config)
+        self.latents.measure_scale(self.dataset, self.config)
 
     def optimizer_options(self, name):
         config = self.config
@@ -137,8 +139,8 @@ class DiffusionRecipe(Recipe):
         return {"learning_rate": self.config.learning_rate}
 
     def identity(self) -> dict:
-        importance = {"importance_sampling": self.importance is not None}
-        return {**self.objective.identity(), **importance, **self.latents.identity}
+        options = {"importance_sampling": self.importance is not None, "latent_scale": self.config.latent_scale}
+        return {**self.objective.identity(), **options, **self.latents.identity}
 
     def state_dict(self):
         return {} if self.importance is None else self.importance.state_dict()

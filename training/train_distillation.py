@@ -22,6 +22,7 @@ from diffusers_ext.losses import pseudo_huber_loss
 from diffusers_ext.pipelines import ClassConditionalPipeline, PalettePipeline
 from diffusers_ext.pipelines.schedules import get_noise_levels
 from diffusers_ext.training.diffusion.few_steps import Path, few_step_scheduler
+from diffusers_ext.training.diffusion.latents import EncodingConfig, Latents
 from diffusers_ext.training.diffusion.objectives import prediction_type
 from diffusers_ext.training.evaluation.grids import class_grid
 from diffusers_ext.training.evaluation.pipeline_classes import find_pipeline_class
@@ -56,7 +57,7 @@ class DistillationRecipe(Recipe):
         return {"unet": copy.deepcopy(self.teacher.unet).requires_grad_(True).train()}
 
     def step(self, batch, draw):
-        clean = batch["pixel_values"]
+        clean = self.latents.encode(batch["pixel_values"], draw)
         condition, noise, mask = self.inputs(batch, draw)
         start, middle, end = self.path.draw(draw)
         noisy = self.path.add_noise(clean, noise, start)
@@ -97,6 +98,10 @@ class DistillationRecipe(Recipe):
     ) -> torch.Tensor:
         """The output of a network, the teacher's or the student's."""
         sample = noisy if condition.image is None else torch.cat([condition.image, noisy], dim=1)
+        embedder = getattr(self.teacher, "class_embedder", None)
+        if embedder is not None:
+            context = embedder(condition.class_labels)
+            return unet(sample, self.noise_levels[position], encoder_hidden_states=context).sample
         return unet(sample, self.noise_levels[position], class_labels=condition.class_labels).sample
 
     def inputs(self, batch, draw) -> tuple[Condition, torch.Tensor, torch.Tensor | None]:
@@ -113,11 +118,14 @@ class DistillationRecipe(Recipe):
 
     def pipeline(self, unet: torch.nn.Module) -> DiffusionPipeline:
         """A pipeline as the teacher's, with DDIM, and without a guider: the network has learned its predictions."""
+        embedder = {name: part for name, part in self.teacher.components.items() if name == "class_embedder"}
         entries = {name: value for name, value in self.teacher.config.items() if not name.startswith("_")}
         entries = {name: value for name, value in entries.items() if name not in self.teacher.components}
         return type(self.teacher)(
             unet=unet,
             scheduler=self.scheduler,
+            vae=self.teacher.vae,
+            **embedder,
             **entries
             | {
                 "null_class_label": None,
@@ -131,7 +139,10 @@ class DistillationRecipe(Recipe):
     def __init__(self, config: DistillationConfig, context, teacher: DiffusionPipeline):
         super().__init__(config, context)
         self.teacher = teacher.to(context.device)
-        self.teacher.unet.requires_grad_(False).eval()
+        for network in ("unet", "class_embedder"):
+            if getattr(teacher, network, None) is not None:
+                getattr(teacher, network).requires_grad_(False).eval()
+        self.latents = Latents(teacher.vae, config.size, config.channels, context)
         self.scheduler = few_step_scheduler(teacher.scheduler, config.num_inference_steps)
         self.prediction_type = prediction_type(self.scheduler)
         self.path = Path(teacher.scheduler, config.num_inference_steps, config.num_teacher_steps, context.device)
@@ -139,6 +150,10 @@ class DistillationRecipe(Recipe):
         self.noise_levels = get_noise_levels(self.scheduler, self.path.timesteps, conditioning)
         settings = teacher.scheduler.config
         self.clips = bool(settings.get("thresholding") or settings.get("clip_sample"))
+
+    def before_training(self):
+        super().before_training()
+        self.latents.prepare(self.config)
 
     def identity(self) -> dict:
         config = self.config
@@ -165,7 +180,7 @@ class ClassConditionalDistillation(DistillationRecipe):
 
     def inputs(self, batch, draw):
         labels = None if self.id2label is None else batch["class_labels"]
-        return Condition(labels), draw.normal_like(batch["pixel_values"]), None
+        return Condition(labels), draw.normal(*self.latents.shape), None
 
     def __init__(self, config, context, teacher):
         super().__init__(config, context, teacher)
@@ -195,7 +210,8 @@ class PaletteDistillation(DistillationRecipe):
         corruption = self.tasks.mix(batch, draw)
         labels = None if self.id2label is None else batch["class_labels"]
         condition = Condition(labels, self.shown.show(corruption, draw))
-        return condition, self.shown.draw_noise(corruption, draw), corruption.mask
+        mask = corruption.mask if self.latents.vae is None else None  # latents are all made
+        return condition, self.shown.draw_noise(corruption, draw), mask
 
     def __init__(self, config, context, teacher):
         super().__init__(config, context, teacher)
@@ -204,6 +220,9 @@ class PaletteDistillation(DistillationRecipe):
         check_classes(self.dataset.id2label, self.id2label)
         self.tasks = Tasks(config.tasks, config.task_options, config.size, config.channels)
         self.shown = PaletteInputs(
+            self.latents,
+            encoding=trained.conditioning_encoding,
+            has_mask=teacher._mask_channels > 0,
             fill=trained.conditioning_fill,
             augmentation=trained.conditioning_augmentation,
             source_noise=trained.source_noise,
@@ -258,7 +277,7 @@ def check_classes(found: dict[int, str] | None, taught: dict[int, str] | None) -
 
 
 @dataclass
-class DistillationConfig(RestorationConfig, ValidationConfig):
+class DistillationConfig(RestorationConfig, EncodingConfig, ValidationConfig):
     """The options of train_distillation.py."""
 
     pretrained_teacher_model: str | None = option(

@@ -22,6 +22,7 @@ from diffusers_ext.losses.diffusion import PredictionType
 from diffusers_ext.pipelines import PalettePipeline
 from diffusers_ext.pipelines.denoising import quiet_guiders
 from diffusers_ext.training.diffusion.denoisers import DenoiserConfig, build_unet, num_labels, pretrained_networks
+from diffusers_ext.training.diffusion.latents import LatentConfig, Latents, load_autoencoder
 from diffusers_ext.training.diffusion.objectives import (
     ContinuousDiffusion,
     DiscreteDiffusion,
@@ -36,7 +37,7 @@ from diffusers_ext.training.loop.command import run
 from diffusers_ext.training.loop.configuration import ValidationConfig, option
 from diffusers_ext.training.loop.recipe import Recipe
 from diffusers_ext.training.restoration.evaluation import RestorationEvaluator
-from diffusers_ext.training.restoration.palette_inputs import PaletteInputs, enlargement, usage
+from diffusers_ext.training.restoration.palette_inputs import PaletteInputs, enlargement, hides_pixels, usage
 from diffusers_ext.training.restoration.tasks import RestorationConfig, Tasks
 
 
@@ -45,11 +46,12 @@ class PaletteRecipe(Recipe):
 
     def networks(self) -> dict[str, torch.nn.Module]:
         """The denoiser: a UNet2DModel whose input is the conditioning image and, behind it, the noisy one."""
-        config = self.config
+        config, space = self.config, self.latents.space
         shape = {
-            "size": config.size,
-            "in_channels": 2 * config.channels + (config.conditioning_augmentation > 0),
-            "out_channels": config.channels,
+            "size": self.latents.size,
+            "in_channels": self.inputs.num_channels(config.channels) + space.channels,
+            "out_channels": space.channels,
+            "pixels_per_latent": space.pixels_per_latent,
             "num_class_embeds": num_labels(self.id2label, self.null_class_label),
         }
         if config.pretrained_model_name_or_path is None:
@@ -63,6 +65,7 @@ class PaletteRecipe(Recipe):
             PalettePipeline,
             config.pretrained_model_name_or_path,
             cache_dir=config.cache_dir,
+            vae=self.latents.vae,
             null_class_label=self.null_class_label,
             id2label=self.id2label,
             **shape,
@@ -71,12 +74,14 @@ class PaletteRecipe(Recipe):
         )
 
     def step(self, batch, draw):
-        clean, corruption = batch["pixel_values"], self.tasks.mix(batch, draw)
-        conditioning, mask = self.condition(corruption, draw), corruption.mask
+        corruption = self.tasks.mix(batch, draw)
+        clean = self.latents.encode(batch["pixel_values"], draw)
+        conditioning, mask = self.condition(corruption, draw), self.kept(corruption)
         labels = self.draw_labels(batch, draw)
         timesteps, noise = self.objective.draw_timesteps(draw), self.inputs.draw_noise(corruption, draw)
-        # Known pixels stay clean, as in the pipeline.
-        noisy = torch.where(mask > 0, self.objective.add_noise(clean, noise, timesteps), clean)
+        noisy = self.objective.add_noise(clean, noise, timesteps)
+        if mask is not None:  # known pixels stay clean, as in the pipeline
+            noisy = torch.where(mask > 0, noisy, clean)
 
         sample = torch.cat([conditioning, noisy], dim=1)
         output = self.unet(sample, self.objective.model_timesteps(timesteps), class_labels=labels).sample
@@ -90,6 +95,10 @@ class PaletteRecipe(Recipe):
         if self.config.conditioning_dropout > 0:
             conditioning = torch.where(draw.uniform(1, 1, 1) < self.config.conditioning_dropout, 0.0, conditioning)
         return conditioning
+
+    def kept(self, corruption) -> torch.Tensor | None:
+        """Where pixels are made, and not kept; latents are all made."""
+        return corruption.mask if self.latents.vae is None else None
 
     def draw_labels(self, batch, draw) -> torch.Tensor | None:
         """The label of each image (N,), some replaced by the label for "no class"."""
@@ -111,6 +120,7 @@ class PaletteRecipe(Recipe):
             unet=unet,
             scheduler=self.scheduler,
             guider=guider,
+            vae=self.latents.vae,
             tasks=config.tasks,
             id2label=self.id2label,
             null_class_label=self.null_class_label,
@@ -124,13 +134,18 @@ class PaletteRecipe(Recipe):
     def __init__(self, config: PaletteConfig, context):
         super().__init__(config, context)
         self.tasks = Tasks(config.tasks, config.task_options, config.size, config.channels)
+        vae = load_autoencoder(config.vae, config.cache_dir)
+        self.latents = Latents(vae, config.size, config.channels, context)
         self.inputs = PaletteInputs(
+            self.latents,
+            encoding=config.conditioning_encoding,
+            has_mask=hides_pixels(config.tasks),
             fill=config.conditioning_fill,
             augmentation=config.conditioning_augmentation,
             source_noise=config.source_noise,
             scale_factor=enlargement(config.task_options),
         )
-        self.objective = config.objective()
+        self.objective = config.objective(self.latents.size)
         self.scheduler = self.objective.sampling_scheduler()
         self.id2label = self.dataset.id2label if config.class_conditional else None
         if config.class_conditional and self.id2label is None:
@@ -150,7 +165,13 @@ class PaletteRecipe(Recipe):
     @property
     def trained_for(self) -> dict:
         """What the network is trained for, beside its tasks and its process: entries of the pipeline's config."""
-        names = ("noise_conditioning", "source_noise", "conditioning_fill", "conditioning_augmentation")
+        names = (
+            "noise_conditioning",
+            "source_noise",
+            "conditioning_fill",
+            "conditioning_augmentation",
+            "conditioning_encoding",
+        )
         return {name: getattr(self.config, name) for name in names}
 
     def before_training(self) -> None:
@@ -158,12 +179,14 @@ class PaletteRecipe(Recipe):
         self.evaluator.try_call_options(self.pipeline(unet=network.eval()))
         network.train()
         super().before_training()
+        self.latents.prepare(self.config)
+        self.latents.measure_scale(self.dataset, self.config)
 
     def identity(self) -> dict:
         config = self.config
         options = {name: getattr(config, name) for name in ("tasks", "conditioning_dropout", "loss_norm")}
-        options["task_options"] = dict(config.task_options)
-        return {**self.objective.identity(), **self.trained_for, **options}
+        options |= {"task_options": dict(config.task_options), "latent_scale": config.latent_scale}
+        return {**self.objective.identity(), **self.trained_for, **self.latents.identity, **options}
 
     def sample_grid(self, generate):
         """A row per task: input, output and truth."""
@@ -181,8 +204,8 @@ class PaletteRecipe(Recipe):
         config, names = self.config, ", ".join(self.config.tasks)
         kind = "a regression network" if config.prediction_type == "regression" else "a denoising diffusion model"
         return {
-            "task": f"Images from images: {kind} of pixels ({config.prediction_type}) for {names}, trained from "
-            "random weights or those of its base model.",
+            "task": f"Images from images: {kind} of {self.latents.kind} ({config.prediction_type}) for {names}, "
+            "trained from random weights or those of its base model.",
             "usage": "\n".join(map(usage, config.tasks)),
             "base_model": config.pretrained_model_name_or_path,
             "tags": ["image-to-image", "diffusion", *(task for task in config.tasks if ":" not in task)],
@@ -191,7 +214,9 @@ class PaletteRecipe(Recipe):
 
 
 @dataclass
-class PaletteConfig(RestorationConfig, DenoiserConfig, WeightingConfig, SamplingConfig, ValidationConfig):
+class PaletteConfig(
+    RestorationConfig, DenoiserConfig, LatentConfig, WeightingConfig, SamplingConfig, ValidationConfig
+):
     """The options of train_palette.py."""
 
     prediction_type: Literal[PredictionType, "regression"] = option(
@@ -214,10 +239,15 @@ class PaletteConfig(RestorationConfig, DenoiserConfig, WeightingConfig, Sampling
         help="Let a flow start from the degraded image, its hidden pixels filled smoothly, with Gaussian noise of "
         "this standard deviation, instead of from noise alone. Try 0.3 for slight damage such as JPEG.",
     )
-    conditioning_fill: Literal["noise", "smooth", "mirror"] = option(
-        "noise",
-        help="The conditioning image where pixels are hidden: noise (Palette), a smooth continuation of the visible "
-        "pixels, or their mirror image, which continues textures.",
+    conditioning_fill: Literal["noise", "black", "smooth", "mirror"] | None = option(
+        help="The conditioning image where pixels are hidden: noise (Palette, and the default for pixels), black (the "
+        "default for latents), a smooth continuation of the visible pixels, or their mirror image, which continues "
+        "textures.",
+    )
+    conditioning_encoding: Literal["latents", "pixels", "resized"] = option(
+        "latents",
+        help="With --vae, what the network is shown of conditioning images: their latents, all of their pixels as "
+        "more channels (for label maps), or the images resized to the size of the latents (for super-resolution).",
     )
     loss_norm: Literal["l2", "l1"] = option(
         "l2", help="Squared or absolute errors: l1 gives less diverse samples (Palette, section 4)."
@@ -241,6 +271,11 @@ class PaletteConfig(RestorationConfig, DenoiserConfig, WeightingConfig, Sampling
     def __post_init__(self):
         super().__post_init__()
         kind = self.prediction_type
+        if self.conditioning_fill is None:
+            self.conditioning_fill = "noise" if self.vae is None else "black"
+        self.require_default(self.vae is not None, ("conditioning_encoding",), "is for --vae, which is not set")
+        self.require(self.vae is None or self.source_noise is None, "--source_noise is for pixels, and not for --vae")
+        self.require(self.vae is None or kind != "regression", "--prediction_type regression is not for --vae")
         self.require(bool(self.tasks), "--tasks is required: one or several, see --help")
         self.require_at_least(1, "num_train_timesteps")
         for name in ("conditioning_dropout", "label_dropout", "conditioning_augmentation"):
@@ -286,8 +321,8 @@ class PaletteConfig(RestorationConfig, DenoiserConfig, WeightingConfig, Sampling
             "--guidance_scales other than 1 need a --conditioning_dropout above 0",
         )
 
-    def objective(self) -> Objective:
-        """The noise process that `--prediction_type` and `--noise_conditioning` name."""
+    def objective(self, size: tuple[int, int] | None = None) -> Objective:
+        """The process that `--prediction_type` and `--noise_conditioning` name, for images or latents of this size."""
         if self.prediction_type == "regression":
             return Regression(num_train_timesteps=self.num_train_timesteps)
         common = {
@@ -296,8 +331,9 @@ class PaletteConfig(RestorationConfig, DenoiserConfig, WeightingConfig, Sampling
             "weighting": self.weighting(),
         }
         if self.prediction_type == "flow_prediction":
-            return RectifiedFlow(size=self.size, **common)
+            return RectifiedFlow(size=size or self.size, **common)
         common |= {"prediction_type": self.prediction_type, "beta_schedule": self.beta_schedule}
+        common |= {"clips": self.vae is None}
         if self.noise_conditioning == "timestep":
             return DiscreteDiffusion(**common)
         return ContinuousDiffusion(noise_conditioning=self.noise_conditioning, **common)

@@ -119,7 +119,7 @@ def test_the_result_of_our_autoencoder_training_serves(tmp_path):
 
 def test_latents_are_drawn_and_scaled(vae):
     job = recipe(vae)
-    job.latents.prepare(job.dataset)
+    job.latents.prepare(job.config)
     images = torch.rand(2, 1, 16, 16) * 2 - 1
     draw = draw_of([0, 1])
     latents = job.latents.encode(images, draw)
@@ -139,7 +139,7 @@ def test_a_measured_scale_brings_latents_to_unit_variance(tmp_path, vae, scale):
     job = recipe(tmp_path)  # with the published autoencoder
     assert job.latents.vae.config.get("latents_std") == pipe.vae.config.get("latents_std")
     job.dataset.prepare()
-    job.latents.prepare(job.dataset)
+    job.latents.prepare(job.config)
     (batch,) = job.dataset.reference_batches(1000, process_index=0, num_processes=1, limit=1000)
     latents = job.latents.encode(batch["pixel_values"] / 127.5 - 1, draw_of(range(1000)))
     if scale == "per_channel":
@@ -225,7 +225,7 @@ def test_training_goes_on_from_a_published_model(tmp_path, vae, options):
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        ({"channels": 3}, "--vae .* encodes images of 1 channels: --channels must be that, not 3"),
+        ({"channels": 3}, "--vae encodes images of 1 channels: --channels must be that, not 3"),
         ({"resolution": [17]}, "--resolution must be a multiple of 2, the pixels of a latent"),
         ({"resolution": [18]}, r"--resolution must be a multiple of 4 for this network, not \(18, 18\)"),
         (

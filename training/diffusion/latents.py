@@ -32,7 +32,19 @@ AUTOENCODERS = ("vae", "vqvae", "autoencoder")
 
 
 @dataclass
-class LatentConfig(Config):
+class EncodingConfig(Config):
+    """How often images are encoded."""
+
+    cache_latents: bool = option(False, help="Encode each image once, and keep its latents on the disk.")
+    latent_cache_dir: str | None = option(help="The folder of this cache; by default in --output_dir.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require_default(self.cache_latents, ("latent_cache_dir",), "is for --cache_latents, which is not set")
+
+
+@dataclass
+class LatentConfig(EncodingConfig):
     """In which latents a denoiser works, if not in pixels."""
 
     vae: str | None = option(
@@ -45,61 +57,41 @@ class LatentConfig(Config):
         f"deviation of the first {MEASURED_IMAGES} images, of all values or of each channel; what is measured is "
         "published with the model.",
     )
-    cache_latents: bool = option(False, help="Encode each image once, and keep the result on the disk.")
-    latent_cache_dir: str | None = option(help="The folder of this cache; by default in --output_dir.")
 
     def __post_init__(self):
+        names = ("latent_scale", "cache_latents", "latent_cache_dir")
+        self.require_default(self.vae is not None, names, "is for --vae, which is not set")
         super().__post_init__()
-        self.require_default(
-            self.vae is not None,
-            ("latent_scale", "cache_latents", "latent_cache_dir"),
-            "is for --vae, which is not set",
-        )
-        self.require_default(self.cache_latents, ("latent_cache_dir",), "is for --cache_latents, which is not set")
 
 
 class Latents:
-    """What a denoiser sees of images: the latents of `--vae`, or without one the pixels.
+    """What a denoiser sees of images: the latents of an autoencoder, or without one the pixels.
 
     Args:
-        config (`TrainingConfig` and [`LatentConfig`]): the options.
-        context ([`Context`]): the device.
+        vae (`ModelMixin`, *optional*): the autoencoder, which is frozen.
+        size (`tuple[int, int]`), channels (`int`): height, width and channels of the images.
+        context ([`Context`]): the device and the other processes.
 
     Attributes:
         space (`LatentSpace` or `PixelSpace`): encodes and decodes.
-        vae (`ModelMixin`, *optional*): the autoencoder, frozen.
         size (`tuple[int, int]`): height and width of the latents, or of the images.
 
     Raises:
-        ValueError, OSError: if the autoencoder does not exist, or is not for these images.
+        ValueError: if the autoencoder is not for these images.
     """
 
-    def __init__(self, config: TrainingConfig, context: Context):
-        self.config, self.context, self.vae = config, context, None
-        self.space, self.size = PixelSpace(config.channels), config.size
-        if config.vae is not None:
-            self.vae = load_autoencoder(config.vae, config.cache_dir).requires_grad_(False).eval()
-            self.space = LatentSpace(self.vae)
-            self.size = self._check_images()
+    def __init__(self, vae: ModelMixin | None, size: tuple[int, int], channels: int, context: Context):
+        self.vae, self.context = vae, context
+        self.space, self.size = PixelSpace(channels), size
+        if vae is not None:
+            vae.requires_grad_(False).eval()
+            self.space = LatentSpace(vae)
+            self.size = _latent_size(self.space, size, channels)
 
-    def _check_images(self) -> tuple[int, int]:
-        config, factor = self.config, self.space.pixels_per_latent
-        if config.channels != self.space.image_channels:
-            raise ValueError(
-                f"--vae {config.vae} encodes images of {self.space.image_channels} channels: --channels must be that, "
-                f"not {config.channels}."
-            )
-        if any(side % factor for side in config.size):
-            raise ValueError(
-                f"--resolution must be a multiple of {factor}, the pixels of a latent of --vae {config.vae}, not "
-                f"{' '.join(map(str, config.resolution))}."
-            )
-        size = tuple(side // factor for side in config.size)
-        with torch.no_grad():
-            found = self.space.encode(torch.zeros(1, config.channels, *config.size))
-        if tuple(found.shape) != (1, self.space.channels, *size):
-            raise ValueError(f"--vae {config.vae} makes no map of latents, but values of the shape {found.shape[1:]}.")
-        return size
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of what the denoiser makes."""
+        return (self.space.channels, *self.size)
 
     @property
     def kind(self) -> str:
@@ -109,32 +101,32 @@ class Latents:
     @property
     def identity(self) -> dict:
         """What a resumed run may not change, by option."""
-        if self.vae is None:
-            return {"vae": None}
-        return {"vae": weights_fingerprint(self.vae), "latent_scale": self.config.latent_scale}
+        return {"vae": None if self.vae is None else weights_fingerprint(self.vae)}
 
-    def prepare(self, dataset: ImageDataset) -> None:
-        """Move the autoencoder to its device, measure its latents, and open the cache. All processes call it."""
+    def prepare(self, config: TrainingConfig) -> None:
+        """Move the autoencoder to its device, and open the cache; `config` has the options of [`EncodingConfig`]."""
         if self.vae is None:
             return
-        config = self.config
         self.vae.to(self.context.device)
-        if config.latent_scale != "model":
-            self._measure_scale(dataset)
         folder = config.latent_cache_dir or str(Path(config.output_dir) / "cache")
         self._moments = MomentCache(folder if config.cache_latents else None, self.space)
 
-    def _measure_scale(self, dataset: ImageDataset) -> None:
-        batches = dataset.reference_batches(
-            self.config.evaluation_batch_size, limit=MEASURED_IMAGES, **self.context.share
-        )
+    def measure_scale(self, dataset: ImageDataset, config: TrainingConfig) -> None:
+        """Set the scale of the latents as [`LatentConfig`] says. All processes call it, after `prepare`."""
+        if config.latent_scale == "model":
+            return
         statistics = measure_latents(
             lambda images: latent_moments(self.vae, images),
-            (to_pixel_values(batch["pixel_values"]) for batch in batches),
+            (
+                to_pixel_values(batch["pixel_values"])
+                for batch in dataset.reference_batches(
+                    config.evaluation_batch_size, limit=MEASURED_IMAGES, **self.context.share
+                )
+            ),
             self.context,
         )
         # Rounded, so that rounding errors, which depend on the batch size, do not change the published file.
-        if self.config.latent_scale == "measured":
+        if config.latent_scale == "measured":
             measured = {"scaling_factor": _rounded(1 / statistics.std), "latents_mean": None, "latents_std": None}
         else:
             mean, std = (list(map(_rounded, row.tolist())) for row in (statistics.mean, statistics.channel_std))
@@ -146,21 +138,39 @@ class Latents:
         """What the denoiser is to make: images (N, C, H, W) in [-1, 1], or drawn latents (N, C', h, w)."""
         if self.vae is None:
             return pixel_values
-        moments = self._moments(pixel_values)
-        return self.space.sample(moments, draw.normal(*self.space_shape))
-
-    @property
-    def space_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of what the denoiser makes."""
-        return (self.space.channels, *self.size)
+        return self.space.sample(self._moments(pixel_values), draw.normal(*self.shape))
 
 
-def load_autoencoder(name: str, cache_dir: str | None = None) -> ModelMixin:
-    """The autoencoder of a folder or a Hub name: of a model, or of a pipeline that has one.
+def _latent_size(space: LatentSpace, size: tuple[int, int], channels: int) -> tuple[int, int]:
+    """Height and width of the latents of such images."""
+    factor, name = space.pixels_per_latent, type(space.vae).__name__
+    if channels != space.image_channels:
+        raise ValueError(
+            f"--vae encodes images of {space.image_channels} channels: --channels must be that, not {channels}."
+        )
+    if any(side % factor for side in size):
+        raise ValueError(
+            f"--resolution must be a multiple of {factor}, the pixels of a latent of --vae, not "
+            f"{' '.join(map(str, size))}."
+        )
+    latents = tuple(side // factor for side in size)
+    with torch.no_grad():
+        found = space.encode(torch.zeros(1, channels, *size))
+    if tuple(found.shape) != (1, space.channels, *latents):
+        raise ValueError(
+            f"--vae is an {name} that makes no map of latents, but values of the shape {found.shape[1:]}."
+        )
+    return latents
+
+
+def load_autoencoder(name: str | None, cache_dir: str | None = None) -> ModelMixin | None:
+    """The autoencoder of a folder or a Hub name: of a model, or of a pipeline that has one; `None` without a name.
 
     Raises:
         ValueError, OSError: if there is none, or a part of its weights is missing.
     """
+    if name is None:
+        return None
     refuse_single_file(name, "--vae")
     try:
         index = DiffusionPipeline.load_config(name, cache_dir=cache_dir)

@@ -1,10 +1,14 @@
 """What the network of a [`PalettePipeline`] is given in training, beside the noisy image."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 
 from diffusers_ext.data.corruptions import Corruption, super_resolution
 from diffusers_ext.pipelines.fills import FILLS, smooth_fill
+from diffusers_ext.pipelines.latent_conditioning import encode_shown
+from diffusers_ext.training.diffusion.latents import Latents
 from diffusers_ext.training.loop.draws import Draw
 
 
@@ -12,34 +16,67 @@ class PaletteInputs:
     """Makes conditioning images of degraded ones, and the noise that the process starts from.
 
     Args:
-        fill (`str`), augmentation (`float`), source_noise (`float`, *optional*): `conditioning_fill`,
-            `conditioning_augmentation` and `source_noise` of the pipeline.
+        latents ([`Latents`]): where the denoiser works.
+        encoding (`str`), fill (`str`), augmentation (`float`), source_noise (`float`, *optional*):
+            `conditioning_encoding`, `conditioning_fill`, `conditioning_augmentation` and `source_noise` of the
+            pipeline.
+        has_mask (`bool`): whether the denoiser is shown which latents are hidden, see [`encode_shown`].
         scale_factor (`float`): how much larger super-resolution makes images, see [`enlargement`].
     """
 
-    def __init__(self, *, fill: str, augmentation: float, source_noise: float | None, scale_factor: float):
+    def __init__(
+        self,
+        latents: Latents,
+        *,
+        encoding: str,
+        fill: str,
+        augmentation: float,
+        source_noise: float | None,
+        has_mask: bool,
+        scale_factor: float,
+    ):
+        self.latents, self.encoding, self.has_mask = latents, encoding, has_mask
         self.fill, self.augmentation, self.source_noise = fill, augmentation, source_noise
         self.scale_factor = scale_factor
 
+    def num_channels(self, image_channels: int) -> int:
+        """The channels of what [`~PaletteInputs.show`] makes of images with so many channels."""
+        blank = torch.zeros(
+            1, image_channels, *(side * self.latents.space.pixels_per_latent for side in self.latents.size)
+        )
+        return self._encode(blank, None).shape[1] + (self.augmentation > 0)
+
     def show(self, corruption: Corruption, draw: Draw) -> torch.Tensor:
-        """The conditioning image: hidden pixels filled, and noise added to small images.
+        """What the denoiser sees beside the noisy image: hidden pixels filled, and noise added to small images.
 
         Returns:
-            `torch.Tensor` of shape (N, C, H, W), or (N, C + 1, H, W) with the level of that noise.
+            `torch.Tensor` of shape (N, C', H, W), where the last channel is the level of that noise, if there is any;
+            in latents, of their size.
         """
         conditioning = corruption.conditioning_image
         if self.fill != "noise":
             conditioning = FILLS[self.fill](conditioning, corruption.hidden)
-        if self.augmentation > 0:
-            channels, *size = conditioning.shape[1:]
-            small = (round(side / self.scale_factor) for side in size)
-            levels = self.augmentation * draw.uniform()
-            conditioning = augment_conditioning(conditioning, levels, draw.normal(channels, *small))
-        return conditioning
+        if self.augmentation == 0:
+            return self._encode(conditioning, corruption.hidden)
+        channels, *size = conditioning.shape[1:]
+        small = (round(side / self.scale_factor) for side in size)
+        levels = self.augmentation * draw.uniform()
+        conditioning = augment_conditioning(conditioning, levels, draw.normal(channels, *small))
+        shown = self._encode(conditioning[:, :-1], corruption.hidden)
+        return torch.cat([shown, levels[:, None, None, None].expand_as(shown[:, :1])], dim=1)
+
+    def _encode(self, images: torch.Tensor, hidden: torch.Tensor | None) -> torch.Tensor:
+        """See [`encode_shown`]. Images are encoded one by one: the result does not depend on the rest of the batch."""
+        space = self.latents.space
+        if self.latents.vae is None or self.encoding != "latents":
+            return encode_shown(space, self.encoding, images, hidden, self.has_mask)
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+            rows = zip(images.split(1), [None] * len(images) if hidden is None else hidden.split(1), strict=True)
+            return torch.cat([encode_shown(space, self.encoding, *row, self.has_mask) for row in rows])
 
     def draw_noise(self, corruption: Corruption, draw: Draw) -> torch.Tensor:
         """The start of the process: standard normal noise, or the degraded image with noise of `source_noise`."""
-        noise = draw.normal_like(corruption.conditioning_image)
+        noise = draw.normal(*self.latents.shape)
         if self.source_noise is not None:
             source = smooth_fill(corruption.conditioning_image, corruption.hidden)
             noise = source + self.source_noise * noise
@@ -80,3 +117,8 @@ def usage(task: str) -> str:
     elif "uncropping" in parts:
         needed = ", padding=(16, 0, 16, 0)"
     return f'image = pipe(image{needed}, task="{task}").images[0]'
+
+
+def hides_pixels(tasks: Sequence[str]) -> bool:
+    """Whether one of the tasks hides pixels, which are to be made."""
+    return any({"inpainting", "uncropping"} & set(task.split("+")) for task in tasks)
