@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from diffusers_ext.data.randomness import derive_seed
 from diffusers_ext.training.loop.checkpoints import Checkpoints
+from diffusers_ext.training.loop.compiling import compile_network
 from diffusers_ext.training.loop.configuration import TrainingConfig
 from diffusers_ext.training.loop.draws import Draw, seed_default_generator
 from diffusers_ext.training.loop.ema import EMA
@@ -149,7 +150,7 @@ class Trainer:
             self.trained[name] = trained_weights(self.prepared[name])
             self.clipped[name] = [optimizer.flat] if is_flat else list(self.prepared[name].parameters())
             if config.compile:
-                network.compile()
+                compile_network(network)
             setattr(self.recipe, name, self.prepared[name])
         averaged = {name: self.networks[name] for name in self.recipe.averaged(tuple(self.networks))}
         if config.use_ema:
@@ -165,12 +166,6 @@ class Trainer:
             raise ValueError(
                 f"{', '.join(self.networks)} can't accumulate gradients in fp16: use --mixed_precision bf16, or "
                 "--gradient_accumulation_steps 1."
-            )
-        if config.compile and self.accelerator.device.type == "cpu" and self.accelerator.mixed_precision == "bf16":
-            # PyTorch 2.13: the gradient of F.interpolate in bfloat16 is read before it is summed, and is zero.
-            raise ValueError(
-                "--compile with --mixed_precision bf16 loses gradients on a CPU, by a fault of PyTorch's compiler: "
-                "leave one of them out."
             )
         # It is enough if one network can: a small discriminator may be unable to.
         if config.gradient_checkpointing and not any(map(_can_checkpoint, self.networks.values())):
