@@ -3,8 +3,8 @@
 import torch
 
 
-# PyTorch 2.13 moves the sum of the gradient of F.interpolate behind its readers, to save memory: the gradients of all
-# layers before it are zero, without an error.
+# On CPUs, PyTorch 2.13 moves the sum of the gradient of F.interpolate behind its readers: the gradients of all layers
+# before it are zero, without an error. This cures small networks and not every U-Net, so the trainer refuses CPUs.
 COMPILER_OPTIONS = {"reorder_for_peak_memory": False}
 
 

@@ -167,6 +167,10 @@ class Trainer:
                 f"{', '.join(self.networks)} can't accumulate gradients in fp16: use --mixed_precision bf16, or "
                 "--gradient_accumulation_steps 1."
             )
+        if config.compile and self.accelerator.device.type == "cpu":
+            raise ValueError(
+                "--compile on a CPU loses gradients without an error, by a fault of PyTorch's compiler: leave it out."
+            )
         # It is enough if one network can: a small discriminator may be unable to.
         if config.gradient_checkpointing and not any(map(_can_checkpoint, self.networks.values())):
             raise ValueError(f"--gradient_checkpointing is not supported by {', '.join(self.networks)}.")

@@ -150,6 +150,8 @@ def build_trainer(job: Job, bench: Bench, precision: str = "no", **options) -> T
     """A new trainer of a job, ready for its first update."""
     AcceleratorState._reset_state()  # all accelerators of a process share its precision
     accelerator = build_accelerator(mixed_precision=precision)
+    if bench.device.type == "cpu":
+        options.pop("compile", None)
     config = replace(
         job.config(bench),
         max_train_steps=100_000,
