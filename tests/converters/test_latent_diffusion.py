@@ -19,7 +19,7 @@ from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBe
 from diffusers_ext.converters import convert_checkpoint, convert_latent_diffusion
 from diffusers_ext.converters.compvis.latent_diffusion import latent_diffusion, latent_scheduler
 from diffusers_ext.models import ClassEmbedder, SpatialRescaler
-from diffusers_ext.pipelines import ClassConditionalPipeline
+from diffusers_ext.pipelines import ClassConditionalPipeline, PalettePipeline
 from tests.converters.cases import Case, load_case
 from tests.converters.originals import first_stage_shapes, random
 
@@ -282,6 +282,37 @@ def test_a_class_in_the_timestep_becomes_a_pipeline_too(tmp_path):
     convert_checkpoint(*arguments, image_size=8, num_heads=2, scale_factor=0.5)
     pipe = ClassConditionalPipeline.from_pretrained(tmp_path / "out")
     assert pipe.class_embedder is None and pipe.vae.config.scaling_factor == 0.5 and len(pipe.config.id2label) == 6
+
+
+def test_inpainting_becomes_a_pipeline(tmp_path):
+    case = load_case("latent_diffusion", "inpainting_concat_vq_noattn")
+    torch.save({"state_dict": case.weights}, tmp_path / "model.ckpt")
+    arguments = (tmp_path / "model.ckpt", tmp_path / "out", "latent_diffusion")
+    options = {"image_size": 8, "num_heads": 8}
+    with pytest.raises(ValueError, match="`cond_stage_key` is LR_image, for which the U-Net needs 6 input channels"):
+        convert_checkpoint(*arguments, cond_stage_key="LR_image", **options)
+    with pytest.raises(ValueError, match="not scaled in the original: `scale_factor` must be 1"):
+        convert_checkpoint(*arguments, cond_stage_key="masked_image", scale_factor=0.5, **options)
+    convert_checkpoint(*arguments, cond_stage_key="masked_image", **options)
+    pipe = PalettePipeline.from_pretrained(tmp_path / "out")
+    pipe.set_progress_bar_config(disable=True)
+    call = {"image": case.inputs["image01"], "mask_image": case.inputs["mask01"], "latents": case.inputs["x_T"]}
+    images = pipe(**call, num_inference_steps=5, output_type="pt").images
+    assert_same_output(images, case.outputs["inpainted"])
+
+
+def test_super_resolution_becomes_a_pipeline(tmp_path):
+    case = load_case("latent_diffusion", "super_resolution_concat")
+    stage = random(first_stage_shapes(32, [1, 1], 1, z_channels=3, embed_dim=3, n_embed=16))
+    weights = case.weights | {f"first_stage_model.{key}": tensor for key, tensor in stage.items()}
+    torch.save(weights, tmp_path / "model.ckpt")
+    arguments = (tmp_path / "model.ckpt", tmp_path / "out", "latent_diffusion")
+    convert_checkpoint(*arguments, image_size=8, num_head_channels=32, cond_stage_key="LR_image")
+    pipe = PalettePipeline.from_pretrained(tmp_path / "out")
+    pipe.set_progress_bar_config(disable=True)
+    assert list(pipe.config.tasks) == ["super_resolution"] and pipe.config.default_scale_factor == 2
+    images = pipe(case.inputs["LR_image"] / 2 + 0.5, num_inference_steps=2, output_type="pt").images
+    assert images.shape == (2, 3, 16, 16)
 
 
 def test_components_are_written_and_loaded(tmp_path):

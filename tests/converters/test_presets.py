@@ -40,7 +40,7 @@ PROCESS = (
     "task",
     "l_resolution",
 )
-STAGES = ("n_classes", "n_stages", "null_class_label")  # of latent diffusion, before the U-Net
+STAGES = ("n_classes", "n_stages", "null_class_label", "cond_stage_key")  # of latent diffusion, before the U-Net
 
 
 def janspiry_shapes(family: str, args: dict) -> dict:

@@ -9,6 +9,7 @@ from diffusers_ext.converters.class_names import class_names
 from diffusers_ext.converters.compvis.condition_stage import CONDITION_ARGUMENTS, convert_condition
 from diffusers_ext.converters.compvis.first_stage import convert_first_stage
 from diffusers_ext.converters.compvis.latent_unet import COND_STAGE, FIRST_STAGE, convert_latent_diffusion
+from diffusers_ext.converters.compvis.restorers import RESTORERS, restorer
 from diffusers_ext.converters.family import Saveable
 from diffusers_ext.converters.original_arguments import (
     anything,
@@ -33,13 +34,13 @@ PROCESS = {
     "beta_schedule": one_of(*BETA_SCHEDULES),
 }
 # Those of the stages before the U-Net.
-STAGES = {"scale_factor": positive_number, **CONDITION_ARGUMENTS}
+STAGES = {"scale_factor": positive_number, "cond_stage_key": anything, **CONDITION_ARGUMENTS}
 # What no tensor shows of classes. For classifier-free guidance the last class stands for "no class".
 CLASSES = {"id2label": anything, "null_class_label": class_count}
 
 
 def latent_diffusion(state_dict: StateDict, options: dict) -> dict[str, Saveable]:
-    """The pipeline of an unconditional or class-conditional model with its first stage, and otherwise the components.
+    """The pipeline of a model with its first stage, or the components for a condition that no pipeline here has.
 
     These are `unet` and `scheduler`, and if the checkpoint has them `vae` and the network of the condition:
     `class_embedder`, `conditioner` (for label maps) or `bert` (for text).
@@ -64,6 +65,8 @@ def latent_diffusion(state_dict: StateDict, options: dict) -> dict[str, Saveable
     vae.register_to_config(sample_size=options["image_size"] * 2 ** (len(vae.config.block_out_channels) - 1))
     if not takes_condition(unet):
         return {"": LDMPipeline(vqvae=vae, unet=unet, scheduler=scheduler)}
+    if stages.get("cond_stage_key") in RESTORERS:
+        return {"": restorer(unet, scheduler, vae, stages["cond_stage_key"])}
     if takes_only_classes(unet, condition):
         return {"": class_conditional(unet, scheduler, vae, condition.get("class_embedder"), **classes)}
     return {"unet": unet, "vae": vae, **condition, "scheduler": scheduler}

@@ -124,6 +124,7 @@ UNETS = {
         "num_heads": 8,
         "resblock_updown": True,
         "linear_end": 0.0205,
+        "cond_stage_key": "masked_image",
     },
     "semantic_synthesis256": _SEMANTIC,
     "semantic_synthesis512": {**_SEMANTIC, "image_size": 128},
@@ -134,6 +135,7 @@ UNETS = {
         "attention_resolutions": (16, 8),
         "channel_mult": (1, 2, 2, 4),
         "linear_end": 0.0155,
+        "cond_stage_key": "LR_image",
     },
 }
 FIRST_STAGES = {
