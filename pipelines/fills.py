@@ -140,4 +140,4 @@ def black_fill(images: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
     return images.masked_fill(hidden > 0, -1.0)
 
 
-FILLS = {"smooth": smooth_fill, "mirror": mirror_fill, "black": black_fill}
+SHOWN_FILLS = {"smooth": smooth_fill, "mirror": mirror_fill, "black": black_fill}

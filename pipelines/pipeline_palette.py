@@ -38,7 +38,7 @@ from .denoising import (
     predict,
     run_network,
 )
-from .fills import FILLS, fill_padding, smooth_fill
+from .fills import SHOWN_FILLS, fill_padding, smooth_fill
 from .images import (
     ImageInput,
     carry_profiles,
@@ -604,7 +604,7 @@ class PalettePipeline(TrainedProcessMixin, DiffusionPipeline):
     ) -> torch.Tensor:
         """What the network is shown of images `(N, C, H, W)` in `[-1, 1]`, whose hidden pixels are covered."""
         if hidden is not None and self.config.conditioning_fill != "noise":
-            images = FILLS[self.config.conditioning_fill](images, hidden)
+            images = SHOWN_FILLS[self.config.conditioning_fill](images, hidden)
         elif hidden is not None:
             noise = randn_tensor(images.shape, generator=generator, device=images.device, dtype=torch.float32)
             images = torch.where(hidden, noise, images)
@@ -717,7 +717,7 @@ class PalettePipeline(TrainedProcessMixin, DiffusionPipeline):
     def _check_configuration(self):
         config, network = self.config, self.unet.config
         check_choice("noise_conditioning", config.noise_conditioning, NOISE_CONDITIONINGS)
-        check_choice("conditioning_fill", config.conditioning_fill, ("noise", *FILLS))
+        check_choice("conditioning_fill", config.conditioning_fill, ("noise", *SHOWN_FILLS))
         check_choice("conditioning_encoding", config.conditioning_encoding, CONDITIONING_ENCODINGS)
         check_fraction("conditioning_augmentation", config.conditioning_augmentation)
         if self.vae is not None:

@@ -12,7 +12,7 @@ from PIL import Image
 from diffusers_ext import CascadePipeline, ClassConditionalPipeline, PalettePipeline
 from diffusers_ext.data.corruptions import Corruption, inpainting, uncropping
 from diffusers_ext.data.untrained_fills import load_fill, mean_fill
-from diffusers_ext.pipelines.fills import FILLS, smooth_fill
+from diffusers_ext.pipelines.fills import SHOWN_FILLS, smooth_fill
 from diffusers_ext.training import evaluate_pipeline
 from diffusers_ext.training.loop.configuration import parse_config
 from diffusers_ext.training.loop.draws import Draw
@@ -190,7 +190,7 @@ def test_what_is_hidden_may_be_shown_filled(tmp_path, fill):
     rows = draw(range(4))
     rows.integers(1)
     corruption = inpainting(images(4), rows)
-    expected = FILLS[fill](corruption.conditioning_image, corruption.hidden)
+    expected = SHOWN_FILLS[fill](corruption.conditioning_image, corruption.hidden)
     assert torch.equal(seen.sample.chunk(2, dim=1)[0], expected)
     pipe = job.pipeline(job.unet)
     assert pipe.config.conditioning_fill == fill

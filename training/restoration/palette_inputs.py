@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from diffusers_ext.data.corruptions import Corruption, super_resolution
-from diffusers_ext.pipelines.fills import FILLS, smooth_fill
+from diffusers_ext.pipelines.fills import SHOWN_FILLS, smooth_fill
 from diffusers_ext.pipelines.latent_conditioning import encode_shown
 from diffusers_ext.training.diffusion.latents import Latents
 from diffusers_ext.training.loop.draws import Draw
@@ -55,7 +55,7 @@ class PaletteInputs:
         """
         conditioning = corruption.conditioning_image
         if self.fill != "noise":
-            conditioning = FILLS[self.fill](conditioning, corruption.hidden)
+            conditioning = SHOWN_FILLS[self.fill](conditioning, corruption.hidden)
         if self.augmentation == 0:
             return self._encode(conditioning, corruption.hidden)
         channels, *size = conditioning.shape[1:]
