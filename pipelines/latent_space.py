@@ -4,6 +4,8 @@ import torch
 from diffusers import ModelMixin
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
+from .networks import get_sample_size, get_size_multiple
+
 
 class PixelSpace:
     """
@@ -118,6 +120,28 @@ class LatentSpace:
 # Where the configurations of autoencoders have the channels of latents, and a list with an entry for each resolution.
 LATENT_CHANNELS = ("vq_embed_dim", "latent_channels", "embedding_dim")
 LEVELS = ("block_out_channels", "encoder_block_out_channels")
+
+
+class LatentSpaceMixin:
+    """Lets a pipeline work in the latents of its `vae`, if it has one, and otherwise in pixels."""
+
+    @property
+    def _space(self) -> PixelSpace | LatentSpace:
+        """Where the denoiser, `unet`, works."""
+        if self.vae is not None:
+            return LatentSpace(self.vae)
+        return PixelSpace(self.config.get("image_channels") or self.unet.config.in_channels)
+
+    @property
+    def _image_sides(self) -> tuple[int | None, int | None]:
+        """Height and width of the images that the denoiser was trained for; `None` where this is unknown."""
+        factor = self._space.pixels_per_latent
+        return tuple(side and side * factor for side in get_sample_size(self.unet))
+
+    @property
+    def _side_multiple(self) -> int:
+        """What the sides of images must be multiples of."""
+        return get_size_multiple(self.unet) * self._space.pixels_per_latent
 
 
 def check_space(network: ModelMixin, space: PixelSpace | LatentSpace, channels: int, network_name: str = "unet"):

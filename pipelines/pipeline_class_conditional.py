@@ -43,13 +43,13 @@ from .labels import (
     look_up_labels,
     read_id2label,
 )
-from .latent_space import LatentSpace, PixelSpace, check_space
-from .networks import get_num_labels, get_sample_size, get_size_multiple, takes_classes
+from .latent_space import LatentSpaceMixin, check_space
+from .networks import get_num_labels, takes_classes
 from .processes import TrainedProcessMixin
 from .schedules import check_schedule, get_step_arguments, reads_variance, scale_input, set_timesteps
 
 
-class ClassConditionalPipeline(TrainedProcessMixin, DiffusionPipeline):
+class ClassConditionalPipeline(TrainedProcessMixin, LatentSpaceMixin, DiffusionPipeline):
     r"""
     Generates images from class labels, or from nothing but noise: pixels, or latents that an autoencoder decodes
     (Rombach et al. 2022, https://huggingface.co/papers/2112.10752).
@@ -284,7 +284,7 @@ class ClassConditionalPipeline(TrainedProcessMixin, DiffusionPipeline):
         step_arguments = get_step_arguments(self.scheduler, eta=eta, generator=generator)
         takes_gradient = accepts(self.scheduler.step, "condition_gradient")
         with_variance = reads_variance(self.scheduler)
-        forward = partial(self._run_unet, dtype=self.unet.dtype)
+        forward = partial(self._predict_for_labels, dtype=self.unet.dtype)
         with self.progress_bar(total=len(timesteps)) as progress_bar:
             for i, t in enumerate(timesteps):
                 if self.interrupt:
@@ -328,8 +328,7 @@ class ClassConditionalPipeline(TrainedProcessMixin, DiffusionPipeline):
     @property
     def image_shape(self) -> tuple[int, int | None, int | None]:
         """Channels, height and width of the images of a call without `height` and `width`."""
-        sides = (side and side * self._space.pixels_per_latent for side in get_sample_size(self.unet))
-        return (self._space.image_channels, *sides)
+        return (self._space.image_channels, *self._image_sides)
 
     @property
     def interrupt(self) -> bool:
@@ -346,16 +345,11 @@ class ClassConditionalPipeline(TrainedProcessMixin, DiffusionPipeline):
         """The number of scheduler steps of the latest call."""
         return self._num_timesteps
 
-    @property
-    def _space(self) -> PixelSpace | LatentSpace:
-        """What the denoiser makes: pixels, or latents if there is a `vae`."""
-        return PixelSpace(self.unet.config.in_channels) if self.vae is None else LatentSpace(self.vae)
-
     def _get_latents_shape(self, num_images: int, height: int, width: int) -> tuple[int, int, int, int]:
         factor = self._space.pixels_per_latent
         return (num_images, self.unet.config.in_channels, height // factor, width // factor)
 
-    def _run_unet(self, class_labels: torch.Tensor | None, **inputs) -> torch.Tensor:
+    def _predict_for_labels(self, class_labels: torch.Tensor | None, **inputs) -> torch.Tensor:
         """The output of the denoiser; see [`run_network`]."""
         if self.class_embedder is None:
             return run_network(self.unet, class_labels=class_labels, **inputs)
@@ -422,7 +416,7 @@ class ClassConditionalPipeline(TrainedProcessMixin, DiffusionPipeline):
         check_schedule(self.scheduler, num_inference_steps, timesteps, sigmas, eta)
         for name, size in (("height", height), ("width", width)):
             check_positive_int(name, size)
-            check_multiple(f"`{name}`", size, get_size_multiple(self.unet) * self._space.pixels_per_latent)
+            check_multiple(f"`{name}`", size, self._side_multiple)
         check_latents(latents, self._get_latents_shape(num_images, height, width))
         check_generator(generator, num_images)
         check_output_type(output_type, self._space.image_channels)

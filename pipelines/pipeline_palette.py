@@ -60,9 +60,9 @@ from .labels import (
     read_id2label,
 )
 from .latent_conditioning import CONDITIONING_ENCODINGS, count_image_channels, encode_shown
-from .latent_space import LatentSpace, PixelSpace
+from .latent_space import LatentSpace, LatentSpaceMixin
 from .masks import Box, blend_hidden, read_masks
-from .networks import get_sample_size, get_size_multiple, takes_classes
+from .networks import takes_classes
 from .palette_tasks import (
     check_scale_factor,
     check_task_arguments,
@@ -89,7 +89,7 @@ from .schedules import (
 from .tiles import Tiling, check_tiling, plan_tiling, predict_tiled, round_up
 
 
-class PalettePipeline(TrainedProcessMixin, DiffusionPipeline):
+class PalettePipeline(TrainedProcessMixin, LatentSpaceMixin, DiffusionPipeline):
     r"""
     Makes an image from a degraded one, or from any image that goes with it: Palette (Saharia et al. 2022,
     https://huggingface.co/papers/2111.05826) and SR3 (Saharia et al. 2021, https://huggingface.co/papers/2104.07636).
@@ -590,7 +590,7 @@ class PalettePipeline(TrainedProcessMixin, DiffusionPipeline):
         self, images: torch.Tensor, hidden: torch.Tensor | None, tile_size: int | None
     ) -> tuple[torch.Tensor, torch.Tensor | None, tuple[int, int]]:
         """Images and their hidden pixels with sides that the network can halve, and the size to crop to in the end."""
-        size, multiple = tuple(images.shape[2:]), self._size_multiple
+        size, multiple = tuple(images.shape[2:]), self._side_multiple
         padded = [round_up(side, tile_size if is_integer(tile_size) else None, multiple) for side in size]
         if hidden is not None:
             hidden = pad_images(hidden.float(), *padded) > 0
@@ -657,8 +657,7 @@ class PalettePipeline(TrainedProcessMixin, DiffusionPipeline):
     @property
     def image_shape(self) -> tuple[int, int | None, int | None]:
         """Channels, height and width of the images that the network was trained for."""
-        sides = (side and side * self._space.pixels_per_latent for side in get_sample_size(self.unet))
-        return (self.config.image_channels, *sides)
+        return (self.config.image_channels, *self._image_sides)
 
     @property
     def interrupt(self) -> bool:
@@ -679,16 +678,6 @@ class PalettePipeline(TrainedProcessMixin, DiffusionPipeline):
     def _level_channels(self) -> int:
         """1 if the network is given the noise level of the conditioning image in a channel of its own, otherwise 0."""
         return 1 if self.config.conditioning_augmentation > 0 else 0
-
-    @property
-    def _space(self) -> PixelSpace | LatentSpace:
-        """What the denoiser makes: pixels, or latents if there is a `vae`."""
-        return PixelSpace(self.config.image_channels) if self.vae is None else LatentSpace(self.vae)
-
-    @property
-    def _size_multiple(self) -> int:
-        """What the sides of images must be multiples of."""
-        return get_size_multiple(self.unet) * self._space.pixels_per_latent
 
     @property
     def _shown_channels(self) -> int:
@@ -793,7 +782,7 @@ class PalettePipeline(TrainedProcessMixin, DiffusionPipeline):
         check_strength(strength, self.scheduler)
         if strength < 1:
             self._check_start("`strength` must be 1")
-        check_tiling(tile_size, tile_overlap, tile_batch_size, self._size_multiple)
+        check_tiling(tile_size, tile_overlap, tile_batch_size, self._side_multiple)
         if not is_integer(seam_width) or seam_width < 0:
             raise ValueError(f"`seam_width` must be a number of pixels, but is {seam_width!r}.")
         check_latents(latents, shape)
