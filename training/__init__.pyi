@@ -15,6 +15,11 @@ from .train_autoencoder import AutoencoderConfig as AutoencoderConfig, Autoencod
 from .train_classifier import ClassifierConfig as ClassifierConfig, ClassifierRecipe as ClassifierRecipe
 from .train_controlnet import ControlNetConfig as ControlNetConfig, ControlNetRecipe as ControlNetRecipe
 from .train_diffusion import DiffusionConfig as DiffusionConfig, DiffusionRecipe as DiffusionRecipe
+from .train_distillation import (
+    DistillationConfig as DistillationConfig,
+    DistillationRecipe as DistillationRecipe,
+    distillation_recipe as distillation_recipe,
+)
 from .train_dreambooth import DreamBoothConfig as DreamBoothConfig, DreamBoothRecipe as DreamBoothRecipe
 from .train_gan import GANConfig as GANConfig, GANRecipe as GANRecipe
 from .train_palette import PaletteConfig as PaletteConfig, PaletteRecipe as PaletteRecipe

@@ -36,6 +36,13 @@ TEXT = {"resolution": 16, "max_train_steps": 1, "num_validation_images": 1, "num
 # The commands with an option class, and the options of a tiny run of each; "@name" is something that `prepare` makes.
 COMMANDS = {
     "train_diffusion": {**DIGITS, **SAMPLES, "unet": TINY_UNET},
+    "train_distillation": {
+        "pretrained_teacher_model": "@diffusion",
+        "dataset_name": "digits",
+        "max_train_steps": 1,
+        "train_batch_size": 2,
+        "num_evaluation_samples": 8,
+    },
     "train_palette": {**DIGITS, "tasks": "inpainting", "unet": TINY_UNET, "num_inference_steps": 1},
     "train_gan": {**DIGITS, "architecture": "mlp"},
     "train_autoencoder": {**DIGITS, "architecture": "mlp"},
@@ -153,7 +160,7 @@ def prepare(folder: Path) -> None:
     from tests.training.text_to_image_models import captioned_images, tiny_base
 
     unet = tiny_unet(in_channels=1, out_channels=1)
-    diffusion = ClassConditionalPipeline(unet, DDIMScheduler(), default_num_inference_steps=1)
+    diffusion = ClassConditionalPipeline(unet, DDIMScheduler(), default_num_inference_steps=2)
     diffusion.save_pretrained(folder / "diffusion")
     captioned_images(folder / "pictures", 3)
     shutil.copytree(tiny_base("sd1"), folder / "base")
@@ -198,7 +205,7 @@ def recipe_builder(module, command: str):
     """What the last line of a command runs."""
     if command == "train_text_to_image":
         return module.FineTuningRecipe
-    if command in ("train_autoencoder", "train_translation"):
+    if command in ("train_autoencoder", "train_distillation", "train_translation"):
         return getattr(module, command.removeprefix("train_") + "_recipe")
     return defined_in(module, "Recipe")
 
