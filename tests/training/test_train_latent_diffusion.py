@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from diffusers_ext import ClassConditionalPipeline, VQVAEModel
 from diffusers_ext.models import AutoencoderConv
 from diffusers_ext.pipelines import AutoencoderPipeline
+from diffusers_ext.training import evaluate_pipeline
 from diffusers_ext.training.diffusion.latents import load_autoencoder
 from diffusers_ext.training.loop.draws import Draw
 from diffusers_ext.training.train_diffusion import DiffusionConfig, DiffusionRecipe
@@ -270,3 +271,11 @@ def test_an_autoencoder_without_its_codebook_is_refused(tmp_path):
     save_file(weights, path, {"format": "pt"})
     with pytest.raises(ValueError, match="--vae .* lacks 1 of its weights, among them quantize.embedding.weight"):
         load_autoencoder(str(tmp_path))
+
+
+def test_latents_have_no_likelihood_of_pixels(tmp_path, vae, capsys):
+    trained(vae, tmp_path, max_train_steps=1)
+    options = {"pretrained_model_name_or_path": tmp_path, "dataset_name": "digits", "likelihoods": "ode"}
+    with pytest.raises(SystemExit):
+        evaluate_pipeline.main([f"--{name}={value}" for name, value in options.items()])
+    assert "A likelihood is that of pixels, but this pipeline makes the latents" in capsys.readouterr().err

@@ -46,9 +46,11 @@ def likelihood_rows(
         the bound; a row of `ode` has the mean `solver_error`.
 
     Raises:
-        ValueError: for an unknown kind, a kind that the pipeline's scheduler does not allow, and labels that the
-            network does not know.
+        ValueError: for a pipeline of latents, an unknown kind, a kind that the pipeline's scheduler does not allow,
+            and labels that the network does not know.
     """
+    if getattr(pipeline, "vae", None) is not None:
+        raise ValueError("A likelihood is that of pixels, but this pipeline makes the latents of its `vae`.")
     measures = {}
     for kind in kinds:
         if kind not in LIKELIHOODS:
