@@ -344,7 +344,9 @@ def check_teacher(teacher: DiffusionPipeline, config: DistillationConfig) -> Non
             f"--num_inference_steps {steps} must be below {entries.default_num_inference_steps}, the steps of "
             f"{config.pretrained_teacher_model}."
         )
-    is_guided = entries.null_class_label is not None or teacher.guider is not None
+    # A Palette model with a guider was trained with hidden conditioning images.
+    hides_images = isinstance(teacher, PalettePipeline) and teacher.guider is not None
+    is_guided = entries.null_class_label is not None or hides_images
     if config.guidance_scale != 1 and not is_guided:
         raise ValueError(
             f"--guidance_scale {config.guidance_scale} needs a teacher that predicts without its condition too, but "

@@ -303,6 +303,12 @@ def test_guidance_needs_a_teacher_that_knows_no_condition(tmp_path):
     teacher = save_teacher(tmp_path, null_class_label=None)
     with pytest.raises(ValueError, match="--guidance_scale 2.0 needs a teacher .* without --label_dropout"):
         recipe(teacher, guidance_scale=2.0)
+    # A guider alone does not tell how the network predicts without a class.
+    pipe = ClassConditionalPipeline.from_pretrained(teacher)
+    pipe.guider = ClassifierFreeGuidance(guidance_scale=1.0)
+    pipe.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="--guidance_scale 2.0 needs a teacher"):
+        recipe(tmp_path, guidance_scale=2.0)
 
 
 def test_a_teacher_must_be_a_diffusion_pipeline(tmp_path):
