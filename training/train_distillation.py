@@ -21,6 +21,7 @@ from diffusers import DiffusionPipeline
 from diffusers_ext.losses import pseudo_huber_loss
 from diffusers_ext.pipelines import ClassConditionalPipeline, PalettePipeline
 from diffusers_ext.pipelines.schedules import get_noise_levels
+from diffusers_ext.training.diffusion.denoiser_classes import keep_labels
 from diffusers_ext.training.diffusion.few_steps import Path, few_step_scheduler
 from diffusers_ext.training.diffusion.latents import EncodingConfig, Latents
 from diffusers_ext.training.diffusion.objectives import prediction_type
@@ -54,7 +55,7 @@ class DistillationRecipe(Recipe):
 
     def networks(self) -> dict[str, torch.nn.Module]:
         """The student, which begins as a copy of the teacher."""
-        return {"unet": copy.deepcopy(self.teacher.unet).requires_grad_(True).train()}
+        return keep_labels({"unet": copy.deepcopy(self.teacher.unet).requires_grad_(True).train()})
 
     def step(self, batch, draw):
         clean = self.latents.encode(batch["pixel_values"], draw)

@@ -14,6 +14,7 @@ from diffusers_ext.training import evaluate_pipeline
 from diffusers_ext.training.diffusion.latents import load_autoencoder
 from diffusers_ext.training.loop.draws import Draw
 from diffusers_ext.training.train_diffusion import DiffusionConfig, DiffusionRecipe
+from diffusers_ext.training.train_distillation import DistillationConfig, distillation_recipe
 from tests.tiny_autoencoders import tiny_dc, tiny_taesd, tiny_vae, tiny_vq_model
 from tests.training.runs import context, records, tensors, trainer
 from tests.waits import waits_of_an_update
@@ -219,6 +220,33 @@ def test_training_goes_on_from_a_published_model(tmp_path, vae, options):
         trainer(DiffusionRecipe, configuration(tmp_path / "other", **start))
     with pytest.raises(ValueError, match="makes latents: give --vae"):
         trainer(DiffusionRecipe, configuration(None, **start))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"denoiser": "UNet2DConditionModel"}, {"denoiser": "DiTTransformer2DModel", "unet": DIT}],
+    ids=["context", "transformer"],
+)
+def test_a_student_works_in_the_latents_of_its_teacher(tmp_path, vae, options):
+    trained(vae, tmp_path / "teacher", max_train_steps=1, num_inference_steps=10, **options)
+    config = DistillationConfig(
+        pretrained_teacher_model=str(tmp_path / "teacher"),
+        dataset_name="digits",
+        guidance_scale=2.0,
+        max_train_steps=2,
+        train_batch_size=4,
+        lr_warmup_steps=0,
+        output_dir=str(tmp_path / "student"),
+    )
+    run = trainer(distillation_recipe, config)
+    if "unet" in options:  # a transformer of diffusers hides labels by itself, unless it is stopped
+        embedder = run.recipe.network("unet").transformer_blocks[0].norm1.emb.class_embedder
+        assert embedder.dropout_prob == 0
+    assert run.train()
+    pipe = ClassConditionalPipeline.from_pretrained(tmp_path / "student")
+    pipe.set_progress_bar_config(disable=True)
+    assert pipe(["two"], output_type="pt").images.shape == (1, 1, 16, 16) and pipe.num_timesteps == 1
+    assert (pipe.class_embedder is None) == (options["denoiser"] != "UNet2DConditionModel")
 
 
 # Refusals
