@@ -123,6 +123,9 @@ class PalettePipeline(TrainedProcessMixin, LatentSpaceMixin, DiffusionPipeline):
             With a `vae`: what the network is shown of the conditioning image. Its `"latents"`; all of its `"pixels"`,
             rearranged to the size of the latents with more channels, as suits label maps; or the image `"resized"` to
             that size, as suits super-resolution.
+        conditioning_mask (`bool`, *optional*):
+            With a `vae`: whether the network is shown a mask. By default, if it has a channel more than the
+            conditioning image needs; with `"resized"` images it has none by default.
         tasks (`list[str]`, *optional*):
             What the network was trained for: names among `colorization`, `inpainting`, `uncropping`,
             `jpeg_restoration`, `super_resolution`, `denoising`, `deblurring` and `translation` (any paired images),
@@ -187,6 +190,7 @@ class PalettePipeline(TrainedProcessMixin, LatentSpaceMixin, DiffusionPipeline):
         default_scale_factor: float | None = None,
         conditioning_augmentation: float = 0.0,
         conditioning_encoding: str = "latents",
+        conditioning_mask: bool | None = None,
         trained_processes: dict[str, dict] | None = None,
     ):
         super().__init__()
@@ -203,6 +207,7 @@ class PalettePipeline(TrainedProcessMixin, LatentSpaceMixin, DiffusionPipeline):
         self.register_modules(unet=unet, scheduler=scheduler, guider=guider, vae=vae)
         self.register_to_config(
             conditioning_encoding=conditioning_encoding,
+            conditioning_mask=conditioning_mask,
             tasks=tasks,
             noise_conditioning=noise_conditioning,
             source_noise=source_noise,
@@ -590,8 +595,9 @@ class PalettePipeline(TrainedProcessMixin, LatentSpaceMixin, DiffusionPipeline):
         self, images: torch.Tensor, hidden: torch.Tensor | None, tile_size: int | None
     ) -> tuple[torch.Tensor, torch.Tensor | None, tuple[int, int]]:
         """Images and their hidden pixels with sides that the network can halve, and the size to crop to in the end."""
-        size, multiple = tuple(images.shape[2:]), self._side_multiple
-        padded = [round_up(side, tile_size if is_integer(tile_size) else None, multiple) for side in size]
+        size, multiple, factor = tuple(images.shape[2:]), self._side_multiple, self._space.pixels_per_latent
+        tile_size = tile_size if is_integer(tile_size) else None
+        padded = [round_up(side, tile_size, multiple, factor) for side in size]
         if hidden is not None:
             hidden = pad_images(hidden.float(), *padded) > 0
         return pad_images(images, *padded), hidden, size
@@ -687,13 +693,12 @@ class PalettePipeline(TrainedProcessMixin, LatentSpaceMixin, DiffusionPipeline):
     @property
     def _mask_channels(self) -> int:
         """1 if the network is given a mask in a channel of its own, as those of latents are that hide pixels."""
-        if self.vae is None:
-            return 0
-        encoding, factor = self.config.conditioning_encoding, self._space.pixels_per_latent
+        encoding, has_mask = self.config.conditioning_encoding, self.config.conditioning_mask
+        if self.vae is None or has_mask is not None:
+            return int(bool(has_mask))
         if encoding == "latents":
             return self._shown_channels - self._space.channels
-        per_channel = factor**2 if encoding == "pixels" else self.config.image_channels
-        return self._shown_channels % per_channel
+        return self._shown_channels % self._space.pixels_per_latent**2 if encoding == "pixels" else 0
 
     @property
     def _conditioning_channels(self) -> int:

@@ -36,10 +36,11 @@ def check_tiling(
         raise ValueError("`tile_overlap` needs `tile_size`: without it, the image is processed as a whole.")
 
 
-def round_up(side: int, tile_size: int | None, multiple: int) -> int:
+def round_up(side: int, tile_size: int | None, multiple: int, pixels_per_latent: int = 1) -> int:
     """A side of an image that a network, which halves images, can process: the next multiple of `multiple`."""
-    # The network never sees the whole of a side that is longer than a tile.
-    return side if tile_size is not None and side >= tile_size else side + -side % multiple
+    # The network never sees the whole of a side that is longer than a tile, but an autoencoder does.
+    is_tiled = tile_size is not None and side >= tile_size
+    return side + -side % (pixels_per_latent if is_tiled else multiple)
 
 
 def plan_tiling(

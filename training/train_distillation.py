@@ -24,7 +24,7 @@ from diffusers_ext.pipelines.schedules import get_noise_levels
 from diffusers_ext.training.diffusion.denoiser_classes import keep_labels
 from diffusers_ext.training.diffusion.few_steps import Path, few_step_scheduler
 from diffusers_ext.training.diffusion.latents import EncodingConfig, Latents
-from diffusers_ext.training.diffusion.objectives import prediction_type
+from diffusers_ext.training.diffusion.objectives import hides_images_in_noise, prediction_type, process
 from diffusers_ext.training.evaluation.grids import class_grid
 from diffusers_ext.training.evaluation.pipeline_classes import find_pipeline_class
 from diffusers_ext.training.evaluation.samples import SampleEvaluator
@@ -151,26 +151,37 @@ class DistillationRecipe(Recipe):
         self.noise_levels = get_noise_levels(self.scheduler, self.path.timesteps, conditioning)
         settings = teacher.scheduler.config
         self.clips = bool(settings.get("thresholding") or settings.get("clip_sample"))
+        is_noise = prediction_type(teacher.scheduler) == "epsilon"
+        if is_noise and not self.clips and hides_images_in_noise(teacher.scheduler):
+            name = config.pretrained_teacher_model
+            raise ValueError(
+                f"--pretrained_teacher_model {name} can't be a teacher: it predicts epsilon, from which an image "
+                "can't be computed in pure noise, and what it makes is not clipped."
+            )
 
     def before_training(self):
         super().before_training()
         self.latents.prepare(self.config)
 
     def identity(self) -> dict:
-        config = self.config
+        config, parts = self.config, self.teacher.components.values()
+        networks = [part for part in parts if isinstance(part, torch.nn.Module)]
         options = ("num_inference_steps", "num_teacher_steps", "guidance_scale")
         return {
-            "pretrained_teacher_model": weights_fingerprint(self.teacher.unet),
+            "pretrained_teacher_model": weights_fingerprint(*networks),
+            **process(self.teacher.scheduler),
             **{name: getattr(config, name) for name in options},
         }
 
     def describe(self) -> dict:
         config = self.config
-        guidance = "" if config.guidance_scale == 1 else f" at guidance scale {config.guidance_scale}"
+        scale, steps = config.guidance_scale, config.num_inference_steps
+        guidance = "without guidance" if scale == 1 else f"with guidance of scale {scale}, which is in its network"
+        teacher, many = type(self.teacher).__name__, self.teacher.config.default_num_inference_steps
         return {
-            "task": f"{type(self.teacher).__name__} in {config.num_inference_steps} step"
-            f"{'s' if config.num_inference_steps > 1 else ''}: a student of its base model{guidance}, by multistep "
-            "consistency distillation (Heek et al. 2024).",
+            "task": f"Images in {steps} step{'s' if steps > 1 else ''}: a student of a {teacher} of "
+            f"{self.latents.kind} that takes {many} steps, {guidance}; by multistep consistency distillation (Heek et "
+            "al. 2024).",
             "base_model": config.pretrained_teacher_model,
             "tags": ["distillation", "diffusion"],
         }
@@ -304,6 +315,8 @@ class DistillationConfig(RestorationConfig, EncodingConfig, ValidationConfig):
         super().__post_init__()
         self.require(self.pretrained_teacher_model is not None, "--pretrained_teacher_model is required")
         self.require_at_least(1, "num_inference_steps")
+        scale = self.guidance_scale
+        self.require(scale > 0, f"--guidance_scale must be above 0, not {scale}: 1 is no guidance")
         if self.num_teacher_steps is None:
             self.num_teacher_steps = max(2, math.ceil(16 / self.num_inference_steps)) * self.num_inference_steps
         steps, small_steps = self.num_inference_steps, self.num_teacher_steps
@@ -320,11 +333,10 @@ def distillation_recipe(config: DistillationConfig, context) -> DistillationReci
     if pipeline_class not in RECIPES:
         known = " or ".join(known.__name__ for known in RECIPES)
         raise ValueError(f"{option} must be a {known}, but {name} is a {pipeline_class.__name__}.")
-    is_palette = pipeline_class is PalettePipeline
-    if is_palette != bool(config.tasks):
-        raise ValueError(
-            f"--tasks are for a PalettePipeline, which needs them, but {name} is a {pipeline_class.__name__}."
-        )
+    if pipeline_class is PalettePipeline and not config.tasks:
+        raise ValueError(f"--tasks is required for a PalettePipeline, as {name} is: one or several of those it makes.")
+    if pipeline_class is not PalettePipeline and config.tasks:
+        raise ValueError(f"--tasks are for a PalettePipeline, but {name} is a {pipeline_class.__name__}.")
     teacher = pipeline_class.from_pretrained(name, cache_dir=config.cache_dir)
     check_teacher(teacher, config)
     return RECIPES[pipeline_class](with_shape(config, teacher), context, teacher)
@@ -366,11 +378,11 @@ def with_shape(config: DistillationConfig, teacher: DiffusionPipeline) -> Distil
     """
     channels, *size = teacher.image_shape
     config = replace(config, resolution=config.resolution or size, channels=config.channels or channels)
-    if list(config.size) != size or config.channels != channels:
-        raise ValueError(
-            f"{config.pretrained_teacher_model} is for images of {channels} channels and {size[0]}x{size[1]} pixels, "
-            f"which --channels {config.channels} and --resolution {' '.join(map(str, config.resolution))} are not."
-        )
+    if config.channels != channels:
+        raise ValueError(f"--channels must be {channels}, as of the teacher's images, not {config.channels}.")
+    if list(config.size) != size:
+        given = " ".join(map(str, config.resolution))
+        raise ValueError(f"--resolution must be {size[0]} {size[1]}, as of the teacher's images, not {given}.")
     factor = teacher.config.get("default_scale_factor")
     if factor is not None and any("super_resolution" in task.split("+") for task in config.tasks):
         options = {"factor": factor} | config.task_options.get("super_resolution", {})

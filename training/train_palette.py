@@ -126,6 +126,7 @@ class PaletteRecipe(Recipe):
             null_class_label=self.null_class_label,
             default_num_inference_steps=1 if config.prediction_type == "regression" else config.num_inference_steps,
             default_scale_factor=scale_factor,
+            conditioning_mask=None if self.latents.vae is None else self.inputs.has_mask,
             **self.trained_for,
         )
 

@@ -32,6 +32,7 @@ def make_pipeline(encoding: str = "latents", has_mask: bool = True, **changes) -
         "scheduler": DDIMScheduler(prediction_type="v_prediction", clip_sample=False),
         "vae": tiny_vae(),
         "conditioning_encoding": encoding,
+        "conditioning_mask": has_mask if encoding == "resized" else None,
         "conditioning_fill": "black",
         "default_num_inference_steps": 2,
     }
@@ -140,6 +141,10 @@ def test_tiles_are_given_in_pixels():
     calls, image = note_calls(pipe), make_images(1, 16, 40)
     assert draw(pipe, image, task="colorization", tile_size=16, num_inference_steps=1).shape == (1, 3, 16, 40)
     assert calls[0][0].shape[2:] == (8, 8)
+    # Also where neither the autoencoder nor the network can halve the sides.
+    image = make_images(1, 17, 41)
+    filled = draw(pipe, image, mask_image=(4, 4, 12, 12), tile_size=16)
+    assert filled.shape == image.shape and torch.equal(filled[..., :4], image[..., :4])
     with pytest.raises(ValueError, match="`tile_size` must be a multiple of 4"):
         draw(pipe, image, task="colorization", tile_size=18)
 

@@ -2,7 +2,13 @@ import json
 
 import pytest
 import torch
-from diffusers import ClassifierFreeGuidance, DDIMScheduler, DPMSolverMultistepScheduler, EDMEulerScheduler
+from diffusers import (
+    ClassifierFreeGuidance,
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EDMEulerScheduler,
+    UniPCMultistepScheduler,
+)
 from diffusers.utils.torch_utils import randn_tensor
 
 from diffusers_ext import ClassConditionalPipeline, GANPipeline, PalettePipeline
@@ -258,6 +264,7 @@ def test_an_update_waits_for_nothing(tmp_path, teacher):
     ("options", "error"),
     [
         ({"pretrained_teacher_model": None}, "--pretrained_teacher_model is required"),
+        ({"guidance_scale": 0.0}, "--guidance_scale must be above 0, not 0.0: 1 is no guidance"),
         ({"num_inference_steps": 0}, "--num_inference_steps must be at least 1"),
         ({"num_inference_steps": 3, "num_teacher_steps": 8}, "--num_teacher_steps must be a multiple of .* 3"),
         ({"num_inference_steps": 8, "num_teacher_steps": 8}, "--num_teacher_steps must be .* and more, not 8"),
@@ -271,8 +278,8 @@ def test_options_that_fit_no_teacher_are_refused(options, error):
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        ({"resolution": [16]}, "of 1 channels and 8x8 pixels, which --channels 1 and --resolution 16 are not"),
-        ({"channels": 3}, "--channels 3"),
+        ({"resolution": [16]}, "--resolution must be 8 8, as of the teacher's images, not 16"),
+        ({"channels": 3}, "--channels must be 1, as of the teacher's images, not 3"),
         ({"tasks": ["inpainting"]}, "--tasks are for a PalettePipeline"),
         ({"label_column": "none"}, "have no classes, but --pretrained_teacher_model was trained with zero, one"),
         ({"num_inference_steps": 60}, "--num_inference_steps 60 must be below 50, the steps of"),
@@ -286,7 +293,7 @@ def test_options_that_do_not_fit_the_teacher_are_refused(teacher, options, error
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        ({}, "--tasks are for a PalettePipeline, which needs them"),
+        ({}, "--tasks is required for a PalettePipeline"),
         ({"tasks": ["colorization"]}, "--tasks must be among inpainting, super_resolution, not colorization"),
         (
             {"tasks": ["super_resolution"], "task_options": {"super_resolution": {"factor": 4}}},
@@ -309,6 +316,15 @@ def test_guidance_needs_a_teacher_that_knows_no_condition(tmp_path):
     pipe.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="--guidance_scale 2.0 needs a teacher"):
         recipe(tmp_path, guidance_scale=2.0)
+
+
+def test_a_teacher_of_epsilon_must_clip(tmp_path):
+    pipe = ClassConditionalPipeline.from_pretrained(save_teacher(tmp_path / "clipping", "epsilon"))
+    pipe.scheduler = UniPCMultistepScheduler.from_config(pipe.scheduler.config, thresholding=False)
+    pipe.save_pretrained(tmp_path / "teacher")
+    assert recipe(tmp_path / "clipping").clips
+    with pytest.raises(ValueError, match="--pretrained_teacher_model .* can't be a teacher: it predicts epsilon"):
+        recipe(tmp_path / "teacher")
 
 
 def test_a_teacher_must_be_a_diffusion_pipeline(tmp_path):

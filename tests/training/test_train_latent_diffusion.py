@@ -220,6 +220,20 @@ def test_training_goes_on_from_a_published_model(tmp_path, vae, options):
         trainer(DiffusionRecipe, configuration(tmp_path / "other", **start))
     with pytest.raises(ValueError, match="makes latents: give --vae"):
         trainer(DiffusionRecipe, configuration(None, **start))
+    with pytest.raises(OSError, match="--pretrained_model_name_or_path .* is no pipeline"):
+        trainer(DiffusionRecipe, configuration(vae, **start | {"pretrained_model_name_or_path": str(vae)}))
+
+
+def test_scaled_noise_levels_suit_epsilon(tmp_path, vae):
+    pipe = trained(vae, tmp_path, prediction_type="epsilon", beta_schedule="scaled_linear", max_train_steps=1)
+    assert pipe([1], output_type="pt").images.isfinite().all()
+
+
+def test_a_cache_that_can_not_be_a_folder_is_refused_before_the_training(tmp_path, vae):
+    (tmp_path / "file").touch()
+    options = {"cache_latents": True, "latent_cache_dir": str(tmp_path / "file")}
+    with pytest.raises(OSError, match="--latent_cache_dir .*file can't be made a folder"):
+        trainer(DiffusionRecipe, configuration(vae, tmp_path / "run", **options)).start()
 
 
 @pytest.mark.parametrize(
@@ -255,6 +269,10 @@ def test_a_student_works_in_the_latents_of_its_teacher(tmp_path, vae, options):
 @pytest.mark.parametrize(
     ("options", "error"),
     [
+        (
+            {"prediction_type": "epsilon"},
+            "--prediction_type epsilon with --beta_schedule squaredcos_cap_v2 is not",
+        ),
         ({"channels": 3}, "--vae encodes images of 1 channels: --channels must be that, not 3"),
         ({"resolution": [17]}, "--resolution must be a multiple of 2, the pixels of a latent"),
         ({"resolution": [18]}, r"--resolution must be a multiple of 4 for this network, not \(18, 18\)"),
@@ -285,9 +303,9 @@ def test_autoencoders_that_are_none_are_refused(tmp_path):
     (tmp_path / "file.safetensors").touch()
     with pytest.raises(ValueError, match="--vae .* is a single file"):
         load_autoencoder(str(tmp_path / "file.safetensors"))
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="--vae .*nothing can't be loaded"):
         load_autoencoder(str(tmp_path / "nothing"))
-    with pytest.raises(ValueError, match="`vae` must encode images to maps of latents"):
+    with pytest.raises(ValueError, match="--vae must encode images to maps of latents"):
         AutoencoderConv(sample_size=16, in_channels=1).save_pretrained(tmp_path / "vector")
         recipe(tmp_path / "vector")
 

@@ -55,6 +55,8 @@ def trained(vae, folder, **options) -> PalettePipeline:
         ({}, 4 + 1 + 4),
         ({"conditioning_encoding": "pixels", "conditioning_fill": "smooth"}, 4 + 1 + 4),
         ({"tasks": ["denoising"], "conditioning_encoding": "resized", "prediction_type": "v_prediction"}, 1 + 4),
+        ({"conditioning_encoding": "resized"}, 1 + 1 + 4),
+        ({"tasks": ["denoising"], "noise_conditioning": "gamma", "prediction_type": "v_prediction"}, 4 + 4),
         (
             {
                 "tasks": ["super_resolution"],
@@ -66,7 +68,7 @@ def trained(vae, folder, **options) -> PalettePipeline:
         ),
         ({"tasks": ["inpainting", "super_resolution"], "conditioning_dropout": 0.5}, 4 + 1 + 4),
     ],
-    ids=["inpainting", "pixels", "resized", "augmented", "several"],
+    ids=["inpainting", "pixels", "resized", "resized-mask", "gamma", "augmented", "several"],
 )
 def test_a_run_leaves_a_pipeline_that_restores(tmp_path, vae, options, channels):
     pipe = trained(vae, tmp_path, metrics=["psnr"], **options)

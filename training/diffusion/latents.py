@@ -85,7 +85,7 @@ class Latents:
         self.space, self.size = PixelSpace(channels), size
         if vae is not None:
             vae.requires_grad_(False).eval()
-            self.space = LatentSpace(vae)
+            self.space = _latent_space(vae)
             self.size = _latent_size(self.space, size, channels)
 
     @property
@@ -108,8 +108,14 @@ class Latents:
         if self.vae is None:
             return
         self.vae.to(self.context.device)
-        folder = config.latent_cache_dir or str(Path(config.output_dir) / "cache")
-        self._moments = MomentCache(folder if config.cache_latents else None, self.space)
+        folder = None
+        if config.cache_latents:
+            folder = Path(config.latent_cache_dir or Path(config.output_dir) / "cache")
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise OSError(f"--latent_cache_dir {folder} can't be made a folder: {error.strerror}.") from error
+        self._moments = MomentCache(folder, self.space)
 
     def measure_scale(self, dataset: ImageDataset, config: TrainingConfig) -> None:
         """Set the scale of the latents as [`LatentConfig`] says. All processes call it, after `prepare`."""
@@ -139,6 +145,13 @@ class Latents:
         if self.vae is None:
             return pixel_values
         return self.space.sample(self._moments(pixel_values), draw.normal(*self.shape))
+
+
+def _latent_space(vae: ModelMixin) -> LatentSpace:
+    try:
+        return LatentSpace(vae)
+    except ValueError as error:
+        raise ValueError(str(error).replace("`vae`", "--vae")) from error
 
 
 def _latent_size(space: LatentSpace, size: tuple[int, int], channels: int) -> tuple[int, int]:
@@ -178,13 +191,20 @@ def load_autoencoder(name: str | None, cache_dir: str | None = None) -> ModelMix
         index = {}
     subfolder = next((part for part in AUTOENCODERS if index.get(part)), None)
     if index and subfolder is None:
-        raise ValueError(f"--vae {name} is a {index.get('_class_name')}, which has no autoencoder.")
+        kind = index.get("_class_name")
+        kind = kind[-1] if isinstance(kind, list) else kind
+        raise ValueError(f"--vae {name} is a pipeline without an autoencoder: {kind}.")
     place = {"cache_dir": cache_dir, **({} if subfolder is None else {"subfolder": subfolder})}
-    class_name = AutoencoderKL.load_config(name, **place).get("_class_name")
-    model_class = getattr(diffusers_ext, str(class_name), None) or getattr(diffusers, str(class_name), None)
-    if model_class is None:
-        raise ValueError(f"--vae {name} is a {class_name}, which neither diffusers_ext nor diffusers has.")
-    model, report = model_class.from_pretrained(name, **place, output_loading_info=True)
+    try:
+        class_name = AutoencoderKL.load_config(name, **place).get("_class_name")
+        model_class = getattr(diffusers_ext, str(class_name), None) or getattr(diffusers, str(class_name), None)
+        if model_class is None:
+            raise ValueError(
+                f"--vae {name} is of the class {class_name}, which diffusers_ext and diffusers don't have."
+            )
+        model, report = model_class.from_pretrained(name, **place, output_loading_info=True)
+    except OSError as error:
+        raise OSError(f"--vae {name} can't be loaded: {' '.join(str(error).split())}") from error
     if report["missing_keys"]:
         raise ValueError(
             f"--vae {name} lacks {len(report['missing_keys'])} of its weights, among them "

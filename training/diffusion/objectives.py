@@ -200,6 +200,12 @@ class DiscreteDiffusion(Objective):
         )
         self.beta_schedule, self.variance_type, self.loss_type = beta_schedule, variance_type, loss_type
         self.clips = clips
+        if not clips and prediction_type == "epsilon" and hides_images_in_noise(scheduler):
+            raise ValueError(
+                f"--prediction_type epsilon with --beta_schedule {beta_schedule} is not for --vae: at the noisiest "
+                "level an image can't be computed from the noise, and latents are not clipped. Use v_prediction, "
+                "flow_prediction, or --beta_schedule scaled_linear."
+            )
 
     @property
     def outputs_per_channel(self) -> int:
@@ -256,6 +262,10 @@ class ContinuousDiffusion(DiscreteDiffusion):
     def model_timesteps(self, timesteps):
         gamma = self._gamma(timesteps)
         return gamma if self.noise_conditioning == "gamma" else gamma.sqrt()
+
+    def losses(self, output, clean, noisy, noise, timesteps, mask=None, norm="l2"):
+        # Between two levels of the discrete process there is no variational bound.
+        return Objective.losses(self, output, clean, noisy, noise, timesteps, mask, norm)
 
     def _gamma(self, timesteps: torch.Tensor) -> torch.Tensor:
         gammas = self.scheduler.alphas_cumprod.to(timesteps.device, torch.float32)
@@ -348,6 +358,14 @@ class EDM(Objective):
 
     def sampling_scheduler(self):
         return EDMDPMSolverMultistepScheduler.from_config(self.scheduler.config)
+
+
+def hides_images_in_noise(scheduler) -> bool:
+    """Whether a discrete process has so little signal in the end, below 1%, that the noise does not tell the image.
+
+    An error of a predicted noise, divided by the signal, is one of the image.
+    """
+    return bool(scheduler.alphas_cumprod[-1] < 1e-4)
 
 
 def process(scheduler) -> dict:

@@ -19,6 +19,11 @@ def find_pipeline_class(name: str, cache_dir: str | None, option: str | None = N
         ValueError, OSError: if there is no pipeline.
     """
     refuse_single_file(name, option)
-    class_name = DiffusionPipeline.load_config(name, cache_dir=cache_dir)["_class_name"]
+    try:
+        class_name = DiffusionPipeline.load_config(name, cache_dir=cache_dir)["_class_name"]
+    except OSError as error:
+        given = name if option is None else f"{option} {name}"
+        reason = " ".join(str(error).split())
+        raise OSError(f"{given} is no pipeline, or its training has not finished: {reason}") from error
     class_name = class_name[-1] if isinstance(class_name, list) else class_name
     return getattr(diffusers_ext, class_name, ClassConditionalPipeline)
