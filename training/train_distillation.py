@@ -20,6 +20,7 @@ from diffusers import DiffusionPipeline
 
 from diffusers_ext.losses import pseudo_huber_loss
 from diffusers_ext.pipelines import ClassConditionalPipeline, PalettePipeline
+from diffusers_ext.pipelines.checks import accepts
 from diffusers_ext.pipelines.schedules import get_noise_levels
 from diffusers_ext.training.diffusion.denoiser_classes import keep_labels
 from diffusers_ext.training.diffusion.few_steps import Path, few_step_scheduler
@@ -149,8 +150,9 @@ class DistillationRecipe(Recipe):
         self.path = Path(teacher.scheduler, config.num_inference_steps, config.num_teacher_steps, context.device)
         conditioning = teacher.config.get("noise_conditioning", "timestep")
         self.noise_levels = get_noise_levels(self.scheduler, self.path.timesteps, conditioning)
-        settings = teacher.scheduler.config
-        self.clips = bool(settings.get("thresholding") or settings.get("clip_sample"))
+        # A configuration keeps the options of other classes, so the signature decides.
+        options = [name for name in ("thresholding", "clip_sample") if accepts(type(teacher.scheduler).__init__, name)]
+        self.clips = any(teacher.scheduler.config[name] for name in options)
         is_noise = prediction_type(teacher.scheduler) == "epsilon"
         if is_noise and not self.clips and hides_images_in_noise(teacher.scheduler):
             name = config.pretrained_teacher_model
