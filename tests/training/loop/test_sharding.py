@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from diffusers_ext import ClassConditionalPipeline
 from diffusers_ext.training.loop.sharding import block_names
+from tests.tiny_autoencoders import tiny_vae
 from tests.tiny_unet import tiny_unet
 from tests.training.runs import TINY_UNET, arguments, records
 from tests.training.sharded_run import held_bytes, launch, launch_and_kill
@@ -107,12 +108,29 @@ def classifier_options(folder):
     return {**DIGITS, "resolution": 8, "num_inference_steps": 2, "guidance_scales": [0.0], **options}
 
 
+def latents_options(folder):
+    """Latents, with a second network that embeds the classes."""
+    tiny_vae(channels=1).save_pretrained(folder / "vae")
+    denoiser = {"denoiser": "UNet2DConditionModel", "unet": json.dumps({"block_out_channels": [8, 16]})}
+    return {**DIGITS, "resolution": 16, "vae": folder / "vae", "num_inference_steps": 2, **denoiser}
+
+
+def distillation_options(folder):
+    labels = {"id2label": dict(enumerate("zero one two three four five six seven eight nine".split()))}
+    unet = tiny_unet(in_channels=1, out_channels=1, num_class_embeds=10)
+    scheduler = UniPCMultistepScheduler(prediction_type="v_prediction")
+    ClassConditionalPipeline(unet, scheduler, **labels).save_pretrained(folder / "teacher")
+    return {"dataset_name": "digits", "pretrained_teacher_model": folder / "teacher"}
+
+
 # Commands, their options, and the file that they publish.
 JOBS = {
     "gan": ("train_gan", gan_options, "generator/diffusion_pytorch_model.safetensors"),
     "lora": ("train_text_to_image", lora_options, "pytorch_lora_weights.safetensors"),
     "classifier": ("train_classifier", classifier_options, "classifier/diffusion_pytorch_model.safetensors"),
     "palette": ("train_palette", palette_options, "unet/diffusion_pytorch_model.safetensors"),
+    "latents": ("train_diffusion", latents_options, "class_embedder/diffusion_pytorch_model.safetensors"),
+    "distillation": ("train_distillation", distillation_options, "unet/diffusion_pytorch_model.safetensors"),
 }
 
 
@@ -147,7 +165,7 @@ def test_jobs_follow_one_process(tmp_path, name):
     assert whole[1].keys() == expected[1].keys()
     for key, tensor in expected[1].items():
         torch.testing.assert_close(whole[1][key], tensor, rtol=1e-4, atol=1e-5)
-    if name in ("palette", "classifier"):
+    if name in ("palette", "classifier", "latents", "distillation"):
         return  # they go on as the diffusion above does
     run_job(name, tmp_path, "killed", 2, kill_after="checkpoint-10")
     assert not (tmp_path / "killed" / JOBS[name][2]).exists()
