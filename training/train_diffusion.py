@@ -14,6 +14,7 @@ from typing import Literal
 
 import torch
 
+from diffusers_ext.hub.card import trained_from
 from diffusers_ext.losses.diffusion import PredictionType
 from diffusers_ext.pipelines import ClassConditionalPipeline
 from diffusers_ext.training.diffusion.denoiser_classes import build_denoiser, keep_labels
@@ -165,7 +166,7 @@ class DiffusionRecipe(Recipe):
         call = "batch_size=4" if names is None else f"class_labels={list(names.values())[:2]}, num_images_per_label=4"
         return {
             "task": f"{kind.capitalize()} image generation: a denoising diffusion model of {self.latents.kind} "
-            f"({config.prediction_type}), trained from random weights or those of its base model.",
+            f"({config.prediction_type}), {trained_from(config.pretrained_model_name_or_path)}.",
             "usage": f"images = pipe({call}).images",
             "base_model": config.pretrained_model_name_or_path,
             "tags": [f"{kind}-image-generation", "diffusion"],

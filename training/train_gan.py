@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from diffusers_ext.hub.card import trained_from
 from diffusers_ext.losses import (
     clip_weights,
     diff_augment,
@@ -226,7 +227,7 @@ class GANRecipe(Recipe):
         call = "batch_size=4" if names is None else f"class_labels={list(names.values())[:2]}, num_images_per_label=4"
         return {
             "task": f"{kind.capitalize()} image generation: a generative adversarial network ({config.loss} loss), "
-            "trained from random weights or those of its base model.",
+            f"{trained_from(config.pretrained_model_name_or_path)}.",
             "usage": f"images = pipe({call}).images",
             "base_model": config.pretrained_model_name_or_path,
             "tags": [f"{kind}-image-generation", "gan"],

@@ -18,6 +18,7 @@ from typing import Literal
 import torch
 from diffusers import ClassifierFreeGuidance, UNet2DModel
 
+from diffusers_ext.hub.card import trained_from
 from diffusers_ext.losses.diffusion import PredictionType
 from diffusers_ext.pipelines import PalettePipeline
 from diffusers_ext.pipelines.denoising import quiet_guiders
@@ -206,7 +207,7 @@ class PaletteRecipe(Recipe):
         kind = "a regression network" if config.prediction_type == "regression" else "a denoising diffusion model"
         return {
             "task": f"Images from images: {kind} of {self.latents.kind} ({config.prediction_type}) for {names}, "
-            "trained from random weights or those of its base model.",
+            f"{trained_from(config.pretrained_model_name_or_path)}.",
             "usage": "\n".join(map(usage, config.tasks)),
             "base_model": config.pretrained_model_name_or_path,
             "tags": ["image-to-image", "diffusion", *(task for task in config.tasks if ":" not in task)],

@@ -89,7 +89,7 @@ def test_a_run_leaves_a_pipeline_that_decodes(tmp_path, vae, options):
         assert pipe.scheduler.config.sigma_data == 1.0
     if not options:
         assert json.loads((tmp_path / "metrics.json").read_text())["evaluations"][0]["fid"] > 0
-    assert "the latents of an AutoencoderKL" in (tmp_path / "README.md").read_text()
+    assert "the latents of its AutoencoderKL" in (tmp_path / "README.md").read_text()
 
 
 def test_diffusers_samples_from_an_unconditional_model(tmp_path, vae):

@@ -84,7 +84,7 @@ def test_a_run_leaves_a_pipeline_that_restores(tmp_path, vae, options, channels)
     with Image.open(tmp_path / "samples.png") as panel:
         assert panel.width > 100
     assert json.loads((tmp_path / "metrics.json").read_text())["evaluations"][0]["psnr"] > 0
-    assert "the latents of an AutoencoderKL" in (tmp_path / "README.md").read_text()
+    assert "the latents of its AutoencoderKL" in (tmp_path / "README.md").read_text()
 
 
 def test_label_maps_become_images(tmp_path, vae):

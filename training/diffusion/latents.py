@@ -96,7 +96,7 @@ class Latents:
     @property
     def kind(self) -> str:
         """What the denoiser makes, for the model card."""
-        return "pixels" if self.vae is None else f"the latents of an {type(self.vae).__name__}"
+        return "pixels" if self.vae is None else f"the latents of its {type(self.vae).__name__}"
 
     @property
     def identity(self) -> dict:

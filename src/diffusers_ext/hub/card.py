@@ -180,6 +180,11 @@ def _folded(summary: str, text: str) -> str:
     return f"<details>\n<summary>{summary}</summary>\n\n{text}\n\n</details>"
 
 
+def trained_from(base_model: str | None) -> str:
+    """What a training began with, as the end of a sentence; `base_model` is the pipeline that it went on from."""
+    return "trained from random weights" if base_model is None else "trained on from its base model"
+
+
 def markdown_table(rows: Sequence[Mapping]) -> str:
     """Rows of values by column as a table in Markdown; missing values are blank."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
