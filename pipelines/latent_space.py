@@ -144,9 +144,7 @@ class LatentSpaceMixin:
         return get_size_multiple(self.unet) * self._space.pixels_per_latent
 
 
-def check_space(network: ModelMixin, space: PixelSpace | LatentSpace, channels: int, network_name: str = "unet"):
-    """Refuses a network whose images or latents have other channels than those of the space that it works in."""
-    if isinstance(space, LatentSpace) and channels != space.channels:
-        raise ValueError(
-            f"`{network_name}` makes {channels} channels, but the latents of `vae` have {space.channels}."
-        )
+def check_space(space: PixelSpace | LatentSpace, channels: int):
+    """Refuses a `unet` that makes other channels than those of the space that it works in."""
+    if channels != space.channels:
+        raise ValueError(f"`unet` makes {channels} channels, but the latents of `vae` have {space.channels}.")

@@ -132,7 +132,7 @@ class ClassConditionalPipeline(TrainedProcessMixin, LatentSpaceMixin, DiffusionP
             vae=vae,
             class_embedder=class_embedder,
         )
-        check_space(unet, self._space, unet.config.in_channels)
+        check_space(self._space, unet.config.in_channels)
         self.register_to_config(
             id2label=id2label,
             null_class_label=null_class_label,

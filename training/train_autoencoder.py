@@ -30,7 +30,6 @@ from diffusers_ext.losses.elbo import (
 from diffusers_ext.losses.perceptual_loss import load_perceptual_loss
 from diffusers_ext.models import LatentDiscriminator, PatchDiscriminator
 from diffusers_ext.pipelines import AutoencoderPipeline
-from diffusers_ext.pixels import to_pixel_values
 from diffusers_ext.training.autoencoding.evaluation import AutoencoderEvaluator, corrupt
 from diffusers_ext.training.autoencoding.networks import (
     LATENT_DIFFUSION_ARCHITECTURES,
@@ -47,7 +46,7 @@ from diffusers_ext.training.autoencoding.regularizers import (
     Quantization,
     Regularizer,
 )
-from diffusers_ext.training.diffusion.latent_statistics import latent_moments, measure_latents
+from diffusers_ext.training.diffusion.latent_statistics import measure_autoencoder
 from diffusers_ext.training.evaluation.samples import SampleEvaluator
 from diffusers_ext.training.loop.command import run
 from diffusers_ext.training.loop.configuration import JSONObject, ValidationConfig, option
@@ -357,16 +356,9 @@ class LatentDiffusionAutoencoderRecipe(AutoencoderRecipe):
         """Set what brings latents to unit variance (Rombach et al. 2022, appendix G)."""
         if self.config.gives_latent_statistics:
             return
-        batches = self.dataset.reference_batches(
-            self.config.evaluation_batch_size, limit=SCALED_IMAGES, **self.context.share
-        )
-        autoencoder = pipeline.autoencoder
-        latents = measure_latents(
-            lambda images: latent_moments(autoencoder, images),
-            (to_pixel_values(batch["pixel_values"]) for batch in batches),
-            self.context,
-        )
-        by_channel = self.config.latent_statistics == "channels"
+        config, autoencoder = self.config, pipeline.autoencoder
+        latents = measure_autoencoder(autoencoder, self.dataset, config.evaluation_batch_size, self.context)
+        by_channel = config.latent_scale == "per_channel"
         published = latents.by_channel() if by_channel else latents.as_a_whole()
         if published is not None:  # a network that has learned nothing may have latents without any scale
             self.latents = latents
@@ -400,7 +392,7 @@ class LatentDiffusionAutoencoderRecipe(AutoencoderRecipe):
             origin = "given" if self.config.gives_latent_statistics else "not measured"
             return f"Its `scaling_factor` is {factor} ({origin})."
         images = f"the first {self.latents.num_images} training images"
-        if self.config.latent_statistics == "channels":
+        if self.config.latent_scale == "per_channel":
             return f"Its `latents_mean` and `latents_std` are those of each channel over {images}."
         before = "before their quantization " if self.config.architecture == "vq" else ""
         return (
@@ -410,7 +402,6 @@ class LatentDiffusionAutoencoderRecipe(AutoencoderRecipe):
 
 
 STATISTICS = ("scaling_factor", "latents_mean", "latents_std")
-SCALED_IMAGES = 1000  # how many images the scale of latents is measured on
 
 # The usual weights of the divergence, or of the total correlation, by objective.
 BETAS = {"vae": 1.0, "beta_vae": 4.0, "beta_tc": 6.0, "factor": 10.0}
@@ -467,8 +458,8 @@ class AutoencoderConfig(ValidationConfig):
     adversarial_loss: AdversarialLoss = option("hinge", help="The loss of that discriminator.")
     adversarial_start: int = option(0, help="The update from which the discriminator counts.")
     patch_discriminator: JSONObject = option(JSONObject(), help="Arguments of PatchDiscriminator.")
-    latent_statistics: Literal["scale", "channels"] = option(
-        "scale",
+    latent_scale: Literal["measured", "per_channel"] = option(
+        "measured",
         help="kl, vq: what brings the latents to unit variance and is published: one scaling_factor, or (kl) the mean "
         "and standard deviation of each channel, latents_mean and latents_std, with a scaling_factor of 1.",
     )
@@ -546,7 +537,7 @@ class AutoencoderConfig(ValidationConfig):
         )
         for flag, given in (
             ("downsampling_factor", self.downsampling_factor is not None),
-            ("latent_statistics", self.latent_statistics != "scale"),
+            ("latent_scale", self.latent_scale != "measured"),
             ("perceptual_network", self.perceptual_network is not None),
             ("adversarial_weight", self.adversarial_weight > 0),
             ("patch_discriminator", bool(self.patch_discriminator)),
@@ -567,12 +558,12 @@ class AutoencoderConfig(ValidationConfig):
         self.require(rate is None or rate > 0, f"--discriminator_learning_rate must be positive, not {rate}")
 
         self.require(
-            name != "vq" or self.latent_statistics == "scale",
-            "--latent_statistics channels is for --architecture kl: VQModel has no latents_mean and latents_std",
+            name != "vq" or self.latent_scale == "measured",
+            "--latent_scale per_channel is for --architecture kl: VQModel has no latents_mean and latents_std",
         )
         self.require(
-            self.latent_statistics == "scale" or not self.gives_latent_statistics,
-            f"--latent_statistics channels measures what --autoencoder can't give too: {', '.join(STATISTICS)}",
+            self.latent_scale == "measured" or not self.gives_latent_statistics,
+            f"--latent_scale per_channel measures what --autoencoder can't give too: {', '.join(STATISTICS)}",
         )
 
     @property

@@ -227,8 +227,13 @@ class DiffusionConfig(DenoiserConfig, LatentConfig, WeightingConfig, SamplingCon
         super().__post_init__()
         self.require_at_least(1, "num_train_timesteps")
         self.require(0 <= self.label_dropout < 1, f"--label_dropout must be in [0, 1), not {self.label_dropout}")
-        self.require(
-            self.sigma_data is None or self.sigma_data > 0, f"--sigma_data must be positive, not {self.sigma_data}"
+        for name in ("sigma_data", "edm_p_std"):
+            value = getattr(self, name)
+            self.require(value is None or value > 0, f"--{name} must be positive, not {value}")
+        self.require_default(
+            self.pretrained_model_name_or_path is None,
+            ("denoiser",),
+            "is for new networks, and --pretrained_model_name_or_path has one",
         )
         self._check_objective()
 

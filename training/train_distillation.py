@@ -23,7 +23,7 @@ from diffusers_ext.pipelines import ClassConditionalPipeline, PalettePipeline
 from diffusers_ext.pipelines.checks import accepts
 from diffusers_ext.pipelines.schedules import get_noise_levels
 from diffusers_ext.training.diffusion.denoiser_classes import keep_labels
-from diffusers_ext.training.diffusion.few_steps import Path, few_step_scheduler
+from diffusers_ext.training.diffusion.few_steps import TeacherPath, few_step_scheduler
 from diffusers_ext.training.diffusion.latents import EncodingConfig, Latents
 from diffusers_ext.training.diffusion.objectives import hides_images_in_noise, prediction_type, process
 from diffusers_ext.training.evaluation.grids import class_grid
@@ -147,7 +147,9 @@ class DistillationRecipe(Recipe):
         self.latents = Latents(teacher.vae, config.size, config.channels, context)
         self.scheduler = few_step_scheduler(teacher.scheduler, config.num_inference_steps)
         self.prediction_type = prediction_type(self.scheduler)
-        self.path = Path(teacher.scheduler, config.num_inference_steps, config.num_teacher_steps, context.device)
+        self.path = TeacherPath(
+            teacher.scheduler, config.num_inference_steps, config.num_teacher_steps, context.device
+        )
         conditioning = teacher.config.get("noise_conditioning", "timestep")
         self.noise_levels = get_noise_levels(self.scheduler, self.path.timesteps, conditioning)
         # A configuration keeps the options of other classes, so the signature decides.
@@ -224,8 +226,7 @@ class PaletteDistillation(DistillationRecipe):
         corruption = self.tasks.mix(batch, draw)
         labels = None if self.id2label is None else batch["class_labels"]
         condition = Condition(labels, self.shown.show(corruption, draw))
-        mask = corruption.mask if self.latents.vae is None else None  # latents are all made
-        return condition, self.shown.draw_noise(corruption, draw), mask
+        return condition, self.shown.draw_noise(corruption, draw), self.shown.made(corruption)
 
     def __init__(self, config, context, teacher):
         super().__init__(config, context, teacher)

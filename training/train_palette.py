@@ -77,7 +77,7 @@ class PaletteRecipe(Recipe):
     def step(self, batch, draw):
         corruption = self.tasks.mix(batch, draw)
         clean = self.latents.encode(batch["pixel_values"], draw)
-        conditioning, mask = self.condition(corruption, draw), self.kept(corruption)
+        conditioning, mask = self.condition(corruption, draw), self.inputs.made(corruption)
         labels = self.draw_labels(batch, draw)
         timesteps, noise = self.objective.draw_timesteps(draw), self.inputs.draw_noise(corruption, draw)
         noisy = self.objective.add_noise(clean, noise, timesteps)
@@ -96,10 +96,6 @@ class PaletteRecipe(Recipe):
         if self.config.conditioning_dropout > 0:
             conditioning = torch.where(draw.uniform(1, 1, 1) < self.config.conditioning_dropout, 0.0, conditioning)
         return conditioning
-
-    def kept(self, corruption) -> torch.Tensor | None:
-        """Where pixels are made, and not kept; latents are all made."""
-        return corruption.mask if self.latents.vae is None else None
 
     def draw_labels(self, batch, draw) -> torch.Tensor | None:
         """The label of each image (N,), some replaced by the label for "no class"."""

@@ -200,7 +200,7 @@ def test_a_given_scaling_factor_stays(tmp_path):
 
 
 def test_latents_are_published_with_the_statistics_of_each_channel(tmp_path):
-    run = trainer(tmp_path, **RUNS["kl"], latent_statistics="channels")
+    run = trainer(tmp_path, **RUNS["kl"], latent_scale="per_channel")
     assert run.train()
     autoencoder = AutoencoderPipeline.from_pretrained(tmp_path).autoencoder
     (batch,) = run.recipe.dataset.reference_batches(NUM_IMAGES)
@@ -337,10 +337,10 @@ def test_the_resolved_options_can_be_read_again(tmp_path):
             {"architecture": "kl", "autoencoder": BLOCKS, "downsampling_factor": 4},
             "--downsampling_factor 4 needs 3 block_out_channels in --autoencoder, not 2",
         ),
-        ({"architecture": "vq", "latent_statistics": "channels"}, "--latent_statistics channels is for --archit"),
+        ({"architecture": "vq", "latent_scale": "per_channel"}, "--latent_scale per_channel is for --archit"),
         (
-            {"architecture": "kl", "latent_statistics": "channels", "autoencoder": {"scaling_factor": 2.0}},
-            "--latent_statistics channels measures what --autoencoder can't give too: scaling_factor,",
+            {"architecture": "kl", "latent_scale": "per_channel", "autoencoder": {"scaling_factor": 2.0}},
+            "--latent_scale per_channel measures what --autoencoder can't give too: scaling_factor,",
         ),
         ({"discriminator_learning_rate": 1e-4}, "--discriminator_learning_rate needs a discriminator"),
         ({"denoising": -0.1}, "--denoising must be at least 0"),

@@ -164,6 +164,12 @@ def test_a_tracker_that_is_not_installed_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
+        ({"prediction_type": "edm", "edm_p_std": 0.0}, "--edm_p_std must be positive, not 0.0"),
+        ({"prediction_type": "edm", "sigma_data": -1.0}, "--sigma_data must be positive, not -1.0"),
+        (
+            {"denoiser": "DiTTransformer2DModel", "pretrained_model_name_or_path": "a", "unet": "{}"},
+            "--denoiser is for new networks",
+        ),
         ({"resolution": 9}, "--resolution must be a multiple of 2"),
         ({"unet": '{"foo": 1}'}, "foo"),
         ({"feature_extractor": "no/such/network"}, "no/such/network"),

@@ -45,7 +45,7 @@ def few_step_scheduler(scheduler: SchedulerMixin, num_steps: int) -> SchedulerMi
     )
 
 
-class Path:
+class TeacherPath:
     """The noise levels of the teacher's steps, from pure noise (position 0) to the clean image (the last position).
 
     Args:

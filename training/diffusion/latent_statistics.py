@@ -10,7 +10,13 @@ from dataclasses import dataclass
 import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
+from diffusers_ext.data import ImageDataset
+from diffusers_ext.pipelines.latent_space import LatentSpace
+from diffusers_ext.pixels import to_pixel_values
 from diffusers_ext.training.loop.context import Context
+
+
+MEASURED_IMAGES = 1000
 
 
 @dataclass
@@ -66,17 +72,28 @@ def latent_moments(autoencoder: torch.nn.Module, images: torch.Tensor) -> tuple[
     """The mean of each latent, and the mean of its square over all draws of the posterior, in float64.
 
     Args:
-        autoencoder: an autoencoder of diffusers. Latents that have no posterior are their own mean. A VQModel's are
+        autoencoder: one that [`LatentSpace`] takes. Latents that have no posterior are their own mean. A VQModel's are
             those before the quantization, in which latent diffusion works.
         images (`torch.Tensor` of shape (N, C, H, W)): in [-1, 1].
 
     Returns:
         `tuple`: two tensors of the latents' shape (N, C', ...).
     """
-    latents = autoencoder.encode(images)[0]
-    if isinstance(latents, DiagonalGaussianDistribution):
-        return latents.mean.double(), latents.mean.double().square() + latents.var.double()
-    return latents.double(), latents.double().square()
+    space = LatentSpace(autoencoder)
+    moments = space.encode_moments(images).double()
+    if moments.shape[1] == space.channels:
+        return moments, moments.square()
+    posterior = DiagonalGaussianDistribution(moments)
+    return posterior.mean, posterior.mean.square() + posterior.var
+
+
+def measure_autoencoder(
+    autoencoder: torch.nn.Module, dataset: ImageDataset, batch_size: int, context: Context
+) -> LatentStatistics:
+    """The statistics of an autoencoder's latents over the first `MEASURED_IMAGES` images of a set."""
+    batches = dataset.reference_batches(batch_size, limit=MEASURED_IMAGES, **context.share)
+    images = (to_pixel_values(batch["pixel_values"]) for batch in batches)
+    return measure_latents(lambda batch: latent_moments(autoencoder, batch), images, context)
 
 
 @torch.no_grad()

@@ -15,9 +15,8 @@ import diffusers_ext
 from diffusers_ext.data import ImageDataset
 from diffusers_ext.hub.pipeline_folders import refuse_single_file
 from diffusers_ext.pipelines.latent_space import LatentSpace, PixelSpace
-from diffusers_ext.pixels import to_pixel_values
 from diffusers_ext.training.diffusion.encoding_cache import MomentCache
-from diffusers_ext.training.diffusion.latent_statistics import latent_moments, measure_latents
+from diffusers_ext.training.diffusion.latent_statistics import MEASURED_IMAGES, measure_autoencoder
 from diffusers_ext.training.loop.configuration import Config, TrainingConfig, option
 from diffusers_ext.training.loop.context import Context
 from diffusers_ext.training.loop.draws import Draw
@@ -26,7 +25,6 @@ from diffusers_ext.training.loop.weights import weights_fingerprint
 
 logger = logging.getLogger(__name__)
 
-MEASURED_IMAGES = 1000
 # The components of a pipeline that can be its autoencoder.
 AUTOENCODERS = ("vae", "vqvae", "autoencoder")
 
@@ -121,23 +119,15 @@ class Latents:
         """Set the scale of the latents as [`LatentConfig`] says. All processes call it, after `prepare`."""
         if config.latent_scale == "model":
             return
-        statistics = measure_latents(
-            lambda images: latent_moments(self.vae, images),
-            (
-                to_pixel_values(batch["pixel_values"])
-                for batch in dataset.reference_batches(
-                    config.evaluation_batch_size, limit=MEASURED_IMAGES, **self.context.share
-                )
-            ),
-            self.context,
-        )
-        # Rounded, so that rounding errors, which depend on the batch size, do not change the published file.
-        if config.latent_scale == "measured":
-            measured = {"scaling_factor": _rounded(1 / statistics.std), "latents_mean": None, "latents_std": None}
-        else:
-            mean, std = (list(map(_rounded, row.tolist())) for row in (statistics.mean, statistics.channel_std))
-            measured = {"scaling_factor": 1.0, "latents_mean": mean, "latents_std": std}
-        self.vae.register_to_config(**measured | {"shift_factor": None})
+        statistics = measure_autoencoder(self.vae, dataset, config.evaluation_batch_size, self.context)
+        per_channel = config.latent_scale == "per_channel"
+        measured = statistics.by_channel() if per_channel else statistics.as_a_whole()
+        if measured is None:
+            raise ValueError(
+                f"--latent_scale {config.latent_scale}: the latents of --vae are the same for all images."
+            )
+        replaced = dict.fromkeys(("shift_factor", "latents_mean", "latents_std"))
+        self.vae.register_to_config(**replaced | measured)
         logger.info(f"The latents of {statistics.num_images} images give {measured}.")
 
     def encode(self, pixel_values: torch.Tensor, draw: Draw) -> torch.Tensor:
@@ -211,7 +201,3 @@ def load_autoencoder(name: str | None, cache_dir: str | None = None) -> ModelMix
             f"{sorted(report['missing_keys'])[0]}."
         )
     return model
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.5g}")

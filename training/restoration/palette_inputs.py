@@ -74,6 +74,10 @@ class PaletteInputs:
             rows = zip(images.split(1), [None] * len(images) if hidden is None else hidden.split(1), strict=True)
             return torch.cat([encode_shown(space, self.encoding, *row, self.has_mask) for row in rows])
 
+    def made(self, corruption: Corruption) -> torch.Tensor | None:
+        """Where pixels are made and not kept, (N, 1, H, W); `None` for latents, which are all made."""
+        return corruption.mask if self.latents.vae is None else None
+
     def draw_noise(self, corruption: Corruption, draw: Draw) -> torch.Tensor:
         """The start of the process: standard normal noise, or the degraded image with noise of `source_noise`."""
         noise = draw.normal(*self.latents.shape)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from diffusers import EDMDPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 
-from diffusers_ext.training.diffusion.few_steps import Path, few_step_scheduler
+from diffusers_ext.training.diffusion.few_steps import TeacherPath, few_step_scheduler
 from diffusers_ext.training.diffusion.objectives import prediction_type
 from diffusers_ext.training.loop.draws import Draw
 from diffusers_ext.training.train_diffusion import DiffusionConfig
@@ -33,7 +33,7 @@ def network(sample, timestep):
 def test_the_jumps_of_the_path_are_the_steps_of_the_sampler(name, num_steps):
     teacher = TEACHERS[name]()
     scheduler = few_step_scheduler(teacher, num_steps)
-    path = Path(teacher, num_steps, 4 * num_steps, torch.device("cpu"))
+    path = TeacherPath(teacher, num_steps, 4 * num_steps, torch.device("cpu"))
     kind = prediction_type(scheduler)
     assert kind == ("v_prediction" if name == "epsilon" else prediction_type(teacher))
 
@@ -54,7 +54,7 @@ def test_the_jumps_of_the_path_are_the_steps_of_the_sampler(name, num_steps):
 
 
 def test_steps_begin_in_pure_noise_and_end_at_the_clean_image():
-    path = Path(TEACHERS["flow_prediction"](), 2, 8, torch.device("cpu"))
+    path = TeacherPath(TEACHERS["flow_prediction"](), 2, 8, torch.device("cpu"))
     clean, noise = torch.ones(2, 1, 2, 2), torch.full((2, 1, 2, 2), 5.0)
     noisy = path.add_noise(clean, noise, torch.tensor([0, 8]))
     torch.testing.assert_close(noisy[0], noise[0], rtol=0, atol=0.01)
@@ -62,7 +62,7 @@ def test_steps_begin_in_pure_noise_and_end_at_the_clean_image():
 
 
 def test_positions_are_drawn_between_the_ends_of_the_students_steps():
-    path = Path(TEACHERS["flow_prediction"](), 2, 8, torch.device("cpu"))
+    path = TeacherPath(TEACHERS["flow_prediction"](), 2, 8, torch.device("cpu"))
     start, middle, end = path.draw(Draw(0, torch.device("cpu")).begin(0, range(200)))
     assert sorted(set(start.tolist())) == list(range(8)) and (middle == start + 1).all()
     assert (end == torch.where(start < 4, 4, 8)).all()
