@@ -167,14 +167,21 @@ def mutate(number: int, choose: random.Random) -> tuple[str, bytes, bool, Callab
 
 
 class Watch:
-    """Notes programs that are started and files that are opened for writing; can't be removed again, only idle."""
+    """Notes programs that are started and files that are opened for writing; can't be removed again, only idle.
 
-    def __init__(self):
-        self.active, self.seen = False, []
+    Args:
+        cache (`str`): the folder in which files may be written.
+    """
+
+    def __init__(self, cache: str):
+        self.active, self.seen, self.cache = False, [], cache
         sys.addaudithook(self._note)
 
     def _note(self, event: str, arguments: tuple) -> None:
-        if self.active and (event in EXECUTIONS or event == "open" and set(str(arguments[1])) & set("wax+")):
+        if not self.active:
+            return
+        is_writing = event == "open" and set(str(arguments[1])) & set("wax+")
+        if event in EXECUTIONS or (is_writing and not str(arguments[0]).startswith(self.cache)):
             self.seen.append((event, str(arguments)[:200]))
 
     @contextmanager
@@ -195,8 +202,13 @@ def fuzz(count: int, seed: int) -> Counter:
     Raises:
         AssertionError: if a result is not as described above.
     """
-    choose, watch, counts = random.Random(seed), Watch(), Counter()
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    choose, counts = random.Random(seed), Counter()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryDirectory() as cache,
+        warnings.catch_warnings(),
+    ):
+        watch = Watch(cache)
         warnings.simplefilter("ignore")  # Pillow warns of what it repairs
         expected, mutations = {}, {}
         for number in range(count):
@@ -211,13 +223,15 @@ def fuzz(count: int, seed: int) -> Counter:
                 expected[str(path)] = decode_image(write_intact(number, extension), 3)
         before = {path: path.read_bytes() for path in Path(folder).iterdir()}
         with watch.watching():
-            check(folder, expected, mutations, counts)
+            check(folder, cache, expected, mutations, counts)
         assert not watch.seen, f"something was executed or written: {watch.seen}"
         assert before == {path: path.read_bytes() for path in Path(folder).iterdir()}, "files were changed"
     return counts
 
 
-def check(folder: str, expected: dict[str, torch.Tensor], mutations: dict[str, str], counts: Counter) -> None:
+def check(
+    folder: str, cache: str, expected: dict[str, torch.Tensor], mutations: dict[str, str], counts: Counter
+) -> None:
     decoded, reasons = {}, {}
     for path in sorted([*expected.keys(), *mutations.keys() - expected.keys()]):
         try:
@@ -232,7 +246,7 @@ def check(folder: str, expected: dict[str, torch.Tensor], mutations: dict[str, s
             result = "intact" if path in expected else "refused" if path in reasons else "an image"
             counts[mutations[path], result] += 1
 
-    options = {"train_data_dir": folder, "resolution": SIZE, "cache_images": True}
+    options = {"train_data_dir": folder, "resolution": SIZE, "cache_images": True, "cache_dir": cache}
     if reasons:
         try:
             load_image_dataset(**options).prepare()
