@@ -625,7 +625,7 @@ def test_a_solver_without_a_variance_type_has_ours(other_class, variance_type):
     ids=lambda other: type(other).__name__,
 )
 def test_configs_of_other_processes_are_refused(other, tmp_path):
-    message = f"is that of {'EDM' if 'EDM' in type(other).__name__ else 'a flow'}, but only"
+    message = f"belongs to {'EDM' if 'EDM' in type(other).__name__ else 'a flow'}. This scheduler takes only"
     with pytest.raises(ValueError, match=message):
         ExactDDPMScheduler.from_config(other.config)
     other.save_pretrained(tmp_path)
@@ -636,7 +636,7 @@ def test_configs_of_other_processes_are_refused(other, tmp_path):
 @pytest.mark.parametrize("rescale", [False, True])
 def test_only_the_last_timestep_is_without_signal(rescale):
     for betas, first in (([0.1, 1.0, 0.1], 1), ([1.0, 0.1], 0), ([0.999] * 200, 107)):
-        with pytest.raises(ValueError, match=f"but from timestep {first} on none is left"):
+        with pytest.raises(ValueError, match=f"but timestep {first} has none already"):
             ExactDDPMScheduler(len(betas), trained_betas=betas, rescale_betas_zero_snr=rescale)
     scheduler = ExactDDPMScheduler(3, trained_betas=[0.1, 0.2, 1.0], rescale_betas_zero_snr=rescale)
     sample = random(3, 3, 4, 4)

@@ -1,9 +1,9 @@
-"""Gaussian diffusion as its papers have it: DDPM, DDIM and DDIM inversion, with the numbers of the reference.
+"""DDPM, DDIM and DDIM inversion as in the papers, with the same numbers as the reference implementation.
 
 `alphas_cumprod` is alpha_bar_t, so q(x_t | x_0) = N(sqrt(alpha_bar_t) x_0, 1 - alpha_bar_t). A *chain* is the
 ascending list of the timesteps that sampling visits. It is a process of its own, with the steps
-beta_i = 1 - alpha_bar_i / alpha_bar_{i-1}, alpha_bar_{-1} = 1 (Nichol and Dhariwal 2021, sec. 4). In what follows
-t - 1 and t + 1 are neighbours in the chain.
+beta_i = 1 - alpha_bar_i / alpha_bar_{i-1}, alpha_bar_{-1} = 1 (Nichol and Dhariwal 2021, sec. 4). In this file
+t - 1 and t + 1 are the neighbours of t in the chain.
 
 References: Ho et al. 2020 (DDPM); Song et al. 2021 (DDIM); Nichol and Dhariwal 2021 (learned variances, respacing);
 Dhariwal and Nichol 2021 (classifier guidance); github.com/openai/guided-diffusion, gaussian_diffusion.py, respace.py.
@@ -33,7 +33,7 @@ MAX_BETA = 0.999
 
 @dataclass
 class GaussianDiffusionOutput(BaseOutput):
-    """A step's result, of the shape of the sample: the next sample of the walk, and the predicted x_0."""
+    """The next sample, `prev_sample`, and the predicted x_0. Both have the shape of the sample."""
 
     prev_sample: torch.Tensor
     pred_original_sample: torch.Tensor | None = None
@@ -41,7 +41,7 @@ class GaussianDiffusionOutput(BaseOutput):
 
 @dataclass
 class PMeanVarianceOutput(BaseOutput):
-    """p(x_{t-1} | x_t) = N(mean, variance), the x_0 it is made of, and the noise that leads from there to x_t."""
+    """p(x_{t-1} | x_t) = N(mean, variance), with the predicted x_0 and the noise that would turn this x_0 into x_t."""
 
     mean: torch.Tensor
     variance: torch.Tensor
@@ -93,7 +93,7 @@ class StepCoefficients(NamedTuple):
 
 
 class TimestepTable:
-    """Numbers by timestep: plain floats for one timestep, float32 columns for a batch of different ones.
+    """Numbers for each timestep: plain floats for one timestep, float32 tensors for a batch of different timesteps.
 
     Args:
         timesteps (`list[int]`): ascending.
@@ -104,10 +104,10 @@ class TimestepTable:
         values = np.stack(columns, axis=1)
         self.row_type = type(columns)
         self.rows = dict(zip(timesteps, map(self.row_type._make, values.tolist()), strict=True))
-        # The index of other timesteps is that of the last row. It makes them evident where a check would have to
-        # wait for the device.
+        # Timesteps outside the chain get the last row, which is NaN. On a GPU a check would have to wait for the
+        # device; a NaN shows the mistake without waiting.
         self.values = torch.tensor(np.vstack([values, np.full_like(values[:1], np.nan)]), dtype=torch.float32)
-        # Timestep t has its place at t + 1: the first and the last place are for all that lie below and above.
+        # Timestep t is found at place t + 1. The first and the last place stand for all smaller and larger timesteps.
         self.index = torch.full((timesteps[-1] + 3,), len(timesteps))
         self.index[1:-1][timesteps] = torch.arange(len(timesteps))
 
@@ -128,7 +128,7 @@ class TimestepTable:
         return self.row_type._make(values.T.reshape(-1, len(timesteps), *[1] * (ndim - 1)))
 
     def gather(self, timesteps: torch.Tensor) -> torch.Tensor:
-        """The rows (N, columns) of timesteps of shape (N,), on their device; NaN for those that are none."""
+        """The rows (N, columns) of timesteps of shape (N,), on their device; NaN outside the chain."""
         self.values, self.index = self.values.to(timesteps.device), self.index.to(timesteps.device)
         places = (timesteps.long() + 1).clamp(0, len(self.index) - 1)
         return self.values[self.index[places]]
@@ -159,16 +159,17 @@ def is_integer(value) -> bool:
 
 
 def space_timesteps(num_train_timesteps: int, respacing: str | Sequence[int]) -> list[int]:
-    """The timesteps, ascending, that a shorter chain keeps: Nichol and Dhariwal 2021, sec. 4, as in the reference.
+    """Choose the timesteps that a shorter chain keeps, ascending: Nichol and Dhariwal 2021, sec. 4.
 
     Args:
         num_train_timesteps (`int`): T, the length of the full chain.
         respacing (`str` or `list[int]`): `"250"` spreads 250 timesteps evenly from 0 to T - 1; `"10,15,20"`, or
-            `[10, 15, 20]`, does so in each of three equal sections; `"ddim50"` takes 50 from 0 on with a constant
-            whole stride (Song et al. 2021); `""` keeps all of them.
+            `[10, 15, 20]`, does so in each of three equal sections; `"ddim50"` takes every k-th timestep, starting
+            at 0, with the whole number k that gives 50 of them (Song et al. 2021); `""` keeps all timesteps.
 
     Raises:
-        ValueError: if it cannot be read, or asks for more than there are, or for what no stride gives.
+        ValueError: if `respacing` cannot be read, asks for more timesteps than there are, or if no whole stride
+            gives the number after "ddim".
     """
     if isinstance(respacing, str) and respacing.startswith("ddim"):
         count = _parse_count(respacing[len("ddim") :], respacing)
@@ -176,7 +177,7 @@ def space_timesteps(num_train_timesteps: int, respacing: str | Sequence[int]) ->
             if len(range(0, num_train_timesteps, stride)) == count:
                 return list(range(0, num_train_timesteps, stride))
         raise ValueError(
-            f"{respacing!r} cannot be had of {num_train_timesteps} timesteps: no whole stride gives {count}."
+            f"{respacing!r} is not possible with {num_train_timesteps} timesteps: no whole stride gives {count}."
         )
 
     if not isinstance(respacing, Sequence):
@@ -189,7 +190,7 @@ def space_timesteps(num_train_timesteps: int, respacing: str | Sequence[int]) ->
         if count > size:
             raise ValueError(f"{respacing!r} asks for {count} timesteps of a section that has {size}.")
         stride = (size - 1) / (count - 1) if count > 1 else 1
-        # Summed up, not multiplied: of a timestep halfway between two the sum's rounding decides.
+        # The reference adds the strides up. A multiplication would round differently halfway between two timesteps.
         position = 0.0
         for _ in range(count):
             timesteps.append(start + round(position))
@@ -232,7 +233,7 @@ def rescale_zero_terminal_snr(betas: np.ndarray) -> np.ndarray:
     """Shifts and scales sqrt(alpha_bar) to end at zero: Lin et al. 2024, algorithm 1."""
     signal = np.cumprod(1 - betas) ** 0.5
     if len(betas) == 1:
-        raise ValueError("`rescale_betas_zero_snr` needs more than one timestep, for the first keeps its noise level.")
+        raise ValueError("`rescale_betas_zero_snr` needs more than one timestep, because the first one is not moved.")
     signal = (signal - signal[-1]) * signal[0] / (signal[0] - signal[-1])
     return 1 - signal**2 / np.append(1.0, signal[:-1] ** 2)
 
@@ -243,30 +244,31 @@ def check_betas(betas: np.ndarray) -> None:
     signal_ends = int((np.cumprod(1 - betas) > 0).sum())
     if signal_ends < len(betas) - 1:
         raise ValueError(
-            f"Only the last of {len(betas)} timesteps may be without signal, but from timestep {signal_ends} on none "
-            f"is left, where beta is {betas[signal_ends]:g}."
+            f"Only the last of the {len(betas)} timesteps may have no signal, but timestep {signal_ends} has none "
+            f"already: its beta is {betas[signal_ends]:g}."
         )
 
 
 def refuse_other_processes(config: dict) -> None:
-    """Refuses the config of a flow and of EDM. Such a config need not name its class: its own parameters tell."""
+    """Refuse the config of a flow or of EDM. It is recognised by its parameters, because it may not name its class."""
     is_flow = config.get("prediction_type") == "flow_prediction" or config.get("use_flow_sigmas") or "shift" in config
     if is_flow or "sigma_data" in config:
         raise ValueError(
-            f"The config is that of {'a flow' if is_flow else 'EDM'}, but only that of a discrete "
-            "variance-preserving process can be taken over."
+            f"This config belongs to {'a flow' if is_flow else 'EDM'}. This scheduler takes only the configs of "
+            "discrete variance-preserving processes, such as DDPM."
         )
 
 
 class GaussianDiffusionScheduler(SchedulerMixin, ConfigMixin):
     """What the schedulers of this file share: the config, the timesteps, q(...) and p(...).
 
-    The config is that of diffusers' `DDPMScheduler` and `DDIMScheduler` together, with their meanings. `from_config`
-    works from and to them and all that is compatible with them, and gives the same process: what a config of another
-    class leaves open has that class's default. Configs of flows and of EDM are refused: they are no such process.
+    The config has the parameters of diffusers' `DDPMScheduler` and `DDIMScheduler` with the same meanings.
+    `from_config` accepts the configs of both and of all compatible schedulers, and they accept ours. The process stays
+    the same: a parameter that a config leaves open gets the default of the class that wrote the config. Configs of
+    flows and of EDM are refused, because they describe other processes.
 
-    Tables are computed in float64. Steps compute in float32, whatever the dtype of what comes in; what goes out has
-    the sample's. They keep no state: any timestep of the chain may follow any other.
+    Tables are computed in float64 and steps in float32. The results have the dtype of the sample. The schedulers keep
+    no state between steps: any timestep of the chain may follow any other.
 
     Args:
         num_train_timesteps (`int`): T.
@@ -275,20 +277,20 @@ class GaussianDiffusionScheduler(SchedulerMixin, ConfigMixin):
         beta_schedule (`str`): see [`make_betas`].
         trained_betas (`list[float]`, *optional*): T numbers in (0, 1] to use instead; only the last can be 1.
         variance_type (`str`): `fixed_small` is the posterior's variance, `fixed_large` beta_t (Ho et al. 2020, sec.
-            3.2), and the same with `_log`; with `learned` the network gives the log variance, with `learned_range` it
-            interpolates between the two (Nichol and Dhariwal 2021, eq. 15), in C further output channels. With a
-            fixed variance such channels are left aside.
-        clip_sample (`bool`), clip_sample_range (`float`): whether to clip the predicted x_0, and to which magnitude.
+            3.2); the names with `_log` mean the same. With `learned` the network predicts the log variance, with
+            `learned_range` an interpolation between the two (Nichol and Dhariwal 2021, eq. 15), in C further output
+            channels. With a fixed variance these channels are ignored.
+        clip_sample (`bool`), clip_sample_range (`float`): whether to clip x_0, and to which magnitude.
         prediction_type (`str`): `epsilon`, `sample` or `v_prediction`.
         timestep_spacing (`str`): `linspace` (from 0 to T - 1), `leading` or `trailing`: Lin et al. 2024, table 2.
-        steps_offset (`int`): added to `leading` timesteps, as far as there is room for it.
+        steps_offset (`int`): added to `leading` timesteps; reduced where the largest timestep would exceed T - 1.
         rescale_betas_zero_snr (`bool`): see [`rescale_zero_terminal_snr`].
-        set_alpha_to_one (`bool`): whether DDIM's last step leads to alpha_bar = 1, or to that of timestep 0.
+        set_alpha_to_one (`bool`): whether DDIM's last step leads to alpha_bar = 1, or to the alpha_bar of timestep 0.
         thresholding (`bool`), dynamic_thresholding_ratio (`float`), sample_max_value (`float`): dynamic thresholding
             (Saharia et al. 2022, sec. 2.3) in place of clipping.
 
     Raises:
-        ValueError: for a choice that is none, for betas outside (0, 1], and for a signal that ends before the chain.
+        ValueError: for an unknown choice, for betas outside (0, 1], and if alpha_bar is 0 before the last timestep.
     """
 
     _compatibles = [scheduler.name for scheduler in KarrasDiffusionSchedulers]
@@ -335,7 +337,7 @@ class GaussianDiffusionScheduler(SchedulerMixin, ConfigMixin):
         if rescale_betas_zero_snr:
             betas = rescale_zero_terminal_snr(betas)
             check_betas(betas)
-        # `from_config` replaces what nobody chose by the other class's defaults, which are not these.
+        # `from_config` would replace parameters that nobody chose by the other class's defaults, which differ.
         self.register_to_config(
             beta_start=beta_start, beta_end=beta_end, trained_betas=trained_betas, _use_default_values=[]
         )
@@ -356,14 +358,14 @@ class GaussianDiffusionScheduler(SchedulerMixin, ConfigMixin):
 
     @classmethod
     def extract_init_dict(cls, config_dict, **kwargs):
-        # A config stands for the process that its own class makes of it, that class's defaults included.
+        # A config means the process that its own class would build, with the defaults of that class.
         name = config_dict.get("_class_name")
         source = getattr(diffusers, name, cls) if isinstance(name, str) else cls
         parameters = inspect.signature(source.__init__).parameters.values()
         defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
         config = {key: value for key, value in {**defaults, **config_dict}.items() if key != "_use_default_values"}
         refuse_other_processes({**config, **kwargs})
-        if config.get("variance_type") is None:  # DPM-Solver's, for a network that learns none
+        if config.get("variance_type") is None:  # DPM-Solver writes None for networks without a learned variance
             config["variance_type"] = "fixed_small"
         return super().extract_init_dict(config, **kwargs)
 
@@ -379,16 +381,16 @@ class GaussianDiffusionScheduler(SchedulerMixin, ConfigMixin):
         timesteps: Sequence[int] | None = None,
         respacing: str | Sequence[int] | None = None,
     ) -> None:
-        """Choose the chain, by one of these.
+        """Choose the chain. Exactly one of `num_inference_steps`, `timesteps` and `respacing` must be given.
 
         Args:
-            num_inference_steps (`int`): from 1 to T, spaced as the config says.
-            device: where `self.timesteps` is to be.
+            num_inference_steps (`int`): from 1 to T, spaced by `timestep_spacing`.
+            device: the device for `self.timesteps`.
             timesteps (`list[int]`): the timesteps themselves, descending.
             respacing (`str` or `list[int]`): see [`space_timesteps`].
 
         Raises:
-            ValueError: if not exactly one is given, or it does not fit.
+            ValueError: if not exactly one is given, or its value is not possible.
         """
         if sum(choice is not None for choice in (num_inference_steps, timesteps, respacing)) != 1:
             raise ValueError("Give exactly one of `num_inference_steps`, `timesteps` and `respacing`.")
@@ -412,7 +414,7 @@ class GaussianDiffusionScheduler(SchedulerMixin, ConfigMixin):
             stride = total // count
             offset = min(self.config.steps_offset, total - 1 - (count - 1) * stride)
             return [offset + i * stride for i in range(count)]
-        # The rounding of the strides may leave room for one more.
+        # Rounding may give one timestep too many.
         timesteps = np.arange(total, 0, -total / count)[:count].round().astype(int) - 1
         return timesteps[::-1].tolist()
 
@@ -456,7 +458,8 @@ class GaussianDiffusionScheduler(SchedulerMixin, ConfigMixin):
         own = self._own_timesteps
         if timestep.device.type != "cpu" and timestep.device == own.device:
             if timestep.untyped_storage().data_ptr() == own.untyped_storage().data_ptr():
-                # An entry of our own list: its place tells its value, without waiting for the device.
+                # The timestep is an element of `self.timesteps`: its position gives its value without waiting for the
+                # device.
                 return self._walk[timestep.storage_offset()]
         return timestep.item()
 
@@ -494,7 +497,7 @@ class GaussianDiffusionScheduler(SchedulerMixin, ConfigMixin):
 
         Returns:
             mean, variance and log variance, each of the shape of `sample`. The variance of the chain's first timestep
-            is 0, its log variance that of the second, to be finite.
+            is 0. To stay finite, its log variance is set to the log variance of the second timestep.
         """
         c = self._lookup(self._steps, timesteps, sample)
         mean = combine(c.mean_original, clean.float(), c.mean_sample, sample.float())
@@ -509,7 +512,7 @@ class GaussianDiffusionScheduler(SchedulerMixin, ConfigMixin):
     def add_noise(
         self, original_samples: torch.Tensor, noise: torch.Tensor, timesteps: int | torch.Tensor
     ) -> torch.Tensor:
-        """[`q_sample`], as diffusers calls it."""
+        """The same as [`q_sample`], under diffusers' name."""
         return self.q_sample(original_samples, timesteps, noise)
 
     def get_velocity(self, sample: torch.Tensor, noise: torch.Tensor, timesteps: int | torch.Tensor) -> torch.Tensor:
@@ -518,7 +521,7 @@ class GaussianDiffusionScheduler(SchedulerMixin, ConfigMixin):
         return combine(level.signal, noise.float(), -level.noise, sample.float()).to(sample.dtype)
 
     def scale_model_input(self, sample: torch.Tensor, timestep: int | torch.Tensor | None = None) -> torch.Tensor:
-        """The sample itself: it is what these networks take."""
+        """Returns the sample unchanged, because networks of this process take x_t itself."""
         return sample
 
     # The reverse process
@@ -530,16 +533,16 @@ class GaussianDiffusionScheduler(SchedulerMixin, ConfigMixin):
         sample: torch.Tensor,
         clip_sample: bool | None = None,
     ) -> PMeanVarianceOutput:
-        """p(x_{t-1} | x_t): Ho et al. 2020, eq. 1; with a learned variance Nichol and Dhariwal 2021, eq. 15.
+        """p(x_{t-1} | x_t): Ho et al. 2020, eq. 1; with a learned variance, Nichol and Dhariwal 2021, eq. 15.
 
         Args:
             model_output (`torch.Tensor` of shape (N, C, ...), or (N, 2C, ...) with the variance).
             timesteps (`int`, or `torch.Tensor` of shape () or (N,)): of the chain.
             sample (`torch.Tensor` of shape (N, C, ...)): x_t.
-            clip_sample (`bool`, *optional*): whether to clip x_0; by default as the config says.
+            clip_sample (`bool`, *optional*): whether to clip x_0; by default the config's `clip_sample`.
 
         Raises:
-            ValueError: for a timestep that the chain has not, and an output of another shape.
+            ValueError: for a timestep outside the chain, and for an output of another shape.
         """
         c = self._lookup(self._steps, timesteps, sample)
         output, values = self._split(model_output, sample)
@@ -556,7 +559,7 @@ class GaussianDiffusionScheduler(SchedulerMixin, ConfigMixin):
         return PMeanVarianceOutput(*[value.to(sample.dtype) for value in values])
 
     def _split(self, model_output: torch.Tensor, sample: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The prediction and, if it is there, the variance; float32."""
+        """The prediction and, if the output has it, the variance; both float32."""
         if model_output.shape == sample.shape:
             return model_output.float(), None
         batch_size, channels, *size = sample.shape
@@ -572,7 +575,7 @@ class GaussianDiffusionScheduler(SchedulerMixin, ConfigMixin):
             return output
         if self.config.prediction_type == "v_prediction":
             return combine(c.signal, x, -c.noise, output)
-        # Two products and their difference, as the reference has it: where there is little signal, the rounding shows.
+        # The reference computes two products and their difference. Another order rounds differently.
         return (x * c.inverse_signal).sub_(output * c.noise_to_signal)
 
     def _clip(self, original: torch.Tensor, clip_sample: bool | None = None) -> torch.Tensor:
@@ -585,7 +588,7 @@ class GaussianDiffusionScheduler(SchedulerMixin, ConfigMixin):
         return original
 
     def _unscaled_epsilon(self, original: torch.Tensor, x: torch.Tensor, c: StepCoefficients) -> torch.Tensor:
-        # In this order, as the reference has it: where there is little noise, the rounding shows.
+        # The reference computes in this order. With little noise another order rounds differently.
         return (x * c.epsilon_gain).sub_(original)
 
     def _learned_log_variance(self, values: torch.Tensor | None, c: StepCoefficients) -> torch.Tensor | None:
@@ -608,20 +611,20 @@ def marginals(alphas_cumprod: np.ndarray) -> Marginal:
 
 
 def step_coefficients(alphas_cumprod: np.ndarray, final_alpha_cumprod: float, large: bool) -> StepCoefficients:
-    """Those of each step of a chain.
+    """The coefficients of each step of a chain.
 
     Args:
-        alphas_cumprod (`np.ndarray` of shape (n,)): of the chain's timesteps, ascending.
-        final_alpha_cumprod (`float`): where DDIM's last step leads.
-        large (`bool`): whether the fixed variance is beta_t, not the posterior's.
+        alphas_cumprod (`np.ndarray` of shape (n,)): alpha_bar of the chain's timesteps, ascending.
+        final_alpha_cumprod (`float`): the alpha_bar after DDIM's last step.
+        large (`bool`): whether the fixed variance is beta_t instead of the posterior's variance.
     """
     previous = np.append(1.0, alphas_cumprod[:-1])
     alphas, noise_variance = alphas_cumprod / previous, 1 - alphas_cumprod
     betas = 1 - alphas
     posterior_variance = betas * (1 - previous) / noise_variance
 
-    # The last step has no variance. Where its logarithm is wanted, that of the step before stands in, as in the
-    # reference; a chain of one step has none, and takes its beta.
+    # The variance of the last step is 0. For its logarithm the reference takes the variance of the step before it.
+    # A chain of one step has no step before it and takes beta.
     stand_in = posterior_variance[1] if len(betas) > 1 else betas[0]
     posterior_log_variance = np.log(np.append(stand_in, posterior_variance[1:]))
     variance, log_variance = posterior_variance, posterior_log_variance
@@ -629,12 +632,12 @@ def step_coefficients(alphas_cumprod: np.ndarray, final_alpha_cumprod: float, la
         variance = np.append(stand_in, betas[1:])
         log_variance = np.log(variance)
 
-    # Without any signal (zero terminal SNR) epsilon tells nothing of x_0. What keeps it finite is, as in diffusers'
-    # Euler scheduler, the smallest half-precision number; the other way round nothing can overflow.
+    # Without any signal (zero terminal SNR) x_0 does not follow from epsilon. The smallest half-precision number keeps
+    # the quotient finite, as in diffusers' Euler scheduler. In the other direction nothing can overflow.
     some_signal = np.where(alphas_cumprod > 0, alphas_cumprod, 2.0**-24)
     more_exact = np.where(alphas_cumprod > 0, alphas_cumprod, 2.0**-40)
 
-    # The reference has these in float32, where 1 - alpha_bar shows in the sixth digit of a sample.
+    # The reference computes these in float32, and the rounding of 1 - alpha_bar changes the sixth digit of a sample.
     target = np.append(final_alpha_cumprod, alphas_cumprod[:-1]).astype(np.float32)
     following = np.append(alphas_cumprod[1:], 0.0).astype(np.float32)
     kept = np.append(1.0, (alphas * (1 - previous) / noise_variance)[1:])
@@ -704,8 +707,8 @@ class ExactDDPMScheduler(GaussianDiffusionScheduler):
             generator (`torch.Generator`, or a list of one per sample, *optional*): draws the noise.
             variance_noise (`torch.Tensor` of shape (N, C, ...), *optional*): the standard normal noise itself.
             condition_gradient (`torch.Tensor` of shape (N, C, ...), *optional*): scale times the gradient of
-                log p(y | x_t) at x_t. Times the variance it moves the mean, whose x_0 is clipped before: Dhariwal and
-                Nichol 2021, algorithm 1.
+                log p(y | x_t) at x_t. The mean moves by the variance times this gradient, after x_0 was clipped:
+                Dhariwal and Nichol 2021, algorithm 1.
         """
         c = self._lookup(self._steps, timestep, sample)
         output, values = self._split(model_output, sample)
@@ -725,7 +728,7 @@ class ExactDDPMScheduler(GaussianDiffusionScheduler):
 class ExactDDIMScheduler(GaussianDiffusionScheduler):
     """DDIM: Song et al. 2021, eq. 12. A drop-in for diffusers' `DDIMScheduler`.
 
-    Each step leads to the next timestep of the list, whatever its spacing. Arguments: see
+    Each step leads to the next timestep of the chain, so that every spacing is exact. Arguments: see
     [`GaussianDiffusionScheduler`].
     """
 
@@ -746,15 +749,17 @@ class ExactDDIMScheduler(GaussianDiffusionScheduler):
 
         Args:
             model_output, timestep, sample: as in [`~GaussianDiffusionScheduler.p_mean_variance`], with its errors. A
-                variance in the output is left aside.
-            eta (`float`): from 0, no noise, to 1, that of DDPM: Song et al. 2021, eq. 16. The last step adds none.
-            use_clipped_model_output (`bool`, *optional*): whether epsilon follows from the clipped x_0, as in the
-                reference and by default, or is the network's, as by the default of diffusers' `DDIMScheduler`.
+                variance in the output is ignored.
+            eta (`float`): the amount of noise, from 0 (none) to 1 (as much as DDPM adds): Song et al. 2021, eq. 16.
+                The last step adds none.
+            use_clipped_model_output (`bool`, *optional*): True, the default and the reference's way, computes epsilon
+                from the clipped x_0. False takes the network's epsilon, which is the default of diffusers'
+                `DDIMScheduler`.
             generator (`torch.Generator`, or a list of one per sample, *optional*): draws the noise.
             variance_noise (`torch.Tensor` of shape (N, C, ...), *optional*): the standard normal noise itself.
             condition_gradient (`torch.Tensor` of shape (N, C, ...), *optional*): scale times the gradient of
-                log p(y | x_t) at x_t. Times -sqrt(1 - alpha_bar_t) it moves epsilon; x_0 moves along and, clipped
-                before, is not clipped again: Dhariwal and Nichol 2021, algorithm 2.
+                log p(y | x_t) at x_t. Epsilon moves by -sqrt(1 - alpha_bar_t) times this gradient, and x_0 follows
+                from it. x_0 is clipped before and not again: Dhariwal and Nichol 2021, algorithm 2.
         """
         if not 0 <= eta <= 1:
             raise ValueError(f"`eta` must be between 0 (DDIM) and 1 (DDPM), but is {eta}.")
@@ -777,12 +782,12 @@ class ExactDDIMScheduler(GaussianDiffusionScheduler):
 
 
 class ExactDDIMInverseScheduler(GaussianDiffusionScheduler):
-    """From an image to the noise that DDIM makes it of, like the reference's `ddim_reverse_sample`.
+    """Finds the noise from which DDIM would generate an image, like the reference's `ddim_reverse_sample`.
 
-    It walks the list upwards: a sample that counts as x_t becomes x_{t+1} and at last, with alpha_bar = 0, epsilon.
-    So its `timesteps[:-1]` lead from the chain's first timestep to its last, and those of [`ExactDDIMScheduler`] lead
-    back: exactly, where epsilon depends neither on the sample nor on the timestep. Arguments: see
-    [`GaussianDiffusionScheduler`].
+    It visits the timesteps in ascending order: each step turns x_t into x_{t+1}, and the last one, with alpha_bar = 0,
+    into epsilon. Its `timesteps[:-1]` lead from the chain's first timestep to its last, and the timesteps of
+    [`ExactDDIMScheduler`] lead back. The way back is exact if epsilon depends neither on the sample nor on the
+    timestep. Arguments: see [`GaussianDiffusionScheduler`].
     """
 
     def _in_walking_order(self, chain: list[int]) -> list[int]:
