@@ -4,7 +4,7 @@ The command is `python -m diffusers_ext.converters`; it and [`convert_checkpoint
 Functions such as `convert_palette` convert a state dict in memory.
 
 Each subpackage covers one origin, a repository or several by the same authors, and defines `FAMILIES`, a tuple of
-[`Family`](family.py). Nothing else lists them: to add a family, add a subpackage. One in another folder is found as
+`Family` (family.py). Nothing else lists them: to add a family, add a subpackage. One in another folder is found as
 well, once that folder is in `diffusers_ext.converters.__path__`. The modules beside the subpackages are what several
 origins share.
 """
