@@ -1,7 +1,7 @@
 """Pipelines: what users run.
 
-The classes here are those of the `pipeline_*.py` files with [`PublishableMixin`], so that what they save can be loaded
-with or without this package. The other files are parts that several pipelines share.
+Each class here is the class of a `pipeline_*.py` file with [`PublishableMixin`], so that saved pipelines load with and
+without this package. The other files are parts that several pipelines share.
 """
 
 from diffusers_ext.hub import PublishableMixin

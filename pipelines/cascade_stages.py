@@ -29,7 +29,7 @@ STAGE_OPTIONS = {
 
 @dataclass(frozen=True)
 class CascadeStage:
-    """One model of a cascade. `options` are those of `STAGE_OPTIONS`."""
+    """One model of a cascade. `options` has the keys of `STAGE_OPTIONS`."""
 
     suffix: str  # of the names of its components; "" for the base model
     channels: int  # C, of an image
@@ -206,7 +206,7 @@ def complete_stage_options(names: Sequence[str], given: dict[str, dict[str, Any]
 
     Args:
         names (`Sequence[str]`): the names of the stages' networks.
-        given (`dict[str, dict]`): options by these names; the others are those of `STAGE_OPTIONS`.
+        given (`dict[str, dict]`): options by these names; all others keep the values of `STAGE_OPTIONS`.
 
     Raises:
         ValueError: for other names, unknown options, or options out of range.

@@ -114,7 +114,7 @@ def run_network(
         network ([`ModelMixin`]): the denoiser.
         sample (`torch.Tensor` of shape `(N, C, H, W)`): float32.
         noise_level (`torch.Tensor`): a single number, the timestep or what the network is given instead.
-        dtype (`torch.dtype`): that of the network. Asking for it in each step would be slow, because the property
+        dtype (`torch.dtype`): the network's dtype. Asking for it in each step would be slow, because the property
             walks through all modules.
         conditions: other arguments of the network, such as `class_labels`.
 
@@ -178,7 +178,7 @@ def predict(
 
 
 def get_callback_inputs(callback: StepCallback | None, names: Sequence[str]) -> Sequence[str]:
-    """The names of the tensors that a callback sees: those of the call, unless it has its own."""
+    """The names of the tensors that a callback sees: its own list, or else the names given in the call."""
     return callback.tensor_inputs if isinstance(callback, (PipelineCallback, MultiPipelineCallbacks)) else names
 
 
@@ -190,7 +190,7 @@ def call_back(
     timestep: torch.Tensor,
     tensors: dict[str, torch.Tensor],
 ) -> torch.Tensor:
-    """The latents after a step: those of `tensors`, unless a callback, which sees `names`, returns others."""
+    """The latents after a step: the ones in `tensors`, unless a callback, which sees `names`, returns others."""
     if callback is None:
         return tensors["latents"]
     outputs = callback(pipeline, step, timestep, {name: tensors[name] for name in names})

@@ -181,7 +181,7 @@ def enlarge_images(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
     Pillow resizes one axis after the other, and rounds to bytes after each, halves up. The filter of PyTorch with
     antialiasing is Pillow's also where images grow. Colours of transparent images, of 2 or 4 channels, are weighted by
-    their alpha, so that those of transparent pixels, which nobody sees, do not bleed out.
+    their alpha, so that the colours of transparent pixels, which nobody sees, do not bleed out.
 
     Args:
         images (`torch.Tensor` of shape `(N, C, h, w)`): in `[0, 1]`, rounded to bytes first.
@@ -246,7 +246,7 @@ def to_pictures(images: np.ndarray) -> list[Image.Image]:
     """
     Pictures from an array `(N, H, W, C)` in `[0, 1]` of one to four channels.
 
-    They equal those of diffusers, which cannot make gray pictures that are one pixel wide or high.
+    They equal diffusers' pictures, except that diffusers cannot make gray pictures that are one pixel wide or high.
     """
     levels = (images * 255).round().astype("uint8")
     return [Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image) for image in levels]

@@ -99,7 +99,7 @@ def look_up_labels(
         class_labels (`int`, `str`, a list of them, `torch.Tensor` or `np.ndarray`): one label or several.
         id2label (`dict[int, str]`, *optional*): the name of each class id.
         num_labels (`int`, *optional*): how many labels there are, those for no class included. If not given, the ids
-            are those of `id2label`, or without that, all from 0 on.
+            are the keys of `id2label`, or without it, all numbers from 0 on.
         null_class_labels (`Collection[int | None]`): labels that stand for no class; `None` among them means nothing.
         num_images (`int`, *optional*): if given, `class_labels` are one for all images or one for each.
 

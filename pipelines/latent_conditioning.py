@@ -15,7 +15,7 @@ def encode_shown(
     A conditioning image as channels beside the noisy latents (Rombach et al. 2022, section 4.4).
 
     Args:
-        space (`PixelSpace` or `LatentSpace`): where the denoiser works. Nothing changes in that of pixels.
+        space (`PixelSpace` or `LatentSpace`): where the denoiser works. In pixels nothing is encoded.
         encoding (`str`): one of `CONDITIONING_ENCODINGS`.
         images (`torch.Tensor` of shape `(N, C, H, W)`): in `[-1, 1]`.
         hidden (`torch.Tensor` of shape `(N, 1, H, W)`, *optional*): true where pixels are hidden.

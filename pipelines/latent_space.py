@@ -1,4 +1,4 @@
-"""The space in which a pipeline makes images: that of pixels, or the latents of an autoencoder."""
+"""The space in which a pipeline makes images: pixels, or the latents of an autoencoder."""
 
 import torch
 from diffusers import ModelMixin
@@ -145,6 +145,6 @@ class LatentSpaceMixin:
 
 
 def check_space(space: PixelSpace | LatentSpace, channels: int):
-    """Refuses a `unet` that makes other channels than those of the space that it works in."""
+    """Refuses a `unet` whose channels differ from the channels of the space."""
     if channels != space.channels:
         raise ValueError(f"`unet` makes {channels} channels, but the latents of `vae` have {space.channels}.")

@@ -114,7 +114,7 @@ def check_panorama(image_width: int, width: Any, side: Any, window_width: Any, b
     if not is_number(blend_width) or blend_width < 0:
         raise ValueError(f"`blend_width` must be a number of pixels, 0 or more, but is {blend_width!r}.")
     if width < image_width:
-        raise ValueError(f"`width` must be {image_width}, that of the image, or more, but is {width}.")
+        raise ValueError(f"`width` must be at least the image's width, {image_width}, but is {width}.")
     num_shown = window_width - window_width // 2
     if image_width < num_shown or window_width < 2:
         raise ValueError(

@@ -142,8 +142,8 @@ class AutoencoderPipeline(DiffusionPipeline):
 
         Returns:
             `torch.Tensor`: float32, `(N, latent_dim)`, or `(N, C, h, w)` for a network with maps of latents, before
-            any quantisation. A network with latents at several levels returns a tuple of tensors. They are those of
-            the padded images.
+            any quantisation. A network with latents at several levels returns a tuple of tensors. They belong to the
+            padded images.
         """
         if sample:
             images = self._stack_images("image", image)
@@ -304,7 +304,7 @@ class AutoencoderPipeline(DiffusionPipeline):
     @torch.no_grad()
     def attribute_direction(self, plus: Images, minus: Images) -> Latents:
         r"""
-        The direction of an attribute: from the mean latents of images without it to those of images with it
+        The direction of an attribute: the mean latents of images with it, minus the mean latents of images without it
         (Larsen et al. 2016, section 3.3, https://huggingface.co/papers/1512.09300).
 
         Args:
@@ -426,7 +426,7 @@ class AutoencoderPipeline(DiffusionPipeline):
 
     @property
     def has_prior(self) -> bool:
-        """Whether standard normal latents make new images, as those of a variational autoencoder with vectors do."""
+        """Whether standard normal latents make new images, as in a variational autoencoder with vectors as latents."""
         return bool(self.autoencoder.config.get("variational", False))
 
     @property
@@ -467,7 +467,7 @@ class AutoencoderPipeline(DiffusionPipeline):
         levels = latents if isinstance(latents, (list, tuple)) else [latents]
         if not levels or not all(torch.is_tensor(level) and level.numel() > 0 for level in levels):
             raise ValueError("`latents` must be a tensor of one image or more, or a tuple of such tensors.")
-        # Other networks check latents; those of diffusers would fail in the middle.
+        # Other networks check their latents. Diffusers' networks would fail somewhere in the middle.
         config = self.autoencoder.config
         channels = config.get("vq_embed_dim") or config.get("latent_channels")
         if channels is not None and not (len(levels) == 1 and levels[0].ndim == 4 and levels[0].shape[1] == channels):

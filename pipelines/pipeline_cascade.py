@@ -64,8 +64,8 @@ class CascadePipelineOutput(BaseOutput):
         images (`list[PIL.Image.Image]`, `np.ndarray` or `torch.Tensor`):
             The images of the last stage.
         stage_images (`list`, *optional*):
-            If asked for, the images of every stage, the last one's at the end. With truncated conditioning, those of
-            all but the last are the noisy ones that the next stage was given, clipped to the range of images.
+            If asked for, the images of every stage, the last stage at the end. With truncated conditioning, all stages
+            but the last have the noisy images that the next stage was given, clipped to the range of images.
     """
 
     images: list[PIL.Image.Image] | np.ndarray | torch.Tensor
@@ -119,8 +119,7 @@ class CascadePipeline(TrainedProcessMixin, DiffusionPipeline):
             `conditioning_augmentation`, the highest level `s` that it was trained for (0, which is none); and
             `conditioning_noise_level`, the level `s` if a call does not give it (half of the highest).
         trained_processes (`dict[str, dict]`, *optional*):
-            For which noise process each network was trained, as `save_pretrained` writes it; by default that of the
-            schedulers.
+            The noise process of each network's training, as `save_pretrained` writes it; by default the schedulers'.
 
     Raises:
         ValueError: if the stages do not fit one another.
@@ -209,7 +208,7 @@ class CascadePipeline(TrainedProcessMixin, DiffusionPipeline):
             }
             own_id2label = dict(pipeline.config.get("id2label") or {})
             if own_id2label and id2label and own_id2label != id2label:
-                raise ValueError(f"The classes of stage {i + 1}, its `id2label`, are not those of the stages before.")
+                raise ValueError(f"The classes of stage {i + 1}, its `id2label`, differ from the stages before.")
             id2label = id2label or own_id2label
         cascade = cls(**components, id2label=id2label or None, stages=stages)
         for name, pipeline in zip(stages, pipelines, strict=True):
@@ -235,7 +234,7 @@ class CascadePipeline(TrainedProcessMixin, DiffusionPipeline):
         callback_on_step_end_tensor_inputs: list[str] = ["latents"],  # noqa: B006, as in diffusers
     ) -> CascadePipelineOutput | tuple:
         r"""
-        Generates `len(class_labels) * num_images_per_label` images, those of one label next to each other.
+        Generates `len(class_labels) * num_images_per_label` images; images of one label are next to each other.
 
         The latents are kept in float32 whatever the dtype of a network, whose input and output are cast: the steps of
         a solver are too small for 16 bits.
@@ -281,7 +280,7 @@ class CascadePipeline(TrainedProcessMixin, DiffusionPipeline):
                 What `callback_kwargs` holds: `"latents"` and `"noise_pred"`, the guided prediction.
 
         Returns:
-            [`CascadePipelineOutput`] or `tuple`: the images, in `.images` or as the first entry, and those of the
+            [`CascadePipelineOutput`] or `tuple`: the images, in `.images` or as the first entry, and the images of the
             stages, if asked for, in `.stage_images` or as the second entry.
 
         Raises:
@@ -480,12 +479,12 @@ class CascadePipeline(TrainedProcessMixin, DiffusionPipeline):
 
     @property
     def num_stages(self) -> int:
-        """The number of stages, that of the base model included."""
+        """The number of stages, including the base model."""
         return len(self._stages)
 
     @property
     def sample_size(self) -> tuple[int, int]:
-        """Height and width of the images, which are those of the last stage."""
+        """Height and width of the last stage's images."""
         return self._stages[-1].size
 
     @property

@@ -90,8 +90,7 @@ class ClassConditionalPipeline(TrainedProcessMixin, LatentSpaceMixin, DiffusionP
         default_num_inference_steps (`int`, defaults to 50):
             The number of steps of a call without `num_inference_steps`: as many as this scheduler needs.
         trained_processes (`dict[str, dict]`, *optional*):
-            For which noise process the network was trained, as `save_pretrained` writes it; by default that of the
-            scheduler.
+            The noise process of the network's training, as `save_pretrained` writes it; by default the scheduler's.
 
     Raises:
         ValueError: if `id2label`, `null_class_label` or `default_num_inference_steps` do not fit.
@@ -164,7 +163,7 @@ class ClassConditionalPipeline(TrainedProcessMixin, LatentSpaceMixin, DiffusionP
         callback_on_step_end_tensor_inputs: list[str] = ["latents"],  # noqa: B006, as in diffusers
     ) -> ImagePipelineOutput | tuple:
         r"""
-        Generates `len(class_labels) * num_images_per_label` images, those of one label next to each other.
+        Generates `len(class_labels) * num_images_per_label` images; images of one label are next to each other.
 
         The latents are float32 whatever the dtype of the network, and are cast for it: the steps of a solver are too
         small for 16 bits.

@@ -135,7 +135,7 @@ class GANPipeline(DiffusionPipeline):
         return_dict: bool = True,
     ) -> ImagePipelineOutput | tuple:
         r"""
-        Generates `len(class_labels) * num_images_per_label` images, those of one label next to each other.
+        Generates `len(class_labels) * num_images_per_label` images; images of one label are next to each other.
 
         An image is one pass through the generator, so that there are no steps and no callbacks.
 

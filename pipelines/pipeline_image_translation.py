@@ -87,8 +87,8 @@ class ImageTranslationPipeline(DiffusionPipeline):
                 Whether to keep the dropout of the training, as the authors of pix2pix do. It is the only noise that
                 pix2pix has (Isola et al. 2017, sections 2.2 and 3.2), so that translations of one image differ.
             image_statistics (`bool`, defaults to `False`):
-                Whether batch norm normalizes each image by its own statistics instead of those of the training set,
-                as the authors of pix2pix do. A generator that was trained with one image per step needs it.
+                Whether batch norm normalizes each image by its own statistics instead of the training set's, as the
+                authors of pix2pix do. A generator that was trained with one image per step needs it.
             num_images_per_input (`int`, defaults to 1):
                 The number of translations of each image, which are next to each other. Several need `dropout`.
             generator (`torch.Generator` or `list[torch.Generator]`, *optional*):

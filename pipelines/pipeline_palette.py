@@ -108,8 +108,8 @@ class PalettePipeline(TrainedProcessMixin, LatentSpaceMixin, DiffusionPipeline):
             The denoiser, or any model with the same call: `unet(sample, timesteps, class_labels=...,
             return_dict=False)` returns a tuple whose first entry is the prediction for the image, `(N, C, H, W)`, or
             `(N, 2C, H, W)` if the network predicts the variance too. `sample` is `(N, conditioning channels + C, H,
-            W)`, the conditioning image first. Images are in `[-1, 1]`. With a `vae`, C, H and W are those of latents,
-            and channels beyond those of the conditioning image are a mask: 1 where pixels are hidden, otherwise -1.
+            W)`, the conditioning image first. Images are in `[-1, 1]`. With a `vae`, C, H and W are the shape of
+            latents. Channels after the conditioning image are a mask: 1 where pixels are hidden, otherwise -1.
         scheduler ([`SchedulerMixin`]):
             The noise schedule and the solver. The scheduler with which the pipeline is built or was saved defines what
             the network predicts, and other schedulers must fit this.
@@ -144,7 +144,7 @@ class PalettePipeline(TrainedProcessMixin, LatentSpaceMixin, DiffusionPipeline):
             [`mirror_fill`].
         image_channels (`int`, *optional*):
             Of the images. By default `out_channels` of the network, or half of them if they are no fewer than
-            `in_channels`; with a `vae`, those of its images.
+            `in_channels`; with a `vae`, the channels of its images.
         id2label (`dict[int, str]`, *optional*):
             The name of each class id.
         null_class_label (`int`, *optional*):
@@ -158,8 +158,7 @@ class PalettePipeline(TrainedProcessMixin, LatentSpaceMixin, DiffusionPipeline):
             network expects the level in a channel of its own behind the conditioning image; here images are clean, and
             it is 0. See [`CascadePipeline`].
         trained_processes (`dict[str, dict]`, *optional*):
-            For which noise process the network was trained, as `save_pretrained` writes it; by default that of the
-            scheduler.
+            The noise process of the network's training, as `save_pretrained` writes it; by default the scheduler's.
 
     Raises:
         ValueError: if arguments do not fit each other or the network.
@@ -692,7 +691,7 @@ class PalettePipeline(TrainedProcessMixin, LatentSpaceMixin, DiffusionPipeline):
 
     @property
     def _mask_channels(self) -> int:
-        """1 if the network is given a mask in a channel of its own, as those of latents are that hide pixels."""
+        """1 if the network takes the mask as a channel, which networks for latents do if pixels are hidden."""
         encoding, has_mask = self.config.conditioning_encoding, self.config.conditioning_mask
         if self.vae is None or has_mask is not None:
             return int(bool(has_mask))

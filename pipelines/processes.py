@@ -88,7 +88,7 @@ class TrainedProcess:
         self.process = read_process(scheduler) if process is None else Process(**process)
 
     def of(self, network: ModelMixin, scheduler: SchedulerMixin) -> Process | None:
-        """The process of a network and its scheduler: a new network was trained for that of the scheduler."""
+        """A network's process. A network that is not ours counts as trained for its scheduler's process."""
         return self.process if unwrap_module(network) is self.network else read_process(scheduler)
 
     def check(
@@ -181,7 +181,7 @@ class TrainedProcessMixin:
 
     @classmethod
     def load_config(cls, pretrained_model_name_or_path, **kwargs):
-        """As in diffusers; of a pipeline that was saved without its processes, with those of its own schedulers."""
+        """As in diffusers. If the pipeline was saved without its processes, they are read from its own schedulers."""
         index, folder = super().load_config(pretrained_model_name_or_path, **kwargs), pretrained_model_name_or_path
         if isinstance(index, dict) and "trained_processes" not in index and os.path.isdir(folder):
             schedulers = {name: component for name, component in index.items() if name.startswith("scheduler")}

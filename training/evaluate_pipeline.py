@@ -46,13 +46,13 @@ class EvaluateConfig(RestorationConfig, SamplingConfig):
         help="Steps of the sampler, one or several numbers to compare; by default the pipeline's own number."
     )
     resolution: list[int] | None = option(
-        help="With --tasks: the size of the images, one number or height and width; by default that of the training."
+        help="With --tasks: the size of the images, one number or height and width; by default as in training."
     )
     likelihoods: list[str] | None = option(
         help="Also measure bits/dim: vlb (the variational bound), ode (by the probability-flow ODE), or both."
     )
     num_likelihood_images: int | None = option(help="How many images --likelihoods uses; by default all.")
-    num_vlb_steps: int | None = option(help="vlb: the steps of the chain; by default those of the training.")
+    num_vlb_steps: int | None = option(help="vlb: the number of steps of the chain; by default as in training.")
     cpu_threads: int | None = option(
         help="On CPUs: the threads of each process; by default OMP_NUM_THREADS, or else a share of the cores."
     )

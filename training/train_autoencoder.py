@@ -194,7 +194,7 @@ class AutoencoderRecipe(Recipe):
         return self.reconstruction_evaluator.panel(generate)
 
     def evaluate(self, generate):
-        """The measures of the reconstructions, and with a feature extractor those of samples."""
+        """The measures of the reconstructions, and with a feature extractor the measures of samples."""
         rows = [self.reconstruction_evaluator()]
         if generate.pipeline.has_prior and self.evaluator.extractor is not None:
             rows.append({"method": "samples", **self.evaluator.measure(generate)})
@@ -393,7 +393,7 @@ class LatentDiffusionAutoencoderRecipe(AutoencoderRecipe):
             return f"Its `scaling_factor` is {factor} ({origin})."
         images = f"the first {self.latents.num_images} training images"
         if self.config.latent_scale == "per_channel":
-            return f"Its `latents_mean` and `latents_std` are those of each channel over {images}."
+            return f"Its `latents_mean` and `latents_std` are the mean and deviation of each channel over {images}."
         before = "before their quantization " if self.config.architecture == "vq" else ""
         return (
             f"Its `scaling_factor` is {factor} (1 / {self.latents.std:.5g}, the standard deviation of the latents "

@@ -125,7 +125,7 @@ class ControlNetRecipe(TextToImageRecipe):
         return sample_grid(rows.flatten(0, 1), count + 1, titles, names)
 
     def evaluate(self, generate):
-        """The measures of all recipes, and how well the edges of samples match those of the controls: edge_f1."""
+        """The measures of all recipes, and edge_f1: how well the edges in the samples match the control images."""
         rows = super().evaluate(generate) or [{"provenance": self._call_arguments()}]
         if self._uncontrolled is None:  # the base never changes, and so do its images of these prompts
             prompts = {"prompt": self.validation_inputs()["prompt"]}

@@ -278,7 +278,7 @@ class PaletteDistillation(DistillationRecipe):
 
 
 def check_classes(found: dict[int, str] | None, taught: dict[int, str] | None) -> None:
-    """Refuse images whose classes are not those of the teacher.
+    """Refuse images whose classes differ from the teacher's.
 
     Raises:
         ValueError: in one sentence.
@@ -307,8 +307,8 @@ class DistillationConfig(RestorationConfig, EncodingConfig, ValidationConfig):
         1.0, help="The classifier-free guidance of the teacher, which the student learns; 1 is none."
     )
 
-    resolution: list[int] | None = option(help="Image size in pixels, which is that of the teacher.")
-    channels: int | None = option(help="Channels of the images, which are those of the teacher.")
+    resolution: list[int] | None = option(help="Image size in pixels, which must be the teacher's.")
+    channels: int | None = option(help="Channels of the images, which must be the teacher's.")
     lr_scheduler: LRScheduler = option("cosine", help="How the learning rate changes after a linear warm-up.")
     lr_warmup_steps: int | None = option(
         help="Updates until the learning rate is reached; by default a twentieth of the training, at most 500."

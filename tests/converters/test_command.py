@@ -83,7 +83,7 @@ def test_refusals(tmp_path, capsys):
         (tmp_path / "names.json").write_text(json.dumps({str(label): f"class {label}" for label in names}))
         assert f"`id2label` {message}" in refusal(capsys, tmp_path, file, out, *named)
     (tmp_path / "names.json").write_text(json.dumps({str(label): ["tench", "fish"] for label in range(7)}))
-    assert "must hold names, but that of class 0 is ['tench', 'fish']" in refusal(capsys, tmp_path, file, out, *named)
+    assert "but the name of class 0 is ['tench', 'fish']" in refusal(capsys, tmp_path, file, out, *named)
 
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").touch()

@@ -408,7 +408,7 @@ def test_latents_of_another_network_are_refused():
         for latents in (torch.zeros(1, 3, 4, 4), torch.zeros(1, 2), (torch.zeros(1, 2, 4, 4),) * 2):
             with pytest.raises(ValueError, match=r"`latents` must be of the shape \(N, 2, h, w\), but are"):
                 AutoencoderPipeline(NETWORKS[name]()).decode(latents)
-    with pytest.raises(ValueError, match="`latents` must be those of two levels"):
+    with pytest.raises(ValueError, match="`latents` must be a tuple of two tensors"):
         AutoencoderPipeline(NETWORKS["vqvae2"]()).decode(torch.zeros(1, 4, 2, 2))
 
 

@@ -216,7 +216,7 @@ def test_training_goes_on_from_a_published_model(tmp_path, vae, options):
     assert (second.class_embedder is None) == (not options)
 
     tiny_vae(seed=1, channels=1).save_pretrained(tmp_path / "other")
-    with pytest.raises(ValueError, match="--vae is another autoencoder than that of --pretrained_model_name_or_path"):
+    with pytest.raises(ValueError, match="--vae is not the autoencoder of --pretrained_model_name_or_path"):
         trainer(DiffusionRecipe, configuration(tmp_path / "other", **start))
     with pytest.raises(ValueError, match="makes latents: give --vae"):
         trainer(DiffusionRecipe, configuration(None, **start))
@@ -325,4 +325,4 @@ def test_latents_have_no_likelihood_of_pixels(tmp_path, vae, capsys):
     options = {"pretrained_model_name_or_path": tmp_path, "dataset_name": "digits", "likelihoods": "ode"}
     with pytest.raises(SystemExit):
         evaluate_pipeline.main([f"--{name}={value}" for name, value in options.items()])
-    assert "A likelihood is that of pixels, but this pipeline makes the latents" in capsys.readouterr().err
+    assert "Likelihoods are measured for pixels, but this pipeline generates latents" in capsys.readouterr().err

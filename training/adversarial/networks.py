@@ -1,4 +1,4 @@
-"""The networks of a GAN: new ones, or those of a published pipeline."""
+"""The networks of a GAN: new ones, or a published pipeline's."""
 
 import logging
 
@@ -79,7 +79,7 @@ def new_discriminator(
         conditioning (`str`): "concat", "embedding" or "projection"; or "auxiliary" for one that does not see the
             classes and predicts them (AC-GAN).
         spectral_norm (`bool`): whether its weights are divided by their spectral norms.
-        normalization (`str`): that of a DCGAN, unless `arguments` have another one.
+        normalization (`str`): a DCGAN's normalization, unless `arguments` have another one.
 
     Raises:
         ValueError: if the arguments do not fit the class or the images.

@@ -51,7 +51,7 @@ def build_unet(
         size (`tuple[int, int]`): height and width of the images, or of their latents.
         in_channels, out_channels (`int`): of the network.
         num_class_embeds (`int`, *optional*): how many labels it has, the label for "no class" included.
-        arguments (`dict`, *optional*): those of UNet2DModel; by default [`default_unet`] for images of this size.
+        arguments (`dict`, *optional*): arguments of UNet2DModel; by default [`default_unet`] for images of this size.
         pixels_per_latent (`int`): how many pixels of the images a position stands for along each side.
 
     Raises:
@@ -164,9 +164,7 @@ def _check_autoencoder(name: str, own: ModelMixin | None, given: ModelMixin | No
         needs = "makes pixels: leave out --vae" if own is None else f"makes latents: give --vae {name} too"
         raise ValueError(f"--pretrained_model_name_or_path {name} {needs}.")
     if own is not None and weights_fingerprint(own) != weights_fingerprint(given):
-        raise ValueError(
-            f"--vae is another autoencoder than that of --pretrained_model_name_or_path {name}: give --vae {name}."
-        )
+        raise ValueError(f"--vae is not the autoencoder of --pretrained_model_name_or_path {name}: give --vae {name}.")
 
 
 def num_labels(id2label: dict[int, str] | None, null_class_label: int | None) -> int | None:

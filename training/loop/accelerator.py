@@ -80,7 +80,7 @@ def _is_launched() -> bool:
 
 
 def _launcher_environment() -> Mapping[str, str]:
-    """The variables with which the launcher itself was started: those of the user."""
+    """The environment variables of the user, with which the launcher itself was started."""
     try:
         return psutil.Process(os.getppid()).environ()
     except (psutil.Error, OSError):

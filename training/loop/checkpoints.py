@@ -174,7 +174,7 @@ class Checkpoints:
         """Move the checkpoints and snapshots that the run does not continue into `earlier-runs/<time>`.
 
         Args:
-            after (`int`, *optional*): move only those of later steps; by default all of them, and the logs.
+            after (`int`, *optional*): move only checkpoints of later steps; by default all of them, and the logs.
         """
         if self.accelerator.is_main_process:
             written = [*self.saved(), *(self.output_dir / SNAPSHOTS).glob("step-*")]

@@ -29,7 +29,7 @@ def run(
     Args:
         build_recipe (`Callable`): a recipe class, or a function that chooses one by the options.
         config_class (`type`): the options.
-        arguments (`list[str]`, *optional*): the command line, by default that of this process.
+        arguments (`list[str]`, *optional*): the command line, by default this process's.
     """
     config = parse_config(config_class, sys.argv[1:] if arguments is None else arguments)
     with ExitStack() as lock:

@@ -356,7 +356,7 @@ class ValidationConfig(TrainingConfig):
     """The options of recipes whose measures and grids start from given images."""
 
     validation_split: str | None = option(
-        help="The split of the images that are measured and shown; by default those of the training."
+        help="The split of the images that are measured and shown; by default the split for training."
     )
 
     def validation_splits(self) -> dict:

@@ -64,7 +64,7 @@ class Context:
         return tqdm(iterable, description, disable=not self.is_local_main_process)
 
     def gather(self, rows: torch.Tensor) -> torch.Tensor:
-        """The rows (P*N, ...) of all processes, those of process 0 first, without gradients.
+        """The rows (P*N, ...) of all processes, in the order of the processes, without gradients.
 
         Args:
             rows (`torch.Tensor` of shape (N, ...)): this process's rows; every process has equally many.
@@ -106,7 +106,7 @@ class Context:
         return FeatureOutput(features=features, logits=logits)
 
     def all_rows(self, own: torch.Tensor) -> torch.Tensor:
-        """The rows (P*N, ...) of all processes, those of process 0 first, with gradients for this process's own rows.
+        """The rows (P*N, ...) of all processes, in their order, with gradients for this process's own rows.
 
         The mean of a loss over each process's own rows, averaged over the processes, therefore has the gradient of one
         loss over the global batch.

@@ -1,6 +1,6 @@
 """Checkpoints of divided weights: each process writes its parts, and any number of processes can read them.
 
-The files are those of torch.distributed.checkpoint, beside one with the options of the optimizers. A checkpoint that
+The files are torch.distributed.checkpoint's, and one more with the options of the optimizers. A checkpoint that
 one process has written, with whole tensors, can be read into divided weights as well.
 """
 

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class _SynchronisedBatchNorm(_BatchNorm):
-    """A batch norm whose statistics in training are those of all processes' images, with gradients through them."""
+    """A batch norm with the statistics of all processes' images in training, with gradients through them."""
 
     # Gradients flow through an exchange between processes, which can't be compiled.
     @torch.compiler.disable

@@ -310,7 +310,7 @@ class Trainer:
         self.reports.add(self.step, self._recorded, rates)
 
     def _share_buffers(self) -> None:
-        """Average the buffers over the processes' parts of the batch; those of batch norm are equal already."""
+        """Average the buffers over the processes' parts of the batch. The buffers of batch norms are equal already."""
         if self.accelerator.num_processes > 1:
             buffers = [b for network in self.networks.values() for b in network.buffers() if b.is_floating_point()]
             for buffer in buffers:

@@ -25,7 +25,7 @@ class UNetControl:
     controlnet_class = ControlNetModel
     image_argument = "image"  # the keyword of control images in the pipeline's call
 
-    # The channels of a control image at each size, from that of the image down to that of the latents.
+    # The channels of a control image at each size, from the size of the image down to the size of the latents.
     _channels = (16, 32, 96, 256)
     # The options that a ControlNet has in common with its denoiser.
     _shared = ("in_channels", "block_out_channels", "layers_per_block", "cross_attention_dim", "addition_embed_type")

@@ -26,7 +26,7 @@ class LatentDiffusion(Objective):
 
 
 class LatentFlow(Objective):
-    """A rectified flow whose noise levels are shifted towards noise as those of its sampler are (SD3, eq. 23)."""
+    """A rectified flow whose noise levels are shifted towards noise, like its sampler's (SD3, eq. 23)."""
 
     def identity(self) -> dict:
         return {"prediction_type": self.prediction_type}

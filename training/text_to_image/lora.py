@@ -122,7 +122,7 @@ def _metadata(network: torch.nn.Module) -> dict:
 
 
 def load_adapters(base: BaseModel, path: str) -> None:
-    """Overwrite the new adapters of a base with those of a LoRA file.
+    """Overwrite the new adapters of a base with the adapters of a LoRA file.
 
     Args:
         base ([`BaseModel`]): with adapters from [`add_adapters`].

@@ -11,7 +11,7 @@ from diffusers_ext.training.text_to_image.text_to_image_recipe import TextToImag
 
 
 class SubjectsRecipe(TextToImageRecipe):
-    """A recipe whose images are those of its subjects, each with the prompt of its subject."""
+    """A recipe that trains on images of its subjects, each with the prompt of its subject."""
 
     on_host = ("caption_ids", "class_labels")  # the numbers of the subjects
 

@@ -18,7 +18,7 @@ class TranslationDataConfig(ValidationConfig):
 
     side_by_side: bool = option(False, help="Each file holds a pair: A on the left and B on the right.")
     inputs: str | None = option(
-        help="Make the images of A from those of B: edges, a restoration task of train_palette.py such as "
+        help="Make the images of A from the images of B: edges, a restoration task of train_palette.py such as "
         "colorization, or a function of yours, as module:function."
     )
     input_options: JSONObject = option(
@@ -27,9 +27,9 @@ class TranslationDataConfig(ValidationConfig):
     domains: list[str] | None = option(
         help="The two classes of the data set that are domain A and domain B; by default its classes, if it has two."
     )
-    target_dataset_name: str | None = option(help="The data set of domain B, if it differs from that of A.")
-    target_data_dir: str | None = option(help="The folder of domain B, if it differs from that of A.")
-    target_split: str | None = option(help="The split of domain B, if it differs from that of A.")
+    target_dataset_name: str | None = option(help="The data set of domain B, if A has another one.")
+    target_data_dir: str | None = option(help="The folder of domain B, if A has another one.")
+    target_split: str | None = option(help="The split of domain B, if A has another one.")
     direction: Literal["AtoB", "BtoA"] = option("AtoB", help="BtoA swaps A and B.")
     validation_target_split: str | None = option(help="The validation split of domain B, if it has a --target_split.")
 

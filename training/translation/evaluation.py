@@ -32,7 +32,7 @@ class TranslationEvaluator:
     Args:
         dataset ([`ImageDataset`] or [`UnpairedImageDataset`]): the images, preferably ones that were not trained on.
         context (`Context`): the device and the other processes.
-        make_inputs ([`MadeInputs`], *optional*): makes the images of A from those of B, for a data set without A.
+        make_inputs ([`MadeInputs`], *optional*): makes the images of A from the images of B, for a data set without A.
         is_swapped (`bool`): whether A and B are swapped.
         split (`str`): the name of their split, reported beside the measures.
         feature_extractor (`str`, *optional*), metrics (`list[str]`, *optional*): what is measured; see

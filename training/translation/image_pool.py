@@ -45,7 +45,7 @@ class ImagePool:
         return shown, torch.where(swapped, places, -1)
 
     def update(self, images: torch.Tensor, places: torch.Tensor) -> None:
-        """Put new images (M, ...), those of the whole batch, at their `places` (M,)."""
+        """Put the new images of the whole batch, (M, ...), at their `places` (M,)."""
         if self.size == 0:
             return
         if self.images is None or len(self.images) < self.size:

@@ -44,7 +44,7 @@ def build_generator(
 def default_unet(size: tuple[int, int], channels: int) -> dict:
     """Arguments of a [`UNetGenerator`] that halves images as often as possible, up to eight times.
 
-    The channels and the layers with dropout are those of https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix.
+    The channels and the layers with dropout are as in https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix.
     """
     levels = 1
     while levels < 8 and all(side % 2 ** (levels + 1) == 0 for side in size):

@@ -262,7 +262,7 @@ class TranslationConfig(TranslationDataConfig):
 
     # What is minimised
     adversarial_loss: AdversarialLoss | None = option(
-        help="The loss of the generators against the discriminators; by default that of the method's paper: "
+        help="The loss of the generators against the discriminators; by default the loss of the method's paper: "
         "nonsaturating for pix2pix, least_squares for CycleGAN, wasserstein for DualGAN."
     )
     adversarial_weight: float = option(

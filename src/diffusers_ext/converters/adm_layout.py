@@ -14,7 +14,7 @@ from diffusers_ext.converters.state_dicts import StateDict, count_blocks, first_
 
 @dataclass
 class ADMLayout:
-    """The architecture of a U-Net or of its encoder half. Most names are those of the original's arguments."""
+    """The architecture of a U-Net or of its encoder half. Most fields are named like the original's arguments."""
 
     in_channels: int
     model_channels: int
@@ -47,7 +47,7 @@ def read_adm_layout(
         time_embed (`str`): the name of the module that embeds the timestep.
 
     Raises:
-        ValueError: if the tensors are not those of such a network.
+        ValueError: if the tensors do not belong to such a network.
     """
     for module in (time_embed, "input_blocks", "middle_block"):
         if not has(state_dict, module):

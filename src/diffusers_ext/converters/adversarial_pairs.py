@@ -1,4 +1,4 @@
-"""A generator's checkpoint and, if the option `discriminator_file` names it, that of its discriminator."""
+"""A generator's checkpoint and, if the option `discriminator_file` names one, its discriminator's checkpoint."""
 
 from collections.abc import Callable
 

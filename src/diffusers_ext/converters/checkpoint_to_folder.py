@@ -41,7 +41,7 @@ def convert_checkpoint(
             The names of the classes.
         options:
             What the tensors do not show: arguments of the original's network and of its diffusion process, under the
-            original's names. They replace those of the preset.
+            original's names. They replace the preset's arguments.
 
     Returns:
         `str`: what was written, and what was assumed, in a sentence.

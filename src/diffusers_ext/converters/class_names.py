@@ -20,8 +20,7 @@ def class_names(id2label: Mapping | None, num_classes: int | None) -> Mapping | 
 
 
 def _check_class_names(id2label: Mapping, num_classes: int) -> None:
-    """Refuses ids other than those of the classes, as integers or, from JSON, as strings, and names that are no
-    strings."""
+    """Refuses names that are no strings, and ids of other classes. Ids are integers or, from JSON, strings."""
     ids, wanted = [str(label) for label in id2label], [str(label) for label in range(num_classes)]
     lacking, surplus = (sorted(set(a) - set(b), key=a.index) for a, b in ((wanted, ids), (ids, wanted)))
     if lacking or surplus:
@@ -30,4 +29,4 @@ def _check_class_names(id2label: Mapping, num_classes: int) -> None:
         raise ValueError(f"`id2label` must name the classes from 0 to {num_classes - 1}, but {found}.")
     for label, name in id2label.items():
         if not isinstance(name, str):
-            raise ValueError(f"`id2label` must hold names, but that of class {label} is {name!r}.")
+            raise ValueError(f"`id2label` must hold names, but the name of class {label} is {name!r}.")

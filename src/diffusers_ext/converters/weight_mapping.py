@@ -12,7 +12,7 @@ from diffusers_ext.converters.state_dicts import StateDict, listed
 # The name of an original module, and of its counterpart, or of several that the original computes as one.
 Modules = dict[str, str | tuple[str, ...]]
 COUNTER = ".num_batches_tracked"  # an integer that counts training steps, missing in files from before PyTorch 0.4.1
-# The tensors of a module: parameters, the statistics of a batch norm; "" where the name is that of a tensor itself.
+# The tensors of a module: parameters and the statistics of a batch norm; "" if the name is a tensor's own name.
 KINDS = (".weight", ".bias", ".running_mean", ".running_var", COUNTER, "")
 
 
@@ -35,8 +35,8 @@ def load_converted(
         state_dict (`Mapping`): the original's tensors. Convolutions of size 1 may become linear layers.
         prepare (`Callable`): `prepare(key, tensor)` changes a tensor after its shape was checked.
         other_shapes (`Mapping`): the original shapes of tensors to which `prepare` gives the network's shapes.
-        copies (`Mapping`): by the name of a parameter of the network that of another which has the same values, where
-            the network has several of what the original has once.
+        copies (`Mapping`): from a parameter's name to the name of another with the same values, where the network
+            has several copies of one tensor of the original.
 
     Raises:
         ValueError: if tensors are missing, unknown, have another shape, are not floats, or are not finite in float32;

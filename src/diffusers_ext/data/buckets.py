@@ -46,7 +46,7 @@ def aspect_ratio_buckets(resolution: int, step: int = 64, max_ratio: float = 2.0
 
 
 def nearest_bucket(size: Size, buckets: Sequence[Size]) -> Size:
-    """The bucket whose aspect ratio is nearest to that of `size` (height, width), by their quotient."""
+    """The bucket whose aspect ratio is nearest to the ratio of `size` (height, width), by their quotient."""
     ratio = math.log(size[0] / size[1])
     return min(buckets, key=lambda bucket: abs(math.log(bucket[0] / bucket[1]) - ratio))
 

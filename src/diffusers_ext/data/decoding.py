@@ -40,7 +40,7 @@ _TURNED = (5, 6, 7, 8)
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
-# Held while Pillow's limit of pixels, one variable for all images, is replaced by that of a data set.
+# Held while a data set's limit replaces Pillow's limit of pixels, which is one variable for all images.
 _PIXEL_LIMIT = threading.Lock()
 
 # Loads the common formats first: Pillow tries its readers in the order in which they were loaded.
@@ -157,7 +157,7 @@ def decode_label_map(value: Any, max_pixels: int | None = None) -> torch.Tensor:
 
 
 def decode_label_colors(value: Any, max_pixels: int | None = None) -> torch.Tensor:
-    """Decode one label map as colours: those of its pixels or of its palette, if it has colours.
+    """Decode one label map as colours, which come from its pixels or from its palette, if it has colours.
 
     A label map of numbers (grayscale, or a palette that shows number k as the gray level k) gets the colours of Pascal
     VOC, which are easy to distinguish, while neighbouring gray levels are not.

@@ -107,7 +107,7 @@ def _identity(value: Any) -> bytes:
     if not _is_file(value):
         return hashlib.blake2b(_content(value), digest_size=16).digest()
     state = _state(value)
-    # Some programs that change a file set the time of its last change back, but not that of its state.
+    # Some programs change a file and set its time of modification back. They can't set the time of its status (ctime).
     times = () if state is None else (state.st_size, state.st_mtime_ns, state.st_ctime_ns)
     return f"{value}\0{times}".encode("utf-8", "surrogateescape")
 
@@ -124,7 +124,7 @@ def _state(path: str) -> os.stat_result | None:
 
 
 def _content(value: Any) -> bytes:
-    """The bytes of an encoded image, or of an array; those of the address of an image that is elsewhere."""
+    """The bytes of an encoded image or of an array. For an image elsewhere, the bytes of its address."""
     if isinstance(value, dict):
         value = value["bytes"] if value["bytes"] is not None else value["path"]
     if _is_file(value):

@@ -89,7 +89,7 @@ def open_source(
     conditioning_image_dir: str | None = None,
     max_image_pixels: int | None = None,
 ) -> Source:
-    """Find a data set, its split, its images and its labels. The arguments are those of `load_image_dataset`.
+    """Find a data set, its split, its images and its labels. The arguments: see `load_image_dataset`.
 
     Raises:
         ValueError, FileNotFoundError: for a data set that cannot be loaded, and for splits or columns that it does not
@@ -137,7 +137,7 @@ def _load(path: str, config_name: str | None, streaming: bool, cache_dir: str | 
     try:
         return load_dataset(path, config_name, streaming=streaming, cache_dir=cache_dir, **options)
     except (OSError, ValueError, DatasetsError) as error:
-        # this error for broken files has no message of its own, only a cause
+        # this error for broken files has no message, only a cause
         reason = error.__cause__ or error if isinstance(error, DatasetGenerationError) else error
         raise ValueError(f"the data set {path!r} cannot be loaded: {' '.join(str(reason).split())}") from error
 

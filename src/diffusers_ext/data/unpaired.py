@@ -26,7 +26,7 @@ class UnpairedImageDataset:
 
     Attributes:
         source, target: the two sets, for evaluation.
-        epoch_length, num_examples (`int | None`): those of the larger set; None when streaming.
+        epoch_length, num_examples (`int | None`): the numbers of the larger set; None when streaming.
         num_skipped, resolution, channels: of both sets, see [`ImageDataset`].
         id2label: None.
     """
@@ -94,7 +94,7 @@ def load_unpaired_dataset(
             are given, the set must have exactly two classes. The classes of a folder are the folders in it. (A folder
             with `trainA` and `trainB`, for the split "train", needs no further arguments: these are the domains.)
         target_dataset_name, target_data_dir: where the images of the second domain are, if not in the first set.
-        target_split: the split of the second domain, by default that of the first. If given alone, the second domain
+        target_split: the split of the second domain, by default the first domain's. If given alone, the second domain
             is another split of the first set.
         options: options of [`load_image_dataset`] for both domains; those that name a data set are for the first only.
 

@@ -1,7 +1,7 @@
 """The published form of a Python file: with what it imports from files beside it, and on its own in every process.
 
 The pipelines, models and schedulers of this package share parts: `from .labels import look_up_labels`. Diffusers does
-not download parts of models from the Hub, and it runs all files of one name in one module, also those of different
+not download parts of models from the Hub, and it runs all files with the same name in one module, even from different
 repositories. So a published file has no parts, but the definitions that it needs from them above its own. And it
 leaves a copy of its module to the next file of its name, which would otherwise replace functions that it still uses.
 Its classes keep the text of the file, so that a pipeline which is saved again brings its code along
@@ -25,7 +25,7 @@ for published in [value for value in globals().values() if getattr(value, "__mod
     if isinstance(published, type):
         published.published_code = pathlib.Path(__file__).read_text(encoding="utf-8")
 
-# Diffusers runs all files of one name in one module, also those of different versions. The next one gets this copy.
+# Diffusers runs all files with the same name in one module, even different versions. The next file gets this copy.
 sys.modules[__name__] = types.ModuleType(__name__)
 vars(sys.modules[__name__]).update(globals())
 """

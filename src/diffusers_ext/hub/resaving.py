@@ -43,7 +43,7 @@ def drop_local_paths(folder: Path) -> None:
 
 
 def keep_code(pipeline_class: type[DiffusionPipeline]) -> None:
-    """Lets a pipeline class save its code, and that of its components, where it saves its `model_index.json`."""
+    """Lets a pipeline class save its code, and the code of its components, beside its `model_index.json`."""
     save_config = pipeline_class.save_config
 
     @functools.wraps(save_config)

@@ -50,7 +50,7 @@ def likelihood_rows(
             and labels that the network does not know.
     """
     if getattr(pipeline, "vae", None) is not None:
-        raise ValueError("A likelihood is that of pixels, but this pipeline makes the latents of its `vae`.")
+        raise ValueError("Likelihoods are measured for pixels, but this pipeline generates latents of its `vae`.")
     measures = {}
     for kind in kinds:
         if kind not in LIKELIHOODS:

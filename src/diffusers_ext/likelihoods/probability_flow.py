@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 
-# The smallest noise level of flows, which do not define one: that of EDM (Karras et al. 2022), below one 8-bit level.
+# Flows do not define a smallest noise level. This is EDM's (Karras et al. 2022), which is below one 8-bit level.
 FLOW_SIGMA_MIN = 0.002
 
 # How closely, in radians, steps resolve the end of a process that ends in pure noise.

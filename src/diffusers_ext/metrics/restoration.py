@@ -37,7 +37,7 @@ def restoration_metrics(
     gather: Callable[[list[torch.Tensor]], torch.Tensor] = torch.cat,
     provenance: Mapping | None = None,
 ) -> dict:
-    """The metrics of one set of restored images, ready for JSON; with a feature network, those of Palette's protocol.
+    """The metrics of one set of restored images, ready for JSON. A feature network adds the metrics of Palette.
 
     Images are uint8, or in [-1, 1]; the latter are rounded to 8 bits first, as they would be saved. Each process calls
     this with its share of the images, and gets the metrics of all images. Only one batch of images is held at a time.
@@ -50,7 +50,7 @@ def restoration_metrics(
             except precision, recall, density, coverage and classes.
             - "psnr", "ssim": see [`psnr`] and [`ssim`];
             - "perceptual_distance": Palette's PD, with the features of `extractor`;
-            - "lpips", "deep_feature_distance": those of `distances`;
+            - "lpips", "deep_feature_distance": the distances in `distances`;
             - "diversity": [`pairwise_diversity`] by each of the last three, as "<name>_diversity", for K > 1;
             - "fid", "kid", "is", "accuracy" and so on: see [`compute_metrics`]. They compare the first restoration of
               each image (so that K does not matter) with the true images. "accuracy" is how often the extractor

@@ -37,8 +37,8 @@ def ssim(truth: torch.Tensor, restored: torch.Tensor, window_size: int = SSIM_WI
     """The structural similarity of each image (Wang et al. 2004); it is at most 1, the value of equal images.
 
     Means and (population) variances are computed for each channel in a Gaussian window with sigma 1.5, at every
-    position where the window fits into the image. The index is averaged over positions and channels. The result is
-    that of scikit-image's `structural_similarity` with `gaussian_weights=True, use_sample_covariance=False`.
+    position where the window fits into the image. The index is averaged over positions and channels. The result
+    equals scikit-image's `structural_similarity` with `gaussian_weights=True, use_sample_covariance=False`.
     torchmetrics also counts windows that reach over the (mirrored) border, so its values differ.
 
     Args:

@@ -13,7 +13,7 @@ class ADMUNet2DModel(UNet2DModel):
     r"""
     A [`UNet2DModel`] with additional options that some published networks need, and with the same names of weights.
 
-    These networks are those of "Improved Denoising Diffusion Probabilistic Models" (Nichol & Dhariwal 2021,
+    These are the networks of "Improved Denoising Diffusion Probabilistic Models" (Nichol & Dhariwal 2021,
     https://huggingface.co/papers/2102.09672, https://github.com/openai/improved-diffusion), of "Diffusion Models Beat
     GANs on Image Synthesis" (Dhariwal & Nichol 2021, https://huggingface.co/papers/2105.05233,
     https://github.com/openai/guided-diffusion) and of latent diffusion (https://github.com/CompVis/latent-diffusion).
@@ -32,7 +32,7 @@ class ADMUNet2DModel(UNet2DModel):
             Channels of the low-resolution image of a super-resolution network. `in_channels` counts them too: the
             image is upsampled and appended to the channels of `sample`.
 
-    All other arguments are those of [`UNet2DModel`].
+    All other arguments: see [`UNet2DModel`].
 
     Raises:
         ValueError: if the arguments do not fit together.

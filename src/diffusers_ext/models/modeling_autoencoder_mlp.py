@@ -61,7 +61,7 @@ class AutoencoderMLP(ModelMixin, ConfigMixin):
 
     It is a plain autoencoder, or with `variational=True` the one of "Auto-Encoding Variational Bayes" (Kingma &
     Welling 2014, https://huggingface.co/papers/1312.6114). Without hidden layers it is linear, and its optimum spans
-    the same subspace as PCA. The defaults are those of PyTorch's VAE example.
+    the same subspace as PCA. The defaults come from PyTorch's VAE example.
 
     Args:
         sample_size (`int` or `tuple[int, int]`, defaults to 28):

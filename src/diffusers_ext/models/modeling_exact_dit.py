@@ -19,7 +19,7 @@ class ExactDiTTransformer2DModel(DiTTransformer2DModel):
     instead of 1e-6 by default, and in training each block replaces labels by that for "no class" on its own. Here
     labels stay what they are: whoever trains drops them, before they are given to the network.
 
-    All arguments are those of [`DiTTransformer2DModel`]; `norm_eps` is 1e-6 by default. The class
+    All arguments: see [`DiTTransformer2DModel`]; `norm_eps` is 1e-6 by default. The class
     `num_embeds_ada_norm` stands for "no class".
     """
 

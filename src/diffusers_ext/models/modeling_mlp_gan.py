@@ -63,7 +63,7 @@ class MLPGenerator(DiskOffloadMixin, ModelMixin, ConfigMixin):
     The generator of "Generative Adversarial Networks" (Goodfellow et al. 2014,
     https://huggingface.co/papers/1406.2661), with ReLU in hidden layers and tanh after the last layer. With
     `conditioning` it is the generator of conditional GANs (Mirza & Osindero 2014,
-    https://huggingface.co/papers/1411.1784), and with a code that of InfoGAN (Chen et al. 2016,
+    https://huggingface.co/papers/1411.1784), and with a code the generator of InfoGAN (Chen et al. 2016,
     https://huggingface.co/papers/1606.03657).
 
     Args:

@@ -169,8 +169,8 @@ class PatchDiscriminator(DiskOffloadMixin, ModelMixin, ConfigMixin):
 
 class MultiScalePatchDiscriminator(DiskOffloadMixin, ModelMixin, ConfigMixin):
     r"""
-    Several [`PatchDiscriminator`]s of the same architecture; the input of each is half as large as that of the one
-    before.
+    Several [`PatchDiscriminator`]s of the same architecture. Each sees the image at half the size that the one before
+    it sees.
 
     The coarse scales judge the whole image, and the fine ones its details: "High-Resolution Image Synthesis and
     Semantic Manipulation with Conditional GANs" (Wang et al. 2018, section 3.2,

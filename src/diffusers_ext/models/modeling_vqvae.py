@@ -67,7 +67,7 @@ class VQVAEModel(DiskOffloadMixin, ModelMixin, ConfigMixin):
 
     "Neural Discrete Representation Learning" (van den Oord et al. 2017, https://huggingface.co/papers/1711.00937). The
     codebook can be one of running means, as in "Generating Diverse High-Fidelity Images with VQ-VAE-2" (Razavi et al.
-    2019, appendix A, https://huggingface.co/papers/1906.00446). The defaults are those of Sonnet for CIFAR-10.
+    2019, appendix A, https://huggingface.co/papers/1906.00446). The defaults are Sonnet's for CIFAR-10.
 
     A trainer must call [`~VQVAEModel.update_codebook`] with the latents of the whole batch after each step.
 
@@ -176,7 +176,7 @@ class VQVAEModel(DiskOffloadMixin, ModelMixin, ConfigMixin):
 
     @property
     def stride(self) -> int:
-        """What height and width of images must be multiples of; 1 for those of one size."""
+        """Height and width of images must be multiples of this number. It is 1 if all images have the same size."""
         return 2**self.config.num_downsamples if self.config.body == "conv" else 1
 
     def _check_size(self, height: int, width: int) -> None:
@@ -289,7 +289,7 @@ class VQVAEModel(DiskOffloadMixin, ModelMixin, ConfigMixin):
         r"""
         One step of the running means, in place (Razavi et al. 2019, eq. 2), and the revival of unused entries.
 
-        All processes must pass the same rows, which are those of the whole batch, and the same state of the generator.
+        All processes must pass the rows of the whole batch, and the same state of the generator.
 
         Args:
             codes (`torch.Tensor` of shape `(N, ...)`): as `forward` returned them.

@@ -222,7 +222,7 @@ class VQVAE2Model(DiskOffloadMixin, ModelMixin, ConfigMixin):
             ValueError: if the latents are not those of two levels, or their shapes do not fit.
         """
         if not isinstance(latents, (list, tuple)) or len(latents) != 2:
-            raise ValueError("`latents` must be those of two levels: a tuple of the top and the bottom latents.")
+            raise ValueError("`latents` must be a tuple of two tensors: the top and the bottom latents.")
         top, bottom = latents
         for level, values in (("top", top), ("bottom", bottom)):
             if values.ndim != 4 or values.shape[1] != self.config.embedding_dim:
@@ -299,7 +299,7 @@ class VQVAE2Model(DiskOffloadMixin, ModelMixin, ConfigMixin):
         r"""
         One step of the running means, in place (Razavi et al. 2019, eq. 2), and the revival of unused entries.
 
-        All processes must pass the same rows, which are those of the whole batch, and the same state of the generator.
+        All processes must pass the rows of the whole batch, and the same state of the generator.
 
         Args:
             codes (`tuple` of two `torch.Tensor`): as `forward` returned them.

@@ -28,7 +28,7 @@ class EDMHeunScheduler(SchedulerMixin, ConfigMixin):
     """Second-order sampling of networks with EDM's preconditioning. It accepts the config of `EDMEulerScheduler`.
 
     The network is F in D(x; sigma) = c_skip x + c_out F(c_in x; log(sigma) / 4) (Karras et al. 2022, eq. 7). Each of
-    the n steps calls it twice, at the noise level of the step and at that of the next step. Only the last step calls
+    the n steps calls it twice, at the noise levels of this step and of the next step. Only the last step calls
     it once, because it ends without noise. So `timesteps` has 2n - 1 entries, in the order of the calls, and `step`
     must be called after each of them. The noise levels with churn are known in advance, so `timesteps` contains them.
     The noise of the churn is drawn at the end of the previous step, and for the first step it is part of

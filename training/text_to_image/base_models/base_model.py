@@ -95,8 +95,8 @@ class BaseModel(ABC):
         """In this context, the same weights require gradients as in a pipeline that was just loaded.
 
         PyTorch multiplies by weights that require gradients in another order (aten's `should_fold`), even where no
-        gradient is recorded. Only in this context do the images of a frozen base equal those of the published model
-        in their last bit.
+        gradient is recorded. Only in this context do the images of a frozen base equal the published model's to the
+        last bit.
         """
         networks = (self.denoiser, self.vae, *self.text_encoders.values())
         before = [(weight, weight.requires_grad) for network in networks for weight in network.parameters()]

@@ -1,4 +1,4 @@
-"""The first stages of latent-diffusion, which are the autoencoders of taming-transformers, as those of diffusers."""
+"""The first stages of latent-diffusion (taming-transformers' autoencoders), as autoencoders of diffusers."""
 
 from collections.abc import Mapping
 
@@ -49,7 +49,7 @@ def convert_vqgan(state_dict: StateDict, **config) -> VQModel:
         state_dict (`Mapping`):
             The tensors of the original; those of its training loss (`loss.*`) are ignored.
         config:
-            Arguments of the original's network: `n_embed`, `embed_dim` and those of its `ddconfig`. No tensor shows
+            Arguments of the original's network: `n_embed`, `embed_dim` and its whole `ddconfig`. No tensor shows
             `resolution`, the size of the images that the network was trained on. It is 256 by default; the network
             takes other sizes too. What the tensors show need not be given, and must agree with them if it is.
 
@@ -79,8 +79,8 @@ def convert_latent_diffusion_first_stage(state_dict: StateDict, **config) -> VQM
         state_dict (`Mapping`):
             The tensors of the original; those of its training loss (`loss.*`) are ignored.
         config:
-            Arguments of the original's network: those of [`convert_vqgan`], `attn_type`, and the `scale_factor` of
-            the diffusion model whose first stage it is, by which that multiplies the latents (by default 1). What the
+            Arguments of the original's network: the arguments of [`convert_vqgan`], `attn_type`, and the diffusion
+            model's `scale_factor`, by which it multiplies the latents (by default 1). What the
             tensors show need not be given, and must agree with them if it is.
 
     Returns:

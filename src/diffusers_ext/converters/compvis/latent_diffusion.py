@@ -47,8 +47,8 @@ def latent_diffusion(state_dict: StateDict, options: dict) -> dict[str, Saveable
 
     Args:
         state_dict (`Mapping`): the tensors of the original.
-        options (`dict`): arguments of [`convert_latent_diffusion`], of the `PROCESS`, of the `STAGES`, and those of
-            the `CLASSES` for a [`ClassConditionalPipeline`].
+        options (`dict`): arguments of [`convert_latent_diffusion`], of the `PROCESS`, of the `STAGES`, and, for a
+            [`ClassConditionalPipeline`], of the `CLASSES`.
     """
     process, stages, classes = (
         {name: options.pop(name) for name in kinds if name in options} for kinds in (PROCESS, STAGES, CLASSES)
@@ -141,8 +141,8 @@ def read_scale_factor(state_dict: StateDict, stages: dict) -> float:
 def latent_scheduler(state_dict: StateDict, process: dict) -> DDIMScheduler:
     """The diffusion process of latent-diffusion.
 
-    By default the square roots of its betas grow linearly from that of `linear_start` to that of `linear_end`, in
-    `timesteps` steps. The betas in the checkpoint show these three, if it has any.
+    By default the square roots of its betas grow linearly from sqrt(linear_start) to sqrt(linear_end) in `timesteps`
+    steps. If the checkpoint contains the betas, they show all three numbers.
 
     Raises:
         ValueError: if one of the three is missing, or contradicts the checkpoint.

@@ -19,7 +19,7 @@ def convert_mlp_gan(state_dict: StateDict, **config) -> MLPGenerator | MLPDiscri
         state_dict (`Mapping`):
             The tensors of the original, `G--*.ckpt` or `D--*.ckpt`.
         config:
-            `image_size`, the height and width of the images, is that of MNIST by default, 28. The tensors show the
+            `image_size`, the height and width of the images, is by default MNIST's size, 28. The tensors show the
             original's `latent_size` and `hidden_size`, which must agree with them if they are given.
 
     Returns:

@@ -42,7 +42,7 @@ def latent_transformer(state_dict: StateDict, options: dict) -> dict[str, Saveab
 
 
 def dit_scheduler(learn_sigma: bool) -> ExactDDPMScheduler:
-    """The diffusion process of DiT, which is that of guided-diffusion but does not clip latents."""
+    """The diffusion process of DiT: guided-diffusion's process, without clipping."""
     return ExactDDPMScheduler(
         num_train_timesteps=1000,
         beta_schedule="linear",

@@ -56,7 +56,7 @@ def ancestral_scheduler(state_dict: StateDict, schedule: Mapping) -> ExactDDPMSc
 
     Args:
         state_dict (`Mapping`): the tensors of the checkpoint, whose buffers hold the schedule of the training.
-        schedule (`Mapping`): another schedule, by the arguments `SCHEDULE`; empty for that of the training.
+        schedule (`Mapping`): another schedule, by the arguments `SCHEDULE`; empty for the schedule of the training.
 
     Raises:
         ValueError: if the schedule is incomplete, or is neither given nor in the checkpoint.

@@ -18,7 +18,7 @@ EMBEDDINGS = {"sr3": "noise_level_mlp", "ddpm": "time_mlp"}
 
 @dataclass
 class SR3Layout:
-    """The architecture of a U-Net of SR3. Most names are those of the original's arguments."""
+    """The architecture of a U-Net of SR3. Most fields are named like the original's arguments."""
 
     kind: str  # a key of `EMBEDDINGS`
     in_channel: int
@@ -43,7 +43,7 @@ def read_sr3_layout(tensors: StateDict) -> SR3Layout:
     """Reads the architecture from the tensors of a network, whose names have no prefix.
 
     Raises:
-        ValueError: if the tensors are not those of such a network.
+        ValueError: if the tensors do not belong to such a network.
     """
     kinds = [kind for kind, embedding in EMBEDDINGS.items() if has(tensors, embedding)]
     for name in ("downs", "mid", "ups"):

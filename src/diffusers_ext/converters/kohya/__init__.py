@@ -1,10 +1,10 @@
-"""LoRA files of https://github.com/kohya-ss/sd-scripts, which WebUIs read, to and from those of diffusers.
+"""LoRA files of https://github.com/kohya-ss/sd-scripts, which WebUIs read, to and from diffusers' LoRA files.
 
     python -m diffusers_ext.converters.kohya lora.safetensors out/ --base stabilityai/stable-diffusion-xl-base-1.0
 
-The numbers stay the same, and the file shows which direction is meant. kohya's names are those of the original
+The numbers stay the same, and the file shows which direction is meant. kohya's names are the names in the original
 networks with `_` in place of `.`, so that only the networks themselves show which layer a name means. SD 1.x and 2.x
-have diffusers' names; SDXL and SD3 have those of their authors. The authors' SD3 has a single layer for query, key and
+have diffusers' names; SDXL and SD3 have their authors' names. The authors' SD3 has a single layer for query, key and
 value. Three adapters with equal `down` tensors become one of the same rank. Three others become one of three times the
 rank, whose blocks stay apart. Reading separates either into three again.
 
@@ -29,5 +29,5 @@ __all__ = [
     "to_kohya",
 ]
 
-# A LoRA needs the pipeline that it is for, so that it is converted by a command of its own.
+# The conversion of a LoRA needs its pipeline. Therefore it has its own command.
 FAMILIES = ()

@@ -1,4 +1,4 @@
-"""LoRA and DoRA files of kohya's layout to that of diffusers, and back; LoHa, LoKr and Tucker files are refused."""
+"""LoRA and DoRA files from kohya's layout to diffusers' layout, and back; LoHa, LoKr and Tucker files are refused."""
 
 import argparse
 from pathlib import Path

@@ -7,7 +7,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 
-Layer = tuple[str, str]  # the name of a network in its pipeline, and that of a layer in the network
+Layer = tuple[str, str]  # the name of a network in its pipeline, and the name of a layer in the network
 
 _RESNET = {"conv1": "in_layers.2", "conv2": "out_layers.3", "time_emb_proj": "emb_layers.1"}
 _RESNET |= {"conv_shortcut": "skip_connection"}

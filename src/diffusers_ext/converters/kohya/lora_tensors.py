@@ -1,4 +1,4 @@
-"""The tensors of a LoRA in kohya's layout and in that of diffusers."""
+"""The tensors of a LoRA in kohya's layout and in diffusers' layout."""
 
 import math
 import re
@@ -32,7 +32,7 @@ def is_kohya(state: State) -> bool:
 def from_kohya(state: State, pipeline: DiffusionPipeline) -> tuple[State, dict]:
     """kohya's tensors under diffusers' names, such as `unet.<layer>.lora_A.weight`.
 
-    Layers may have kohya's names or those of diffusers. In older files, where no adapter has an alpha, it is the rank.
+    Layers may have kohya's or diffusers' names. In older files no adapter has an alpha, and then alpha is the rank.
 
     Args:
         state (`dict`): the tensors of a kohya file.

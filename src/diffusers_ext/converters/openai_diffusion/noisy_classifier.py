@@ -90,7 +90,7 @@ def _read_pool(state_dict: StateDict) -> str:
 
 
 def _read_image_size(state_dict: StateDict, layout: ADMLayout) -> int:
-    positions = size_of(state_dict, {"out.2.positional_embedding": 1}) - 1  # the first position is that of the mean
+    positions = size_of(state_dict, {"out.2.positional_embedding": 1}) - 1  # the first position is the mean's
     return math.isqrt(positions) * 2 ** (len(layout.widths) - 1)
 
 

@@ -25,7 +25,7 @@ def pixel_diffusion(convert: Callable[..., UNet2DModel], state_dict: StateDict, 
     Args:
         convert (`Callable`): [`convert_guided_diffusion`] or [`convert_improved_diffusion`].
         state_dict (`Mapping`): the tensors of the original.
-        options (`dict`): arguments of `convert`, those of the `PROCESS`, and `id2label`.
+        options (`dict`): arguments of `convert`, of the `PROCESS`, and `id2label`.
 
     Raises:
         ValueError: if options are missing, or do not fit the network.

@@ -1,4 +1,4 @@
-"""Normalizations and biases of the originals, which differ from those of this package's networks.
+"""Normalizations and biases of the originals, which this package's networks do not have in the same form.
 
 With instance norm, the originals give a bias to every convolution, and the normalization removes it again: this
 package's convolutions have none there. Without instance norm, the originals give no bias even to convolutions that no

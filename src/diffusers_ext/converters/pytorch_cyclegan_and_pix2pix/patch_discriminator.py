@@ -23,7 +23,7 @@ def convert_patch_discriminator(state_dict: StateDict, **config) -> PatchDiscrim
     r"""
     An `NLayerDiscriminator` or `PixelDiscriminator` of https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix.
 
-    The conditional discriminator of pix2pix takes the channels of the condition, followed by those of the image.
+    The conditional discriminator of pix2pix takes the channels of the condition and then the channels of the image.
 
     Args:
         state_dict (`Mapping`):

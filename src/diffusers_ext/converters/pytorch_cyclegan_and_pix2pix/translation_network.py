@@ -17,7 +17,7 @@ def convert_translation_network(
     See [`convert_unet_generator`], [`convert_resnet_generator`] and [`convert_patch_discriminator`].
 
     Raises:
-        ValueError: if the tensors are those of another network, or if arguments or tensors do not fit.
+        ValueError: if the tensors belong to another network, or if arguments or tensors do not fit.
     """
     if has(state_dict, "model.model"):
         return convert_unet_generator(state_dict, **config)

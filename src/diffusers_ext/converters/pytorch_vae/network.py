@@ -11,11 +11,11 @@ PYTORCH_VAE_ARGUMENTS = {"in_channels": positive_integer, "latent_dim": positive
 
 def convert_pytorch_vae(state_dict: StateDict, **config) -> AutoencoderConv:
     r"""
-    The `VanillaVAE` of https://github.com/AntixK/PyTorch-VAE, and those of its models that have the same network.
+    The `VanillaVAE` of https://github.com/AntixK/PyTorch-VAE, and its other models with the same network.
 
     Args:
         state_dict (`Mapping`):
-            The tensors of the original; those of a whole Lightning module begin with `model.`.
+            The tensors of the original. In a whole Lightning module their names begin with `model.`.
         config:
             Arguments of the original's constructor: `in_channels`, `latent_dim` and `hidden_dims`. The tensors show
             all of them, and they must agree with the tensors if they are given.

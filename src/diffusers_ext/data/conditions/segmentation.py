@@ -13,7 +13,7 @@ def segmentation(label_maps: torch.Tensor, *, palette: Sequence[Sequence[int]] |
 
     Args:
         label_maps: (N, C, H, W) in [-1, 1], like images: level k of 255 in the first channel is class k.
-        palette: the colours, (red, green, blue) from 0 to 255 each; by default those of Pascal VOC.
+        palette: the colours, (red, green, blue) from 0 to 255 each; by default the colours of Pascal VOC.
 
     Returns:
         (N, 3, H, W) in [-1, 1].

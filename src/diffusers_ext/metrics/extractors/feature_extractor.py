@@ -65,7 +65,7 @@ class NetworkExtractor:
     Args:
         network: a module or function from uint8 images (N, C, H, W) to features (N, D), to a pair (features, logits),
             or to a `FeatureOutput`. A module is moved to `device` and put in evaluation mode.
-        name: the name that is reported with every number; by default that of the class or function.
+        name: the name that is reported with every number; by default the name of the class or function.
         id2label: class names by logit index, if the logits classify.
         preprocess: a function from uint8 images to the network's input, if that is different.
         device: where images are moved to.
