@@ -22,7 +22,7 @@ def encode_shown(
         has_mask (`bool`): whether a further channel says which latents are hidden: 1 there, and -1 elsewhere.
 
     Returns:
-        `torch.Tensor` of shape `(N, C' or C' + 1, h, w)`: float32.
+        `torch.Tensor` of shape `(N, C' or C' + 1, h, w)`: float32; label maps in their own size.
     """
     if isinstance(space, PixelSpace):
         return images
@@ -37,6 +37,8 @@ def encode_shown(
 
 def count_image_channels(space: PixelSpace | LatentSpace, encoding: str, shown_channels: int) -> int:
     """The channels of conditioning images that are encoded to so many channels."""
+    if encoding == "labels":
+        return 1
     if isinstance(space, PixelSpace) or encoding == "resized":
         return shown_channels
     if encoding == "latents":
@@ -51,9 +53,10 @@ def _resize(space: LatentSpace, images: torch.Tensor) -> torch.Tensor:
 
 # latents: of the same autoencoder, the most probable ones; pixels: all of them, as more channels, which nothing blurs,
 # for label maps and other images that the autoencoder does not know; resized: to the size of the latents, which loses
-# nothing of an image that was enlarged by as much.
+# nothing of an image that was enlarged by as much; labels: the map as it is, which a network of its own rescales.
 CONDITIONING_ENCODINGS: dict[str, Callable[[LatentSpace, torch.Tensor], torch.Tensor]] = {
     "latents": lambda space, images: space.encode(images),
     "pixels": lambda space, images: F.pixel_unshuffle(images, space.pixels_per_latent),
     "resized": _resize,
+    "labels": lambda space, images: images,
 }

@@ -52,6 +52,7 @@ from .images import (
     to_gray,
     to_output,
 )
+from .label_maps import check_labels, one_hot_labels, read_label_map
 from .labels import (
     ClassLabels,
     check_class_labels_given,
@@ -119,10 +120,13 @@ class PalettePipeline(TrainedProcessMixin, LatentSpaceMixin, DiffusionPipeline):
             means plain classifier-free guidance.
         vae ([`ModelMixin`], *optional*):
             The autoencoder in whose latents the denoiser works, see [`LatentSpace`].
+        conditioner ([`ModelMixin`], *optional*):
+            For the `conditioning_encoding` `"labels"`: the network that turns one-hot label maps `(N, K, H, W)` into
+            what the denoiser is shown, `(N, C', h, w)` in the size of the latents, such as [`SpatialRescaler`].
         conditioning_encoding (`str`, defaults to `"latents"`):
             With a `vae`: what the network is shown of the conditioning image. Its `"latents"`; all of its `"pixels"`,
-            rearranged to the size of the latents with more channels, as suits label maps; or the image `"resized"` to
-            that size, as suits super-resolution.
+            rearranged to the size of the latents with more channels, as suits label maps of colours; the image
+            `"resized"` to that size, as suits super-resolution; or what the `conditioner` makes of its `"labels"`.
         conditioning_mask (`bool`, *optional*):
             With a `vae`: whether the network is shown a mask. By default, if it has a channel more than the
             conditioning image needs; with `"resized"` images it has none by default.
@@ -164,10 +168,10 @@ class PalettePipeline(TrainedProcessMixin, LatentSpaceMixin, DiffusionPipeline):
         ValueError: if arguments do not fit each other or the network.
     """
 
-    model_cpu_offload_seq = "unet->vae"
+    model_cpu_offload_seq = "conditioner->unet->vae"
     pipeline_tag = "image-to-image"
     samples_from_noise = False
-    _optional_components = ["guider", "vae"]
+    _optional_components = ["guider", "vae", "conditioner"]
     _callback_tensor_inputs = ["latents", "noise_pred"]
 
     def __init__(
@@ -176,6 +180,7 @@ class PalettePipeline(TrainedProcessMixin, LatentSpaceMixin, DiffusionPipeline):
         scheduler: SchedulerMixin,
         guider: BaseGuidance | None = None,
         vae: ModelMixin | None = None,
+        conditioner: ModelMixin | None = None,
         # diffusers takes lists in model_index.json for components, so a dictionary is saved, and accepted here.
         tasks: list[str] | tuple[str, ...] | dict | None = None,
         noise_conditioning: str = "timestep",
@@ -203,7 +208,7 @@ class PalettePipeline(TrainedProcessMixin, LatentSpaceMixin, DiffusionPipeline):
             image_channels = out_channels if out_channels < in_channels else out_channels // 2
         id2label = read_id2label(id2label)
 
-        self.register_modules(unet=unet, scheduler=scheduler, guider=guider, vae=vae)
+        self.register_modules(unet=unet, scheduler=scheduler, guider=guider, vae=vae, conditioner=conditioner)
         self.register_to_config(
             conditioning_encoding=conditioning_encoding,
             conditioning_mask=conditioning_mask,
@@ -266,7 +271,8 @@ class PalettePipeline(TrainedProcessMixin, LatentSpaceMixin, DiffusionPipeline):
                 floats in `[0, 1]`.
                 Grayscale and colour are converted to what the network takes, transparent images are put on white if it
                 takes no transparency, and pictures are turned upright by their EXIF tag. Sides that the network can't
-                halve are padded by reflection, and cropped again.
+                halve are padded by reflection, and cropped again. With a `conditioner`, label maps, as of
+                [`read_label_map`]: numbers from 0 to K - 1, in pictures whatever their palette.
             task (`str`, *optional*):
                 One of `tasks`. If not given, the arguments decide: `mask_image` means inpainting, `padding`
                 uncropping, `scale_factor` or `height` and `width` super-resolution, a gray image colorization if the
@@ -550,6 +556,8 @@ class PalettePipeline(TrainedProcessMixin, LatentSpaceMixin, DiffusionPipeline):
             )
 
         images = torch.stack([fit_channels("image", entry, channels) for entry in images])
+        if self.conditioner is not None:
+            check_labels("image", images, self.conditioner.config.in_channels)
         if task.enlarges:
             scale_factor = default_scale_factor if scale_factor is None else scale_factor
             size = get_enlarged_size(tuple(images.shape[2:]), scale_factor, height, width)
@@ -565,7 +573,8 @@ class PalettePipeline(TrainedProcessMixin, LatentSpaceMixin, DiffusionPipeline):
 
     def _read_images(self, image: ImageInput | list[ImageInput]) -> list[torch.Tensor]:
         """Each image as float32 `(C, H, W)` in `[0, 1]` with its own channels, all of one size."""
-        images = [read_image("image", entry) for entry in list_images("image", image)]
+        read = read_image if self.conditioner is None else read_label_map
+        images = [read("image", entry) for entry in list_images("image", image)]
         check_one_size(images)
         return images
 
@@ -614,6 +623,9 @@ class PalettePipeline(TrainedProcessMixin, LatentSpaceMixin, DiffusionPipeline):
             noise = randn_tensor(images.shape, generator=generator, device=images.device, dtype=torch.float32)
             images = torch.where(hidden, noise, images)
         images = encode_shown(self._space, self.config.conditioning_encoding, images, hidden, self._mask_channels > 0)
+        if self.conditioner is not None:
+            maps = one_hot_labels(images, self.conditioner.config.in_channels)
+            images = self.conditioner(maps.to(self.conditioner.dtype)).float()
         return F.pad(images, (0, 0, 0, 0, 0, self._level_channels))  # the noise level is 0
 
     def prepare_latents(
@@ -713,6 +725,12 @@ class PalettePipeline(TrainedProcessMixin, LatentSpaceMixin, DiffusionPipeline):
         check_choice("conditioning_fill", config.conditioning_fill, ("noise", *SHOWN_FILLS))
         check_choice("conditioning_encoding", config.conditioning_encoding, CONDITIONING_ENCODINGS)
         check_fraction("conditioning_augmentation", config.conditioning_augmentation)
+        is_of_labels = self.vae is not None and config.conditioning_encoding == "labels"
+        if is_of_labels != (self.conditioner is not None):
+            raise ValueError(
+                "`conditioner` and `conditioning_encoding` 'labels' need each other, and a `vae`: they are for label "
+                "maps beside latents."
+            )
         if self.vae is not None:
             self._check_latents_fit()
         channels, conditioning_channels = self._space.channels, self._conditioning_channels
@@ -736,15 +754,29 @@ class PalettePipeline(TrainedProcessMixin, LatentSpaceMixin, DiffusionPipeline):
         """Refuses a network that does not fit the latents, and options that are for pixels."""
         if self.config.source_noise is not None:
             raise ValueError("`source_noise` must be left out with a `vae`: it is for images of pixels.")
-        if self._shown_channels < 1 or self._mask_channels not in (0, 1):
+        if self.conditioner is not None:
+            self._check_conditioner()
+        elif self._shown_channels < 1 or self._mask_channels not in (0, 1):
             channels, shown = self._space.channels, self.unet.config.in_channels - self._level_channels
             raise ValueError(
                 f"`unet` has {shown} input channels, but latents of {channels} channels of `vae` and a conditioning "
                 f"image as {self.config.conditioning_encoding!r}, perhaps with a mask, are another number."
             )
 
+    def _check_conditioner(self):
+        """Refuses a network of label maps that does not fit the denoiser."""
+        makes = self.conditioner.config.out_channels or self.conditioner.config.in_channels
+        if makes != self._shown_channels or self._mask_channels or self._level_channels:
+            channels, takes = self._space.channels, self.unet.config.in_channels
+            raise ValueError(
+                f"`unet` has {takes} input channels, but latents of {channels} channels of `vae` and label maps of "
+                f"{makes} channels of `conditioner`, without a mask, are another number."
+            )
+
     def _check_start(self, remedy: str):
         """Refuses, with `remedy`, to start from images if they have other channels than those to be made."""
+        if self.conditioner is not None:
+            raise ValueError(f"{remedy}, because label maps cannot be a start for images.")
         if self._conditioning_channels != self.config.image_channels:
             raise ValueError(
                 f"{remedy}, because images of {self._conditioning_channels} channels cannot be a start for images of "

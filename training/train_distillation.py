@@ -38,6 +38,9 @@ from diffusers_ext.training.restoration.palette_inputs import PaletteInputs, enl
 from diffusers_ext.training.restoration.tasks import RestorationConfig, Tasks
 
 
+CONDITIONS = ("class_embedder", "conditioner")  # networks that pipelines have beside the denoiser, for its condition
+
+
 @dataclass
 class Condition:
     """What a network is given beside the noisy image.
@@ -120,14 +123,14 @@ class DistillationRecipe(Recipe):
 
     def pipeline(self, unet: torch.nn.Module) -> DiffusionPipeline:
         """A pipeline as the teacher's, with DDIM, and without a guider: the network has learned its predictions."""
-        embedder = {name: part for name, part in self.teacher.components.items() if name == "class_embedder"}
+        others = {name: getattr(self.teacher, name) for name in CONDITIONS if name in self.teacher.components}
         entries = {name: value for name, value in self.teacher.config.items() if not name.startswith("_")}
         entries = {name: value for name, value in entries.items() if name not in self.teacher.components}
         return type(self.teacher)(
             unet=unet,
             scheduler=self.scheduler,
             vae=self.teacher.vae,
-            **embedder,
+            **others,
             **entries
             | {
                 "null_class_label": None,
@@ -141,7 +144,7 @@ class DistillationRecipe(Recipe):
     def __init__(self, config: DistillationConfig, context, teacher: DiffusionPipeline):
         super().__init__(config, context)
         self.teacher = teacher.to(context.device)
-        for network in ("unet", "class_embedder"):
+        for network in ("unet", *CONDITIONS):
             if getattr(teacher, network, None) is not None:
                 getattr(teacher, network).requires_grad_(False).eval()
         self.latents = Latents(teacher.vae, config.size, config.channels, context)
@@ -225,7 +228,7 @@ class PaletteDistillation(DistillationRecipe):
     def inputs(self, batch, draw):
         corruption = self.tasks.mix(batch, draw)
         labels = None if self.id2label is None else batch["class_labels"]
-        condition = Condition(labels, self.shown.show(corruption, draw))
+        condition = Condition(labels, self.shown.show(corruption, draw, self.teacher.conditioner))
         return condition, self.shown.draw_noise(corruption, draw), self.shown.made(corruption)
 
     def __init__(self, config, context, teacher):
@@ -242,6 +245,7 @@ class PaletteDistillation(DistillationRecipe):
             augmentation=trained.conditioning_augmentation,
             source_noise=trained.source_noise,
             scale_factor=enlargement(config.task_options),
+            num_labels=teacher.conditioner and teacher.conditioner.config.in_channels,
         )
         self.evaluator = RestorationEvaluator(
             self.tasks,

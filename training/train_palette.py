@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from diffusers import ClassifierFreeGuidance, UNet2DModel
+from diffusers import ClassifierFreeGuidance
 
 from diffusers_ext.hub.card import trained_from
 from diffusers_ext.losses.diffusion import PredictionType
+from diffusers_ext.models import SpatialRescaler
 from diffusers_ext.pipelines import PalettePipeline
 from diffusers_ext.pipelines.denoising import quiet_guiders
 from diffusers_ext.training.diffusion.denoisers import DenoiserConfig, build_unet, num_labels, pretrained_networks
@@ -35,34 +36,44 @@ from diffusers_ext.training.diffusion.objectives import (
 )
 from diffusers_ext.training.evaluation.samples import SamplingConfig
 from diffusers_ext.training.loop.command import run
-from diffusers_ext.training.loop.configuration import ValidationConfig, option
+from diffusers_ext.training.loop.configuration import JSONObject, ValidationConfig, option
+from diffusers_ext.training.loop.network_options import build_network
 from diffusers_ext.training.loop.recipe import Recipe
 from diffusers_ext.training.restoration.evaluation import RestorationEvaluator
 from diffusers_ext.training.restoration.palette_inputs import PaletteInputs, enlargement, hides_pixels, usage
-from diffusers_ext.training.restoration.tasks import RestorationConfig, Tasks
+from diffusers_ext.training.restoration.tasks import TRANSLATION, RestorationConfig, Tasks
 
 
 class PaletteRecipe(Recipe):
     """Saharia et al. 2022, section 3: denoising of images, conditioned on their degraded versions."""
 
     def networks(self) -> dict[str, torch.nn.Module]:
-        """The denoiser: a UNet2DModel whose input is the conditioning image and, behind it, the noisy one."""
+        """The denoiser, a UNet2DModel whose input is the conditioning image and, behind it, the noisy one.
+
+        Beside it perhaps the network that turns label maps into such conditioning images.
+        """
         config, space = self.config, self.latents.space
+        conditioner = self.build_conditioner()
+        if conditioner is None:
+            shown_channels = self.inputs.num_channels(config.channels)
+        else:
+            shown_channels = conditioner.config.out_channels
         shape = {
             "size": self.latents.size,
-            "in_channels": self.inputs.num_channels(config.channels) + space.channels,
+            "in_channels": shown_channels + space.channels,
             "out_channels": space.channels,
             "pixels_per_latent": space.pixels_per_latent,
             "num_class_embeds": num_labels(self.id2label, self.null_class_label),
         }
         if config.pretrained_model_name_or_path is None:
-            return {"unet": build_unet(arguments=config.unet, **shape)}
+            networks = {"unet": build_unet(arguments=config.unet, **shape)}
+            return networks if conditioner is None else {**networks, "conditioner": conditioner}
         needed = dict(self.trained_for)
         if config.conditioning_fill != "noise":
             # A network that saw noise where pixels are hidden may learn to use a fill. The reverse is refused, because
             # it is probably a forgotten option.
             del needed["conditioning_fill"]
-        return pretrained_networks(
+        networks = pretrained_networks(
             PalettePipeline,
             config.pretrained_model_name_or_path,
             cache_dir=config.cache_dir,
@@ -73,6 +84,12 @@ class PaletteRecipe(Recipe):
             **needed,
             **process(self.scheduler),
         )
+        if conditioner is not None and networks["conditioner"].config.in_channels != config.conditioning_num_labels:
+            raise ValueError(
+                f"{config.pretrained_model_name_or_path} knows {networks['conditioner'].config.in_channels} labels: "
+                f"--conditioning_num_labels must be that, not {config.conditioning_num_labels}."
+            )
+        return networks
 
     def step(self, batch, draw):
         corruption = self.tasks.mix(batch, draw)
@@ -88,11 +105,12 @@ class PaletteRecipe(Recipe):
         output = self.unet(sample, self.objective.model_timesteps(timesteps), class_labels=labels).sample
 
         losses = self.objective.losses(output, clean, noisy, noise, timesteps, mask, self.config.loss_norm)
-        self.minimise("unet", losses)
+        self.minimise(tuple(self.context.networks), losses)
 
     def condition(self, corruption, draw) -> torch.Tensor:
         """The conditioning image: hidden pixels filled, noise added, and now and then nothing, for guidance."""
-        conditioning = self.inputs.show(corruption, draw)
+        conditioner = self.conditioner if "conditioner" in self.context.networks else None
+        conditioning = self.inputs.show(corruption, draw, conditioner)
         if self.config.conditioning_dropout > 0:
             conditioning = torch.where(draw.uniform(1, 1, 1) < self.config.conditioning_dropout, 0.0, conditioning)
         return conditioning
@@ -104,7 +122,19 @@ class PaletteRecipe(Recipe):
             labels = draw.dropout(labels, self.config.label_dropout, self.null_class_label)
         return labels
 
-    def pipeline(self, unet: UNet2DModel) -> PalettePipeline:
+    def build_conditioner(self) -> SpatialRescaler | None:
+        """The network of label maps, which is trained with the denoiser (Rombach et al. 2022, section 4.3.2)."""
+        config, space = self.config, self.latents.space
+        if config.conditioning_encoding != "labels":
+            return None
+        usual = {"out_channels": space.channels}  # as in the original
+        decided = {
+            "in_channels": config.conditioning_num_labels,
+            "num_stages": int(space.pixels_per_latent).bit_length() - 1,
+        }
+        return build_network(SpatialRescaler, "--conditioner", config.conditioner, usual=usual, decided=decided)
+
+    def pipeline(self, **networks) -> PalettePipeline:
         """The pipeline with a fast second-order sampler, see [`~Objective.sampling_scheduler`]."""
         config = self.config
         guider, scale_factor = None, None
@@ -114,7 +144,7 @@ class PaletteRecipe(Recipe):
         if any("super_resolution" in task.split("+") for task in config.tasks):
             scale_factor = enlargement(config.task_options)
         return PalettePipeline(
-            unet=unet,
+            **networks,
             scheduler=self.scheduler,
             guider=guider,
             vae=self.latents.vae,
@@ -142,6 +172,7 @@ class PaletteRecipe(Recipe):
             augmentation=config.conditioning_augmentation,
             source_noise=config.source_noise,
             scale_factor=enlargement(config.task_options),
+            num_labels=config.conditioning_num_labels,
         )
         self.objective = config.objective(self.latents.size)
         self.scheduler = self.objective.sampling_scheduler()
@@ -173,9 +204,10 @@ class PaletteRecipe(Recipe):
         return {name: getattr(self.config, name) for name in names}
 
     def before_training(self) -> None:
-        network = self.network("unet")
-        self.evaluator.try_call_options(self.pipeline(unet=network.eval()))
-        network.train()
+        networks = {name: self.network(name).eval() for name in self.context.networks}
+        self.evaluator.try_call_options(self.pipeline(**networks))
+        for network in networks.values():
+            network.train()
         super().before_training()
         self.latents.prepare(self.config)
         self.latents.measure_scale(self.dataset, self.config)
@@ -242,10 +274,15 @@ class PaletteConfig(
         "default for latents), a smooth continuation of the visible pixels, or their mirror image, which continues "
         "textures.",
     )
-    conditioning_encoding: Literal["latents", "pixels", "resized"] = option(
+    conditioning_encoding: Literal["latents", "pixels", "resized", "labels"] = option(
         "latents",
         help="With --vae, what the network is shown of conditioning images: their latents, all of their pixels as "
-        "more channels (for label maps), or the images resized to the size of the latents (for super-resolution).",
+        "more channels (for label maps of colours), the images resized to the size of the latents (for "
+        "super-resolution), or the --conditioning_num_labels labels of label maps, which a small network, trained "
+        "with the denoiser, brings to the size of the latents.",
+    )
+    conditioner: JSONObject = option(
+        JSONObject(), help="Arguments of that small network, SpatialRescaler, such as its out_channels."
     )
     loss_norm: Literal["l2", "l1"] = option(
         "l2", help="Squared or absolute errors: l1 gives less diverse samples (Palette, section 4)."
@@ -272,6 +309,7 @@ class PaletteConfig(
         if self.conditioning_fill is None:
             self.conditioning_fill = "noise" if self.vae is None else "black"
         self.require_default(self.vae is not None, ("conditioning_encoding",), "is for --vae, which is not set")
+        self._check_label_maps()
         self.require(self.vae is None or self.source_noise is None, "--source_noise is for pixels, and not for --vae")
         self.require(self.vae is None or kind != "regression", "--prediction_type regression is not for --vae")
         self.require(bool(self.tasks), "--tasks is required: one or several, see --help")
@@ -317,6 +355,26 @@ class PaletteConfig(
         self.require(
             self.conditioning_dropout > 0 or set(self.guidance_scales) == {1.0},
             "--guidance_scales other than 1 need a --conditioning_dropout above 0",
+        )
+
+    def _check_label_maps(self) -> None:
+        is_of_labels = self.conditioning_encoding == "labels"
+        self.require(
+            is_of_labels or not self.conditioner,
+            "--conditioner is for --conditioning_encoding labels, which is not set",
+        )
+        self.require(
+            not is_of_labels or (self.conditioning_num_labels is not None and list(self.tasks or ()) == [TRANSLATION]),
+            "--conditioning_encoding labels needs --conditioning_num_labels and, as its only task, "
+            f"--tasks {TRANSLATION}",
+        )
+        self.require(
+            self.conditioner.get("out_channels", 1) is not None,
+            "--conditioner needs out_channels: without them it has nothing to learn",
+        )
+        self.require(
+            not is_of_labels or self.conditioning_augmentation == 0,
+            "--conditioning_augmentation is noise in small images, and not for --conditioning_encoding labels",
         )
 
     def objective(self, size: tuple[int, int] | None = None) -> Objective:

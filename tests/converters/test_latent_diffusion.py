@@ -315,6 +315,25 @@ def test_super_resolution_becomes_a_pipeline(tmp_path):
     assert images.shape == (2, 3, 16, 16)
 
 
+def test_semantic_synthesis_becomes_a_pipeline(tmp_path):
+    case = load_case("latent_diffusion", "semantic_spatial_rescaler")
+    stage = random(first_stage_shapes(32, [1, 1, 1], 1, z_channels=3, embed_dim=3, n_embed=16))
+    weights = case.weights | {f"first_stage_model.{key}": tensor for key, tensor in stage.items()}
+    torch.save(weights, tmp_path / "model.ckpt")
+    arguments = (tmp_path / "model.ckpt", tmp_path / "out", "latent_diffusion")
+    options = {"image_size": 8, "num_heads": 8}
+    with pytest.raises(ValueError, match="`n_stages` is 1, but the first stage halves images 2 times"):
+        convert_checkpoint(*arguments, n_stages=1, **options)
+    convert_checkpoint(*arguments, n_stages=2, **options)
+    pipe = PalettePipeline.from_pretrained(tmp_path / "out")
+    pipe.set_progress_bar_config(disable=True)
+    call = {"latents": case.inputs["x_T"], "num_inference_steps": case.config["sampler"]["S"], "output_type": "pt"}
+    images = pipe(list(case.inputs["segmentation"]), **call).images
+    with torch.no_grad():
+        expected = pipe.vae.decode(case.outputs["samples"]).sample / 2 + 0.5
+    torch.testing.assert_close(images, expected.clamp(0, 1), rtol=0, atol=PATH_TOLERANCE)
+
+
 def test_components_are_written_and_loaded(tmp_path):
     case = load_case("latent_diffusion", "inpainting_concat_vq_noattn")
     torch.save({"state_dict": case.weights}, tmp_path / "model.ckpt")

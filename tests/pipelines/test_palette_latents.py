@@ -1,7 +1,9 @@
 import pytest
 import torch
 from diffusers import ClassifierFreeGuidance, DDIMScheduler
+from PIL import Image
 
+from diffusers_ext.models import SpatialRescaler
 from diffusers_ext.pipelines.latent_conditioning import encode_shown
 from diffusers_ext.pipelines.latent_space import LatentSpace
 from diffusers_ext.pipelines.masks import blend_hidden
@@ -174,3 +176,100 @@ def test_pixels_are_shown_as_they_are():
 
     image = make_images(1)
     assert encode_shown(PixelSpace(3), "latents", image, None, has_mask=False) is image
+
+
+class SemanticSynthesisConfig(PipelineTesterConfig):
+    """Label maps of five labels through a network of their own."""
+
+    pipeline_class = PalettePipeline
+    output_shape = (3, 3, 16, 16)
+    latents_shape = (3, 4, 8, 8)
+    batch_params = ("image",)
+    num_images_param = "num_images_per_input"
+
+    def get_components(self):
+        torch.manual_seed(0)
+        return {
+            "unet": make_unet(2 + 4),
+            "scheduler": DDIMScheduler(prediction_type="v_prediction", clip_sample=False),
+            "guider": ClassifierFreeGuidance(guidance_scale=2.0),
+            "vae": tiny_vae(),
+            "conditioner": SpatialRescaler(in_channels=5, out_channels=2, num_stages=1),
+            "conditioning_encoding": "labels",
+            "tasks": ["translation"],
+            "default_num_inference_steps": 2,
+        }
+
+    def get_inputs(self):
+        return {"image": list(make_labels(3))}
+
+
+def make_labels(count: int) -> torch.Tensor:
+    return torch.randint(5, (count, 16, 16), generator=torch.Generator().manual_seed(0))
+
+
+class TestSemanticOutput(SemanticSynthesisConfig, PipelineOutputTesterMixin):
+    pass
+
+
+class TestSemanticSaveLoad(SemanticSynthesisConfig, PipelineSaveLoadTesterMixin):
+    def test_optional_components_may_be_missing(self):
+        """Without its autoencoder, or the network of its label maps, the denoiser is one for other images."""
+
+
+def make_semantic_pipeline(**changes) -> PalettePipeline:
+    pipe = PalettePipeline(**{**SemanticSynthesisConfig().get_components(), **changes})
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def test_the_denoiser_sees_rescaled_label_maps_in_any_form():
+    pipe, labels = make_semantic_pipeline(guider=None), make_labels(1)[0]
+    one_hot = torch.nn.functional.one_hot(labels, 5).movedim(-1, 0).float()
+    with torch.no_grad():
+        expected = pipe.conditioner(one_hot[None])
+    picture = Image.fromarray(labels.numpy().astype("uint8"), "L")
+    coloured = picture.copy()
+    coloured.putpalette(list(range(255, -1, -1)) * 3)
+    for image in (labels, labels.numpy(), one_hot, picture, coloured, labels[None] / 255):
+        calls = note_calls(pipe)
+        draw(pipe, image, num_inference_steps=1)
+        torch.testing.assert_close(calls[-1][0][:, :2], expected)
+    # A map whose sides the network can't halve.
+    assert draw(pipe, labels[:15, :14]).shape == (1, 3, 15, 14)
+
+
+@pytest.mark.parametrize(
+    ("image", "error"),
+    [
+        (torch.full((16, 16), 5), "`image` has the label 5, but the network knows those from 0 to 4"),
+        (torch.full((16, 16), 300), "`image` must hold labels from 0 to 255, but they go from 300 to 300"),
+        (torch.full((16, 16), -1), "they go from -1 to -1"),
+        (make_images(1, 16, 16)[0], "must be a label map, with a number for each pixel, but has colours"),
+    ],
+)
+def test_maps_of_unknown_labels_are_refused(image, error):
+    with pytest.raises(ValueError, match=error):
+        draw(make_semantic_pipeline(), image)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"conditioner": None}, "`conditioner` and `conditioning_encoding` 'labels' need each other, and a `vae`"),
+        ({"conditioning_encoding": "pixels"}, "need each other"),
+        (
+            {"unet": make_unet(7)},
+            "`unet` has 7 input channels, but latents of 4 channels of `vae` and label",
+        ),
+        ({"conditioning_mask": True}, "without a mask, are another number"),
+    ],
+)
+def test_a_network_of_label_maps_that_does_not_fit_is_refused(changes, error):
+    with pytest.raises(ValueError, match=error):
+        make_semantic_pipeline(**changes)
+
+
+def test_a_label_map_is_no_start():
+    with pytest.raises(ValueError, match="`strength` must be 1, because label maps cannot be a start"):
+        draw(make_semantic_pipeline(), make_labels(1), strength=0.5)

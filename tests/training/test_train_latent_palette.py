@@ -4,9 +4,12 @@ import json
 
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 from PIL import Image
 
 from diffusers_ext import PalettePipeline
+from diffusers_ext.data import UnreadableImagesError
+from diffusers_ext.models import SpatialRescaler
 from diffusers_ext.training.loop.draws import Draw
 from diffusers_ext.training.train_distillation import DistillationConfig, distillation_recipe
 from diffusers_ext.training.train_palette import PaletteConfig, PaletteRecipe
@@ -171,3 +174,95 @@ def test_training_goes_on_and_a_student_learns_in_the_same_latents(tmp_path, vae
 def test_options_that_are_not_for_latents_are_refused(vae, options, error):
     with pytest.raises(ValueError, match=error):
         PaletteConfig(**{**vars(configuration(vae)), **options})
+
+
+@pytest.fixture(scope="module")
+def label_maps(tmp_path_factory):
+    """Options of a run on six images and their label maps, whose numbers a palette shows as colours."""
+    folder = tmp_path_factory.mktemp("pairs")
+    for name in ("maps", "images"):
+        (folder / name).mkdir()
+    for index in range(6):
+        labels = torch.randint(5, (16, 16), generator=torch.Generator().manual_seed(index), dtype=torch.uint8)
+        picture = Image.fromarray(labels.numpy(), "L")
+        picture.point(lambda label: 40 * label).save(folder / "images" / f"{index}.png")
+        picture.putpalette(list(range(255, -1, -1)) * 3)
+        picture.save(folder / "maps" / f"{index}.png")
+    return {
+        "dataset_name": None,
+        "train_data_dir": str(folder / "images"),
+        "conditioning_image_dir": str(folder / "maps"),
+        "conditioning_label_maps": "levels",
+        "conditioning_num_labels": 5,
+        "conditioning_encoding": "labels",
+        "tasks": ["translation"],
+    }
+
+
+def test_a_network_of_label_maps_is_trained_with_the_denoiser(tmp_path, vae, label_maps):
+    """Its weights change, go on after a checkpoint, are averaged, and come with the pipeline both ways of loading."""
+    options = {**label_maps, "max_train_steps": 4, "checkpointing_steps": 2, "conditioner": {"out_channels": 3}}
+    options |= {"conditioning_dropout": 0.2, "metrics": ["psnr"]}
+    pipe = trained(vae, tmp_path, **options)
+    whole = tensors(tmp_path, 4)
+    assert any("conditioner" in name for name in whole)
+    assert any(not torch.equal(value, whole[name]) for name, value in tensors(tmp_path, 2).items() if "condit" in name)
+    again = trained(vae, tmp_path, **options, resume_from_checkpoint="checkpoint-2")
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in tensors(tmp_path, 4).items())
+
+    assert type(pipe.conditioner) is SpatialRescaler and pipe.conditioner.config.num_stages == 1
+    assert pipe.unet.config.in_channels == 3 + 4
+    published = DiffusionPipeline.from_pretrained(tmp_path, trust_remote_code=True)
+    published.set_progress_bar_config(disable=True)
+    labels = torch.randint(5, (16, 16))
+    images = [
+        loaded(labels, output_type="pt", generator=torch.Generator().manual_seed(0)).images
+        for loaded in (pipe, again, published)
+    ]
+    assert images[0].shape == (1, 1, 16, 16) and all(torch.equal(images[0], other) for other in images[1:])
+
+    start = {"pretrained_model_name_or_path": str(tmp_path), "unet": {}, "max_train_steps": 1}
+    trained(tmp_path, tmp_path / "second", **{**options, **start})
+    with pytest.raises(ValueError, match="knows 5 labels: --conditioning_num_labels must be that, not 6"):
+        trained(tmp_path, tmp_path / "third", **{**options, **start, "conditioning_num_labels": 6})
+
+
+def test_a_student_learns_from_label_maps(tmp_path, vae, label_maps):
+    trained(vae, tmp_path / "teacher", **label_maps, num_inference_steps=10)
+    names = ("train_data_dir", "conditioning_image_dir", "conditioning_label_maps", "tasks")
+    config = DistillationConfig(
+        pretrained_teacher_model=str(tmp_path / "teacher"),
+        max_train_steps=2,
+        train_batch_size=4,
+        lr_warmup_steps=0,
+        output_dir=str(tmp_path / "student"),
+        **{name: label_maps[name] for name in names},
+    )
+    assert trainer(distillation_recipe, config).train()
+    student = PalettePipeline.from_pretrained(tmp_path / "student")
+    assert student.conditioner.config.in_channels == 5
+
+
+def test_a_map_with_an_unknown_label_is_refused(tmp_path, vae, label_maps):
+    with pytest.raises(UnreadableImagesError, match="it has the label 4, but --conditioning_num_labels says"):
+        trained(vae, tmp_path, **{**label_maps, "conditioning_num_labels": 4})
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"conditioning_num_labels": None}, "labels needs --conditioning_num_labels and, as its only task"),
+        ({"conditioning_num_labels": 0}, "--conditioning_num_labels must be positive"),
+        ({"conditioning_encoding": "pixels", "conditioner": {"bias": True}}, "--conditioner is for"),
+        ({"conditioner": {"out_channels": None}}, "--conditioner needs out_channels"),
+        ({"tasks": ["translation", "inpainting"]}, "as its only task, --tasks translation"),
+    ],
+)
+def test_options_of_label_maps_that_do_not_fit_are_refused(vae, label_maps, options, error):
+    with pytest.raises(ValueError, match=error):
+        configuration(vae, **{**label_maps, **options})
+
+
+def test_arguments_of_the_network_of_label_maps_are_refused(vae, label_maps):
+    with pytest.raises(ValueError, match="--conditioner: num_stages is 1"):
+        PaletteRecipe(configuration(vae, **label_maps, conditioner={"num_stages": 2}), context()).networks()

@@ -119,7 +119,7 @@ def pretrained_networks(
     vae: ModelMixin | None = None,
     **trained_for,
 ) -> dict[str, torch.nn.Module]:
-    """The denoiser of a pipeline, and what embeds its classes, to be trained on.
+    """The denoiser of a pipeline, and the networks of its condition, to be trained on.
 
     Args:
         pipeline_class (`type`): the class of the pipeline.
@@ -132,7 +132,7 @@ def pretrained_networks(
             [`process`] of its scheduler.
 
     Returns:
-        `dict`: "unet", and perhaps "class_embedder".
+        `dict`: "unet", and perhaps "class_embedder" or "conditioner".
 
     Raises:
         ValueError: if the pipeline is for something else, or the network can't halve images of this size.
@@ -144,7 +144,7 @@ def pretrained_networks(
         )
     pipeline = pipeline_class.from_pretrained(name, cache_dir=cache_dir)
     _check_autoencoder(name, getattr(pipeline, "vae", None), vae)
-    networks = {part: getattr(pipeline, part, None) for part in ("unet", "class_embedder")}
+    networks = {part: getattr(pipeline, part, None) for part in ("unet", "class_embedder", "conditioner")}
     networks = {part: network for part, network in networks.items() if network is not None}
     needed = {"in_channels": in_channels, "out_channels": out_channels, "num_class_embeds": num_class_embeds}
     labels = {"num_class_embeds": get_num_labels(networks.get("class_embedder", pipeline.unet))}

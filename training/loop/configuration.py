@@ -121,6 +121,9 @@ class DataConfig(Config):
         "colors: they keep their colours; numbers become the colours of Pascal VOC, as by "
         "`diffusers_ext.data.decode_label_colors`. levels: numbers become gray levels."
     )
+    conditioning_num_labels: int | None = option(
+        help="How many labels the maps of --conditioning_label_maps levels have: maps with others are refused."
+    )
     label_column: str | None = option(
         help="The column of class labels, or `none` for an unconditional model. By default `label`, if there is one."
     )
@@ -153,6 +156,11 @@ class DataConfig(Config):
             "--conditioning_label_maps is for conditioning images: name them by --conditioning_image_column or "
             "--conditioning_image_dir",
         )
+        self.require(
+            self.conditioning_num_labels is None
+            or (self.conditioning_label_maps == "levels" and self.conditioning_num_labels > 0),
+            "--conditioning_num_labels must be positive, and is for --conditioning_label_maps levels",
+        )
 
     def conditioning_options(self) -> list[str]:
         """The options that are set, of those that name conditioning images."""
@@ -175,6 +183,7 @@ class DataConfig(Config):
             "conditioning_image_column": self.conditioning_image_column,
             "conditioning_image_dir": self.conditioning_image_dir,
             "conditioning_label_maps": self.conditioning_label_maps,
+            "conditioning_num_labels": self.conditioning_num_labels,
             "label_column": self.label_column,
             "resolution": size,
             "channels": channels,

@@ -203,7 +203,8 @@ class RestorationEvaluator:
             return {}
 
         shape = (1, self.dataset.channels, *self.dataset.resolution)
-        blank = {"pixel_values": torch.zeros(shape), "conditioning_pixel_values": torch.zeros(shape)}
+        # A black conditioning image is also a map of the label 0.
+        blank = {"pixel_values": torch.zeros(shape), "conditioning_pixel_values": -torch.ones(shape)}
         labels = {} if pipeline.unet.config.get("num_class_embeds") is None else {"class_labels": [0]}
         pipeline.set_progress_bar_config(disable=True)
         for task, options in self.call_options.items():

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from diffusers_ext.data.corruptions import Corruption, super_resolution
 from diffusers_ext.pipelines.fills import SHOWN_FILLS, smooth_fill
+from diffusers_ext.pipelines.label_maps import one_hot_labels
 from diffusers_ext.pipelines.latent_conditioning import encode_shown
 from diffusers_ext.training.diffusion.latents import Latents
 from diffusers_ext.training.loop.draws import Draw
@@ -22,6 +23,7 @@ class PaletteInputs:
             pipeline.
         has_mask (`bool`): whether the denoiser is shown which latents are hidden, see [`encode_shown`].
         scale_factor (`float`): how much larger super-resolution makes images, see [`enlargement`].
+        num_labels (`int`, *optional*): of label maps, which a network rescales.
     """
 
     def __init__(
@@ -34,10 +36,11 @@ class PaletteInputs:
         source_noise: float | None,
         has_mask: bool,
         scale_factor: float,
+        num_labels: int | None = None,
     ):
         self.latents, self.encoding, self.has_mask = latents, encoding, has_mask
         self.fill, self.augmentation, self.source_noise = fill, augmentation, source_noise
-        self.scale_factor = scale_factor
+        self.scale_factor, self.num_labels = scale_factor, num_labels
 
     def num_channels(self, image_channels: int) -> int:
         """The channels of what [`~PaletteInputs.show`] makes of images with so many channels."""
@@ -46,8 +49,13 @@ class PaletteInputs:
         )
         return self._encode(blank, None).shape[1] + (self.augmentation > 0)
 
-    def show(self, corruption: Corruption, draw: Draw) -> torch.Tensor:
+    def show(self, corruption: Corruption, draw: Draw, conditioner: torch.nn.Module | None = None) -> torch.Tensor:
         """What the denoiser sees beside the noisy image: hidden pixels filled, and noise added to small images.
+
+        Args:
+            corruption ([`Corruption`]): what the task made of the images.
+            draw ([`Draw`]): the random numbers of the step.
+            conditioner (`torch.nn.Module`, *optional*): the network of label maps.
 
         Returns:
             `torch.Tensor` of shape (N, C', H, W), where the last channel is the level of that noise, if there is any;
@@ -56,6 +64,8 @@ class PaletteInputs:
         conditioning = corruption.conditioning_image
         if self.fill != "noise":
             conditioning = SHOWN_FILLS[self.fill](conditioning, corruption.hidden)
+        if conditioner is not None:
+            return conditioner(one_hot_labels(conditioning, self.num_labels))
         if self.augmentation == 0:
             return self._encode(conditioning, corruption.hidden)
         channels, *size = conditioning.shape[1:]

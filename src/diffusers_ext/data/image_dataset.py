@@ -190,7 +190,13 @@ class ImageDataset(ABC):
     def _decode_label_map(self, value: Any) -> torch.Tensor:
         if self._transform.label_maps == "colors":
             return decode_label_colors(value, self._source.max_image_pixels)
-        return decode_label_map(value, self._source.max_image_pixels).expand(self.channels, -1, -1)
+        labels, num_labels = decode_label_map(value, self._source.max_image_pixels), self._transform.num_labels
+        if num_labels is not None and labels.max() >= num_labels:
+            raise UnreadableImageError(
+                f"it has the label {labels.max()}, but --conditioning_num_labels says that labels are from 0 to "
+                f"{num_labels - 1}"
+            )
+        return labels.expand(self.channels, -1, -1)
 
     def _name_skipped(self, reasons: dict[str, str]) -> None:
         """Log which images are left out, each once."""

@@ -26,6 +26,7 @@ def load_image_dataset(
     conditioning_image_column: str | None = None,
     conditioning_image_dir: str | None = None,
     conditioning_label_maps: LabelMaps | None = None,
+    conditioning_num_labels: int | None = None,
     label_column: str | None = None,
     caption_column: str | None = None,
     resolution: int | Sequence[int] = 64,
@@ -64,6 +65,8 @@ def load_image_dataset(
             pixel. They are resized without mixing classes. "colors" keeps their colours, and colours label maps of
             numbers, see `decode_label_colors`. "levels" makes numbers from 0 to 255 the levels of all channels, even
             if a palette shows them as colours.
+        conditioning_num_labels: how many labels there are: maps of "levels" with a label that is not below are
+            unreadable images. None allows all.
         label_column: the column with the classes: a ClassLabel, strings or integers (numbered in sorted order). None
             uses the column "label" if it exists, and no labels otherwise; "none" never uses labels.
         caption_column: the column with the captions: strings; lists of strings, from which one is drawn each time the
@@ -117,6 +120,11 @@ def load_image_dataset(
             "--conditioning_image_dir"
         )
     check_label_maps(conditioning_label_maps, channels)
+    if conditioning_num_labels is not None and (conditioning_label_maps != "levels" or conditioning_num_labels < 1):
+        raise ValueError(
+            "--conditioning_num_labels must be positive, and is for label maps of numbers: --conditioning_label_maps "
+            "levels"
+        )
     source = open_source(
         dataset_name,
         dataset_config_name,
@@ -131,7 +139,7 @@ def load_image_dataset(
         conditioning_image_dir,
         max_image_pixels,
     )
-    transform = replace(transform, label_maps=conditioning_label_maps)
+    transform = replace(transform, label_maps=conditioning_label_maps, num_labels=conditioning_num_labels)
     if streaming:
         return StreamedImageDataset(source, transform, channels, skip_unreadable_images, shuffle_buffer_size)
     return IndexedImageDataset(source, transform, channels, skip_unreadable_images, cache_images, verify_images)

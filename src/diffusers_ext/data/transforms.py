@@ -31,6 +31,7 @@ class ImageTransform:
             with the nearest aspect ratio.
         label_maps: "levels" or "colors" if all images except the first are label maps, whose values must not be mixed;
             see `load_image_dataset`.
+        num_labels: labels of these maps must be below, if this is given.
         load_size: (height, width) that images are resized to before the random crop; by default the resolution.
     """
 
@@ -39,6 +40,7 @@ class ImageTransform:
     random_flip: bool = False
     buckets: tuple[Size, ...] = ()
     label_maps: str | None = None
+    num_labels: int | None = None
     load_size: Size | None = None
 
     def target(self, size: Size) -> Size:

@@ -36,8 +36,9 @@ FAMILIES = (
         name="latent_diffusion",
         description="A whole unconditional checkpoint of CompVis/latent-diffusion becomes diffusers' LDMPipeline, a "
         "class-conditional one a ClassConditionalPipeline, one with the `cond_stage_key` masked_image (inpainting) or "
-        "LR_image (super-resolution) a PalettePipeline, any other one its components in folders: unet and scheduler, "
-        "and where it has them vae, conditioner (of label maps) and bert (of text). `n_stages` is how often the "
+        "LR_image (super-resolution) or with a SpatialRescaler (semantic synthesis) a PalettePipeline, any other one, "
+        "or one without its first stage, its components in folders: unet and scheduler, and where it has them vae, "
+        "conditioner (of label maps) and bert (of text). `n_stages` is how often the "
         "conditioner halves maps, `null_class_label` the class that stands for no class.",
         example="model.ckpt imagenet --preset cin256-v2",
         convert=_latent_diffusion,

@@ -9,7 +9,7 @@ from diffusers_ext.converters.class_names import class_names
 from diffusers_ext.converters.compvis.condition_stage import CONDITION_ARGUMENTS, convert_condition
 from diffusers_ext.converters.compvis.first_stage import convert_first_stage
 from diffusers_ext.converters.compvis.latent_unet import COND_STAGE, FIRST_STAGE, convert_latent_diffusion
-from diffusers_ext.converters.compvis.restorers import RESTORERS, restorer
+from diffusers_ext.converters.compvis.restorers import RESTORERS, restorer, semantic_synthesis
 from diffusers_ext.converters.family import Saveable
 from diffusers_ext.converters.original_arguments import (
     anything,
@@ -67,6 +67,8 @@ def latent_diffusion(state_dict: StateDict, options: dict) -> dict[str, Saveable
         return {"": LDMPipeline(vqvae=vae, unet=unet, scheduler=scheduler)}
     if stages.get("cond_stage_key") in RESTORERS:
         return {"": restorer(unet, scheduler, vae, stages["cond_stage_key"])}
+    if "conditioner" in condition:
+        return {"": semantic_synthesis(unet, scheduler, vae, condition["conditioner"])}
     if takes_only_classes(unet, condition):
         return {"": class_conditional(unet, scheduler, vae, condition.get("class_embedder"), **classes)}
     return {"unet": unet, "vae": vae, **condition, "scheduler": scheduler}

@@ -1,8 +1,9 @@
-"""The pipelines around latent diffusion models that see an image beside the noisy latents."""
+"""The pipelines around latent diffusion models that see an image or a label map beside the noisy latents."""
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DModel, VQModel
 
+from diffusers_ext.models.modeling_spatial_rescaler import SpatialRescaler
 from diffusers_ext.pipelines import PalettePipeline
 
 
@@ -18,7 +19,6 @@ def restorer(
 ) -> PalettePipeline:
     """The pipeline of a model for inpainting or super-resolution.
 
-    The original's network sees the noisy latents first, and the pipeline's last: the first convolution is reordered.
     For super-resolution the pipeline enlarges the small image and resizes it back to the latents, which blurs details
     of single pixels that the original's network sees.
 
@@ -39,8 +39,32 @@ def restorer(
         )
     if is_encoded and vae.config.scaling_factor != 1:
         raise ValueError("The latents of a masked image are not scaled in the original: `scale_factor` must be 1.")
-    weight = unet.conv_in.weight.detach()
-    unet.conv_in.weight = torch.nn.Parameter(torch.cat([weight[:, latent_channels:], weight[:, :latent_channels]], 1))
+    put_latents_last(unet)
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     scale = {} if is_encoded else {"default_scale_factor": float(factor)}
     return PalettePipeline(unet, scheduler, vae=vae, **arguments, **scale)
+
+
+def semantic_synthesis(
+    unet: UNet2DModel, scheduler: DDIMScheduler, vae: VQModel | AutoencoderKL, conditioner: SpatialRescaler
+) -> PalettePipeline:
+    """The pipeline of a model that makes images of label maps.
+
+    Raises:
+        ValueError: if the maps become smaller or larger than the latents.
+    """
+    stages = len(vae.config.block_out_channels) - 1
+    if conditioner.config.num_stages != stages:
+        raise ValueError(
+            f"`n_stages` is {conditioner.config.num_stages}, but the first stage halves images {stages} times."
+        )
+    put_latents_last(unet)
+    return PalettePipeline(
+        unet, scheduler, vae=vae, conditioner=conditioner, tasks=["translation"], conditioning_encoding="labels"
+    )
+
+
+def put_latents_last(unet: UNet2DModel) -> None:
+    """Reorder the first convolution: the original's network sees the noisy latents first, and the pipeline's last."""
+    channels, weight = unet.config.out_channels, unet.conv_in.weight.detach()
+    unet.conv_in.weight = torch.nn.Parameter(torch.cat([weight[:, channels:], weight[:, :channels]], dim=1))
