@@ -16,9 +16,5 @@ def packages() -> list[str]:
 setup(
     packages=packages(),
     package_dir={"": "src", **{f"diffusers_ext.{room}": room for room in ROOMS_AT_THE_TOP}},
-    package_data={
-        "diffusers_ext": ["py.typed", "*.pyi"],
-        "diffusers_ext.converters": ["*.pyi"],
-        "diffusers_ext.training": ["*.pyi"],
-    },
+    package_data={"": ["*.pyi"], "diffusers_ext": ["py.typed"]},
 )

@@ -7,6 +7,8 @@ The result is a ResNet of Transformers with its image processor, for `--feature_
 them, with the accuracy printed at the end. Its training images should not be those that are measured.
 """
 
+from diffusers_ext.training.loop.command import one_sentence
+
 import sys
 from dataclasses import dataclass, replace
 
@@ -19,7 +21,6 @@ from transformers import ConvNextImageProcessor, ResNetConfig, ResNetForImageCla
 from diffusers_ext.atomic import refuse_content, written_beside
 from diffusers_ext.data import ImageDataset
 from diffusers_ext.metrics import class_accuracy, extract_features, load_feature_extractor
-from diffusers_ext.training.loop.command import one_sentence
 from diffusers_ext.training.loop.configuration import DataConfig, option, parse_config
 
 

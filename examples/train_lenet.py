@@ -6,6 +6,8 @@ The result is for `--feature_extractor outputs/lenet`. Numbers are comparable on
 same folder, so name it beside them, with the accuracy printed at the end.
 """
 
+from diffusers_ext.training.loop.command import one_sentence
+
 import sys
 from dataclasses import dataclass, replace
 
@@ -17,7 +19,6 @@ from diffusers_ext.atomic import refuse_content, written_beside
 from diffusers_ext.data import ImageDataset
 from diffusers_ext.metrics import class_accuracy, extract_features, load_feature_extractor
 from diffusers_ext.models import LeNet
-from diffusers_ext.training.loop.command import one_sentence
 from diffusers_ext.training.loop.configuration import DataConfig, option, parse_config
 
 

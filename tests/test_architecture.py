@@ -14,7 +14,7 @@ ROOMS = {file.parent.name: file.parent for file in PACKAGE.glob("*/__init__.py")
 ROOMS |= {room: ROOT / room for room in ("pipelines", "training")}
 
 # Modules beside the rooms, which every room may import.
-FOUNDATION = {"diffusers_ext", "atomic", "exports", "pixels", "registration"}
+FOUNDATION = {"diffusers_ext", "atomic", "exports", "on_demand", "pixels", "registration"}
 
 # The rooms that each room may import, besides itself and the foundation. Training may import all of them.
 ALLOWED = {

@@ -9,6 +9,8 @@ diffusion model are compared in one run: `--schedulers ExactDDIMScheduler UniPCM
 [`PalettePipeline`], beside methods that need no training, and writes a table and a panel.
 """
 
+from diffusers_ext.training.loop.command import one_sentence, set_up_logging
+
 import inspect
 import json
 import sys
@@ -25,7 +27,6 @@ from diffusers_ext.training.evaluation.pipeline_classes import find_pipeline_cla
 from diffusers_ext.training.evaluation.samplers import compare_samplers
 from diffusers_ext.training.evaluation.samples import SampleEvaluator, SamplingConfig
 from diffusers_ext.training.loop.accelerator import build_accelerator
-from diffusers_ext.training.loop.command import one_sentence, set_up_logging
 from diffusers_ext.training.loop.configuration import option, parse_config
 from diffusers_ext.training.loop.context import Context
 from diffusers_ext.training.loop.sampling import Generation
@@ -37,28 +38,41 @@ from diffusers_ext.training.restoration.tasks import RestorationConfig, Tasks
 class EvaluateConfig(RestorationConfig, SamplingConfig):
     """The options of evaluate_pipeline.py."""
 
-    pretrained_model_name_or_path: str = option(help="The pipeline: a local folder or a Hub name.")
-    seed: int = option(0, help="The seed of the samples.")
+    pretrained_model_name_or_path: str = option(
+        help="The pipeline: a local folder or a Hub name.", group="network", essential=True
+    )
+    seed: int = option(0, help="The seed of the samples.", group="evaluation")
     schedulers: list[str] | None = option(
-        help="Scheduler classes of diffusers or diffusers_ext to compare, in place of the pipeline's own."
+        help="Scheduler classes of diffusers or diffusers_ext to compare, in place of the pipeline's own.",
+        group="evaluation",
     )
     num_inference_steps: list[int] | None = option(
-        help="Steps of the sampler, one or several numbers to compare; by default the pipeline's own number."
+        help="Steps of the sampler, one or several numbers to compare; by default the pipeline's own number.",
+        group="evaluation",
     )
     resolution: list[int] | None = option(
-        help="With --tasks: the size of the images, one number or height and width; by default as in training."
+        help="With --tasks: the size of the images, one number or height and width; by default as in training.",
+        group="data",
     )
     likelihoods: list[str] | None = option(
-        help="Also measure bits/dim: vlb (the variational bound), ode (by the probability-flow ODE), or both."
+        help="Also measure bits/dim: vlb (the variational bound), ode (by the probability-flow ODE), or both.",
+        group="evaluation",
     )
-    num_likelihood_images: int | None = option(help="How many images --likelihoods uses; by default all.")
-    num_vlb_steps: int | None = option(help="vlb: the number of steps of the chain; by default as in training.")
+    num_likelihood_images: int | None = option(
+        help="How many images --likelihoods uses; by default all.", group="evaluation"
+    )
+    num_vlb_steps: int | None = option(
+        help="vlb: the number of steps of the chain; by default as in training.", group="evaluation"
+    )
     cpu_threads: int | None = option(
-        help="On CPUs: the threads of each process; by default OMP_NUM_THREADS, or else a share of the cores."
+        help="On CPUs: the threads of each process; by default OMP_NUM_THREADS, or else a share of the cores.",
+        group="speed",
     )
     output_file: str | None = option(
         help="Write the rows to this JSON file. With --tasks the default is outputs/restoration.json, and a table "
-        "(.md) and a panel (.png) are written beside it."
+        "(.md) and a panel (.png) are written beside it.",
+        group="output",
+        essential=True,
     )
 
     def __post_init__(self):

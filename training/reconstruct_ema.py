@@ -5,6 +5,8 @@
 The run must have been made with --posthoc_ema_stds; see [`~diffusers_ext.training.loop.posthoc_ema`].
 """
 
+from diffusers_ext.training.loop.command import one_sentence
+
 import argparse
 import json
 import shutil
@@ -15,7 +17,6 @@ from safetensors.torch import save_file
 
 from diffusers_ext.atomic import written_beside
 from diffusers_ext.hub.repository import CARD, INDEX, files_to_publish
-from diffusers_ext.training.loop.command import one_sentence
 from diffusers_ext.training.loop.posthoc_ema import Snapshots
 
 
@@ -88,14 +89,18 @@ def _replace_weights(path: Path, average: dict) -> None:
     save_file(tensors, path, metadata)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Reconstruct an average as the command line says."""
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output_dir", help="The output folder of a finished run with --posthoc_ema_stds.")
     parser.add_argument("new_dir", help="The pipeline folder to write.")
     parser.add_argument("--std", type=float, required=True, help="The length of the average, such as 0.08.")
     parser.add_argument("--step", type=int, help="Where the average ends; by default at the last snapshot.")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Reconstruct an average as the command line says."""
+    options = build_parser().parse_args(arguments)
     with one_sentence(ValueError, OSError, SafetensorError, status=2):
         record = reconstruct_ema(options.output_dir, options.new_dir, options.std, options.step)
     print(

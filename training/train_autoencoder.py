@@ -11,6 +11,8 @@ trained with perceptual and patch-adversarial losses (Esser et al. 2021, Rombach
 
 from __future__ import annotations
 
+from diffusers_ext.training.loop.command import run
+
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,7 +50,6 @@ from diffusers_ext.training.autoencoding.regularizers import (
 )
 from diffusers_ext.training.diffusion.latent_statistics import measure_autoencoder
 from diffusers_ext.training.evaluation.samples import SampleEvaluator
-from diffusers_ext.training.loop.command import run
 from diffusers_ext.training.loop.configuration import JSONObject, ValidationConfig, option
 from diffusers_ext.training.loop.network_options import build_network
 from diffusers_ext.training.loop.recipe import Recipe
@@ -413,19 +414,26 @@ class AutoencoderConfig(ValidationConfig):
     """The options of train_autoencoder.py."""
 
     architecture: Literal["mlp", "conv", "burgess", "vqvae", "vqvae2", "kl", "vq"] = option(
-        "conv", help="The network; kl and vq are diffusers' AutoencoderKL and VQModel."
+        "conv",
+        help="The network; kl and vq are diffusers' AutoencoderKL and VQModel.",
+        group="network",
+        essential=True,
     )
     autoencoder: JSONObject = option(
-        JSONObject(), help="Arguments of its class, as JSON or a YAML mapping; by default they suit the resolution."
+        JSONObject(),
+        help="Arguments of its class, as JSON or a YAML mapping; by default they suit the resolution.",
+        group="network",
     )
     downsampling_factor: Literal[4, 8] | None = option(
         help="kl, vq: the network of latent diffusion that divides the sides of images by this factor (Rombach et al. "
-        "2022); --autoencoder replaces single arguments of it. By default, a smaller one that suits the resolution."
+        "2022); --autoencoder replaces single arguments of it. By default, a smaller one that suits the resolution.",
+        group="network",
     )
     objective: Literal["autoencoder", "vae", "beta_vae", "beta_tc", "factor"] | None = option(
         help="What is minimised: with autoencoder, the error of reconstructions (and the commitment to codes); "
         "otherwise also a divergence from a prior. By default vae, but beta_vae for kl, and autoencoder for networks "
-        "with codes."
+        "with codes.",
+        essential=True,
     )
     reconstruction_loss: ReconstructionLoss | None = option(
         help="bernoulli (for networks whose output is a sigmoid), mse (half the squared error) or l1. By default l1 "
@@ -446,7 +454,9 @@ class AutoencoderConfig(ValidationConfig):
     total_correlation_estimator: TotalCorrelationEstimator = option(
         "stratified", help="beta_tc: how the aggregate posterior is estimated from a batch."
     )
-    latent_discriminator: JSONObject = option(JSONObject(), help="factor: arguments of LatentDiscriminator.")
+    latent_discriminator: JSONObject = option(
+        JSONObject(), help="factor: arguments of LatentDiscriminator.", group="network"
+    )
 
     perceptual_network: str | None = option(
         help="kl, vq: lpips, or a local folder or Hub name of an image model, to add a distance of its features."
@@ -457,14 +467,16 @@ class AutoencoderConfig(ValidationConfig):
     )
     adversarial_loss: AdversarialLoss = option("hinge", help="The loss of that discriminator.")
     adversarial_start: int = option(0, help="The update from which the discriminator counts.")
-    patch_discriminator: JSONObject = option(JSONObject(), help="Arguments of PatchDiscriminator.")
+    patch_discriminator: JSONObject = option(JSONObject(), help="Arguments of PatchDiscriminator.", group="network")
     latent_scale: Literal["measured", "per_channel"] = option(
         "measured",
         help="kl, vq: what brings the latents to unit variance and is published: one scaling_factor, or (kl) the mean "
         "and standard deviation of each channel, latents_mean and latents_std, with a scaling_factor of 1.",
+        group="network",
     )
     discriminator_learning_rate: float | None = option(
-        help="The learning rate of a discriminator; by default 1e-4 for factor, otherwise --learning_rate."
+        help="The learning rate of a discriminator; by default 1e-4 for factor, otherwise --learning_rate.",
+        group="optimisation",
     )
 
     learning_rate: float = option(1e-3, help="The learning rate after the warm-up.")

@@ -8,6 +8,8 @@ diffusion model, which need not have classes. The result is its pipeline with th
 
 from __future__ import annotations
 
+from diffusers_ext.training.loop.command import run
+
 import itertools
 import math
 from dataclasses import dataclass
@@ -25,7 +27,6 @@ from diffusers_ext.schedulers import ExactDDPMScheduler
 from diffusers_ext.training.diffusion.objectives import prediction_type
 from diffusers_ext.training.evaluation.grids import sample_grid
 from diffusers_ext.training.evaluation.samples import SampleEvaluator, SamplingConfig
-from diffusers_ext.training.loop.command import run
 from diffusers_ext.training.loop.configuration import JSONObject, ValidationConfig, option
 from diffusers_ext.training.loop.draws import Draw
 from diffusers_ext.training.loop.network_options import build_network
@@ -185,12 +186,16 @@ class ClassifierConfig(SamplingConfig, ValidationConfig):
     """The options of train_classifier.py."""
 
     pretrained_model_name_or_path: str | None = option(
-        help="The pipeline of the diffusion model to guide: a local folder or a Hub name."
+        help="The pipeline of the diffusion model to guide: a local folder or a Hub name.",
+        group="network",
+        essential=True,
     )
     classifier: JSONObject = option(
-        JSONObject(), help="Arguments of NoisyClassifier, as JSON or a YAML mapping; by default a small one."
+        JSONObject(),
+        help="Arguments of NoisyClassifier, as JSON or a YAML mapping; by default a small one.",
+        group="network",
     )
-    guidance_scale: float = option(3.0, help="The scale that the published guider starts with.")
+    guidance_scale: float = option(3.0, help="The scale that the published guider starts with.", group="evaluation")
     guidance_scales: list[float] = option([0.0, 1.0, 3.0, 10.0], help="The scales to measure and to draw.")
 
     def __post_init__(self):

@@ -10,6 +10,8 @@ the training images, or come from a column of the data set. `ControlNetModel.fro
 
 from __future__ import annotations
 
+from diffusers_ext.training.loop.command import run
+
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +25,6 @@ from diffusers_ext.data.transforms import ImageTransform
 from diffusers_ext.metrics import edge_f1
 from diffusers_ext.pixels import as_uint8, to_pixel_values
 from diffusers_ext.training.evaluation.grids import sample_grid
-from diffusers_ext.training.loop.command import run
 from diffusers_ext.training.loop.configuration import JSONObject, option
 from diffusers_ext.training.loop.context import TrainingContext
 from diffusers_ext.training.text_to_image.model_files import save_model, write_whole
@@ -179,27 +180,29 @@ def _condition_help() -> str:
         "the images of --conditioning_image_column or --conditioning_image_dir (depth, edges, poses ...) are used "
         "unchanged."
     )
-    return text.replace("%", "%%")  # argparse formats help texts
+    return text
 
 
 @dataclass
 class ControlNetConfig(TextToImageConfig):
     """The options of train_controlnet.py."""
 
-    condition: str | None = option(help=_condition_help())
+    condition: str | None = option(help=_condition_help(), group="data", essential=True)
     condition_options: JSONObject = option(
-        JSONObject(), help="Its options, as JSON or a YAML mapping, such as '{\"sigma\": 2.0}'."
+        JSONObject(), help="Its options, as JSON or a YAML mapping, such as '{\"sigma\": 2.0}'.", group="data"
     )
     controlnet_model_name_or_path: str | None = option(
-        help="A ControlNet for this base to start from, instead of a copy of the denoiser."
+        help="A ControlNet for this base to start from, instead of a copy of the denoiser.", group="network"
     )
     validation_images: list[str] | None = option(
         help="The control images of the sample grids: files, one for each of --validation_prompts; by default those "
-        "of the first images of the data set."
+        "of the first images of the data set.",
+        group="evaluation",
     )
     control_is_edges: bool | None = option(
         help="Whether control images show edges, bright on dark. edge_f1 compares these with the edges of samples; "
-        "for other control images it compares the edges in them. By default, true for canny and soft_edges."
+        "for other control images it compares the edges in them. By default, true for canny and soft_edges.",
+        group="evaluation",
     )
 
     def __post_init__(self):

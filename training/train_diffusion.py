@@ -9,6 +9,8 @@ autoencoder (Rombach et al. 2022). The result is a [`ClassConditionalPipeline`].
 
 from __future__ import annotations
 
+from diffusers_ext.training.loop.command import run
+
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -32,7 +34,6 @@ from diffusers_ext.training.diffusion.objectives import (
 from diffusers_ext.training.diffusion.timestep_sampling import LossSecondMoment
 from diffusers_ext.training.evaluation.grids import class_grid
 from diffusers_ext.training.evaluation.samples import SampleEvaluator, SamplingConfig
-from diffusers_ext.training.loop.command import run
 from diffusers_ext.training.loop.configuration import LRScheduler, TrainingConfig, option
 from diffusers_ext.training.loop.recipe import Recipe
 
@@ -181,10 +182,12 @@ class DiffusionConfig(DenoiserConfig, LatentConfig, WeightingConfig, SamplingCon
         "UNet2DModel",
         help="The class of the network: a U-Net that gets the class beside the timestep, a U-Net that attends to an "
         "embedding of the class, or a diffusion transformer.",
+        group="network",
     )
     prediction_type: Literal[PredictionType, "edm"] = option(
         "flow_prediction",
         help="What the network predicts; edm is the preconditioned denoiser of Karras et al. (2022).",
+        essential=True,
     )
     beta_schedule: str = option(
         "squaredcos_cap_v2", help="The noise schedule, as in DDPMScheduler; not for flows and edm."

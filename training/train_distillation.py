@@ -11,6 +11,8 @@ teacher's class, with the guidance of `--guidance_scale` inside its network.
 
 from __future__ import annotations
 
+from diffusers_ext.training.loop.command import run
+
 import copy
 import math
 from dataclasses import dataclass, replace
@@ -29,7 +31,6 @@ from diffusers_ext.training.diffusion.objectives import hides_images_in_noise, p
 from diffusers_ext.training.evaluation.grids import class_grid
 from diffusers_ext.training.evaluation.pipeline_classes import find_pipeline_class
 from diffusers_ext.training.evaluation.samples import SampleEvaluator
-from diffusers_ext.training.loop.command import run
 from diffusers_ext.training.loop.configuration import LRScheduler, ValidationConfig, option
 from diffusers_ext.training.loop.recipe import Recipe
 from diffusers_ext.training.loop.weights import weights_fingerprint
@@ -300,9 +301,11 @@ class DistillationConfig(RestorationConfig, EncodingConfig, ValidationConfig):
     """The options of train_distillation.py."""
 
     pretrained_teacher_model: str | None = option(
-        help="The pipeline to learn from: a folder or a Hub name of a ClassConditionalPipeline or PalettePipeline."
+        help="The pipeline to learn from: a folder or a Hub name of a ClassConditionalPipeline or PalettePipeline.",
+        group="network",
+        essential=True,
     )
-    num_inference_steps: int = option(1, help="Steps of the student.")
+    num_inference_steps: int = option(1, help="Steps of the student.", group="evaluation")
     num_teacher_steps: int | None = option(
         help="Steps in which the teacher would go from noise to an image, a multiple of --num_inference_steps; by "
         "default at least 16, and two for each step of the student."

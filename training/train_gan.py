@@ -9,6 +9,8 @@ conditionings that came after them: WGAN (`--loss wasserstein --clip_weights 0.0
 
 from __future__ import annotations
 
+from diffusers_ext.training.loop.command import run
+
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,7 +42,6 @@ from diffusers_ext.training.adversarial.networks import (
 )
 from diffusers_ext.training.evaluation.grids import CLASS_COLUMNS, CLASS_ROWS, class_grid, sample_grid
 from diffusers_ext.training.evaluation.samples import SampleEvaluator
-from diffusers_ext.training.loop.command import run
 from diffusers_ext.training.loop.configuration import JSONObject, TrainingConfig, option
 from diffusers_ext.training.loop.recipe import Recipe
 
@@ -239,32 +240,40 @@ class GANConfig(TrainingConfig):
     """The options of train_gan.py."""
 
     architecture: Literal["dcgan", "mlp"] = option(
-        "dcgan", help="Convolutions (Radford et al. 2016) or dense layers (Goodfellow et al. 2014)."
+        "dcgan",
+        help="Convolutions (Radford et al. 2016) or dense layers (Goodfellow et al. 2014).",
+        group="network",
+        essential=True,
     )
     generator: JSONObject = option(
-        JSONObject(), help="Arguments of DCGANGenerator or MLPGenerator, as JSON or a YAML mapping."
+        JSONObject(), help="Arguments of DCGANGenerator or MLPGenerator, as JSON or a YAML mapping.", group="network"
     )
     discriminator: JSONObject = option(
         JSONObject(),
         help="Arguments of DCGANDiscriminator or MLPDiscriminator. The default normalization of a DCGAN is batch, but "
         "layer with --gradient_penalty, and none with --spectral_norm, --r1 or --r2.",
+        group="network",
     )
     pretrained_model_name_or_path: str | None = option(
         help="A GANPipeline to start from, instead of random weights: from its generator, and from its discriminator "
-        "if it has one."
+        "if it has one.",
+        group="network",
     )
 
     # Conditions
-    class_conditional: bool = option(False, help="Give the networks the class of the image.")
+    class_conditional: bool = option(False, help="Give the networks the class of the image.", group="network")
     conditioning: Literal["concat", "embedding", "projection", "auxiliary"] = option(
         "projection",
         help="How classes enter the discriminator: as one-hot vectors (concat), as learned vectors (embedding), by "
         "projection (Miyato and Koyama 2018), or not at all, because it predicts them (auxiliary: AC-GAN). They enter "
         "the generator as one-hot vectors with concat, and as learned vectors otherwise.",
+        group="network",
     )
     auxiliary_weight: float = option(1.0, help="The weight of AC-GAN's classification.")
-    num_categories: int = option(0, help="InfoGAN: the number of categories of the code at the end of the latents.")
-    num_continuous_codes: int = option(0, help="InfoGAN: how many numbers in [-1, 1] follow them.")
+    num_categories: int = option(
+        0, help="InfoGAN: the number of categories of the code at the end of the latents.", group="network"
+    )
+    num_continuous_codes: int = option(0, help="InfoGAN: how many numbers in [-1, 1] follow them.", group="network")
     mutual_information: float = option(1.0, help="The weight of InfoGAN's mutual information.")
 
     # The game
@@ -276,13 +285,17 @@ class GANConfig(TrainingConfig):
         1,
         help="Steps of the discriminator for each step of the generator (n_critic). --max_train_steps counts steps of "
         "the discriminator.",
+        group="optimisation",
     )
     discriminator_learning_rate: float | None = option(
-        help="The discriminator's learning rate (TTUR, Heusel et al. 2017); by default --learning_rate."
+        help="The discriminator's learning rate (TTUR, Heusel et al. 2017); by default --learning_rate.",
+        group="optimisation",
     )
 
     # Regularization: of the discriminator, and for a diverse generator
-    spectral_norm: bool = option(False, help="Divide the discriminator's weights by their largest singular values.")
+    spectral_norm: bool = option(
+        False, help="Divide the discriminator's weights by their largest singular values.", group="network"
+    )
     clip_weights: float | None = option(help="Clamp the discriminator's weights to this size after each step.")
     gradient_penalty: float = option(
         0.0,

@@ -12,6 +12,8 @@ added to its small images, so that it tolerates the flaws of generated ones (Ho 
 
 from __future__ import annotations
 
+from diffusers_ext.training.loop.command import run
+
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,7 +37,6 @@ from diffusers_ext.training.diffusion.objectives import (
     process,
 )
 from diffusers_ext.training.evaluation.samples import SamplingConfig
-from diffusers_ext.training.loop.command import run
 from diffusers_ext.training.loop.configuration import JSONObject, ValidationConfig, option
 from diffusers_ext.training.loop.network_options import build_network
 from diffusers_ext.training.loop.recipe import Recipe
@@ -257,6 +258,7 @@ class PaletteConfig(
         "timestep",
         help="How the network gets the noise level: as a timestep, or as a continuous level, alpha_bar (gamma: "
         "Palette) or its root (sqrt_gamma: SR3); a flow's timesteps are continuous anyway.",
+        group="network",
     )
     beta_schedule: str = option(
         "squaredcos_cap_v2", help="The noise schedule, as in DDPMScheduler; not for flows and regression."
@@ -280,9 +282,12 @@ class PaletteConfig(
         "more channels (for label maps of colours), the images resized to the size of the latents (for "
         "super-resolution), or the --conditioning_num_labels labels of label maps, which a small network, trained "
         "with the denoiser, brings to the size of the latents.",
+        group="network",
     )
     conditioner: JSONObject = option(
-        JSONObject(), help="Arguments of that small network, SpatialRescaler, such as its out_channels."
+        JSONObject(),
+        help="Arguments of that small network, SpatialRescaler, such as its out_channels.",
+        group="network",
     )
     loss_norm: Literal["l2", "l1"] = option(
         "l2", help="Squared or absolute errors: l1 gives less diverse samples (Palette, section 4)."
@@ -298,7 +303,7 @@ class PaletteConfig(
     guidance_scales: list[float] = option(
         [1.0], help="The guidance scales to measure, where conditioning images were hidden."
     )
-    class_conditional: bool = option(False, help="Condition the network on the class too.")
+    class_conditional: bool = option(False, help="Condition the network on the class too.", group="network")
     label_dropout: float = option(
         0.1, help="How often a label is hidden in training; with 0, the pipeline always needs a label."
     )

@@ -10,6 +10,7 @@ train_dreambooth.py extends this recipe, which is therefore in text_to_image/fin
 """
 
 from diffusers_ext.training.loop.command import run
+
 from diffusers_ext.training.text_to_image.fine_tuning import FineTuningConfig, FineTuningRecipe
 
 

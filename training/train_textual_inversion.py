@@ -12,6 +12,8 @@ as `clip_l` and `clip_g`, the layout of other programs.
 
 from __future__ import annotations
 
+from diffusers_ext.training.loop.command import run
+
 import logging
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +23,6 @@ from typing import Literal
 from safetensors.torch import save_file
 
 from diffusers_ext.data.subjects import Subject
-from diffusers_ext.training.loop.command import run
 from diffusers_ext.training.loop.configuration import option
 from diffusers_ext.training.loop.context import TrainingContext
 from diffusers_ext.training.text_to_image.model_files import write_whole
@@ -183,17 +184,26 @@ TEMPLATES = {
 class TextualInversionConfig(TextToImageConfig, SubjectsConfig):
     """The options of train_textual_inversion.py."""
 
-    placeholder_token: str | None = option(help="The new word, which the base does not know yet, such as <my-cat>.")
-    initializer_token: str | None = option(
-        help="A known word to start from, of one token or of --num_vectors tokens; by default the mean of all words."
+    placeholder_token: str | None = option(
+        help="The new word, which the base does not know yet, such as <my-cat>.", group="network", essential=True
     )
-    num_vectors: int = option(1, help="The number of tokens of the new word: more tokens can describe more details.")
+    initializer_token: str | None = option(
+        help="A known word to start from, of one token or of --num_vectors tokens; by default the mean of all words.",
+        group="network",
+        essential=True,
+    )
+    num_vectors: int = option(
+        1, help="The number of tokens of the new word: more tokens can describe more details.", group="network"
+    )
     learnable_property: Literal["object", "style"] = option(
         "object",
         help="What the images have in common. It selects the prompts of the training: `a photo of a {}`, or `a "
         "painting in the style of {}`.",
+        group="data",
     )
-    prompt_templates: list[str] | None = option(help="Your own prompts instead, with {} for the new word.")
+    prompt_templates: list[str] | None = option(
+        help="Your own prompts instead, with {} for the new word.", group="data"
+    )
     caption_column: str | None = option(
         help="The column with captions, instead of such prompts. Each caption must contain the new word. `text` if "
         "the captions are in text files beside the images."

@@ -12,11 +12,12 @@ or two data sets (`--target_data_dir`, `--target_dataset_name`, `--target_split`
 
 from __future__ import annotations
 
+from diffusers_ext.training.loop.command import run
+
 import torch
 
 from diffusers_ext.losses import cycle_loss, identity_loss, l1_loss
 from diffusers_ext.losses.perceptual_loss import load_perceptual_loss
-from diffusers_ext.training.loop.command import run
 from diffusers_ext.training.translation.translation_recipe import TranslationConfig, TranslationRecipe
 
 

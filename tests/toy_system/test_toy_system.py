@@ -1,5 +1,7 @@
 """The system in this folder trains, publishes, loads, is measured and converted, without a change to the package."""
 
+from diffusers_ext.training.loop.command import run
+
 import importlib
 import json
 from pathlib import Path
@@ -14,7 +16,6 @@ from sklearn.decomposition import PCA
 import diffusers_ext
 from diffusers_ext.converters.__main__ import main as convert
 from diffusers_ext.training import evaluate_pipeline
-from diffusers_ext.training.loop.command import run
 from tests.toy_system import moved_in
 
 

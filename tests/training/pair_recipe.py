@@ -1,5 +1,7 @@
 """A recipe of two small networks that play against each other, to test what the trainer does with several."""
 
+from diffusers_ext.training.loop.command import run
+
 from dataclasses import dataclass
 
 import torch
@@ -7,7 +9,6 @@ import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 
-from diffusers_ext.training.loop.command import run
 from diffusers_ext.training.loop.configuration import TrainingConfig
 from diffusers_ext.training.loop.recipe import Recipe
 

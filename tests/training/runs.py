@@ -63,6 +63,7 @@ def trainer(
 def train(command_line: list[str], log: Path) -> None:
     """One run, in this process, with its output in a file."""
     from diffusers_ext.training.loop.command import run
+
     from diffusers_ext.training.train_diffusion import DiffusionConfig, DiffusionRecipe
 
     with log.open("w") as file:

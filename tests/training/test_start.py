@@ -1,9 +1,10 @@
 """The start of a run: what is wrong with it is said before an image is decoded."""
 
+from diffusers_ext.training.loop.command import run
+
 import pytest
 
 from diffusers_ext.data.image_dataset import ImageDataset
-from diffusers_ext.training.loop.command import run
 from diffusers_ext.training.train_autoencoder import AutoencoderConfig, autoencoder_recipe
 from diffusers_ext.training.train_diffusion import DiffusionConfig, DiffusionRecipe
 from diffusers_ext.training.train_gan import GANConfig, GANRecipe

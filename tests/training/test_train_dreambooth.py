@@ -1,3 +1,5 @@
+from diffusers_ext.training.loop.command import run
+
 import json
 import shutil
 from pathlib import Path
@@ -10,7 +12,6 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from diffusers_ext.data.randomness import derive_seed
-from diffusers_ext.training.loop.command import run
 from diffusers_ext.training.loop.configuration import parse_config
 from diffusers_ext.training.loop.draws import Draw
 from diffusers_ext.training.loop.trainer import Trainer

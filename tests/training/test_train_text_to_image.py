@@ -1,3 +1,5 @@
+from diffusers_ext.training.loop.command import run
+
 import json
 import shutil
 from pathlib import Path
@@ -10,7 +12,6 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, ViTConfig, ViTImageProcessorPil, ViTModel
 
 from diffusers_ext.hub.repository import files_to_publish
-from diffusers_ext.training.loop.command import run
 from diffusers_ext.training.loop.draws import Draw
 from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.text_to_image.fine_tuning import FineTuningConfig, FineTuningRecipe

@@ -21,6 +21,8 @@ WIDTHS = (128, 256, 256, 256, 512, 512, 512)  # the usual channels of the levels
 class DenoiserConfig(Config):
     """Which network is trained."""
 
+    option_group = "network"
+
     unet: JSONObject = option(
         JSONObject(),
         help="Arguments of the denoiser's class in diffusers, UNet2DModel if nothing else is said, as JSON or a YAML "

@@ -33,6 +33,8 @@ AUTOENCODERS = ("vae", "vqvae", "autoencoder")
 class EncodingConfig(Config):
     """How often images are encoded."""
 
+    option_group = "speed"
+
     cache_latents: bool = option(False, help="Encode each image once, and keep its latents on the disk.")
     latent_cache_dir: str | None = option(help="The folder of this cache; by default in --output_dir.")
 
@@ -44,6 +46,8 @@ class EncodingConfig(Config):
 @dataclass
 class LatentConfig(EncodingConfig):
     """In which latents a denoiser works, if not in pixels."""
+
+    option_group = "network"
 
     vae: str | None = option(
         help="Work in the latents of this autoencoder (AutoencoderKL, VQModel, AutoencoderTiny, AutoencoderDC, or one "

@@ -17,6 +17,8 @@ from diffusers_ext.training.loop.sampling import Generation
 class SamplingConfig(Config):
     """How the samples of a diffusion model are made."""
 
+    option_group = "evaluation"
+
     num_inference_steps: int = option(10, help="Steps of the sampler.")
     guidance_scales: list[float] = option([1.0, 2.0], help="The guidance scales to measure, where labels were hidden.")
 

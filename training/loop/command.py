@@ -1,5 +1,7 @@
 """Running a recipe from the command line: options, set-up, and errors in one sentence."""
 
+import diffusers_ext.training.loop.quick_help  # noqa: F401, answers --help before the other imports
+
 import logging
 import sys
 from collections.abc import Callable, Iterator

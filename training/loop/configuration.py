@@ -3,34 +3,21 @@
 import dataclasses
 import json
 import math
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import yaml
 from huggingface_hub.utils import HFValidationError, validate_repo_id
-from transformers.hf_argparser import HfArgumentParser
 
 from diffusers_ext.data import ImageDataset, load_image_dataset
 from diffusers_ext.data.loading import LabelMaps, check_resolution
 from diffusers_ext.hub.pipeline_folders import refuse_single_file
 from diffusers_ext.metrics import METRICS
+from diffusers_ext.training.loop.options import JSONObject as JSONObject, OptionParser, option as option
 from diffusers_ext.training.loop.posthoc_ema import LARGEST_STD
-
-
-class JSONObject(dict):
-    """A dict that argparse can build from a JSON text."""
-
-    def __init__(self, value: str | dict = ()):
-        super().__init__(json.loads(value) if isinstance(value, str) else value)
-
-
-def option(default=None, *, help: str, **keywords):
-    """A dataclass field with a help text; mutable defaults are copied for each instance."""
-    if isinstance(default, (list, dict)):
-        return field(default_factory=lambda: type(default)(default), metadata={"help": help, **keywords})
-    return field(default=default, metadata={"help": help, **keywords})
 
 
 class Config:
@@ -102,10 +89,13 @@ LRScheduler = Literal[
 class DataConfig(Config):
     """Where the images come from."""
 
-    dataset_name: str | None = option(help="A data set on the Hub, or `digits` (built in).")
+    option_group = "data"
+
+    dataset_name: str | None = option(help="A data set on the Hub, or `digits` (built in).", essential=True)
     dataset_config_name: str | None = option(help="The configuration of the data set, if it has several.")
     train_data_dir: str | None = option(
-        help="A folder of images (class folders, a metadata file, or parquet files), instead of --dataset_name."
+        help="A folder of images (class folders, a metadata file, or parquet files), instead of --dataset_name.",
+        essential=True,
     )
     dataset_split: str = option("train", help="The split to train on.")
     image_column: str = option("image", help="The column that holds the images.")
@@ -204,6 +194,8 @@ class DataConfig(Config):
 class EvaluationConfig(Config):
     """What is measured."""
 
+    option_group = "evaluation"
+
     num_evaluation_samples: int = option(1000, help="How many samples are measured.")
     evaluation_batch_size: int = option(100, help="Samples per process and call of the pipeline.")
     feature_extractor: str | None = option(
@@ -236,102 +228,91 @@ class EvaluationConfig(Config):
 
 
 @dataclass
-class TrainingConfig(DataConfig, EvaluationConfig):
-    """The options that every recipe has, with the names of diffusers' training scripts wherever these have one."""
+class ImageConfig(Config):
+    """What is done to the images of the training."""
 
-    # Images
-    resolution: list[int] = option([64], help="Image size in pixels: one number, or height and width.")
-    channels: int = option(3, help="1 (grayscale), 2 (with alpha), 3 (RGB) or 4 (RGBA).")
-    center_crop: bool = option(False, help="Crop the centre instead of a random place.")
+    option_group = "data"
+
+    resolution: list[int] = option(
+        [64], help="The size of the images in pixels: one number, or height and width.", essential=True
+    )
+    channels: int = option(3, help="1 (grayscale), 2 (grayscale with alpha), 3 (RGB) or 4 (RGB with alpha).")
+    center_crop: bool = option(False, help="Crop images that are not square at their centre, not at a random place.")
     random_flip: bool = option(False, help="Mirror half of the images, chosen anew in each epoch.")
     load_size: list[int] | None = option(
         help="Resize images to this size, one number or height and width, before a random crop of --resolution; all "
         "images of a pair get the same crop. This is the jitter of pix2pix and CycleGAN (286 for 256)."
     )
-    dataloader_num_workers: int = option(0, help="Processes that decode the images that are not kept in memory.")
+    dataloader_num_workers: int = option(0, help="How many processes decode images that are not kept in memory.")
 
-    # Optimisation
+    def __post_init__(self):
+        super().__post_init__()
+        self.require_at_least(0, "dataloader_num_workers")
+        for name in ("resolution", "load_size"):
+            value = getattr(self, name)
+            self.require(
+                value is None or len(value) in (1, 2),
+                f"--{name} takes one number, or height and width, not {value}",
+            )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return check_resolution(self.resolution)
+
+
+@dataclass
+class OptimisationConfig(Config):
+    """How long the networks are trained, and how their weights change."""
+
+    option_group = "optimisation"
+
     seed: int = option(0, help="The seed of everything random: data order, augmentation, noise, initial weights.")
-    train_batch_size: int = option(16, help="Images per process and step.")
-    gradient_accumulation_steps: int = option(1, help="How many batches are summed up before each update.")
-    max_train_steps: int | None = option(help="How many updates to make. Overrides --num_train_epochs.")
+    train_batch_size: int = option(16, help="How many images each process takes per step.", essential=True)
+    gradient_accumulation_steps: int = option(
+        1, help="How many batches are added up for one update: the effect of larger batches, without their memory."
+    )
+    max_train_steps: int | None = option(
+        help="How many updates to make. If it is given, --num_train_epochs has no effect.", essential=True
+    )
     num_train_epochs: int = option(100, help="How often to go through the data.")
-    learning_rate: float = option(1e-4, help="The learning rate after the warm-up.")
+    learning_rate: float = option(1e-4, help="The learning rate after the warm-up.", essential=True)
     lr_scheduler: LRScheduler = option(
         "constant_with_warmup",
         help="How the learning rate changes after a linear warm-up; warmup_stable_decay keeps it, then lowers it "
         "linearly to 0.",
     )
-    lr_warmup_steps: int = option(500, help="Updates until the learning rate is reached.")
+    lr_warmup_steps: int = option(500, help="Over how many updates the learning rate rises from 0 to its value.")
     lr_decay_steps: int | None = option(
-        help="warmup_stable_decay: updates of the decay; by default half of the training."
+        help="warmup_stable_decay: over how many updates the rate falls; by default half of the training."
     )
-    lr_num_cycles: int = option(1, help="Restarts of cosine_with_restarts.")
-    lr_power: float = option(1.0, help="The power of the polynomial schedule.")
-    adam_beta1: float = option(0.9, help="AdamW's decay of the gradient's mean.")
-    adam_beta2: float = option(0.999, help="AdamW's decay of the squared gradient's mean.")
-    adam_weight_decay: float = option(0.01, help="AdamW's weight decay.")
-    adam_epsilon: float = option(1e-8, help="AdamW's epsilon.")
-    use_8bit_adam: bool = option(False, help="Keep AdamW's state in 8 bits: less memory, on a GPU, with bitsandbytes.")
-    max_grad_norm: float = option(1.0, help="Gradients are scaled down to this norm; 0 never scales.")
-    use_ema: bool = option(True, help="Average the weights over the training; the average is what is published.")
-    ema_decay: float = option(0.9999, help="The decay of that average, min(decay, (1 + step) / (10 + step)).")
+    lr_num_cycles: int = option(1, help="cosine_with_restarts: how many cycles.")
+    lr_power: float = option(1.0, help="polynomial: the power.")
+    adam_beta1: float = option(0.9, help="AdamW: the decay of the mean of the gradients.")
+    adam_beta2: float = option(0.999, help="AdamW: the decay of the mean of the squared gradients.")
+    adam_weight_decay: float = option(0.01, help="AdamW: the weight decay.")
+    adam_epsilon: float = option(1e-8, help="AdamW: the number that is added to the denominator.")
+    use_8bit_adam: bool = option(
+        False, help="Keep the state of AdamW in 8 bits, which takes less memory; needs a GPU and bitsandbytes."
+    )
+    max_grad_norm: float = option(1.0, help="Scale gradients down to this norm if they are larger; 0 never does.")
+    use_ema: bool = option(
+        True, help="Keep a moving average of the weights (EMA), which is what is sampled and published."
+    )
+    ema_decay: float = option(0.9999, help="The decay of this average is min(ema_decay, (1 + step) / (10 + step)).")
     posthoc_ema_stds: list[float] | None = option(
-        help="Also keep averages of these lengths, relative to the training (0.05 0.10), and store snapshots of them: "
+        help="Keep averages of these lengths, relative to the training (0.05 0.10), and store snapshots of them: "
         "from these, `python -m diffusers_ext.training.reconstruct_ema` makes an average of any length."
     )
     posthoc_ema_steps: int = option(
-        100, help="Updates between two of these snapshots; one more follows the last update."
+        100, help="How many updates lie between two of these snapshots; one more follows the last update."
     )
-
-    # Speed and memory
-    mixed_precision: Literal["no", "fp16", "bf16"] | None = option(
-        help="The precision of the networks; noise and losses stay in float32. By default, Accelerate's setting."
-    )
-    gradient_checkpointing: bool = option(
-        False, help="Compute activations twice instead of keeping them, in networks that can."
-    )
-    compile: bool = option(False, help="Compile the networks with torch.compile (takes a minute, pays in long runs).")
-    channels_last: bool = option(False, help="Keep images and weights with the channels innermost.")
-    allow_tf32: bool = option(False, help="Multiply matrices in TF32 on GPUs that have it.")
-    cpu_threads: int | None = option(
-        help="On CPUs: the threads of each process; by default OMP_NUM_THREADS, or else a share of the cores."
-    )
-
-    # What is written, and when
-    output_dir: str = option("outputs/model", help="Where the pipeline, checkpoints and logs go.")
-    checkpointing_steps: int = option(500, help="Updates between two checkpoints.")
-    checkpoints_total_limit: int | None = option(help="How many checkpoints to keep; by default all.")
-    resume_from_checkpoint: str | None = option(help="A checkpoint folder, its name in --output_dir, or `latest`.")
-    validation_steps: int | None = option(help="Updates between two grids of samples; by default one, at the end.")
-    evaluation_steps: int | None = option(help="Updates between two evaluations; by default one, at the end.")
-    report_to: str = option("none", help="tensorboard, wandb, trackio, all or none.")
-    logging_steps: int = option(1, help="Updates between two log lines.")
-
-    # Publishing
-    push_to_hub: bool = option(False, help="Publish the result on the Hub.")
-    hub_model_id: str | None = option(help="The repository, user/name. By default, the name of --output_dir.")
-    hub_token: str | None = option(help="A token with write access; by default the token of your login.")
-    hub_private_repo: bool | None = option(help="Whether a new repository is private.")
-    license: str | None = option(help="The licence of the weights, as the Hub spells it, such as apache-2.0.")
 
     def __post_init__(self):
         super().__post_init__()
-        self.require_at_least(1, "train_batch_size", "gradient_accumulation_steps", "checkpointing_steps")
-        self.require_at_least(1, "logging_steps", "max_train_steps", "num_train_epochs", "checkpoints_total_limit")
-        self.require_at_least(1, "validation_steps", "evaluation_steps", "lr_num_cycles", "posthoc_ema_steps")
-        self.require_at_least(1, "cpu_threads")
-        self.require_at_least(
-            0, "lr_warmup_steps", "lr_decay_steps", "max_grad_norm", "adam_weight_decay", "dataloader_num_workers"
-        )
-        self.require(
-            self.resolution is None or len(self.resolution) in (1, 2),
-            f"--resolution takes one number, or height and width, not {self.resolution}",
-        )
-        self.require(
-            self.load_size is None or len(self.load_size) in (1, 2),
-            f"--load_size takes one number, or height and width, not {self.load_size}",
-        )
+        self.require_at_least(1, "train_batch_size", "gradient_accumulation_steps", "max_train_steps")
+        self.require_at_least(1, "num_train_epochs", "lr_num_cycles", "posthoc_ema_steps")
+        self.require_at_least(0, "lr_warmup_steps", "lr_decay_steps", "max_grad_norm", "adam_weight_decay")
         rate = self.learning_rate
         self.require(rate is None or rate > 0, f"--learning_rate must be positive, not {rate}")
         self.require(0 <= self.ema_decay < 1, f"--ema_decay must be in [0, 1), not {self.ema_decay}")
@@ -340,7 +321,6 @@ class TrainingConfig(DataConfig, EvaluationConfig):
             len(set(lengths)) == len(lengths) and all(0 < std < LARGEST_STD for std in lengths),
             f"--posthoc_ema_stds must be different numbers between 0 and {LARGEST_STD:.4f}, not {lengths}",
         )
-
         scheduler = self.lr_scheduler
         self.require_default(bool(lengths), ("posthoc_ema_steps",), "is for --posthoc_ema_stds, which is not set")
         self.require_default(self.use_ema, ("ema_decay",), "has no effect with --use_ema false")
@@ -350,19 +330,94 @@ class TrainingConfig(DataConfig, EvaluationConfig):
             ("lr_power", "polynomial"),
         ):
             self.require_default(scheduler == used_by, (name,), f"is for --lr_scheduler {used_by}, not {scheduler}")
+
+
+@dataclass
+class SpeedConfig(Config):
+    """What makes a training faster or smaller, and leaves its algorithm unchanged."""
+
+    option_group = "speed"
+
+    mixed_precision: Literal["no", "fp16", "bf16"] | None = option(
+        help="The precision of the networks; noise and losses stay in float32; by default as `accelerate config` says."
+    )
+    gradient_checkpointing: bool = option(
+        False, help="Compute activations twice instead of keeping them: less memory, more time."
+    )
+    compile: bool = option(
+        False, help="Compile the networks with torch.compile: it takes a minute, and pays in long runs."
+    )
+    channels_last: bool = option(False, help="Keep images and weights with the channels innermost in memory.")
+    allow_tf32: bool = option(False, help="Multiply matrices in TF32, on GPUs that have it: faster, less exact.")
+    cpu_threads: int | None = option(
+        help="On CPUs: the threads of each process; by default OMP_NUM_THREADS, or else a share of the cores."
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require_at_least(1, "cpu_threads")
+
+
+@dataclass
+class OutputConfig(Config):
+    """What a run writes, and when."""
+
+    option_group = "output"
+
+    output_dir: str = option(
+        "outputs/model", help="The folder for the pipeline, the checkpoints and the logs.", essential=True
+    )
+    checkpointing_steps: int = option(500, help="How many updates lie between two checkpoints.")
+    checkpoints_total_limit: int | None = option(help="How many checkpoints are kept; by default all.")
+    resume_from_checkpoint: str | None = option(
+        help="Continue from this checkpoint: its folder, its name in --output_dir, or `latest`.", essential=True
+    )
+    validation_steps: int | None = option(
+        help="How many updates lie between two grids of samples; by default there is one, at the end."
+    )
+    evaluation_steps: int | None = option(
+        help="How many updates lie between two evaluations; by default there is one, at the end.", group="evaluation"
+    )
+    report_to: str = option("none", help="The tracker that gets the losses: tensorboard, wandb, trackio, all or none.")
+    logging_steps: int = option(1, help="How many updates lie between two log lines.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require_at_least(1, "checkpointing_steps", "checkpoints_total_limit", "logging_steps")
+        self.require_at_least(1, "validation_steps", "evaluation_steps")
+
+
+@dataclass
+class PublishingConfig(Config):
+    """Whether and where the result is published."""
+
+    option_group = "publishing"
+
+    push_to_hub: bool = option(False, help="Publish the result on the Hub when the training ends.", essential=True)
+    hub_model_id: str | None = option(help="The repository, user/name; by default the name of --output_dir.")
+    hub_token: str | None = option(help="A token with write access; by default the token of your login.")
+    hub_private_repo: bool | None = option(help="Whether a new repository is private.")
+    license: str | None = option(help="The licence of the weights, as the Hub spells it, such as apache-2.0.")
+
+
+@dataclass
+class TrainingConfig(
+    PublishingConfig, OutputConfig, SpeedConfig, OptimisationConfig, ImageConfig, DataConfig, EvaluationConfig
+):
+    """The options that every recipe has, with the names of diffusers' training scripts wherever these have one."""
+
+    def __post_init__(self):
+        super().__post_init__()
         if self.push_to_hub:
             name = self.hub_model_id or Path(self.output_dir).name
             self.require(is_repo_id(name), f"--hub_model_id must be user/name, not {name!r}: letters, digits, '-._'")
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        return check_resolution(self.resolution)
 
 
 @dataclass
 class ValidationConfig(TrainingConfig):
     """The options of recipes whose measures and grids start from given images."""
+
+    option_group = "evaluation"
 
     validation_split: str | None = option(
         help="The split of the images that are measured and shown; by default the split for training."
@@ -409,8 +464,7 @@ def parse_config(config_class: type[AnyConfig], arguments: list[str]) -> AnyConf
     The file's entries are read as if they stood first on the command line, so both are checked by the same rules.
     A bad option, value or file prints one sentence and exits with status 2, as argparse does.
     """
-    parser = HfArgumentParser(config_class, allow_abbrev=False)
-    parser.add_argument("--config", help="A YAML file with any of these options.")
+    parser = OptionParser(config_class, sys.modules[config_class.__module__].__doc__)
     path = _config_path(arguments)
     try:
         options = {} if path is None else _read_yaml(path)

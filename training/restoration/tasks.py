@@ -80,7 +80,7 @@ def _tasks_help() -> str:
         "deblurring+jpeg_restoration, and be functions of yours, as module:function. " + " ".join(lines)
     )
     text += f" {TRANSLATION}: paired images, see --conditioning_image_column and --conditioning_image_dir."
-    return text.replace("%", "%%")  # argparse formats help texts
+    return text
 
 
 # Arguments of a pipeline's call that a task, other options or the evaluation decide.
@@ -95,18 +95,23 @@ _DECIDED_ELSEWHERE = {
 class RestorationConfig(DataConfig, EvaluationConfig):
     """Which tasks are trained or measured."""
 
-    tasks: list[str] | None = option(help=_tasks_help())
+    tasks: list[str] | None = option(help=_tasks_help(), essential=True)
     task_options: JSONObject = option(
         JSONObject(), help="Options of the tasks, by task, as JSON or a YAML mapping: '{\"super_resolution\": {...}}'."
     )
     call_options: JSONObject = option(
         JSONObject(),
         help="Arguments of the pipeline's call, by task too: {strength: 0.5} starts from the degraded image.",
+        group="evaluation",
     )
     first_guess: Literal["grey", "mean", "telea", "biharmonic"] = option(
-        "grey", help="What a restoration with a strength below 1 starts from where pixels are hidden."
+        "grey",
+        help="What a restoration with a strength below 1 starts from where pixels are hidden.",
+        group="evaluation",
     )
-    num_restorations: int = option(1, help="How many restorations of each image are measured; 2 show diversity.")
+    num_restorations: int = option(
+        1, help="How many restorations of each image are measured; 2 show diversity.", group="evaluation"
+    )
 
     def __post_init__(self):
         super().__post_init__()

@@ -82,8 +82,12 @@ class FineTuningRecipe(TextToImageRecipe):
 class FineTuningConfig(AdapterConfig, TextToImageConfig):
     """The options of train_text_to_image.py."""
 
-    train_text_encoder: bool = option(False, help="Train the CLIP text encoders too; with LoRA, adapters of them.")
-    text_encoder_lr: float | None = option(help="Their learning rate; by default --learning_rate.")
+    train_text_encoder: bool = option(
+        False, help="Train the CLIP text encoders too; with LoRA, adapters of them.", group="network"
+    )
+    text_encoder_lr: float | None = option(
+        help="Their learning rate; by default --learning_rate.", group="optimisation"
+    )
 
     def __post_init__(self):
         super().__post_init__()

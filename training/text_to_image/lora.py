@@ -167,6 +167,8 @@ def read_lora(path: str, base: BaseModel) -> tuple[dict[str, torch.Tensor], list
 class AdapterConfig(Config):
     """The options of low-rank adapters."""
 
+    option_group = "network"
+
     lora_rank: int | None = option(help="Train adapters of this rank (LoRA), and leave the base unchanged.")
     lora_alpha: float | None = option(help="Adapters are scaled by this over their rank; by default by 1.")
     lora_dropout: float = option(0.0, help="How often an input of an adapter is hidden in training.")

@@ -278,10 +278,12 @@ class TextToImageConfig(TrainingConfig):
 
     # The base
     pretrained_model_name_or_path: str | None = option(
-        help="The text-to-image pipeline to build on, a local folder or a Hub name: Stable Diffusion 1.x, 2.x, XL, 3."
+        help="The text-to-image pipeline to build on, a local folder or a Hub name: Stable Diffusion 1.x, 2.x, XL, 3.",
+        group="network",
+        essential=True,
     )
-    revision: str | None = option(help="The commit, tag or branch of the base on the Hub.")
-    variant: str | None = option(help="The variant of the base's weight files, such as fp16.")
+    revision: str | None = option(help="The commit, tag or branch of the base on the Hub.", group="network")
+    variant: str | None = option(help="The variant of the base's weight files, such as fp16.", group="network")
     resolution: list[int] = option([512], help="Image size in pixels: one number, or height and width.")
 
     # Images
@@ -289,13 +291,15 @@ class TextToImageConfig(TrainingConfig):
         "text",
         help="The column with one caption or several for each image. A folder of images has its captions in a "
         "metadata file, or in text files beside the images.",
+        group="data",
     )
     aspect_ratio_buckets: bool = option(
         False,
         help="Crop each image to the nearest of several aspect ratios, of about as many pixels as --resolution. All "
         "images of a batch have the same one.",
+        group="data",
     )
-    bucket_step: int = option(64, help="The sides of these sizes are multiples of this.")
+    bucket_step: int = option(64, help="The sides of these sizes are multiples of this.", group="data")
 
     # The diffusion step
     prompt_dropout: float = option(0.0, help="How often a prompt is hidden in training, so that guidance works.")
@@ -312,29 +316,40 @@ class TextToImageConfig(TrainingConfig):
     )
 
     # Caches
-    cache_latents: bool = option(False, help="Encode each image once, and keep the result on the disk.")
+    cache_latents: bool = option(False, help="Encode each image once, and keep the result on the disk.", group="speed")
     cache_text_embeddings: bool = option(
-        False, help="Encode each prompt once, and keep the result on the disk; not if text encoders are trained."
+        False,
+        help="Encode each prompt once, and keep the result on the disk; not if text encoders are trained.",
+        group="speed",
     )
-    latent_cache_dir: str | None = option(help="The folder of these caches; by default in --output_dir.")
+    latent_cache_dir: str | None = option(
+        help="The folder of these caches; by default in --output_dir.", group="speed"
+    )
 
     # Samples and measures
     validation_prompts: list[str] | None = option(
-        help="The prompts of the sample grids and of the measures; by default the first captions."
+        help="The prompts of the sample grids and of the measures; by default the first captions.", group="evaluation"
     )
-    num_validation_images: int = option(4, help="The number of images of each of these prompts.")
-    num_inference_steps: int | None = option(help="Steps of the sampler; by default as in the pipeline.")
-    guidance_scale: float | None = option(help="The guidance scale of samples; by default as in the pipeline.")
+    num_validation_images: int = option(4, help="The number of images of each of these prompts.", group="evaluation")
+    num_inference_steps: int | None = option(
+        help="Steps of the sampler; by default as in the pipeline.", group="evaluation"
+    )
+    guidance_scale: float | None = option(
+        help="The guidance scale of samples; by default as in the pipeline.", group="evaluation"
+    )
     clip_model: str | None = option(
         help="A CLIP model (a folder or Hub name): measures how similar samples and training images are (clip_i), and "
-        "how well samples match their prompts (clip_t)."
+        "how well samples match their prompts (clip_t).",
+        group="evaluation",
     )
     dino_model: str | None = option(
         help="An image model such as facebook/dino-vits16: measures how similar samples and training images are "
-        "(dino)."
+        "(dino).",
+        group="evaluation",
     )
     prior_prompts: list[str] | None = option(
-        help="Prompts whose images should not change: measures how far they drift (prior_drift, from 0)."
+        help="Prompts whose images should not change: measures how far they drift (prior_drift, from 0).",
+        group="evaluation",
     )
 
     def __post_init__(self):

@@ -16,6 +16,8 @@ from diffusers_ext.training.loop.configuration import JSONObject, ValidationConf
 class TranslationDataConfig(ValidationConfig):
     """Where domain A and domain B come from, and which of their images are measured."""
 
+    option_group = "data"
+
     side_by_side: bool = option(False, help="Each file holds a pair: A on the left and B on the right.")
     inputs: str | None = option(
         help="Make the images of A from the images of B: edges, a restoration task of train_palette.py such as "

@@ -232,32 +232,42 @@ class TranslationConfig(TranslationDataConfig):
     method: Literal["pix2pix", "cyclegan", "dualgan"] = option(
         "pix2pix",
         help="pix2pix learns from pairs; cyclegan, and dualgan with a Wasserstein loss, learn without pairs.",
+        essential=True,
     )
 
     # Networks
     generator: Literal["unet", "resnet"] | None = option(
-        help="U-Nets (Isola et al. 2017) or residual networks (Zhu et al. 2017); by default as in the method's paper."
+        help="U-Nets (Isola et al. 2017) or residual networks (Zhu et al. 2017); by default as in the method's paper.",
+        group="network",
     )
-    generator_channels: int = option(64, help="The channels of a generator's first layer.")
+    generator_channels: int = option(64, help="The channels of a generator's first layer.", group="network")
     generator_options: JSONObject = option(
-        JSONObject(), help="Further arguments of UNetGenerator or ResnetGenerator, as JSON or a YAML mapping."
+        JSONObject(),
+        help="Further arguments of UNetGenerator or ResnetGenerator, as JSON or a YAML mapping.",
+        group="network",
     )
     normalization: Literal["batch", "instance", "none"] | None = option(
         help="The normalization of all networks; by default batch for pix2pix with several images per step, otherwise "
-        "instance."
+        "instance.",
+        group="network",
     )
     patch_size: int | None = option(
         help="The side of the patches that a discriminator judges, in pixels: 1, 16, 34, 70, 142 or 286; by default "
-        "70, or less for small images."
+        "70, or less for small images.",
+        group="network",
     )
-    num_scales: int = option(1, help="How many sizes of the image discriminators judge, each half of the one before.")
-    discriminator_channels: int = option(64, help="The channels of a discriminator's first layer.")
-    spectral_norm: bool = option(False, help="Divide a discriminator's weights by their largest singular values.")
+    num_scales: int = option(
+        1, help="How many sizes of the image discriminators judge, each half of the one before.", group="network"
+    )
+    discriminator_channels: int = option(64, help="The channels of a discriminator's first layer.", group="network")
+    spectral_norm: bool = option(
+        False, help="Divide a discriminator's weights by their largest singular values.", group="network"
+    )
     conditional_discriminator: bool = option(
-        True, help="pix2pix: show the discriminator the input beside the output (cGAN)."
+        True, help="pix2pix: show the discriminator the input beside the output (cGAN).", group="network"
     )
     pretrained_model_name_or_path: str | None = option(
-        help="An ImageTranslationPipeline whose generators to start from, instead of random weights."
+        help="An ImageTranslationPipeline whose generators to start from, instead of random weights.", group="network"
     )
 
     # What is minimised
@@ -287,10 +297,11 @@ class TranslationConfig(TranslationDataConfig):
         help="Clamp the discriminators' weights to this size after each step; by default 0.01 for DualGAN."
     )
     discriminator_steps: int | None = option(
-        help="Steps of the discriminators for each step of the generators; by default 1, for DualGAN 3."
+        help="Steps of the discriminators for each step of the generators; by default 1, for DualGAN 3.",
+        group="optimisation",
     )
     discriminator_learning_rate: float | None = option(
-        help="The discriminators' learning rate; by default --learning_rate."
+        help="The discriminators' learning rate; by default --learning_rate.", group="optimisation"
     )
 
     # Usual for these methods

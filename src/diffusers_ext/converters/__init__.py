@@ -11,14 +11,17 @@ origins share.
 
 from collections.abc import Callable
 
-from diffusers_ext.converters.checkpoint_to_folder import convert_checkpoint as convert_checkpoint
 from diffusers_ext.converters.listing import families
 
 
 def __getattr__(name: str) -> Callable:
-    """The public functions of the families, which are imported when one of them is first used (PEP 562)."""
+    """`convert_checkpoint` and the public functions of the families, imported when one is first used (PEP 562)."""
     if name == "__all__":
         return sorted(["convert_checkpoint", *_functions()])
+    if name == "convert_checkpoint":
+        from diffusers_ext.converters.checkpoint_to_folder import convert_checkpoint
+
+        return convert_checkpoint
     # Only such names, because the import system asks for others while the subpackages are being imported.
     if name.startswith("convert_") and name in _functions():
         return _functions()[name]

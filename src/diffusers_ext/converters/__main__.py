@@ -6,16 +6,14 @@ import json
 import sys
 import textwrap
 
-from diffusers_ext.converters.checkpoint_to_folder import convert_checkpoint
-from diffusers_ext.converters.family import Family
-from diffusers_ext.converters.listing import families
+from diffusers_ext.converters.listing import described_families
 
 
 COMMAND = "python -m diffusers_ext.converters"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    known = families()
+    known = described_families()
     with_classes = ", ".join(name for name, family in known.items() if "id2label" in family.options)
     parser = argparse.ArgumentParser(
         COMMAND,
@@ -45,8 +43,8 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def describe(family: Family) -> str:
-    """A paragraph of the help text."""
+def describe(family) -> str:
+    """A paragraph of the help text about a [`~diffusers_ext.converters.family.Family`]."""
     options = ", ".join(name for name in family.options if name != "id2label")
     lines = textwrap.wrap(family.description, 112)
     lines += textwrap.wrap(f"options: {options or 'none'}", 112, subsequent_indent="  ")
@@ -80,6 +78,9 @@ def read_id2label(path: str) -> dict[str, str]:
 
 def main(arguments: list[str] | None = None) -> None:
     args = build_parser().parse_args(arguments)
+    # Not before: the help needs no networks.
+    from diffusers_ext.converters.checkpoint_to_folder import convert_checkpoint
+
     try:
         options = dict(map(parse_option, args.option))
         id2label = None if args.id2label is None else read_id2label(args.id2label)

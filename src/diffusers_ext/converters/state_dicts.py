@@ -2,11 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from typing import TypeAlias
 
 import torch
 
 
-StateDict = Mapping[str, torch.Tensor]
+# In quotes, so that descriptions of families can be read without importing PyTorch.
+StateDict: TypeAlias = "Mapping[str, torch.Tensor]"
 
 
 def has(state_dict: StateDict, module: str) -> bool:

@@ -5,6 +5,8 @@ accelerate launch training/train_pca.py --config examples/digits_pca.yaml
 
 from __future__ import annotations
 
+from diffusers_ext.training.loop.command import run
+
 from dataclasses import dataclass
 
 from torch.distributions import LowRankMultivariateNormal
@@ -13,7 +15,6 @@ from diffusers_ext.models.modeling_pca_generator import PCAGenerator
 from diffusers_ext.pipelines import PCAPipeline
 from diffusers_ext.training.evaluation.grids import class_grid
 from diffusers_ext.training.evaluation.samples import SampleEvaluator
-from diffusers_ext.training.loop.command import run
 from diffusers_ext.training.loop.configuration import TrainingConfig, option
 from diffusers_ext.training.loop.recipe import Recipe
 

@@ -1,5 +1,7 @@
 """A user's files in the output folder, and two runs in one."""
 
+from diffusers_ext.training.loop.command import run
+
 import errno
 import logging
 import os
@@ -13,7 +15,6 @@ from filelock import FileLock, Timeout
 
 from diffusers_ext.training.loop import run_lock
 from diffusers_ext.training.loop.checkpoints import Checkpoints
-from diffusers_ext.training.loop.command import run
 from diffusers_ext.training.loop.configuration import parse_config
 from diffusers_ext.training.loop.metrics_log import MetricsLog
 from diffusers_ext.training.loop.output_folder import prepare_output_folder

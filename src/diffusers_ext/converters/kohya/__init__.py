@@ -14,20 +14,10 @@ LoKr, Tucker decompositions and other adapters than LoRA and DoRA, magnitudes of
 files that are damaged, incomplete or for another base.
 """
 
-from diffusers_ext.converters.kohya.layer_names import kohya_layers, text_encoder_key
-from diffusers_ext.converters.kohya.lora_files import convert_lora_file, read_lora_file
-from diffusers_ext.converters.kohya.lora_tensors import from_kohya, is_kohya, to_kohya
+from diffusers_ext.exports import lazy_attributes
 
-
-__all__ = [
-    "convert_lora_file",
-    "from_kohya",
-    "is_kohya",
-    "kohya_layers",
-    "read_lora_file",
-    "text_encoder_key",
-    "to_kohya",
-]
 
 # The conversion of a LoRA needs its pipeline. Therefore it has its own command.
 FAMILIES = ()
+
+__getattr__, __dir__ = lazy_attributes(__name__)
