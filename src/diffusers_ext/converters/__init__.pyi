@@ -31,3 +31,5 @@ from .pytorch_cyclegan_and_pix2pix.translation_network import (
 from .pytorch_cyclegan_and_pix2pix.unet_generator import convert_unet_generator as convert_unet_generator
 from .pytorch_examples.dcgan import convert_dcgan as convert_dcgan
 from .pytorch_vae.network import convert_pytorch_vae as convert_pytorch_vae
+from .rosinality.stylegan2 import convert_stylegan2_rosinality as convert_stylegan2_rosinality
+from .stylegan2_ada.networks import convert_stylegan2_ada as convert_stylegan2_ada

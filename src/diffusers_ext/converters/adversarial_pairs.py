@@ -39,9 +39,25 @@ def generator_and_discriminator(
     discriminator = convert(read_state_dict(discriminator_file), **for_both)
     if isinstance(discriminator, generator_class):
         raise ValueError(f"`discriminator_file` must be a discriminator, but {discriminator_file} is a generator.")
-    if network.config.out_channels != discriminator.config.in_channels:
-        raise ValueError(
-            f"The generator makes images of {network.config.out_channels} channels, but the discriminator of "
-            f"{discriminator_file} takes {discriminator.config.in_channels}."
-        )
-    return {"": GANPipeline(network, discriminator)}
+    return {"": gan_pipeline(network, discriminator)}
+
+
+def gan_pipeline(generator: ModelMixin, discriminator: ModelMixin | None) -> GANPipeline:
+    """The pipeline of two networks, or of a generator alone.
+
+    Raises:
+        ValueError: if their images differ.
+    """
+    if discriminator is not None:
+        made, judged = generator.config, discriminator.config
+        if made.out_channels != judged.in_channels:
+            raise ValueError(
+                f"The generator makes images of {made.out_channels} channels, but the discriminator takes "
+                f"{judged.in_channels}."
+            )
+        if made.sample_size != judged.sample_size:
+            raise ValueError(
+                f"The generator makes images of the size {made.sample_size}, but the discriminator takes "
+                f"{judged.sample_size}."
+            )
+    return GANPipeline(generator, discriminator)

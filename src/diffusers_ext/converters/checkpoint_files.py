@@ -23,7 +23,7 @@ class _LightningCallback:
 
 
 # The weights_only unpickler meets arbitrary bytes in a damaged file, and raises any of these.
-_DAMAGED = (
+DAMAGED = (
     AssertionError,
     AttributeError,
     EOFError,
@@ -61,11 +61,8 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, torch.Tensor]:
         ValueError: if the file is damaged, holds other objects than tensors, does not hold a state dict, or holds a
             tensor both with and without the name of a wrapper.
     """
-    if os.path.isdir(path):
-        raise ValueError(f"{path} is a folder: give the checkpoint file in it.")
-    if not os.path.exists(path):
-        raise FileNotFoundError(f"There is no file {path}.")
-    content = _read_safetensors(path) if str(path).endswith(".safetensors") else _read_pickle(path)
+    check_file(path)
+    content = _read_safetensors(path) if str(path).endswith(".safetensors") else read_pickle(path)
     for name in NESTED:
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
@@ -80,6 +77,14 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     if others:
         raise ValueError(f"{path} does not hold a state dict: these entries are not tensors: {listed(others)}.")
     return _without_wrappers(path, content)
+
+
+def check_file(path: str | os.PathLike) -> None:
+    """Refuses what is no file."""
+    if os.path.isdir(path):
+        raise ValueError(f"{path} is a folder: give the checkpoint file in it.")
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"There is no file {path}.")
 
 
 def _without_wrappers(path: str | os.PathLike, content: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -117,13 +122,18 @@ def _read_safetensors(path: str | os.PathLike) -> dict[str, torch.Tensor]:
         raise ValueError(f"{path} is damaged, or is not a safetensors file.") from error
 
 
-def _read_pickle(path: str | os.PathLike):
+def read_pickle(path: str | os.PathLike):
+    """What `torch.save` wrote to a file, if it is made of tensors and plain values.
+
+    Raises:
+        ValueError: if the file is damaged, or holds anything else.
+    """
     known = [(_LightningCallback, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"), Namespace]
     with open(path, "rb") as file, torch.serialization.safe_globals(known):
         try:
             _check_sums(path)
             return torch.load(file, map_location="cpu", weights_only=True)
-        except _DAMAGED as error:
+        except DAMAGED as error:
             foreign = re.search(r"GLOBAL (\S+)", str(error))
             if foreign:
                 raise ValueError(f"{path} holds {foreign[1]}, but only tensors are read from checkpoints.") from error

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from diffusers_ext.atomic import written_beside
-from diffusers_ext.converters.checkpoint_files import read_settings, read_state_dict
+from diffusers_ext.converters.checkpoint_files import read_settings
 from diffusers_ext.converters.family import Family, RunFiles
 from diffusers_ext.converters.listing import families
 from diffusers_ext.converters.original_arguments import checked
@@ -66,8 +66,8 @@ def convert_checkpoint(
     if chosen.run_files is not None:
         file, settings = _read_run(file, chosen.run_files)
         options = {**{name: settings[name] for name in chosen.options if settings.get(name) is not None}, **options}
-    state_dict = read_state_dict(file)
-    components, assumed = chosen.convert(state_dict, checked(options, chosen.options))
+    checked_options = checked(options, chosen.options)
+    components, assumed = chosen.convert(chosen.read(file), checked_options)
 
     with written_beside(output_dir) as folder:
         for name, component in components.items():

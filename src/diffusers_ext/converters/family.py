@@ -1,11 +1,12 @@
 """The description of one kind of checkpoint, from which the command and [`convert_checkpoint`] are made."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from diffusers_ext.converters.checkpoint_files import read_state_dict
 from diffusers_ext.converters.original_arguments import Kind
-from diffusers_ext.converters.state_dicts import StateDict
 
 
 class Saveable(Protocol):
@@ -41,6 +42,8 @@ class Family:
             The arguments of an example command, without `--family`.
         convert (`Callable`):
             `convert(state_dict, options)` makes a [`Conversion`]. The options are checked already.
+        read (`Callable`):
+            `read(file)` makes the state dict, or whatever `convert` takes in its place.
         options (`Mapping`):
             The kind of each value that `--option` may set, such as `original_arguments.positive_integer`. A family
             with an option `id2label` also takes names of classes by `--id2label`.
@@ -55,11 +58,12 @@ class Family:
     name: str
     description: str
     example: str
-    convert: Callable[[StateDict, dict], Conversion]  # which may change the dict
+    convert: Callable[[Any, dict], Conversion]  # which may change the dict
     options: Mapping[str, Kind]
     functions: tuple[Callable, ...]
     presets: Mapping[str, Mapping] = field(default_factory=dict)
     run_files: RunFiles | None = None
+    read: Callable[[str | os.PathLike], Any] = read_state_dict
 
 
 def assumptions(options: Mapping, defaults: Mapping) -> list[str]:

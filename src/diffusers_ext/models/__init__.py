@@ -23,6 +23,10 @@ from diffusers_ext.models.modeling_patch_discriminator import (
 )
 from diffusers_ext.models.modeling_resnet_generator import ResnetGenerator as ResnetGenerator
 from diffusers_ext.models.modeling_spatial_rescaler import SpatialRescaler as SpatialRescaler
+from diffusers_ext.models.modeling_stylegan2 import (
+    StyleGAN2Discriminator as StyleGAN2Discriminator,
+    StyleGAN2Generator as StyleGAN2Generator,
+)
 from diffusers_ext.models.modeling_unet_generator import UNetGenerator as UNetGenerator
 from diffusers_ext.models.modeling_vqvae import VQVAEModel as VQVAEModel
 from diffusers_ext.models.modeling_vqvae2 import VQVAE2Model as VQVAE2Model
