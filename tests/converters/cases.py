@@ -8,6 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.converters.computed_weights import computed_weights
+
 
 GOLDEN = Path(__file__).parent / "golden"
 PALETTE = Path(__file__).parents[1] / "pipelines" / "golden" / "palette"
@@ -34,7 +36,9 @@ def load_case(family: str, name: str) -> Case:
         part: {key.removeprefix(f"{part}."): tensor for key, tensor in tensors.items() if key.startswith(f"{part}.")}
         for part in ("weights", "inputs", "outputs")
     }
-    return Case(name, json.loads((folder / "case.json").read_text())["config"], **parts)
+    config = json.loads((folder / "case.json").read_text())["config"]
+    parts["weights"] |= computed_weights(config.get("computed_weights", {}))
+    return Case(name, config, **parts)
 
 
 def every_case(*families: str) -> list:
