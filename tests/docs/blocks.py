@@ -26,7 +26,7 @@ NAMED_FILE = re.compile(r"# file: ([\w.-]+)\n")
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its first line in the page, its mark (`None`: run by the fast tests), and the reason of a `no`."""
+    """A fenced block: its place, its mark (`None`: run by the fast tests), and the reason of a `no`."""
 
     page: Path
     line: int

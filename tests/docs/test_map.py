@@ -1,0 +1,61 @@
+"""The README and the table of all systems keep up with the package."""
+
+import re
+from pathlib import Path
+
+from diffusers_ext.exports import exports
+
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TABLE = [line for line in (ROOT / "docs" / "index.md").read_text(encoding="utf-8").splitlines() if line[:1] == "|"][2:]
+
+
+def column(name: str) -> set[str]:
+    """The names in code of a column of the table of systems."""
+    number = ["system", "page", "command", "pipeline", "converter", "measured"].index(name)
+    cells = [line.strip("|").split("|")[number] for line in TABLE]
+    return {word for cell in cells for code in re.findall("`([^`]+)`", cell) for word in code.split()[:1]}
+
+
+def commands() -> set[str]:
+    return {file.stem for file in (ROOT / "training").glob("train_*.py")}
+
+
+def test_the_table_has_every_command():
+    assert column("command") == commands() | {"evaluate_pipeline"}
+
+
+def test_the_table_has_every_pipeline():
+    assert column("pipeline") == {name for name in exports("diffusers_ext.pipelines") if name.endswith("Pipeline")}
+
+
+def test_the_table_has_every_converter():
+    packages = (ROOT / "src" / "diffusers_ext" / "converters").glob("*/__init__.py")
+    assert column("converter") == {file.parent.name for file in packages}
+
+
+def test_every_row_says_what_was_measured():
+    assert not [line for line in TABLE if not line.strip("|").split("|")[-1].strip()]
+
+
+def test_the_zoo_has_every_recipe():
+    zoo = (ROOT / "docs" / "zoo.md").read_text(encoding="utf-8")
+    assert not [file.name for file in (ROOT / "examples").glob("*.yaml") if file.name not in zoo]
+
+
+def test_the_readme_has_every_job():
+    assert commands() <= set(re.findall(r"\btrain_\w+", README))
+
+
+def test_the_readme_has_two_screens():
+    assert len(README.splitlines()) <= 150
+
+
+def test_the_links_of_the_readme_lead_to_files():
+    links = {link for link in re.findall(r"\]\(([^)#]+)", README) if "://" not in link}
+    assert len(links) > 20 and not {link for link in links if not (ROOT / link).is_file()}
+
+
+def test_the_picture_of_the_readme_is_small():
+    assert (ROOT / "examples" / "contact_sheet.jpg").stat().st_size < 300_000
