@@ -1,23 +1,22 @@
 """The lines of our code that pages show are in our files.
 
-A block below `<!-- run: no, from training/train_gan.py -->` shows lines of that file. A line of dots stands for lines
-that are left out. White space does not count.
+A block below `<!-- run: no, from training/train_gan.py -->` shows lines of that file, whose name is the title of the
+block. A line of dots stands for lines that are left out. White space does not count.
 """
 
 from pathlib import Path
 
 import pytest
 
-from tests.docs.markdown import blocks
+from .blocks import ROOT, read_blocks
 
 
-ROOT = Path(__file__).parents[2]
-PREFIX = "no, from "
+PREFIX = "from "
 SHOWN = [
-    (page.relative_to(ROOT), block)
+    block
     for page in sorted((ROOT / "docs").rglob("*.md"))
-    for block in blocks(page)
-    if block.mark is not None and block.mark.startswith(PREFIX)
+    for block in read_blocks(page)
+    if block.reason is not None and block.reason.startswith(PREFIX)
 ]
 
 
@@ -41,12 +40,13 @@ def first_missing_passage(code: str, file: Path) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("page, block", SHOWN, ids=[f"{page.stem}-{i}" for i, (page, _) in enumerate(SHOWN)])
-def test_the_lines_are_in_the_file(page, block):
-    name = block.mark.removeprefix(PREFIX)
+@pytest.mark.parametrize("block", SHOWN, ids=str)
+def test_the_lines_are_in_the_file(block):
+    name = block.reason.removeprefix(PREFIX)
     missing = first_missing_passage(block.code, ROOT / name)
-    assert missing is None, f"{page} shows lines that are not in {name}:\n{missing}"
-    assert block.title == name, f"{page}: readers don't see that the lines are from {name}"
+    assert missing is None, f"{block} shows lines that are not in {name}:\n{missing}"
+    fence = block.page.read_text(encoding="utf-8").splitlines()[block.line - 1]
+    assert f'title="{name}"' in fence, f"{block}: readers don't see that the lines are from {name}"
 
 
 @pytest.mark.parametrize(
