@@ -70,7 +70,7 @@ def features(batches: Iterable[torch.Tensor], extractor) -> FeatureOutput:
 def measure(sampler: Sampler, config: CascadeConfig) -> list[dict]:
     """A row for each level of noise, on top of finished images and left in unfinished ones."""
     extractor, pipe = load_feature_extractor(config.feature_extractor), sampler.pipe
-    dataset = config.load_dataset(tuple(pipe.unet_2.config.sample_size), pipe.unet.config.in_channels)
+    dataset = config.load_dataset(pipe.sample_size, pipe.unet.config.in_channels)
     real = (batch["pixel_values"] for batch in dataset.reference_batches(config.evaluation_batch_size))
     real, indices = features(real, extractor), range(config.num_evaluation_samples)
     batches = [indices[i : i + config.evaluation_batch_size] for i in indices[:: config.evaluation_batch_size]]
