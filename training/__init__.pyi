@@ -13,6 +13,7 @@ from .text_to_image.text_to_image_recipe import (
 )
 from .train_autoencoder import AutoencoderConfig as AutoencoderConfig, AutoencoderRecipe as AutoencoderRecipe
 from .train_classifier import ClassifierConfig as ClassifierConfig, ClassifierRecipe as ClassifierRecipe
+from .train_clip import CLIPConfig as CLIPConfig, CLIPRecipe as CLIPRecipe, NoisyCLIPRecipe as NoisyCLIPRecipe
 from .train_controlnet import ControlNetConfig as ControlNetConfig, ControlNetRecipe as ControlNetRecipe
 from .train_diffusion import DiffusionConfig as DiffusionConfig, DiffusionRecipe as DiffusionRecipe
 from .train_distillation import (

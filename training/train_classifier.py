@@ -11,7 +11,6 @@ from __future__ import annotations
 from diffusers_ext.training.loop.command import run
 
 import itertools
-import math
 from dataclasses import dataclass
 
 import torch
@@ -19,11 +18,11 @@ import torch.nn.functional as F
 
 from diffusers_ext.data.loading import check_resolution
 from diffusers_ext.guiders import ClassifierGuidance
-from diffusers_ext.losses import noise_levels
 from diffusers_ext.models import NoisyClassifier
 from diffusers_ext.pipelines import ClassConditionalPipeline
 from diffusers_ext.pipelines.denoising import quiet_guiders
 from diffusers_ext.schedulers import ExactDDPMScheduler
+from diffusers_ext.training.diffusion.noised_images import noised_images
 from diffusers_ext.training.diffusion.objectives import prediction_type
 from diffusers_ext.training.evaluation.grids import sample_grid
 from diffusers_ext.training.evaluation.samples import SampleEvaluator, SamplingConfig
@@ -53,19 +52,10 @@ class ClassifierRecipe(Recipe):
 
     def step(self, batch, draw):
         clean, labels = batch["pixel_values"], batch["class_labels"]
-        noisy, timesteps = self.noised(clean, level=draw.uniform(), noise=draw.normal_like(clean))
+        noisy, timesteps = noised_images(clean, draw.uniform(), draw.normal_like(clean), self.diffusion.scheduler)
         logits = self.classifier(noisy, timesteps).logits.float()
         self.minimise("classifier", F.cross_entropy(logits, labels, reduction="none"))
         self.log(accuracy=(logits.argmax(dim=1) == labels).float())
-
-    def noised(
-        self, clean: torch.Tensor, level: torch.Tensor, noise: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images (N, C, H, W) as the diffusion model sees them, and their timesteps (N,), at levels (N,) in [0, 1)."""
-        scheduler = self.diffusion.scheduler
-        timesteps = timesteps_at(level, scheduler)
-        alpha, sigma = noise_levels(scheduler, timesteps)
-        return alpha * clean + sigma * noise, timesteps
 
     def pipeline(self, classifier: NoisyClassifier) -> ClassConditionalPipeline:
         """The pipeline of the diffusion model, with the classifier and its guider."""
@@ -141,7 +131,8 @@ class ClassifierRecipe(Recipe):
             noise = draw.begin(0, list(itertools.islice(rows, len(clean)))).normal_like(clean)
             by_level = []
             for level in NOISE_LEVELS:
-                noisy, timesteps = self.noised(clean, torch.full_like(clean[:, 0, 0, 0], level), noise)
+                levels = torch.full_like(clean[:, 0, 0, 0], level)
+                noisy, timesteps = noised_images(clean, levels, noise, self.diffusion.scheduler)
                 with torch.no_grad():
                     predicted = classifier(noisy, timesteps).logits.argmax(dim=1).cpu()
                 by_level.append(predicted == batch["class_labels"])
@@ -169,16 +160,6 @@ def guided_scheduler(scheduler):
     if "sigma_data" in scheduler.config or prediction_type(scheduler) == "flow_prediction":
         return scheduler
     return ExactDDPMScheduler.from_config(scheduler.config)
-
-
-def timesteps_at(level: torch.Tensor, scheduler) -> torch.Tensor:
-    """The `timesteps` argument (N,) of a denoiser at levels (N,) in [0, 1) of its process; 0 is the least noise."""
-    config = scheduler.config
-    if "sigma_data" in config:  # EDM's networks get log(sigma) / 4
-        least, most = math.log(config.sigma_min) / 4, math.log(config.sigma_max) / 4
-        return least + (most - least) * level
-    timesteps = level * config.num_train_timesteps
-    return timesteps if prediction_type(scheduler) == "flow_prediction" else timesteps.long()
 
 
 @dataclass

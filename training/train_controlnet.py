@@ -27,7 +27,7 @@ from diffusers_ext.pixels import as_uint8, to_pixel_values
 from diffusers_ext.training.evaluation.grids import sample_grid
 from diffusers_ext.training.loop.configuration import JSONObject, option
 from diffusers_ext.training.loop.context import TrainingContext
-from diffusers_ext.training.text_to_image.model_files import save_model, write_whole
+from diffusers_ext.training.loop.model_files import save_model, write_whole
 from diffusers_ext.training.text_to_image.text_to_image_recipe import (
     TextToImageConfig,
     TextToImageRecipe,

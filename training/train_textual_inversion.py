@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from diffusers_ext.data.subjects import Subject
 from diffusers_ext.training.loop.configuration import option
 from diffusers_ext.training.loop.context import TrainingContext
-from diffusers_ext.training.text_to_image.model_files import write_whole
+from diffusers_ext.training.loop.model_files import write_whole
 from diffusers_ext.training.text_to_image.placeholder_token import Placeholder
 from diffusers_ext.training.text_to_image.subject_images import SubjectsConfig, SubjectsRecipe
 from diffusers_ext.training.text_to_image.text_to_image_recipe import TextToImageConfig

@@ -7,33 +7,18 @@ learned to read the words of the captions as one token each.
 """
 
 import argparse
-import json
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from diffusers_ext.data import load_image_dataset
+from diffusers_ext.training.text_and_image.caption_tokenizer import make_caption_tokenizer
 
 
 PROMPT_LENGTH = 12  # tokens
 WIDTH = 64  # of the text embeddings
 TEXT_GAIN = 3.0  # the weights through which the text affects the image start larger by this factor
-VOCABULARY_SIZE = 1000  # at most; a small set of captions has fewer pieces of words
-
-
-def make_tokenizer(captions: list[str]) -> CLIPTokenizer:
-    """A token for each byte, within a word and at its end, and one for each frequent piece of a word."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    letters = [chr(byte) for byte in printable]
-    letters += [chr(256 + index) for index in range(256 - len(printable))]  # as GPT-2's tokenizer writes other bytes
-    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    bytes_only = CLIPTokenizer(vocab={word: index for index, word in enumerate(words)}, merges=[])
-    learned = bytes_only.train_new_from_iterator(captions, VOCABULARY_SIZE, show_progress=False)
-    merges = [tuple(pair) for pair in json.loads(learned.backend_tokenizer.to_str())["model"]["merges"]]
-    words += ["".join(pair) for pair in merges]
-    vocabulary = {word: index for index, word in enumerate(words)}
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=PROMPT_LENGTH)
 
 
 def make_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
@@ -86,7 +71,7 @@ def make_base(vae_folder: str, data_folder: str, output_dir: str, seed: int) -> 
         train_data_dir=data_folder, resolution=resolution, label_column="none", caption_column="text"
     )
     torch.manual_seed(seed)
-    tokenizer = make_tokenizer(dataset.captions)
+    tokenizer = make_caption_tokenizer(dataset.captions)
     latent_size = resolution // 2 ** (len(vae.config.block_out_channels) - 1)
     pipeline = StableDiffusionPipeline(
         vae=vae,

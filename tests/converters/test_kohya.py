@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from diffusers_ext.converters.kohya import convert_lora_file, from_kohya, is_kohya, to_kohya
 from diffusers_ext.converters.kohya.__main__ import main
+from diffusers_ext.training.loop.model_files import write_whole
 from diffusers_ext.training.text_to_image.base_models import load_base_model
 from diffusers_ext.training.text_to_image.lora import FILE, adapted, add_adapters, save_adapters
-from diffusers_ext.training.text_to_image.model_files import write_whole
 from tests.training.runs import environment
 from tests.training.text_to_image_models import FAMILIES, SIZE, tiny_base
 

@@ -26,7 +26,7 @@ class SmallRecipe(PairRecipe):
         return _Pair(**networks)
 
     def save(self, pipeline, folder: Path) -> None:
-        from diffusers_ext.training.text_to_image.model_files import write_whole
+        from diffusers_ext.training.loop.model_files import write_whole
 
         weights = pipeline.networks["player"].state_dict()
         write_whole(lambda new: save_file(weights, new / "player.safetensors"), folder, last="player.safetensors")

@@ -3,11 +3,7 @@ import json
 import pytest
 import torch
 from diffusers import (
-    DDIMScheduler,
-    DPMSolverMultistepScheduler,
     EDMDPMSolverMultistepScheduler,
-    EDMEulerScheduler,
-    FlowMatchEulerDiscreteScheduler,
     UniPCMultistepScheduler,
 )
 from PIL import Image
@@ -84,35 +80,6 @@ def test_a_run_leaves_a_pipeline_that_is_guided(tmp_path, scheduler):
         for scale in ({}, {"guidance_scale": 0})
     )
     assert not torch.equal(guided, unguided)
-
-
-def test_images_are_noised_as_the_diffusion_model_sees_them(tmp_path):
-    clean, noise = torch.randn(2, 3, 1, 8, 8)
-    level = torch.tensor([0.0, 0.5, 0.99])
-
-    def noised(scheduler):
-        folder = save_diffusion_model(tmp_path / type(scheduler).__name__, scheduler)
-        return recipe(folder, tmp_path).noised(clean, level, noise)
-
-    scheduler = DDIMScheduler()
-    images, timesteps = noised(scheduler)
-    assert timesteps.tolist() == [0, 500, 990]
-    torch.testing.assert_close(images, scheduler.add_noise(clean, noise, timesteps))
-
-    for scheduler in (
-        FlowMatchEulerDiscreteScheduler(),
-        DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True),
-    ):
-        images, timesteps = noised(scheduler)
-        time = level[:, None, None, None]
-        assert timesteps.tolist() == [0, 500, 990]
-        torch.testing.assert_close(images, (1 - time) * clean + time * noise)
-
-    scheduler = EDMEulerScheduler(sigma_min=0.1, sigma_max=10.0)
-    images, timesteps = noised(scheduler)
-    sigmas = (0.1 * 100**level)[:, None, None, None]
-    torch.testing.assert_close(timesteps, sigmas.flatten().log() / 4)
-    torch.testing.assert_close(images, scheduler.precondition_inputs(clean + sigmas * noise, sigmas))
 
 
 def test_what_does_not_fit_is_refused(tmp_path):

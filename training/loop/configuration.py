@@ -59,9 +59,11 @@ class Config:
             names (`Sequence[str]`): the options.
             meaning (`str`): what they are for, as the end of a sentence.
         """
-        defaults = type(self).__dataclass_fields__
+        options = type(self).__dataclass_fields__
         for name in names:
-            self.require(condition or getattr(self, name) == defaults[name].default, f"--{name} {meaning}")
+            default, factory = options[name].default, options[name].default_factory
+            default = factory() if default is dataclasses.MISSING else default
+            self.require(condition or getattr(self, name) == default, f"--{name} {meaning}")
 
     def to_dict(self) -> dict:
         """All options as plain values, without secrets."""

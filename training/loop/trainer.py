@@ -411,8 +411,10 @@ def _can_checkpoint(network: torch.nn.Module) -> bool:
 
 
 def _architecture(network: torch.nn.Module) -> dict:
-    config = {name: value for name, value in network.config.items() if not name.startswith("_")}
-    return {"class": type(network).__name__, **config}
+    config = network.config  # of transformers' networks an object, of diffusers' a dict
+    entries = config.to_diff_dict() if hasattr(config, "to_diff_dict") else config
+    known = {name: value for name, value in entries.items() if not name.startswith(("_", "transformers_"))}
+    return {"class": type(network).__name__, **known}
 
 
 def _flat(config: TrainingConfig) -> dict:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from diffusers_ext.training.loop.configuration import option
 from diffusers_ext.training.loop.context import TrainingContext
+from diffusers_ext.training.loop.model_files import save_pipeline, write_whole
 from diffusers_ext.training.text_to_image.lora import FILE, AdapterConfig, add_adapters, load_adapters, save_adapters
-from diffusers_ext.training.text_to_image.model_files import save_pipeline, write_whole
 from diffusers_ext.training.text_to_image.text_encoders import TextEncoders
 from diffusers_ext.training.text_to_image.text_to_image_recipe import TextToImageConfig, TextToImageRecipe
 

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from diffusers_ext.converters.state_dicts import listed
+from diffusers_ext.converters.torchscript_files import read_torchscript, torchscript_folder
 
 
 class _LightningCallback:
@@ -53,8 +54,8 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     begin with it.
 
     Args:
-        path (`str` or `os.PathLike`): a safetensors file, or one that `torch.save` wrote. It is read with
-            `weights_only=True`, so that no code in it is executed.
+        path (`str` or `os.PathLike`): a safetensors file, one that `torch.save` wrote, which is read with
+            `weights_only=True`, or an archive of TorchScript. No code in it is executed.
 
     Raises:
         FileNotFoundError: if the file does not exist.
@@ -132,6 +133,9 @@ def read_pickle(path: str | os.PathLike):
     with open(path, "rb") as file, torch.serialization.safe_globals(known):
         try:
             _check_sums(path)
+            archive = torchscript_folder(path)
+            if archive is not None:
+                return read_torchscript(path, archive)
             return torch.load(file, map_location="cpu", weights_only=True)
         except DAMAGED as error:
             foreign = re.search(r"GLOBAL (\S+)", str(error))

@@ -12,6 +12,10 @@ from diffusers_ext.losses.adversarial import (
     real_loss as real_loss,
 )
 from diffusers_ext.losses.consistency import pseudo_huber_loss as pseudo_huber_loss
+from diffusers_ext.losses.contrastive import (
+    contrastive_loss as contrastive_loss,
+    sigmoid_contrastive_loss as sigmoid_contrastive_loss,
+)
 from diffusers_ext.losses.diffaugment import diff_augment as diff_augment
 from diffusers_ext.losses.diffusion import (
     LOSS_WEIGHTINGS as LOSS_WEIGHTINGS,

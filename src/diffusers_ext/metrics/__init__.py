@@ -39,4 +39,8 @@ from diffusers_ext.metrics.restoration import (
     RESTORATION_METRICS as RESTORATION_METRICS,
     restoration_metrics as restoration_metrics,
 )
+from diffusers_ext.metrics.retrieval import (
+    linear_probe_accuracy as linear_probe_accuracy,
+    retrieval_recall as retrieval_recall,
+)
 from diffusers_ext.metrics.similarity import psnr as psnr, ssim as ssim

@@ -8,6 +8,7 @@ from diffusers_ext.models.modeling_autoencoder_burgess import AutoencoderBurgess
 from diffusers_ext.models.modeling_autoencoder_conv import AutoencoderConv as AutoencoderConv
 from diffusers_ext.models.modeling_autoencoder_mlp import AutoencoderMLP as AutoencoderMLP
 from diffusers_ext.models.modeling_class_embedder import ClassEmbedder as ClassEmbedder
+from diffusers_ext.models.modeling_clip_resnet import CLIPResNetModel as CLIPResNetModel
 from diffusers_ext.models.modeling_dcgan import (
     DCGANDiscriminator as DCGANDiscriminator,
     DCGANGenerator as DCGANGenerator,
@@ -17,6 +18,7 @@ from diffusers_ext.models.modeling_latent_discriminator import LatentDiscriminat
 from diffusers_ext.models.modeling_lenet import LeNet as LeNet
 from diffusers_ext.models.modeling_mlp_gan import MLPDiscriminator as MLPDiscriminator, MLPGenerator as MLPGenerator
 from diffusers_ext.models.modeling_noisy_classifier import NoisyClassifier as NoisyClassifier
+from diffusers_ext.models.modeling_noisy_clip import NoisyCLIPModel as NoisyCLIPModel
 from diffusers_ext.models.modeling_patch_discriminator import (
     MultiScalePatchDiscriminator as MultiScalePatchDiscriminator,
     PatchDiscriminator as PatchDiscriminator,
