@@ -10,6 +10,8 @@ noisy images and their timestep (Nichol et al. 2021, section 3.2), which `CLIPGu
 
 from __future__ import annotations
 
+from diffusers_ext.training.loop.command import run
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +25,6 @@ from diffusers_ext.losses import contrastive_loss, sigmoid_contrastive_loss
 from diffusers_ext.models import NoisyCLIPModel
 from diffusers_ext.training.diffusion.noised_images import noised_images
 from diffusers_ext.training.evaluation.pipeline_classes import find_pipeline_class
-from diffusers_ext.training.loop.command import run
 from diffusers_ext.training.loop.configuration import JSONObject, option
 from diffusers_ext.training.loop.context import TrainingContext
 from diffusers_ext.training.loop.draws import Draw

@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.bench_stylegan2
 
-The reference, NVlabs/stylegan2-ada-pytorch, runs without its compiled extensions as follows, here re-expressed with our
-weights: grouped convolutions of weights per image, a filter of 4x4 over padded features, and noise, bias, activation
-and gain as operations of their own. Both make the same images (the largest difference is printed), are timed alternately,
+The reference, NVlabs/stylegan2-ada-pytorch, without its compiled extensions, is written here again with our weights:
+grouped convolutions of weights per image, a filter of 4x4 over padded features, and separate operations for noise,
+bias, activation and gain. Both make the same images (the largest difference is printed). They are timed alternately,
 and their medians are compared.
 """
 
