@@ -12,6 +12,7 @@ from PIL import Image
 
 from diffusers_ext.atomic import write_text_atomically
 from diffusers_ext.data import ImageDataset, derive_seed
+from diffusers_ext.data.conditions.segmentation import segmentation
 from diffusers_ext.data.corruptions import Corruption
 from diffusers_ext.data.untrained_fills import FILLS, load_fill, visible
 from diffusers_ext.hub.card import markdown_table
@@ -216,13 +217,20 @@ class RestorationEvaluator:
                 raise ValueError(f"--call_options of {task}, {options}: {reason}") from error
 
     def panel(self, generate: Generation, num_images: int = PANEL_IMAGES) -> Image.Image:
-        """The first images: a row per task, with the input, output and truth of each. Hidden pixels are gray."""
+        """The first images: a row per task, with the input, output and truth of each.
+
+        Hidden pixels are gray. Label maps of numbers have colours, because their gray levels are nearly black.
+        """
         batch, cells = self._first(num_images), []
         indices = list(range(len(batch["pixel_values"])))
         for task in self.tasks.names:
             corruption = self._corrupted(task, batch, indices)
             output = self._restore(generate, task, batch, indices, corruption)[:, 0]
-            cells += [as_uint8(visible(corruption)), output, as_uint8(batch["pixel_values"])]
+            shown = visible(corruption)
+            shown = segmentation(shown) if self.dataset.label_maps == "levels" else shown
+            cells += [as_uint8(shown), output, as_uint8(batch["pixel_values"])]
+        channels = max(cell.shape[1] for cell in cells)
+        cells = [cell.expand(-1, channels, -1, -1) if cell.shape[1] == 1 else cell for cell in cells]
         rows = torch.stack(cells).unflatten(0, (-1, len(PANEL_COLUMNS))).transpose(1, 2)
         titles = list(PANEL_COLUMNS) * len(indices)
         return sample_grid(rows.flatten(0, 2), len(titles), titles, self.tasks.names)

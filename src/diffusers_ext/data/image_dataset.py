@@ -43,6 +43,8 @@ class ImageDataset(ABC):
             counts them again in each epoch.
         resolution (`tuple[int, int]`): (H, W).
         channels (`int`): C; 1 is L, 2 LA, 3 RGB, 4 RGBA.
+        label_maps (`str | None`): "levels" or "colors" if the conditioning images are label maps, see
+            `load_image_dataset`.
         cached (`bool`): whether the decoded images are kept on the disk, as `prepare` decides.
     """
 
@@ -57,6 +59,7 @@ class ImageDataset(ABC):
         self.id2label = source.id2label
         self.resolution = transform.resolution
         self.channels = channels
+        self.label_maps = transform.label_maps
         self._source = source
         self._transform = transform
         self._skip_unreadable_images = skip_unreadable_images
