@@ -27,6 +27,7 @@ ALLOWED = {
     "losses": {"metrics"},
     "likelihoods": {"data", "losses", "metrics", "schedulers"},
     "pipelines": {"hub"},
+    "demo": {"data", "hub", "pipelines"},
     "converters": {"models", "schedulers", "hub", "pipelines"},
 }
 

@@ -3,6 +3,7 @@
 
 from .converters import *
 from .data import *
+from .demo import *
 from .guiders import *
 from .hub import *
 from .likelihoods import *

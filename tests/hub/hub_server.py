@@ -62,7 +62,7 @@ class HubServer(ThreadingHTTPServer):
     Attributes:
         endpoint (`str`): the value for `HF_ENDPOINT`.
         tokens (`dict`): users by their token. A user may write, and read private repositories, in their namespace.
-        repositories (`dict`): by name, such as `user/digits`, or `datasets/user/digits`.
+        repositories (`dict`): by name, such as `user/digits`, `datasets/user/digits` or `spaces/user/digits`.
         is_broken (`bool`): whether every request is answered with status 500.
         requests (`list`): of what came in, as (user or `None`, method, path).
     """
@@ -119,7 +119,7 @@ def route(methods: str, pattern: str):
 
 
 NAME = r"(?P<name>[^/]+/[^/]+)"
-OF_REPOSITORY = rf"/api/(?P<kind>models|datasets)/{NAME}"
+OF_REPOSITORY = rf"/api/(?P<kind>models|datasets|spaces)/{NAME}"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -277,7 +277,7 @@ class _Handler(BaseHTTPRequestHandler):
         files = repository.commits[self._revision(repository, revision)]
         self._send_json([self._entry(path, files[path]) for path in self._json()["paths"] if path in files])
 
-    @route("GET HEAD", rf"/((?P<kind>datasets)/)?{NAME}/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
+    @route("GET HEAD", rf"/((?P<kind>datasets|spaces)/)?{NAME}/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
     def resolve(self, name: str, revision: str, path: str, kind: str | None):
         repository = self._repository(name, kind or "models")
         sha = self._revision(repository, revision)
@@ -293,7 +293,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     @route("POST", "/api/validate-yaml")
     def validate_yaml(self):
-        errors = card_errors(self._json()["content"])
+        request = self._json()
+        errors = card_errors(request["content"], is_space=request["repoType"] == "space")
         self._send_json({"errors": [{"message": error} for error in errors], "warnings": []}, 400 if errors else 200)
 
     @route("POST", rf"{OF_REPOSITORY}/preupload/(?P<revision>.+)")
@@ -308,7 +309,7 @@ class _Handler(BaseHTTPRequestHandler):
             answers.append({"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": oid})
         self._send_json({"files": answers})
 
-    @route("POST", rf"/((?P<kind>datasets)/)?{NAME}\.git/info/lfs/objects/batch")
+    @route("POST", rf"/((?P<kind>datasets|spaces)/)?{NAME}\.git/info/lfs/objects/batch")
     def lfs_batch(self, name: str, kind: str | None):
         self._repository(name, kind or "models", write=True)
         objects = []
@@ -351,12 +352,14 @@ class _Handler(BaseHTTPRequestHandler):
         self._send_json({**answer, "pullRequestUrl": f"{home}/discussions/{number}"} if is_pr else answer)
 
 
-def card_errors(card: str) -> list[str]:
+def card_errors(card: str, is_space: bool = False) -> list[str]:
     """What is wrong with the metadata of a card, by the rules that the Hub documents for it."""
     match = re.match(r"---\n(.*?)\n---\n", card, re.DOTALL)
     if match is None:
         return ["there is no metadata"]
     metadata = yaml.safe_load(match[1])
+    if is_space:
+        return space_errors(metadata)
     errors = [
         f"{key} must be a string"
         for key in ("license", "library_name", "pipeline_tag", "base_model")
@@ -384,4 +387,19 @@ def card_errors(card: str) -> list[str]:
                     json.dumps(metric["value"], allow_nan=False)
                 except ValueError:
                     errors.append(f"model-index: {metric['type']} is not finite")
+    return errors
+
+
+def space_errors(settings: dict) -> list[str]:
+    """What is wrong with the front matter of a Space, by the Hub's reference of its settings."""
+    colors = ("red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray")
+    errors = [f"{key} must be one of {colors}" for key in ("colorFrom", "colorTo") if settings.get(key) not in colors]
+    for key in ("title", "emoji", "app_file"):
+        if not isinstance(settings.get(key), str):
+            errors.append(f"{key} must be a string")
+    if settings.get("sdk") not in ("gradio", "docker", "static"):
+        errors.append("sdk must be gradio, docker or static")
+    if not re.fullmatch(r"\d+\.\d+\.\d+", str(settings.get("sdk_version"))):
+        errors.append("sdk_version must be a version")
+    errors += [f"{name} is no repository" for name in settings.get("models", []) if name.count("/") > 1]
     return errors

@@ -287,12 +287,24 @@ def publish_folder(
     api = HfApi(token=token)
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
     there = api.list_repo_files(repo_id)
-    additions = [CommitOperationAdd(name, _published(folder, name, repo_id)) for name in filenames]
+    additions = [CommitOperationAdd(name, content) for name, content in published_files(folder, repo_id).items()]
     if CARD not in [*filenames, *there] and INDEX in filenames and (pipeline_class := bundled_pipeline_class(folder)):
         card = model_card(title=repo_id.split("/")[-1], pipeline_class=pipeline_class, address=repo_id)
         additions.append(CommitOperationAdd(CARD, card.encode()))
     deletions = [CommitOperationDelete(name) for name in superseded_weights(there, filenames)]
     return api.create_commit(repo_id, additions + deletions, commit_message=commit_message, create_pr=create_pr)
+
+
+def published_files(folder: str | os.PathLike, address: str) -> dict[str, Path | bytes]:
+    """
+    The files of a pipeline's folder as they are published: by name, the file or, where it differs, the content.
+
+    Args:
+        folder (`str` or `os.PathLike`): the folder that `save_pretrained` or a trainer wrote.
+        address (`str`): what the loading code of the card loads from.
+    """
+    folder = Path(folder)
+    return {name: _published(folder, name, address) for name in files_to_publish(folder)}
 
 
 def _published(folder: Path, name: str, repo_id: str) -> Path | bytes:

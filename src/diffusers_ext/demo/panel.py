@@ -1,0 +1,185 @@
+"""What a pipeline shows on its page: actions, each with its controls and what it makes."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from diffusers import BaseGuidance, DiffusionPipeline
+from PIL import Image, ImageOps
+
+from diffusers_ext.demo.controls import (
+    MAX_IMAGE_PIXELS,
+    Choice,
+    Control,
+    Integer,
+    Number,
+    PaintedPicture,
+    Picture,
+)
+from diffusers_ext.pipelines.denoising import build_guider, get_guidance_scale
+
+
+MOST_CLASSES_AT_ONCE = 20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """
+    What one visit may ask for.
+
+    Args:
+        images (`int`): the most pictures that one click makes.
+        side (`int`): the most pixels of the longer side of what a network works on; larger uploads are shrunk.
+        image_pixels (`int`): the most pixels of an upload; larger ones are refused before they are decoded.
+        file_size (`int`): the most bytes of an upload.
+    """
+
+    images: int = 64
+    side: int = 1024
+    image_pixels: int = MAX_IMAGE_PIXELS
+    file_size: int = 20_000_000
+
+
+@dataclass
+class Made:
+    """
+    What an action made.
+
+    Args:
+        pictures (`list[PIL.Image.Image]`): for the gallery.
+        captions (`list[str]`): one for each picture.
+        pair (`tuple[PIL.Image.Image, PIL.Image.Image]`, *optional*): before and after, of one size.
+        film (`list[PIL.Image.Image]`, *optional*): frames of one size.
+        note (`str`): a line of Markdown above the pictures.
+    """
+
+    pictures: list[Image.Image] = field(default_factory=list)
+    captions: list[str] = field(default_factory=list)
+    pair: tuple[Image.Image, Image.Image] | None = None
+    film: list[Image.Image] | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Action:
+    """
+    A tab of the page.
+
+    Args:
+        title (`str`): of the tab.
+        controls (`dict[str, Control]`): by the name of the argument that their value becomes.
+        make (`Callable[..., Made]`): called with the values of the controls by name; raises `ValueError` with a
+            sentence for the visitor.
+        compares, films (`bool`): whether it makes a pair, or a film.
+        is_live (`bool`): whether it runs each time a slider is moved, too.
+    """
+
+    title: str
+    controls: dict[str, Control]
+    make: Callable[..., Made]
+    compares: bool = False
+    films: bool = False
+    is_live: bool = False
+
+
+class Panel:
+    """
+    The actions of pipelines of some classes. A file in `panels/` defines one as `PANEL`.
+
+    A panel names its classes in `pipelines`; it serves their subclasses, too, unless another panel names these.
+    """
+
+    pipelines: ClassVar[tuple[str, ...]]
+
+    def __init__(self, pipeline: DiffusionPipeline, limits: Limits):
+        self.pipeline, self.limits = pipeline, limits
+
+    def actions(self) -> list[Action]:
+        """The tabs of the page, at least one."""
+        raise NotImplementedError
+
+    # Parts that several panels use
+
+    def picture(self, label: str = "Picture", channels: int = 3, **options: Any) -> Picture:
+        return Picture(label, channels, self.limits.image_pixels, **options)
+
+    def painted_picture(self, label: str, channels: int = 3) -> PaintedPicture:
+        return PaintedPicture(label, channels, self.limits.image_pixels)
+
+    def number_of_images(self, default: int = 4) -> Integer:
+        return Integer("Pictures", min(default, self.limits.images), 1, self.limits.images)
+
+    def longest_side(self, default: int | None = None) -> Integer:
+        """How far an upload is shrunk, by default to the size of the training images."""
+        sides = [side for side in getattr(self.pipeline, "image_shape", ())[1:] if side is not None]
+        default = default or max(sides, default=256)
+        info = "A larger picture is shrunk to this, in pixels."
+        high = max(self.limits.side, default)
+        return Integer("Longest side", default, 1, high, info=info, is_advanced=True)
+
+    def class_choice(self, names: dict[str, int], is_optional: bool) -> Choice:
+        """One of the classes, each of them (if they are few), or, if `is_optional`, none."""
+        choices = {"any": None} if is_optional else {}
+        if 1 < len(names) <= MOST_CLASSES_AT_ONCE:
+            choices["each of them"] = list(names.values())
+        return Choice("Class", choices | names)
+
+    def guidance(self, guider: BaseGuidance | None, label: str = "Guidance") -> Number:
+        """How much the class counts: as the pipeline has it, if the visitor does not move the slider."""
+        default = get_guidance_scale(build_guider(guider, None))
+        return Number(label, default, 0, max(20, default), info="1 is none.")
+
+    def steps(self, default: int, label: str = "Steps") -> Integer:
+        return Integer(label, default, 1, max(250, default))
+
+    def check_number(self, number: int) -> None:
+        """Refuses more pictures than one click may make."""
+        if number > self.limits.images:
+            raise ValueError(f"That would be {number} pictures, but one click makes at most {self.limits.images}.")
+
+
+def class_names(id2label: dict | None, num_labels: int | None, null_label: int | None = None) -> dict[str, int]:
+    """What the page calls the classes of a pipeline, and their ids; empty if they are not known."""
+    named = {int(label): str(name) for label, name in (id2label or {}).items()}
+    ids = sorted(named) or [label for label in range(num_labels or 0) if label != null_label]
+    texts = [named.get(label, str(label)) for label in ids]
+    if len(set(texts)) < len(texts):  # ImageNet has two cranes
+        texts = [f"{label} {text}" for label, text in zip(ids, texts, strict=True)]
+    return dict(zip(texts, ids, strict=True))
+
+
+def seeded(seed: int, number: int) -> list[torch.Generator]:
+    """A generator for each picture. The picture with a seed is the same whatever pictures are made beside it."""
+    return [torch.Generator().manual_seed(seed + i) for i in range(number)]
+
+
+def seed_captions(seed: int, number: int) -> list[str]:
+    return [f"seed {seed + i}" for i in range(number)]
+
+
+def shrink(picture: Image.Image, longest_side: int) -> Image.Image:
+    """The picture with at most so many pixels on its longer side; smaller pictures stay as they are."""
+    size = shrunk_size(picture.size, longest_side)
+    return picture if size == picture.size else picture.resize(size, Image.Resampling.LANCZOS)
+
+
+def fit_to(picture: Image.Image, size: tuple[int | None, int | None], longest_side: int) -> Image.Image:
+    """The middle of a picture in the `(height, width)` of a network; with `None` among them, the whole, shrunk."""
+    if None in size:
+        return shrink(picture, longest_side)
+    return ImageOps.fit(picture, size[::-1], Image.Resampling.LANCZOS)
+
+
+def shrink_mask(mask: Image.Image, longest_side: int) -> Image.Image:
+    """A mask for a picture that [`shrink`] shrinks: what is painted anywhere in a pixel is hidden."""
+    size = shrunk_size(mask.size, longest_side)
+    if size == mask.size:
+        return mask
+    return mask.resize(size, Image.Resampling.BOX).point(lambda value: 255 * (value > 0))
+
+
+def shrunk_size(size: tuple[int, int], longest_side: int) -> tuple[int, int]:
+    scale = min(1.0, longest_side / max(size))
+    return tuple(max(1, math.floor(side * scale + 0.5)) for side in size)
