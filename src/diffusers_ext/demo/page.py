@@ -18,7 +18,7 @@ QUEUE = "pipeline"
 FRAMES_PER_SECOND = 12
 KEPT = 3600  # seconds that uploads and pictures stay on the server
 SMALL = 160  # pictures with shorter sides than this are shown with square pixels
-STYLE = ".square-pixels img { image-rendering: pixelated; }"
+STYLE = ".square-pixels img { image-rendering: pixelated; width: 100%; height: 100%; object-fit: contain; }"
 
 
 def build_demo(pipeline: DiffusionPipeline, title: str | None = None, limits: Limits | None = None) -> Any:
@@ -71,7 +71,7 @@ def _show(gradio: ModuleType, panel: Panel, action: Action) -> None:
             if action.compares:
                 outputs.append(gradio.ImageSlider(label="Before and after", **look))
             if action.films:
-                outputs.append(gradio.Image(label="Film", **look | {"format": "gif", "type": "filepath"}))
+                outputs.append(gradio.Image(label="Film", height=240, **look | {"format": "gif", "type": "filepath"}))
             buttons = ["download", "download_all", "fullscreen"]
             gallery = gradio.Gallery(label="Pictures", columns=4, object_fit="contain", buttons=buttons, **look)
             outputs.append(gallery)
