@@ -30,7 +30,7 @@ def test_integers_and_numbers():
 
 def test_seeds():
     assert Seed().read("12") == 12 and Seed().read(str(2**32 - 1)) == 2**32 - 1
-    assert Seed().read("") != Seed().read("")
+    assert len({Seed().read("") for _ in range(9)}) > 1
     for sent in ("-1", "1.5", "4294967296", "1e400", "nan", "abc", "9" * 400):
         with pytest.raises(ValueError, match="^Seed must be an? "):
             Seed().read(sent)

@@ -17,6 +17,7 @@ from diffusers_ext.data.decoding import MODES, UnreadableImageError, decode_imag
 
 
 LARGEST_SEED = 2**32 - 1
+DRAWN_SEEDS = 10_000  # the captions of small pictures show four digits
 MAX_IMAGE_PIXELS = 50_000_000  # photographs of telephones have up to this many
 
 
@@ -101,7 +102,7 @@ class Seed(Control):
 
     def read(self, sent):
         seed = Integer(self.label, None, 0, LARGEST_SEED).read(sent)
-        return secrets.randbelow(2**31) if seed is None else seed
+        return secrets.randbelow(DRAWN_SEEDS) if seed is None else seed
 
 
 @dataclass
