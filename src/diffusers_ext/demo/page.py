@@ -1,10 +1,12 @@
 """The page of a pipeline, made with Gradio of the actions of its panel."""
 
+import logging
 import os
 import tempfile
 from types import ModuleType
 from typing import Any
 
+import torch
 from diffusers import DiffusionPipeline
 
 from diffusers_ext.demo.gradio_module import import_gradio
@@ -12,6 +14,8 @@ from diffusers_ext.demo.panel import Action, Limits, Made, Panel
 from diffusers_ext.demo.panels import panel_for
 from diffusers_ext.pipelines.films import write_film
 
+
+logger = logging.getLogger(__name__)
 
 # One at a time: what a call leaves in a pipeline and in its scheduler would disturb another one.
 QUEUE = "pipeline"
@@ -83,7 +87,7 @@ def _show(gradio: ModuleType, panel: Panel, action: Action) -> None:
         try:
             values = {name: action.controls[name].read(value) for name, value in zip(components, sent, strict=True)}
             made = action.make(**values)
-        except (ValueError, MemoryError, ImportError) as error:
+        except Exception as error:  # whatever happens, the visitor sees a sentence, and the operator the rest
             raise gradio.Error(_sentence(error), print_exception=False) from error
         return _outputs(gradio, action, made)
 
@@ -107,9 +111,13 @@ def _is_small(panel: Panel) -> bool:
 
 
 def _sentence(error: Exception) -> str:
-    if isinstance(error, MemoryError):
+    """What a visitor is told. Other errors than those of input may name files of the server: they go to the log."""
+    if isinstance(error, ValueError):
+        return " ".join(str(error).split())
+    logger.error("an action of the demo failed", exc_info=error)
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return "The server has not enough memory for this: make fewer or smaller pictures."
-    return " ".join(str(error).split())
+    return "The server could not do this; its log says why."
 
 
 def _outputs(gradio: ModuleType, action: Action, made: Made) -> list:

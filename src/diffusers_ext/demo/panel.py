@@ -22,6 +22,8 @@ from diffusers_ext.pipelines.denoising import build_guider, get_guidance_scale
 
 
 MOST_CLASSES_AT_ONCE = 20
+MOST_SLIDERS = 12
+FRAMES_SHOWN = 12
 
 
 @dataclass(frozen=True)
@@ -119,10 +121,10 @@ class Panel:
         high = max(self.limits.side, default)
         return Integer("Longest side", default, 1, high, info=info, is_advanced=True)
 
-    def class_choice(self, names: dict[str, int], is_optional: bool) -> Choice:
-        """One of the classes, each of them (if they are few), or, if `is_optional`, none."""
+    def class_choice(self, names: dict[str, int], is_optional: bool, at_once: bool = True) -> Choice:
+        """One of the classes, each of them (if `at_once`, and they are few), or, if `is_optional`, none."""
         choices = {"any": None} if is_optional else {}
-        if 1 < len(names) <= MOST_CLASSES_AT_ONCE:
+        if at_once and 1 < len(names) <= MOST_CLASSES_AT_ONCE:
             choices["each of them"] = list(names.values())
         return Choice("Class", choices | names)
 
@@ -133,6 +135,10 @@ class Panel:
 
     def steps(self, default: int, label: str = "Steps") -> Integer:
         return Integer(label, default, 1, max(250, default))
+
+    def latent_sliders(self, dimensions: int) -> dict[str, Number]:
+        """A slider for each of the first latents, `shift_0` and so on: what is added to it."""
+        return {f"shift_{i}": Number(f"Latent {i}", 0.0, -4, 4) for i in range(min(MOST_SLIDERS, dimensions))}
 
     def check_number(self, number: int) -> None:
         """Refuses more pictures than one click may make."""
@@ -163,6 +169,12 @@ def shrink(picture: Image.Image, longest_side: int) -> Image.Image:
     """The picture with at most so many pixels on its longer side; smaller pictures stay as they are."""
     size = shrunk_size(picture.size, longest_side)
     return picture if size == picture.size else picture.resize(size, Image.Resampling.LANCZOS)
+
+
+def film(frames: list[Image.Image], seed: int) -> Made:
+    """A film, and some of its frames, evenly spaced."""
+    pictures = frames[:: math.ceil(len(frames) / FRAMES_SHOWN)]
+    return Made(pictures, [f"seed {seed}"] * len(pictures), film=frames)
 
 
 def fit_to(picture: Image.Image, size: tuple[int | None, int | None], longest_side: int) -> Image.Image:

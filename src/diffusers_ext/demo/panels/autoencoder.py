@@ -2,11 +2,8 @@
 
 import torch
 
-from diffusers_ext.demo.controls import Choice, Integer, Number, Seed
-from diffusers_ext.demo.panel import Action, Made, Panel, fit_to, seed_captions, seeded
-
-
-MOST_SLIDERS = 12
+from diffusers_ext.demo.controls import Choice, Integer, Seed
+from diffusers_ext.demo.panel import Action, Made, Panel, film, fit_to, seed_captions, seeded
 
 
 class AutoencoderPanel(Panel):
@@ -28,8 +25,7 @@ class AutoencoderPanel(Panel):
             Action("Reconstruction", reconstruction, self.reconstruct, compares=True),
         ]
         if self.pipeline.has_prior:
-            dimensions = self.pipeline.autoencoder.config.latent_dim
-            sliders = {f"shift_{i}": Number(f"Latent {i}", 0.0, -4, 4) for i in range(min(MOST_SLIDERS, dimensions))}
+            sliders = self.latent_sliders(self.pipeline.autoencoder.config.latent_dim)
             latents = {"seed": Seed(info="Of the latents that the sliders add to.", default=0), **sliders}
             samples = {"number": self.number_of_images(16), "seed": Seed()}
             walk = {"num_points": Integer("Points", 4, 2, 16), "num_frames": Integer("Frames", 48, 2, 240)}
@@ -68,8 +64,7 @@ class AutoencoderPanel(Panel):
         before = positions.long()
         latents = torch.lerp(points[before], points[(before + 1) % num_points], (positions - before)[:, None])
         frames = self.pipeline(latents=latents.to(self.pipeline.device)).images
-        every = frames[:: max(1, num_frames // 12)]
-        return Made(every, [f"seed {seed}"] * len(every), film=frames)
+        return film(frames, seed)
 
     def interpolate(self, first, second, num_steps, method, longest_side):
         first = self.fit(first, longest_side)

@@ -1,10 +1,7 @@
 """Generators of GANs: pictures, latents moved by hand, and walks from latent to latent."""
 
 from diffusers_ext.demo.controls import Integer, Number, Seed, Switch
-from diffusers_ext.demo.panel import Action, Made, Panel, class_names, seed_captions, seeded
-
-
-MOST_SLIDERS = 12
+from diffusers_ext.demo.panel import Action, Made, Panel, class_names, film, seed_captions, seeded
 
 
 class GANPanel(Panel):
@@ -14,14 +11,12 @@ class GANPanel(Panel):
         config = self.pipeline.generator.config
         names = class_names(self.pipeline.config.id2label, config.get("num_classes"))
         label = {"label": self.class_choice(names, is_optional=False)} if config.get("num_classes") else {}
-        one_label = {"label": self.one_class(names)} if label else {}
+        one_label = {"label": self.class_choice(names, is_optional=False, at_once=False)} if label else {}
         truncation = Number(
             "Truncation", None, 0.01, 10, info="The largest size of the noise: less is more typical. Empty: no limit."
         )
         pictures = {**label, "number": self.number_of_images(16), "truncation": truncation, "seed": Seed()}
-        sliders = {
-            f"shift_{i}": Number(f"Latent {i}", 0.0, -4, 4) for i in range(min(MOST_SLIDERS, config.latent_dim))
-        }
+        sliders = self.latent_sliders(config.latent_dim)
         walk = {
             **one_label,
             "num_points": Integer("Points", 4, 2, 16),
@@ -36,11 +31,6 @@ class GANPanel(Panel):
             Action("Latents", latents, self.move, is_live=True),
             Action("Walk", walk, self.walk, films=True),
         ]
-
-    def one_class(self, names):
-        choice = self.class_choice(names, is_optional=False)
-        choice.choices.pop("each of them", None)
-        return choice
 
     def make_pictures(self, number, truncation, seed, label=None):
         options = {"batch_size": number}
@@ -68,9 +58,7 @@ class GANPanel(Panel):
             truncation=truncation,
             generator=seeded(seed, 1),
         )
-        frames = output.images[0]
-        every = frames[:: max(1, len(frames) // 12)]
-        return Made(every, [f"seed {seed}"] * len(every), film=frames)
+        return film(output.images[0], seed)
 
 
 PANEL = GANPanel

@@ -41,7 +41,7 @@ class PalettePanel(Panel):
             controls["scale_factor"] = Number("Times larger", config.default_scale_factor or 2.0, 1, 8)
         if takes_classes(pipeline.unet):
             names = class_names(config.id2label, get_num_labels(pipeline.unet), config.null_class_label)
-            controls["label"] = self.one_class(names)
+            controls["label"] = self.class_choice(names, config.null_class_label is not None, at_once=False)
         if pipeline.guider is not None:
             controls["guidance_scale"] = self.guidance(pipeline.guider)
         controls["number"] = self.number_of_images(1)
@@ -69,11 +69,6 @@ class PalettePanel(Panel):
             return None
         factor = (self.pipeline.config.default_scale_factor or 2) if task.enlarges else 1
         return max(1, round(max(sides) / factor))
-
-    def one_class(self, names):
-        choice = self.class_choice(names, is_optional=self.pipeline.config.null_class_label is not None)
-        choice.choices.pop("each of them", None)
-        return choice
 
     def make(
         self, task, number, num_inference_steps, seed, longest_side, picture=None, painted=None, label=None, **rest
