@@ -7,6 +7,7 @@ without this package. The other files are parts that several pipelines share.
 from diffusers_ext.hub import PublishableMixin
 from diffusers_ext.pipelines import (
     pipeline_autoencoder,
+    pipeline_autoregressive,
     pipeline_cascade,
     pipeline_class_conditional,
     pipeline_gan,
@@ -20,6 +21,9 @@ register()
 
 
 class AutoencoderPipeline(PublishableMixin, pipeline_autoencoder.AutoencoderPipeline): ...
+
+
+class AutoregressivePipeline(PublishableMixin, pipeline_autoregressive.AutoregressivePipeline): ...
 
 
 class CascadePipeline(PublishableMixin, pipeline_cascade.CascadePipeline): ...

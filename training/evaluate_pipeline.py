@@ -22,7 +22,7 @@ from diffusers import DiffusionPipeline
 from diffusers_ext.atomic import write_text_atomically
 from diffusers_ext.data import ImageDataset
 from diffusers_ext.data.loading import check_resolution
-from diffusers_ext.likelihoods import LIKELIHOODS, likelihood_rows
+from diffusers_ext.likelihoods import LIKELIHOODS, exact_likelihood_row, likelihood_rows
 from diffusers_ext.training.evaluation.pipeline_classes import find_pipeline_class
 from diffusers_ext.training.evaluation.samplers import compare_samplers
 from diffusers_ext.training.evaluation.samples import SampleEvaluator, SamplingConfig
@@ -55,7 +55,8 @@ class EvaluateConfig(RestorationConfig, SamplingConfig):
         group="data",
     )
     likelihoods: list[str] | None = option(
-        help="Also measure bits/dim: vlb (the variational bound), ode (by the probability-flow ODE), or both.",
+        help="Also measure bits/dim: vlb (the variational bound), ode (by the probability-flow ODE), or both; exact "
+        "of an AutoregressivePipeline.",
         group="evaluation",
     )
     num_likelihood_images: int | None = option(
@@ -82,8 +83,9 @@ class EvaluateConfig(RestorationConfig, SamplingConfig):
             self.feature_extractor is not None or self.likelihoods or self.tasks,
             "--feature_extractor, --likelihoods or --tasks is required",
         )
-        unknown = ", ".join(sorted(set(self.likelihoods or ()) - set(LIKELIHOODS)))
-        self.require(not unknown, f"--likelihoods must be among {', '.join(LIKELIHOODS)}, not {unknown}")
+        known = (*LIKELIHOODS, "exact")
+        unknown = ", ".join(sorted(set(self.likelihoods or ()) - set(known)))
+        self.require(not unknown, f"--likelihoods must be among {', '.join(known)}, not {unknown}")
         self.require(
             self.resolution is None or (bool(self.tasks) and len(self.resolution) in (1, 2)),
             "--resolution takes one number, or height and width, and is for --tasks",
@@ -137,8 +139,12 @@ def check_options(config: EvaluateConfig, pipeline_class: type[DiffusionPipeline
         raise ValueError(f"--tasks are for a PalettePipeline, which needs them, but {name} is a {kind}.")
     if pipeline_class.samples_from_noise is False and not config.tasks:
         raise ValueError(f"{name} is a {kind}, which makes no images from noise: there are no samples to measure.")
+    is_exact = hasattr(pipeline_class, "bits_per_dim")
+    if config.likelihoods and is_exact != (set(config.likelihoods) == {"exact"}):
+        suitable = "exact alone" if is_exact else " and ".join(LIKELIHOODS)
+        raise ValueError(f"--likelihoods of a {kind} may be {suitable}, and not {', '.join(config.likelihoods)}.")
     if "default_num_inference_steps" not in parameters:
-        for name in ("schedulers", "num_inference_steps", "likelihoods"):
+        for name in ("schedulers", "num_inference_steps", *(() if is_exact else ("likelihoods",))):
             if getattr(config, name):
                 raise ValueError(f"--{name} is not for a {kind}, whose images are measured as it makes them.")
 
@@ -153,7 +159,7 @@ def measure_samples(config: EvaluateConfig, dataset: ImageDataset, generate: Gen
     if evaluator.extractor is None:
         return rows
     if "default_num_inference_steps" not in generate.pipeline.config:
-        return [evaluator.measure_as_published(generate)]
+        return [*rows, evaluator.measure_as_published(generate)]
     return rows + compare_samplers(
         lambda generate, steps: evaluator(generate, steps, config.guidance_scales),
         generate,
@@ -168,15 +174,19 @@ def measure_likelihoods(config: EvaluateConfig, dataset: ImageDataset, generate:
     batches = dataset.reference_batches(
         config.evaluation_batch_size, limit=config.num_likelihood_images, **context.share
     )
-    rows = likelihood_rows(
-        generate.pipeline,
-        context.progress(batches, "Likelihood"),
-        config.likelihoods,
-        seed=config.seed,
-        num_vlb_steps=config.num_vlb_steps,
-        gather=context.gather_rows,
-        **context.share,
-    )
+    batches = context.progress(batches, "Likelihood")
+    if "exact" in config.likelihoods:
+        rows = [exact_likelihood_row(generate.pipeline, batches, gather=context.gather_rows)]
+    else:
+        rows = likelihood_rows(
+            generate.pipeline,
+            batches,
+            config.likelihoods,
+            seed=config.seed,
+            num_vlb_steps=config.num_vlb_steps,
+            gather=context.gather_rows,
+            **context.share,
+        )
     return [{**row, "provenance": {**row["provenance"], "split": config.dataset_split}} for row in rows]
 
 

@@ -45,6 +45,7 @@ COMMANDS = {
     },
     "train_palette": {**DIGITS, "tasks": "inpainting", "unet": TINY_UNET, "num_inference_steps": 1},
     "train_gan": {**DIGITS, "architecture": "mlp"},
+    "train_pixels": {**DIGITS, "num_levels": 17},
     "train_autoencoder": {**DIGITS, "architecture": "mlp"},
     "train_classifier": {**DIGITS, "pretrained_model_name_or_path": "@diffusion", "num_inference_steps": 1},
     "train_translation": {**DIGITS, "method": "pix2pix", "inputs": "edges", "generator_channels": 4},

@@ -44,7 +44,8 @@ def build_network(
     try:
         if given and trial is not None:
             with torch.device("meta"), torch.random.fork_rng(devices=[]), torch.no_grad():
-                trial(network_class(**arguments).eval())
+                # moved, because some layers of transformers make their parameters on the CPU in any case
+                trial(network_class(**arguments).eval().to("meta"))
         return network_class(**arguments)
     except Exception as error:  # networks fail in many ways for values that they don't expect
         if str(error).startswith("--"):  # this names another option, which does not fit the network

@@ -23,6 +23,7 @@ from .openai_diffusion.pixel_unets import (
     convert_improved_diffusion as convert_improved_diffusion,
 )
 from .openai_glide.noised_clip import convert_glide_clip as convert_glide_clip
+from .pixel_cnn_pp.network import convert_pixel_cnn_pp as convert_pixel_cnn_pp
 from .pythae.network import convert_pythae as convert_pythae
 from .pytorch_cyclegan_and_pix2pix.patch_discriminator import (
     convert_patch_discriminator as convert_patch_discriminator,
@@ -36,3 +37,4 @@ from .pytorch_examples.dcgan import convert_dcgan as convert_dcgan
 from .pytorch_vae.network import convert_pytorch_vae as convert_pytorch_vae
 from .rosinality.stylegan2 import convert_stylegan2_rosinality as convert_stylegan2_rosinality
 from .stylegan2_ada.networks import convert_stylegan2_ada as convert_stylegan2_ada
+from .uvadlc_notebooks.gated_pixelcnn import convert_uvadlc_pixelcnn as convert_uvadlc_pixelcnn
