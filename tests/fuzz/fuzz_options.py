@@ -69,6 +69,11 @@ COMMANDS = {
         "train_data_dir": "@pictures",
         "condition": "blur",
     },
+    "train_clip": {
+        "train_data_dir": "@pictures",
+        "text_config": {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2},
+        "vision_config": {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2},
+    },
     "evaluate_pipeline": {
         "pretrained_model_name_or_path": "@diffusion",
         "dataset_name": "digits",
