@@ -1,4 +1,4 @@
-"""Two rooms of the package, `pipelines/` and `training/`, stand at the top of the repository."""
+"""Two rooms of the package, `pipelines/` and `training/`, and its examples stand at the top of the repository."""
 
 from setuptools import find_packages, setup
 
@@ -10,11 +10,11 @@ def packages() -> list[str]:
     found = find_packages("src")
     for room in ROOMS_AT_THE_TOP:
         found += [f"diffusers_ext.{room}"] + [f"diffusers_ext.{room}.{package}" for package in find_packages(room)]
-    return found
+    return [*found, "diffusers_ext.examples"]
 
 
 setup(
     packages=packages(),
-    package_dir={"": "src", **{f"diffusers_ext.{room}": room for room in ROOMS_AT_THE_TOP}},
-    package_data={"": ["*.pyi"], "diffusers_ext": ["py.typed"]},
+    package_dir={"": "src", **{f"diffusers_ext.{room}": room for room in (*ROOMS_AT_THE_TOP, "examples")}},
+    package_data={"": ["*.pyi"], "diffusers_ext": ["py.typed"], "diffusers_ext.examples": ["*.yaml", "*/*.yaml"]},
 )

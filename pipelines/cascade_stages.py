@@ -118,7 +118,7 @@ def get_stage_size(network: ModelMixin) -> tuple[int, int]:
     size = get_sample_size(network)
     if None in size:
         raise ValueError(
-            f"The configuration of a {type(network).__name__} must have a `sample_size`, which is missing."
+            f"The configuration of the {type(network).__name__} must have a `sample_size`, which is missing."
         )
     return size
 

@@ -47,7 +47,7 @@ def check_guidance_scale(guidance_scale: float | None, guider: BaseGuidance | No
         return
     check_number("guidance_scale", guidance_scale)
     if guider is not None and "guidance_scale" not in guider.config:
-        raise ValueError(f"`guidance_scale` is no parameter of the pipeline's `{name}`, a {type(guider).__name__}.")
+        raise ValueError(f"`guidance_scale` is no parameter of the pipeline's `{name}` ({type(guider).__name__}).")
 
 
 def build_guider(guider: BaseGuidance | None, guidance_scale: float | None) -> BaseGuidance:

@@ -82,7 +82,7 @@ def read_image(name: str, image: ImageInput) -> torch.Tensor:
         image = read_picture(image)
     if not isinstance(image, (np.ndarray, torch.Tensor)):
         raise ValueError(
-            f"`{name}` must be a PIL image, a path, an array or a tensor, but is a {type(image).__name__}."
+            f"`{name}` must be a PIL image, a path, an array or a tensor, but is of the type {type(image).__name__}."
         )
     shape = tuple(image.shape)
     if isinstance(image, np.ndarray):

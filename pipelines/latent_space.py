@@ -60,7 +60,7 @@ class LatentSpace:
         if channels is None or factor is None or not (hasattr(vae, "encode") and hasattr(vae, "decode")):
             raise ValueError(
                 "`vae` must encode images to maps of latents, as an AutoencoderKL, a VQModel, an AutoencoderTiny or "
-                f"an AutoencoderDC does, but is a {type(vae).__name__}."
+                f"an AutoencoderDC does, but its class is {type(vae).__name__}."
             )
         self.vae, self.channels = vae, channels
         self.image_channels = config.get("out_channels", config.in_channels)

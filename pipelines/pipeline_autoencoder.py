@@ -75,7 +75,7 @@ class AutoencoderPipeline(DiffusionPipeline):
         if not (hasattr(autoencoder, "encode") and hasattr(autoencoder, "decode")):
             raise ValueError(
                 "`autoencoder` must encode images and decode latents, as an AutoencoderConv or an AutoencoderKL does, "
-                f"but is a {type(autoencoder).__name__}."
+                f"but its class is {type(autoencoder).__name__}."
             )
         self.register_modules(autoencoder=autoencoder)
 

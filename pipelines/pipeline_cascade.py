@@ -198,7 +198,7 @@ class CascadePipeline(TrainedProcessMixin, DiffusionPipeline):
         for i, (suffix, pipeline) in enumerate(zip(SUFFIXES, pipelines, strict=False)):
             for name in ("unet", "scheduler"):
                 if getattr(pipeline, name, None) is None:
-                    raise ValueError(f"Stage {i + 1} is a {type(pipeline).__name__}, which has no `{name}`.")
+                    raise ValueError(f"Stage {i + 1} ({type(pipeline).__name__}) has no `{name}`.")
             if i > 0:
                 check_super_resolver(i + 1, pipeline, pipelines[i - 1])
             components |= {f"unet{suffix}": pipeline.unet, f"scheduler{suffix}": pipeline.scheduler}

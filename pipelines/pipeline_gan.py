@@ -113,7 +113,7 @@ class GANPipeline(DiffusionPipeline):
         if not {"latent_dim", "out_channels"} <= set(generator.config):
             raise ValueError(
                 "`generator` must make images from latents, with `latent_dim` and `out_channels` in its "
-                f"configuration, but is a {type(generator).__name__}."
+                f"configuration, but its class is {type(generator).__name__}."
             )
         id2label = read_id2label(id2label)
         check_label_range("id2label", id2label or (), generator.config.get("num_classes") or 0, "the generator")

@@ -115,12 +115,12 @@ class TrainedProcess:
         same_levels = takes_any_levels or given.levels == trained.levels
         if (given.kind, given.prediction_type) != (trained.kind, trained.prediction_type) or not same_levels:
             raise ValueError(
-                f"`{scheduler_name}`, a {given.scheduler}, is for {given}, but {network_name} was trained for "
+                f"`{scheduler_name}` ({given.scheduler}) is for {given}, but {network_name} was trained for "
                 f"{trained}: use the pipeline's own {trained.scheduler}, or {FITTING[trained.kind]}."
             )
         if not takes_any_levels and not has_same_noise(given, trained):
             raise ValueError(
-                f"`{scheduler_name}`, a {given.scheduler}, has another noise schedule than the pipeline's own "
+                f"`{scheduler_name}` ({given.scheduler}) has another noise schedule than the pipeline's own "
                 f"{trained.scheduler}, for which {network_name} was trained: build it by "
                 f"`{given.scheduler}.from_config` from that scheduler's config."
             )

@@ -136,9 +136,11 @@ def check_options(config: EvaluateConfig, pipeline_class: type[DiffusionPipeline
     name, kind = config.pretrained_model_name_or_path, pipeline_class.__name__
     parameters = inspect.signature(pipeline_class.__init__).parameters
     if ("tasks" in parameters) != bool(config.tasks):
-        raise ValueError(f"--tasks are for a PalettePipeline, which needs them, but {name} is a {kind}.")
+        raise ValueError(f"--tasks are for a PalettePipeline, which needs them, but the class of {name} is {kind}.")
     if pipeline_class.samples_from_noise is False and not config.tasks:
-        raise ValueError(f"{name} is a {kind}, which makes no images from noise: there are no samples to measure.")
+        raise ValueError(
+            f"The class of {name} is {kind}, which makes no images from noise: there are no samples to measure."
+        )
     is_exact = hasattr(pipeline_class, "bits_per_dim")
     if config.likelihoods and is_exact != (set(config.likelihoods) == {"exact"}):
         suitable = "exact alone" if is_exact else " and ".join(LIKELIHOODS)
@@ -146,7 +148,7 @@ def check_options(config: EvaluateConfig, pipeline_class: type[DiffusionPipeline
     if "default_num_inference_steps" not in parameters:
         for name in ("schedulers", "num_inference_steps", *(() if is_exact else ("likelihoods",))):
             if getattr(config, name):
-                raise ValueError(f"--{name} is not for a {kind}, whose images are measured as it makes them.")
+                raise ValueError(f"--{name} is not for the class {kind}, whose images are measured as it makes them.")
 
 
 def measure_samples(config: EvaluateConfig, dataset: ImageDataset, generate: Generation) -> list[dict]:

@@ -342,11 +342,11 @@ def distillation_recipe(config: DistillationConfig, context) -> DistillationReci
     pipeline_class = find_pipeline_class(name, config.cache_dir, option)
     if pipeline_class not in RECIPES:
         known = " or ".join(known.__name__ for known in RECIPES)
-        raise ValueError(f"{option} must be a {known}, but {name} is a {pipeline_class.__name__}.")
+        raise ValueError(f"{option} must be a {known}, but the class of {name} is {pipeline_class.__name__}.")
     if pipeline_class is PalettePipeline and not config.tasks:
         raise ValueError(f"--tasks is required for a PalettePipeline, as {name} is: one or several of those it makes.")
     if pipeline_class is not PalettePipeline and config.tasks:
-        raise ValueError(f"--tasks are for a PalettePipeline, but {name} is a {pipeline_class.__name__}.")
+        raise ValueError(f"--tasks are for a PalettePipeline, but the class of {name} is {pipeline_class.__name__}.")
     teacher = pipeline_class.from_pretrained(name, cache_dir=config.cache_dir)
     check_teacher(teacher, config)
     return RECIPES[pipeline_class](with_shape(config, teacher), context, teacher)

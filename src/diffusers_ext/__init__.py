@@ -7,6 +7,6 @@ exports its names in its own `__init__`, and `__init__.pyi` lists the rooms.
 from diffusers_ext.exports import lazy_attributes
 
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __getattr__, __dir__ = lazy_attributes(__name__)

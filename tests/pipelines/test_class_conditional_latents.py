@@ -159,7 +159,7 @@ def test_sizes_are_those_of_images():
 def test_a_network_for_other_latents_is_refused():
     with pytest.raises(ValueError, match="`unet` makes 3 channels, but the latents of `vae` have 4"):
         make_pipeline(unet=make_unet())
-    with pytest.raises(ValueError, match="`vae` must encode images to maps of latents, .* but is a UNet2DModel"):
+    with pytest.raises(ValueError, match="`vae` must encode images .* its class is UNet2DModel"):
         make_pipeline(vae=make_unet())
 
 

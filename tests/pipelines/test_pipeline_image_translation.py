@@ -201,7 +201,7 @@ def test_loads_without_this_package(pipe, tmp_path):
     [
         ({"image": []}, "is empty"),
         ({"image": "photo.png"}, "no file 'photo.png'"),
-        ({"image": 3}, "must be a PIL image, a path, an array or a tensor, but is a int"),
+        ({"image": 3}, "must be a PIL image, a path, an array or a tensor, but is of the type int"),
         ({"image": images() * 3}, "values from 0 to 1"),
         ({"image": images(channels=5)}, "must have 1 channels, but has 5"),
         ({"num_images_per_input": 2}, "needs `dropout=True`"),

@@ -89,10 +89,10 @@ def test_evaluation_says_what_it_lacks(tmp_path, capsys, missing):
 @pytest.mark.parametrize(
     ("class_name", "options", "sentence"),
     [
-        ("ImageTranslationPipeline", [], "is a ImageTranslationPipeline, which makes no images from noise"),
-        ("GANPipeline", ["--tasks", "inpainting"], "is a GANPipeline"),
+        ("ImageTranslationPipeline", [], " is ImageTranslationPipeline, which makes no images from noise"),
+        ("GANPipeline", ["--tasks", "inpainting"], " is GANPipeline"),
         ("PalettePipeline", [], "--tasks are for a PalettePipeline, which needs them"),
-        ("ClassConditionalPipeline", ["--tasks", "inpainting"], "is a ClassConditionalPipeline"),
+        ("ClassConditionalPipeline", ["--tasks", "inpainting"], " is ClassConditionalPipeline"),
     ],
 )
 def test_pipelines_of_another_kind_are_refused(tmp_path, capsys, class_name, options, sentence):

@@ -236,7 +236,7 @@ def test_a_published_gan_is_measured(conditional, capsys):
     assert row["fid"] == pytest.approx(measured_in_training["fid"]) and "accuracy" in row
     with pytest.raises(SystemExit):
         evaluated(conditional, capsys, "--num_inference_steps=10")
-    assert "--num_inference_steps is not for a GANPipeline" in capsys.readouterr().err
+    assert "--num_inference_steps is not for the class GANPipeline" in capsys.readouterr().err
 
 
 def test_training_goes_on_from_a_published_pipeline(conditional, tmp_path):

@@ -142,7 +142,7 @@ def pretrained_networks(
     found_class = find_pipeline_class(name, cache_dir, "--pretrained_model_name_or_path")
     if not issubclass(found_class, pipeline_class):
         raise ValueError(
-            f"--pretrained_model_name_or_path {name} is a {found_class.__name__}, not a {pipeline_class.__name__}."
+            f"--pretrained_model_name_or_path {name} is no {pipeline_class.__name__}, but {found_class.__name__}."
         )
     pipeline = pipeline_class.from_pretrained(name, cache_dir=cache_dir)
     _check_autoencoder(name, getattr(pipeline, "vae", None), vae)

@@ -34,6 +34,7 @@ def build_accelerator(
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
         **keywords,
     )
+    _refuse_single_process()
     launched = int(os.environ.get("WORLD_SIZE", 1))
     if accelerator.num_processes != launched:
         raise RuntimeError(
@@ -75,8 +76,40 @@ def _omp_num_threads(environment: Mapping[str, str]) -> int | None:
     return int(first) if first.isdecimal() and int(first) > 0 else None
 
 
+def _refuse_single_process() -> None:
+    """Raise an error if `accelerate launch --num_processes` was asked for several processes, and started one.
+
+    It does so with `--cpu`, and on a machine without a GPU, without a word.
+    """
+    if not _is_launched() or "WORLD_SIZE" in os.environ:
+        return
+    wanted = _option(_launcher_command(), "--num_processes", "--num-processes")
+    if wanted is not None and wanted.isdecimal() and int(wanted) > 1:
+        raise RuntimeError(
+            f"`accelerate launch --num_processes {wanted}` has started a single process, as it does on CPUs: start "
+            f"`torchrun --nproc_per_node {wanted}` with the same script and options instead."
+        )
+
+
+def _option(command: list[str], *names: str) -> str | None:
+    """The value of an option of the launcher; those of the script are others."""
+    for position, argument in enumerate(command):
+        name, equals, value = argument.partition("=")
+        if name in names:
+            return value if equals else next(iter(command[position + 1 :]), None)
+    return None
+
+
 def _is_launched() -> bool:
     return "ACCELERATE_MIXED_PRECISION" in os.environ or "LOCAL_WORLD_SIZE" in os.environ
+
+
+def _launcher_command() -> list[str]:
+    """The command line of the launcher."""
+    try:
+        return psutil.Process(os.getppid()).cmdline()
+    except (psutil.Error, OSError):
+        return []
 
 
 def _launcher_environment() -> Mapping[str, str]:

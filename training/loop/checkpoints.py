@@ -16,7 +16,12 @@ from safetensors.torch import load_file, save_file
 from diffusers_ext.atomic import beside, remove, written_beside
 from diffusers_ext.training.loop.ema import trained_state
 from diffusers_ext.training.loop.file_hashes import check_files, file_hashes, json_hash
-from diffusers_ext.training.loop.output_folder import CHECKPOINT, EARLIER, STATE_FILE, prepare_output_folder
+from diffusers_ext.training.loop.output_folder import (
+    EARLIER,
+    STATE_FILE,
+    prepare_output_folder,
+    saved_checkpoints,
+)
 from diffusers_ext.training.loop.posthoc_ema import FOLDER as SNAPSHOTS
 from diffusers_ext.training.loop.sharded_checkpoints import FOLDER as SHARDS, RunState
 from diffusers_ext.training.loop.sharding import is_sharding
@@ -113,8 +118,7 @@ class Checkpoints:
 
     def saved(self) -> list[Path]:
         """The complete checkpoints, oldest first."""
-        found = [path for path in self.output_dir.iterdir() if CHECKPOINT.fullmatch(path.name)]
-        return sorted((path for path in found if (path / STATE_FILE).is_file()), key=_step)
+        return saved_checkpoints(self.output_dir)
 
     def find(self, name: str) -> Path | None:
         """The checkpoint that `--resume_from_checkpoint` names; `None` for `latest` when there is none yet.
@@ -178,6 +182,7 @@ class Checkpoints:
         """
         if self.accelerator.is_main_process:
             written = [*self.saved(), *(self.output_dir / SNAPSHOTS).glob("step-*")]
+            written += (self.output_dir / "samples").glob("step-*.png")
             moved = [path for path in written if after is None or _step(path) > after]
             if moved:
                 folder = self.output_dir / EARLIER / datetime.now().strftime("%Y-%m-%d-%H%M%S-%f")
@@ -187,7 +192,7 @@ class Checkpoints:
                         new = folder / path.relative_to(self.output_dir)
                         new.parent.mkdir(exist_ok=True)
                         path.rename(new)
-                logger.warning(f"The checkpoints of an earlier run were moved to {folder}.")
+                logger.warning(f"What an earlier run wrote was moved to {folder}.")
         self.accelerator.wait_for_everyone()
 
     # Accelerate would name the tensors after their current wrapper (DDP). With these hooks a run can also be continued
@@ -238,7 +243,7 @@ def _read_state(path: Path) -> dict:
 
 
 def _step(path: Path) -> int:
-    return int(path.name.rsplit("-", 1)[1])
+    return int(path.stem.rsplit("-", 1)[1])
 
 
 def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:

@@ -15,6 +15,7 @@ from diffusers_ext.data import UnreadableImagesError
 from diffusers_ext.training.loop.accelerator import build_accelerator
 from diffusers_ext.training.loop.configuration import TrainingConfig, parse_config
 from diffusers_ext.training.loop.context import TrainingContext
+from diffusers_ext.training.loop.dry_run import rehearse, without_outputs
 from diffusers_ext.training.loop.publication import PublicationError
 from diffusers_ext.training.loop.recipe import Recipe
 from diffusers_ext.training.loop.run_lock import only_run_in
@@ -34,8 +35,11 @@ def run(
         arguments (`list[str]`, *optional*): the command line, by default this process's.
     """
     config = parse_config(config_class, sys.argv[1:] if arguments is None else arguments)
-    with ExitStack() as lock:
+    output_dir = config.output_dir
+    with ExitStack() as stack:
         with one_sentence(ValueError, TypeError, OSError, RuntimeError, ImportError, status=2):
+            if config.dry_run:
+                config = stack.enter_context(without_outputs(config))
             accelerator = build_accelerator(
                 config.report_to,
                 config.allow_tf32,
@@ -47,13 +51,20 @@ def run(
             set_up_logging(accelerator)
             # The trainer takes this lock as well, but recipes write into the folder before, for example class images.
             if accelerator.is_main_process:
-                lock.enter_context(only_run_in(config.output_dir))
+                stack.enter_context(only_run_in(config.output_dir))
             # One process of a machine downloads and prepares the data; the others wait and reuse it.
             with accelerator.local_main_process_first():
                 recipe = build_recipe(config, TrainingContext(accelerator))
             trainer = Trainer(recipe, accelerator)
         with one_sentence(NonFiniteLossError, UnreadableImagesError, OSError, PublicationError, status=1):
-            trainer.train()
+            if config.dry_run:
+                report = rehearse(trainer, output_dir)
+            elif trainer.train():
+                report = trainer.outputs.next_steps
+            else:
+                return
+        if accelerator.is_main_process:
+            print(report)
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """Training options: one dataclass per recipe, read from a YAML file and the command line."""
 
 import dataclasses
-import json
 import math
 import sys
 from collections.abc import Sequence
@@ -16,7 +15,12 @@ from diffusers_ext.data import ImageDataset, load_image_dataset
 from diffusers_ext.data.loading import LabelMaps, check_resolution
 from diffusers_ext.hub.pipeline_folders import refuse_single_file
 from diffusers_ext.metrics import METRICS
-from diffusers_ext.training.loop.options import JSONObject as JSONObject, OptionParser, option as option
+from diffusers_ext.training.loop.options import (
+    JSONObject as JSONObject,
+    OptionParser,
+    as_arguments,
+    option as option,
+)
 from diffusers_ext.training.loop.posthoc_ema import LARGEST_STD
 
 
@@ -369,13 +373,20 @@ class OutputConfig(Config):
     output_dir: str = option(
         "outputs/model", help="The folder for the pipeline, the checkpoints and the logs.", essential=True
     )
+    dry_run: bool = option(
+        False,
+        help="Build everything, read the data, time a few steps, print sizes and times, and stop. Nothing is written, "
+        "except caches outside of --output_dir.",
+        essential=True,
+    )
     checkpointing_steps: int = option(500, help="How many updates lie between two checkpoints.")
     checkpoints_total_limit: int | None = option(help="How many checkpoints are kept; by default all.")
     resume_from_checkpoint: str | None = option(
         help="Continue from this checkpoint: its folder, its name in --output_dir, or `latest`.", essential=True
     )
     validation_steps: int | None = option(
-        help="How many updates lie between two grids of samples; by default there is one, at the end."
+        help="How many updates lie between two grids of samples; 0: there is one, at the end. By default, also now "
+        "and then after the first two minutes, with pauses that keep their share of the time below 2%."
     )
     evaluation_steps: int | None = option(
         help="How many updates lie between two evaluations; by default there is one, at the end.", group="evaluation"
@@ -386,7 +397,8 @@ class OutputConfig(Config):
     def __post_init__(self):
         super().__post_init__()
         self.require_at_least(1, "checkpointing_steps", "checkpoints_total_limit", "logging_steps")
-        self.require_at_least(1, "validation_steps", "evaluation_steps")
+        self.require_at_least(1, "evaluation_steps")
+        self.require_at_least(0, "validation_steps")
 
 
 @dataclass
@@ -493,8 +505,14 @@ def _config_path(arguments: list[str]) -> str | None:
     return None
 
 
+def _config_file(path: str) -> Path:
+    """The file that `--config` names: in the current folder, or among the examples of this package."""
+    shipped = Path(__file__).parents[2] / path
+    return shipped if not Path(path).exists() and path.startswith("examples/") and shipped.is_file() else Path(path)
+
+
 def _read_yaml(path: str) -> dict:
-    options = yaml.safe_load(Path(path).read_text())
+    options = yaml.safe_load(_config_file(path).read_text())
     if not isinstance(options, dict):
         raise ValueError(f"{path} must hold options as `name: value` lines")
     return options
@@ -504,11 +522,7 @@ def _as_arguments(options: dict) -> list[str]:
     arguments = []
     for name, value in options.items():
         if isinstance(value, list):
-            arguments += [f"--{name}", *map(_as_argument, value)]
+            arguments += [f"--{name}", *as_arguments(value)]
         elif value is not None:
-            arguments.append(f"--{name}={_as_argument(value)}")
+            arguments.append(f"--{name}={as_arguments(value)[0]}")
     return arguments
-
-
-def _as_argument(value) -> str:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)

@@ -93,14 +93,14 @@ class OptionParser(ArgumentParser):
         sections |= {title: [] for title in GROUPS.values()}
         types_ = get_type_hints(self.config_class)
         for field_ in dataclasses.fields(self.config_class):
-            group, essential = _place(self.config_class, field_.name)
+            group, essential = place(self.config_class, field_.name)
             section = FIRST if essential else GROUPS[group]
             sections[section].append(_entry(field_, _without_none(types_[field_.name])))
         text += [f"{title}:\n" + "\n".join(entries) + "\n" for title, entries in sections.items() if entries]
         return "\n".join(text)
 
 
-def _place(config_class: type, name: str) -> tuple[str, bool]:
+def place(config_class: type, name: str) -> tuple[str, bool]:
     """The group of an option, and whether it is essential: what the class says that declares it, or its bases."""
     declared, essential = None, False
     for class_ in reversed(config_class.__mro__):
@@ -113,7 +113,9 @@ def _place(config_class: type, name: str) -> tuple[str, bool]:
 
 def _entry(field_: dataclasses.Field, type_: type) -> str:
     default = _default(field_)
-    shown = "" if default is None or default in ([], {}) or default is False else f" [{_as_typed(default)}]"
+    shown = (
+        "" if default is None or default in ([], {}) or default is False else f" [{' '.join(as_arguments(default))}]"
+    )
     flag = f"--{field_.name}" + (f", --no_{field_.name}" if default is True else f" {_metavar(type_)}".rstrip())
     return f"  {flag}\n" + _indented(field_.metadata["help"] + shown)
 
@@ -123,10 +125,10 @@ def _indented(text: str) -> str:
     return textwrap.fill(text, width, initial_indent=" " * 6, subsequent_indent=" " * 6, break_on_hyphens=False)
 
 
-def _as_typed(default) -> str:
-    if isinstance(default, dict):
-        return json.dumps(default)
-    return " ".join(map(str, default)) if isinstance(default, list) else str(default)
+def as_arguments(value) -> list[str]:
+    """The arguments after an option's name that set it to this value."""
+    values = value if isinstance(value, list) else [value]
+    return [json.dumps(part, ensure_ascii=False) if isinstance(part, dict) else str(part) for part in values]
 
 
 def _metavar(type_: type) -> str:

@@ -23,9 +23,13 @@ def make_output_folder(folder: Path) -> None:
     Raises:
         ValueError: if it is a file.
     """
+    _refuse_file(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _refuse_file(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--output_dir must be a folder, but {folder} is a file.")
-    folder.mkdir(parents=True, exist_ok=True)
 
 
 def prepare_output_folder(folder: Path) -> None:
@@ -35,7 +39,7 @@ def prepare_output_folder(folder: Path) -> None:
         ValueError: if it is a file, or has checkpoints or a model that this program did not write.
     """
     make_output_folder(folder)
-    _refuse_foreign(folder)
+    check_output_folder(folder)
     remove_leftovers(folder)
     remove_leftovers(folder / SNAPSHOTS)
     for path in list(folder.iterdir()):
@@ -44,7 +48,21 @@ def prepare_output_folder(folder: Path) -> None:
             os.rename(path, folder / replaced[1])
 
 
-def _refuse_foreign(folder: Path) -> None:
+def saved_checkpoints(folder: Path) -> list[Path]:
+    """The complete checkpoints in an output folder, which need not exist, oldest first."""
+    found = [path for path in folder.glob("checkpoint-*") if CHECKPOINT.fullmatch(path.name)]
+    return sorted((path for path in found if (path / STATE_FILE).is_file()), key=lambda path: int(path.name[11:]))
+
+
+def check_output_folder(folder: Path) -> None:
+    """Refuse to mix with other models, and write nothing.
+
+    Raises:
+        ValueError: if it is a file, or has checkpoints or a model that this program did not write.
+    """
+    _refuse_file(folder)
+    if not folder.exists():
+        return
     names = sorted(path.name for path in folder.iterdir())
     foreign = [name for name in names if CHECKPOINT.fullmatch(name) and not (folder / name / STATE_FILE).is_file()]
     ran_before = (folder / LOG).is_file() or (folder / EARLIER).is_dir()

@@ -5,7 +5,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from diffusers_ext.hub import write_model_card
 from diffusers_ext.hub.local_paths import shown_arguments
 from diffusers_ext.hub.own_files import write_own
 from diffusers_ext.training.loop.ema import EMA
+from diffusers_ext.training.loop.html_report import Progress, write_report
+from diffusers_ext.training.loop.next_steps import next_steps
 from diffusers_ext.training.loop.publication import Publication
 from diffusers_ext.training.loop.recipe import Recipe
 from diffusers_ext.training.loop.sampling import Generation
@@ -49,6 +51,7 @@ class Outputs:
         self.recipe, self.config, self.accelerator = recipe, recipe.config, accelerator
         self.networks, self.averages = networks, averages
         self.output_dir = Path(self.config.output_dir)
+        self.next_steps = ""  # what to do with the result, once it is written
         self.publication = None
         if self.config.push_to_hub and accelerator.is_main_process:
             self.publication = Publication(
@@ -85,27 +88,44 @@ class Outputs:
         with writing(f"The samples of step {step}", "continue with --resume_from_checkpoint latest"):
             if self.accelerator.is_main_process:
                 save_image(grid, self.output_dir / "samples" / f"step-{step}.png")
-            for tracker in self.accelerator.trackers:
-                layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
-                if hasattr(tracker, "log_images"):
-                    tracker.log_images({"samples": np.asarray(grid)[None]}, step=step, **layout)
+            self._track_grid(grid, step)
 
     def evaluate(self, step: int) -> list[dict]:
         """Measure the samples; see [`Recipe.evaluate`]."""
         with self._generation() as generate:
             rows = self.recipe.evaluate(generate)
+        self._track_rows(rows, step)
+        return rows
+
+    def write_report(self, progress: Progress, rows: Sequence[dict] = ()) -> None:
+        """Write `report.html`; see [`~diffusers_ext.training.loop.html_report`]."""
+        if self.accelerator.is_main_process:
+            options = {name: value for name, value in self.recipe.config.to_dict().items() if value is not None}
+            with writing(f"The report of step {progress.step}", "continue with --resume_from_checkpoint latest"):
+                write_report(
+                    self.output_dir, self.output_dir.absolute().name, progress, options, rows, shown_command(sys.argv)
+                )
+
+    def _track_grid(self, grid: Image.Image, step: int) -> None:
+        for tracker in self.accelerator.trackers:
+            layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+            if hasattr(tracker, "log_images"):
+                tracker.log_images({"samples": np.asarray(grid)[None]}, step=step, **layout)
+
+    def _track_rows(self, rows: Sequence[dict], step: int) -> None:
         for row in rows:
             scale = [f"guidance_scale={row['guidance_scale']}"] if "guidance_scale" in row else []
             where = [*_labels(row).values(), *scale]
             values = {"/".join([*where, name]): value for name, value in row.items() if isinstance(value, float)}
             self.accelerator.log(values, step=step)
-        return rows
 
-    def write(self, step: int, training_seconds: float) -> None:
+    def write(self, progress: Progress) -> None:
         """Write everything to the output folder. Files of the user there stay."""
         with self._generation() as generate:
             pipeline_class = type(generate.pipeline).__name__
             self.recipe.complete(generate.pipeline)
+            description = self.recipe.describe()
+            self.next_steps = next_steps(self.output_dir, generate.pipeline, self.recipe.config, description)
             is_main_process = self.accelerator.is_main_process
             with whole_state_dicts(self.networks, keep=is_main_process):
                 if is_main_process:
@@ -115,12 +135,17 @@ class Outputs:
             rows = self.recipe.evaluate(generate)
         if self.accelerator.is_main_process:
             skipped = {"skipped_images": self.recipe.dataset.num_skipped} if self.recipe.dataset.num_skipped else {}
-            metrics = {"step": step, **skipped, "training_seconds": round(training_seconds, 1), "evaluations": rows}
+            seconds = round(progress.seconds, 1)
+            metrics = {"step": progress.step, **skipped, "training_seconds": seconds, "evaluations": rows}
             with writing(f"The samples, metrics and card in {self.output_dir}", WRITE_AGAIN):
                 write_own(self.output_dir, "samples.png", png(grid))
                 write_own(self.output_dir, "metrics.json", (json.dumps(metrics, indent=2) + "\n").encode())
                 write_own(self.output_dir, "training_config.yaml", self.config.to_yaml().encode())
                 self._write_card(pipeline_class, rows)
+                self.write_report(progress, rows)
+        with writing("The trackers' logs", WRITE_AGAIN):
+            self._track_grid(grid, progress.step)
+            self._track_rows(rows, progress.step)
         self.accelerator.wait_for_everyone()
 
     def publish(self) -> None:

@@ -32,19 +32,23 @@ class Reports:
         self._steps.append((step, names, known))
         self._own += [torch.stack(values[name]).mean() for name in names]
 
-    def read(self, stop_requested: bool = False) -> tuple[list[tuple[int, dict[str, float]]], bool]:
+    def read(
+        self, stop_requested: bool = False, samples_due: bool = False
+    ) -> tuple[list[tuple[int, dict[str, float]]], bool, bool]:
         """Wait for the values, and take their means over all processes. Every process calls it.
 
         Args:
             stop_requested (`bool`): whether this process was asked to stop.
+            samples_due (`bool`): whether it is time for a grid of samples, by the clock of this process.
 
         Returns:
-            `tuple`: (step, values by name) of each step since the last call, and whether a process was asked to stop.
+            `tuple`: (step, values by name) of each step since the last call, whether a process was asked to stop, and
+            whether it is time for samples by the clock of a process.
         """
-        stop = torch.tensor(float(stop_requested), device=self.accelerator.device)
-        *means, stopping = self.accelerator.reduce(torch.stack([*self._own, stop]), "mean").tolist()
+        flags = torch.tensor([stop_requested, samples_due], dtype=torch.float32, device=self.accelerator.device)
+        *means, stopping, due = self.accelerator.reduce(torch.stack([*self._own, *flags]), "mean").tolist()
         means, found = iter(means), []
         for step, names, known in self._steps:
             found.append((step, {name: next(means) for name in names} | known))
         self._steps, self._own = [], []
-        return found, stopping > 0
+        return found, stopping > 0, due > 0

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import statistics
 import time
 from collections import defaultdict
 from contextlib import ExitStack
@@ -18,6 +19,7 @@ from diffusers_ext.training.loop.configuration import TrainingConfig
 from diffusers_ext.training.loop.draws import Draw, seed_default_generator
 from diffusers_ext.training.loop.ema import EMA
 from diffusers_ext.training.loop.flat_adamw import FlatAdamW
+from diffusers_ext.training.loop.html_report import Progress
 from diffusers_ext.training.loop.metrics_log import MetricsLog
 from diffusers_ext.training.loop.optimizers import build_lr_scheduler, build_optimizer, go_to_step, keeping_options
 from diffusers_ext.training.loop.outputs import Outputs
@@ -32,6 +34,7 @@ from diffusers_ext.training.loop.sharding import (
     shard,
     trained_weights,
 )
+from diffusers_ext.training.loop.share_of_time import ShareOfTime
 from diffusers_ext.training.loop.signals import StopRequest
 from diffusers_ext.training.loop.synchronised_batch_norm import synchronise_batch_norm
 from diffusers_ext.training.loop.write_errors import writing
@@ -204,16 +207,49 @@ class Trainer:
 
     def _train(self) -> bool:
         self._started = time.perf_counter()
+        self._sampling_time = ShareOfTime()
         with self._open_log() as log, StopRequest() as stop:
             finished = self._loop(log, stop)
         # The trained state is on the disk now. If the process is killed after this, resuming makes the outputs again.
         if finished:
-            self.outputs.write(self.step, self._training_seconds())
+            self.outputs.write(self.progress())
         with writing("The trackers' logs", RESUME):
             self.accelerator.end_training()
         if finished:
             self.outputs.publish()
         return finished
+
+    def rehearse(self, count: int = 6) -> float:
+        """Make a few steps, which are not kept: no checkpoint, no log, no outputs. For `--dry_run`.
+
+        Returns:
+            `float`: the seconds of a step, the median without the first one.
+
+        Raises:
+            NonFiniteLossError: if a loss or gradient is not finite.
+        """
+        with self._lock:
+            self.start()
+            seconds = []
+            for _ in range(min(count, self.max_train_steps - self.step)):
+                started = time.perf_counter()
+                self.update()
+                for step, values in self.reports.read()[0]:
+                    self._check_finite(step, values)
+                seconds.append(time.perf_counter() - started)
+        return statistics.median(seconds[1:] or seconds or [0.0])
+
+    def checkpoint_bytes(self) -> int:
+        """About how much a checkpoint takes: the trained weights, their averages, and the state of the optimizers."""
+        weights = [weight for trained in self.trained.values() for weight in trained]
+        averages = [value for average in self.averages.values() for value in average.state_dict().values()]
+        states = [
+            value
+            for optimizer in self.optimizers.values()
+            for state in optimizer.state.values()
+            for value in state.values()
+        ]
+        return sum(value.nbytes for value in [*weights, *averages, *states] if torch.is_tensor(value))
 
     def _training_seconds(self) -> float:
         """How long the training has taken, including the runs that this one continues."""
@@ -255,7 +291,7 @@ class Trainer:
                     self._write_snapshot()
                 if not self._is_read_now(stop):
                     continue
-                reports, stopping = self.reports.read(stop.requested)
+                reports, stopping, samples_due = self.reports.read(stop.requested, self._samples_are_due())
                 for step, values in reports:
                     self._check_finite(step, values)
                     if step % config.logging_steps == 0:
@@ -267,18 +303,33 @@ class Trainer:
                 if last or measured or _is_due(self.step, config.checkpointing_steps):
                     self._save()
                 if stopping:
+                    self.outputs.write_report(self.progress())
                     logger.warning(f"Stopped at step {self.step}; continue with --resume_from_checkpoint latest.")
                     return False
-                if _is_due(self.step, config.validation_steps):
-                    self.outputs.write_samples(self.step)
+                if samples_due and not last:
+                    with self._sampling_time.spent():
+                        self.outputs.write_samples(self.step)
                 if measured and not last:
                     log.write(self.step, evaluation=self.outputs.evaluate(self.step))
+                if samples_due or measured:
+                    self.outputs.write_report(self.progress())
         return True
+
+    def progress(self) -> Progress:
+        """How far the training is."""
+        return Progress(self.step, self.max_train_steps, self._training_seconds())
+
+    def _samples_are_due(self) -> bool:
+        """Whether it is time for samples: every `--validation_steps`, or by the clock of the main process."""
+        if self.config.validation_steps is not None:
+            return self.config.validation_steps > 0 and _is_due(self.step, self.config.validation_steps)
+        return self.accelerator.is_main_process and self._sampling_time.is_due(self._seconds_before)
 
     def _is_read_now(self, stop: StopRequest) -> bool:
         """Whether the reports are read after this step, which waits for the device."""
         config = self.config
-        periods = (config.logging_steps, config.checkpointing_steps, config.validation_steps, config.evaluation_steps)
+        periods = (config.logging_steps, config.checkpointing_steps, config.evaluation_steps)
+        periods += (config.validation_steps or None,)
         # Several processes must agree to stop, so they look for requests when they read.
         stops = stop.requested and self.accelerator.num_processes == 1
         return stops or self.step == self.max_train_steps or any(_is_due(self.step, period) for period in periods)

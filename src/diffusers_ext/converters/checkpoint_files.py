@@ -68,7 +68,7 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, torch.Tensor]:
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
     if not isinstance(content, Mapping) or not content:
-        raise ValueError(f"{path} does not hold a state dict, but a {type(content).__name__}.")
+        raise ValueError(f"{path} does not hold a state dict, but a value of the type {type(content).__name__}.")
     unnamed = [repr(name) for name in content if not (isinstance(name, str) and name.isprintable())]
     if unnamed:
         raise ValueError(

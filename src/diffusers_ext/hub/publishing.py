@@ -236,7 +236,7 @@ class PublishableMixin:
         for name, component in self.components.items():
             if component is not None and not (folder / name).is_dir():
                 raise ValueError(
-                    f"The pipeline can't be saved, because its `{name}` is a {type(component).__name__}, which is "
+                    f"The pipeline can't be saved, because its `{name}` ({type(component).__name__}) is "
                     "not a ModelMixin, SchedulerMixin or other class that diffusers saves."
                 )
 

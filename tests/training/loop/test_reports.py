@@ -39,9 +39,9 @@ def reads(monkeypatch) -> list[int]:
     counts = []
 
     def read(self, *arguments):
-        reports, stopping = original(self, *arguments)
-        counts.append(len(reports))
-        return reports, stopping
+        found = original(self, *arguments)
+        counts.append(len(found[0]))
+        return found
 
     original = Reports.read
     monkeypatch.setattr(Reports, "read", read)

@@ -278,7 +278,7 @@ def changed(tmp_path, family, **entries):
         (
             "sd1",
             {"_class_name": "FluxPipeline"},
-            "is a FluxPipeline, but text-to-image bases are: StableDiffusion",
+            " is FluxPipeline, but text-to-image bases are: StableDiffusion",
         ),
         ("sd1", {"_class_name": ["pipeline_x", "XPipeline"]}, "but text-to-image bases are"),
         ("sdxl", {"text_encoder": [None, None]}, "has no text_encoder, which a StableDiffusionXLPipeline needs"),

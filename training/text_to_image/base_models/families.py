@@ -38,7 +38,9 @@ def load_base_model(
     class_name = index.get("_class_name")
     family = FAMILIES.get(class_name) if isinstance(class_name, str) else None
     if family is None:
-        raise ValueError(f"{name_or_path} is a {class_name}, but text-to-image bases are: {', '.join(FAMILIES)}.")
+        raise ValueError(
+            f"The class of {name_or_path} is {class_name}, but text-to-image bases are: {', '.join(FAMILIES)}."
+        )
     for part in family.parts():
         lost = Path(name_or_path).is_dir() and not (Path(name_or_path) / part).is_dir()
         if index.get(part, [None, None])[0] is None or lost:
@@ -59,7 +61,7 @@ def take_apart(pipeline: DiffusionPipeline, name: str) -> BaseModel:
     """
     base = FAMILIES[type(pipeline).__name__](pipeline, name)
     if not isinstance(base.vae, AutoencoderKL):
-        raise ValueError(f"The vae of {name} must be an AutoencoderKL, not a {type(base.vae).__name__}.")
+        raise ValueError(f"The vae of {name} must be an AutoencoderKL, not {type(base.vae).__name__}.")
     read, encoded = base.denoiser.config.in_channels, base.vae.config.latent_channels
     if read != encoded:
         raise ValueError(
