@@ -16,5 +16,6 @@ def packages() -> list[str]:
 setup(
     packages=packages(),
     package_dir={"": "src", **{f"diffusers_ext.{room}": room for room in (*ROOMS_AT_THE_TOP, "examples")}},
+    include_package_data=False,  # not what MANIFEST.in adds to the sdist, such as pictures
     package_data={"": ["*.pyi"], "diffusers_ext": ["py.typed"], "diffusers_ext.examples": ["*.yaml", "*/*.yaml"]},
 )

@@ -54,7 +54,7 @@ def make_pipeline(scheduler) -> ClassConditionalPipeline:
     ],
 )
 def test_a_scheduler_for_another_process_is_refused(own, other):
-    with pytest.raises(ValueError, match=rf"`scheduler`, a {type(other).__name__}.*{type(own).__name__}"):
+    with pytest.raises(ValueError, match=rf"`scheduler` .{type(other).__name__}.*{type(own).__name__}"):
         generate(other, make_pipeline(own))
 
 
