@@ -1,4 +1,4 @@
-"""Measure a pipeline against a data set: FID, KID, precision, recall, accuracy, likelihood and so on.
+r"""Measure a pipeline against a data set: FID, KID, precision, recall, accuracy, likelihood and so on.
 
     accelerate launch training/evaluate_pipeline.py --pretrained_model_name_or_path outputs/digits \
         --dataset_name digits --feature_extractor digits

@@ -1,4 +1,4 @@
-"""Train a ControlNet: a text-to-image model that also follows a control image, such as edges.
+r"""Train a ControlNet: a text-to-image model that also follows a control image, such as edges.
 
     accelerate launch training/train_controlnet.py --pretrained_model_name_or_path <base> \
         --train_data_dir ~/captioned --condition canny

@@ -1,4 +1,4 @@
-"""DreamBooth: teach a text-to-image model a subject, or several, from a few images of each.
+r"""DreamBooth: teach a text-to-image model a subject, or several, from a few images of each.
 
     accelerate launch training/train_dreambooth.py --pretrained_model_name_or_path <base> \
         --instance_data_dir ~/my_dog --instance_prompt "a photo of sks dog" \

@@ -1,4 +1,4 @@
-"""Train a text-to-image model on captioned images: all its weights, or low-rank adapters (LoRA).
+r"""Train a text-to-image model on captioned images: all its weights, or low-rank adapters (LoRA).
 
     accelerate launch training/train_text_to_image.py --pretrained_model_name_or_path <base> \
         --train_data_dir ~/captioned --lora_rank 16

@@ -1,4 +1,4 @@
-"""Textual inversion: teach a text-to-image model a new word, from a few images of what it means.
+r"""Textual inversion: teach a text-to-image model a new word, from a few images of what it means.
 
     accelerate launch training/train_textual_inversion.py --pretrained_model_name_or_path <base> \
         --train_data_dir ~/my_cat --placeholder_token "<my-cat>" --initializer_token cat
