@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,9 +25,31 @@ from .labels import (
     read_id2label,
 )
 from .networks import get_sample_size, get_shared_models
+from .style_options import check_style_options, check_styles, has_styles, per_layer
 
 
 WALK_BATCH = 64  # the frames of a walk that the generator makes at once
+
+
+@dataclass
+class GANPipelineOutput(ImagePipelineOutput):
+    """
+    Images, and where they are in the latent spaces of the generator: each can be given to [`GANPipeline`] again.
+
+    Args:
+        images (`list[PIL.Image.Image]`, `np.ndarray` or `torch.Tensor`):
+            N pictures, an array `(N, H, W, C)` or a tensor `(N, C, H, W)`, in `[0, 1]`.
+        latents (`torch.Tensor` of shape `(N, latent_dim)`, *optional*):
+            The latents z, unless `styles` were given.
+        styles (`torch.Tensor` of shape `(N, num_styles, style_dim)`, *optional*):
+            The styles w+ that the images were made from, after truncation, if the generator has styles.
+        noise (`list[torch.Tensor]`, *optional*):
+            The maps of noise of the layers, if they were random or given.
+    """
+
+    latents: torch.Tensor | None = None
+    styles: torch.Tensor | None = None
+    noise: list[torch.Tensor] | None = None
 
 
 @dataclass
@@ -86,7 +109,9 @@ class GANPipeline(DiffusionPipeline):
             A [`DCGANGenerator`], an [`MLPGenerator`], or any model with the same call: `generator(latents,
             class_labels, return_dict=False)[0]` are images `(N, C, H, W)` in `[-1, 1]` from latents `(N, latent_dim)`
             and labels `(N,)` or `None`. Its configuration has `latent_dim` and `out_channels`, and where they apply
-            `num_classes`, `latent_distribution`, `num_categories` and `num_continuous_codes`.
+            `num_classes`, `latent_distribution`, `num_categories` and `num_continuous_codes`. One with styles, such as
+            [`StyleGAN2Generator`], has `num_styles` and `noise_shapes`, its call takes `styles`, `noise`,
+            `truncation_psi` and `truncation_cutoff`, and its second output are the styles.
         discriminator ([`ModelMixin`], *optional*):
             Its counterpart, which further training needs, but no image.
         id2label (`dict[int, str]`, *optional*):
@@ -131,9 +156,13 @@ class GANPipeline(DiffusionPipeline):
         continuous_codes: list[float] | list[list[float]] | torch.Tensor | np.ndarray | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         latents: torch.Tensor | None = None,
+        styles: torch.Tensor | None = None,
+        noise: str | list[torch.Tensor] = "constant",
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
-    ) -> ImagePipelineOutput | tuple:
+    ) -> GANPipelineOutput | tuple:
         r"""
         Generates `len(class_labels) * num_images_per_label` images; images of one label are next to each other.
 
@@ -160,14 +189,24 @@ class GANPipeline(DiffusionPipeline):
                 depends on generator i alone.
             latents (`torch.Tensor`, *optional*):
                 The latents `(N, latent_dim)`, instead of those drawn from `generator`.
+            styles (`torch.Tensor`, *optional*):
+                The styles w `(N, style_dim)`, or w+ `(N, num_styles, style_dim)`, instead of latents and labels.
+            noise (`str` or `list[torch.Tensor]`, defaults to `"constant"`):
+                The noise of a generator with styles: `"constant"` for that stored with it, `"random"`, `"none"`, or a
+                map `(N, *shape)` or `(1, *shape)` for each of its `noise_shapes`.
+            truncation_psi (`float`, defaults to 1.0):
+                How much of their distance from the average style is kept (Karras et al. 2019, appendix B,
+                https://huggingface.co/papers/1812.04948): less gives more typical and less diverse images.
+            truncation_cutoff (`int`, *optional*):
+                Only so many styles, from the coarsest one, are truncated.
             output_type (`str`, defaults to `"pil"`):
                 `"pil"` for a list of `PIL.Image.Image`, `"np"` for an array `(N, H, W, C)`, `"pt"` for a tensor
                 `(N, C, H, W)`, both float32 in `[0, 1]`.
             return_dict (`bool`, defaults to `True`):
-                Whether to return an [`ImagePipelineOutput`] instead of a tuple.
+                Whether to return a [`GANPipelineOutput`] instead of a tuple.
 
         Returns:
-            [`ImagePipelineOutput`] or `tuple`: the images, in `.images` or as the first entry.
+            [`GANPipelineOutput`] or `tuple`: the images, in `.images` or as the first entry.
 
         Raises:
             ValueError: for input that cannot be carried out.
@@ -181,16 +220,36 @@ class GANPipeline(DiffusionPipeline):
         """
         latents_shape = (self.generator.config.latent_dim,)
         number = self.check_inputs(
-            class_labels, num_images_per_label, batch_size, truncation, generator, latents, latents_shape, output_type
+            class_labels,
+            num_images_per_label,
+            batch_size,
+            truncation,
+            generator,
+            latents,
+            latents_shape,
+            output_type,
+            styles,
         )
+        check_style_options(self.generator, number, noise, truncation_psi, truncation_cutoff)
         device = self._execution_device
-        latents = self.prepare_latents(number, device, generator, latents, truncation, categories, continuous_codes)
+        if styles is None:
+            latents = self.prepare_latents(
+                number, device, generator, latents, truncation, categories, continuous_codes
+            )
         if class_labels is not None:
             class_labels = torch.tensor(self.get_label_ids(class_labels), device=device)
             class_labels = class_labels.repeat_interleave(num_images_per_label)
-        images = to_output(self._generate(latents, class_labels), output_type)
+        if noise == "random":
+            noise = [draw(torch.randn, (number, *shape), generator, device) for shape in self.generator.noise_shapes]
+
+        options = {"noise": noise, "truncation_psi": truncation_psi, "truncation_cutoff": truncation_cutoff}
+        sample, styles = self._run_generator(latents, class_labels, styles, **options)
+        images = to_output(sample, output_type)
         self.maybe_free_model_hooks()
-        return ImagePipelineOutput(images=images) if return_dict else (images,)
+        if not return_dict:
+            return (images,)
+        maps = None if isinstance(noise, str) else noise
+        return GANPipelineOutput(images=images, latents=latents, styles=styles, noise=maps)
 
     def prepare_latents(
         self,
@@ -264,10 +323,94 @@ class GANPipeline(DiffusionPipeline):
         noise = slerp(start[..., :noise_dim], end[..., :noise_dim], fraction)
         return torch.cat([noise, lerp(start[..., noise_dim:], end[..., noise_dim:], fraction)], dim=-1)
 
-    def _generate(self, latents: torch.Tensor, class_labels: torch.Tensor | None) -> torch.Tensor:
-        """Images `(N, C, H, W)`, float32 in `[0, 1]`."""
-        sample = self.generator(latents.to(self.generator.dtype), class_labels, return_dict=False)[0]
-        return denormalize(sample.float())
+    def _run_generator(
+        self,
+        latents: torch.Tensor | None,
+        class_labels: torch.Tensor | None,
+        styles: torch.Tensor | None = None,
+        noise: str | list[torch.Tensor] = "constant",
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Images `(N, C, H, W)`, float32 in `[0, 1]`, and their styles, if the generator has any."""
+        network = self.generator
+        latents = None if latents is None else latents.to(network.dtype)
+        if not has_styles(network):
+            return denormalize(network(latents, class_labels, return_dict=False)[0].float()), None
+        place = {"device": self._execution_device, "dtype": network.dtype}
+        sample, styles = network(
+            latents,
+            class_labels,
+            styles=None if styles is None else styles.to(**place),
+            noise=noise if isinstance(noise, str) else [values.to(**place) for values in noise],
+            truncation_psi=truncation_psi,
+            truncation_cutoff=truncation_cutoff,
+            return_dict=False,
+        )
+        return denormalize(sample.float()), styles.float()
+
+    @torch.no_grad()
+    def mix_styles(
+        self,
+        row_styles: torch.Tensor,
+        column_styles: torch.Tensor,
+        layers: range | list[int],
+        noise: str | list[torch.Tensor] = "constant",
+        output_type: str = "pil",
+        return_dict: bool = True,
+    ) -> GANWalkOutput | tuple:
+        r"""
+        Mixes each style of a row with each style of a column (Karras et al. 2019, figure 3).
+
+        Args:
+            row_styles, column_styles (`torch.Tensor` of shape `(rows, ...)` and `(columns, ...)`):
+                Styles w or w+, such as `pipe(...).styles`.
+            layers (`range` or `list[int]`):
+                The layers, from 0 for the coarsest one, whose styles are those of the columns. The other layers have
+                the styles of the rows.
+            noise (`str` or `list[torch.Tensor]`, defaults to `"constant"`):
+                See [`__call__`]; maps are for all images.
+            output_type (`str`, defaults to `"pil"`), return_dict (`bool`, defaults to `True`):
+                See [`walk`].
+
+        Returns:
+            [`GANWalkOutput`] or `tuple`: a row of images for each of `row_styles`.
+
+        Raises:
+            ValueError: for input that cannot be carried out.
+
+        Example:
+
+        ```py
+        >>> people, looks = pipe(batch_size=4).styles, pipe(batch_size=6).styles
+        >>> pipe.mix_styles(people, looks, layers=range(4, 8)).grid().save("mixed.png")
+        ```
+        """
+        check_style_options(self.generator, 1, noise, 1.0, None, needs_styles=True)
+        check_styles(self.generator, row_styles, "row_styles")
+        check_styles(self.generator, column_styles, "column_styles")
+        check_output_type(output_type, self.generator.config.out_channels)
+        num_styles = self.generator.num_styles
+        if not layers or any(not 0 <= layer < num_styles for layer in layers):
+            raise ValueError(f"`layers` must be some of 0 to {num_styles - 1}, but are {list(layers)}.")
+        rows, columns = (per_layer(styles, num_styles) for styles in (row_styles, column_styles))
+        mixed = rows[:, None].repeat(1, len(columns), 1, 1)
+        mixed[:, :, list(layers)] = columns[None][:, :, list(layers)].to(mixed)
+        batches = [{"styles": batch, "noise": noise} for batch in mixed.flatten(0, 1).split(WALK_BATCH)]
+        return self._frames(batches, len(rows), len(columns), output_type, return_dict)
+
+    def _frames(
+        self, batches: Iterable[dict], rows: int, columns: int, output_type: str, return_dict: bool
+    ) -> GANWalkOutput | tuple:
+        """The images of batches of arguments of [`_run_generator`], row by row."""
+        made = [self._run_generator(**{"latents": None, "class_labels": None, **batch})[0] for batch in batches]
+        images = torch.cat(made).unflatten(0, (rows, columns))
+        if output_type != "pt":
+            images = [to_output(row, output_type) for row in images]
+        if output_type == "np":
+            images = np.stack(images)
+        self.maybe_free_model_hooks()
+        return GANWalkOutput(images=images) if return_dict else (images,)
 
     def interpolate(
         self,
@@ -277,6 +420,11 @@ class GANPipeline(DiffusionPipeline):
         truncation: float | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         latents: torch.Tensor | None = None,
+        styles: torch.Tensor | None = None,
+        space: str = "latents",
+        noise: str | list[torch.Tensor] = "constant",
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
     ) -> GANWalkOutput | tuple:
@@ -288,6 +436,8 @@ class GANPipeline(DiffusionPipeline):
                 The number of images from one latent to the other.
             latents (`torch.Tensor`, *optional*):
                 The two ends of each row, `(rows, 2, latent_dim)`.
+            styles (`torch.Tensor`, *optional*):
+                The two ends of each row as styles, `(rows, 2, style_dim)` or `(rows, 2, num_styles, style_dim)`.
 
         For the other arguments and the result see [`walk`].
 
@@ -299,6 +449,8 @@ class GANPipeline(DiffusionPipeline):
         """
         if latents is not None and torch.is_tensor(latents) and latents.ndim == 3 and latents.shape[1] != 2:
             raise ValueError(f"`latents` must hold the two ends of each row, but hold {latents.shape[1]}.")
+        if torch.is_tensor(styles) and styles.ndim > 2 and styles.shape[1] != 2:
+            raise ValueError(f"`styles` must hold the two ends of each row, but hold {styles.shape[1]}.")
         return self.walk(
             class_labels=class_labels,
             num_frames=num_frames,
@@ -308,6 +460,11 @@ class GANPipeline(DiffusionPipeline):
             truncation=truncation,
             generator=generator,
             latents=latents,
+            styles=styles,
+            space=space,
+            noise=noise,
+            truncation_psi=truncation_psi,
+            truncation_cutoff=truncation_cutoff,
             output_type=output_type,
             return_dict=return_dict,
         )
@@ -323,6 +480,11 @@ class GANPipeline(DiffusionPipeline):
         truncation: float | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         latents: torch.Tensor | None = None,
+        styles: torch.Tensor | None = None,
+        space: str = "latents",
+        noise: str | list[torch.Tensor] = "constant",
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
     ) -> GANWalkOutput | tuple:
@@ -330,7 +492,7 @@ class GANPipeline(DiffusionPipeline):
         Generates walks through the latent space, from point to point in even steps.
 
         Between two points a walk follows an arc if the latents are normal ([`slerp`]), and a straight line if they are
-        uniform. InfoGAN's code always follows a straight line.
+        uniform. InfoGAN's code and styles always follow a straight line.
 
         Args:
             class_labels (`int`, `str`, a list of them, `torch.Tensor` or `np.ndarray`, *optional*):
@@ -349,6 +511,13 @@ class GANPipeline(DiffusionPipeline):
                 Makes the points reproducible.
             latents (`torch.Tensor`, *optional*):
                 The points, `(rows, points, latent_dim)`.
+            styles (`torch.Tensor`, *optional*):
+                The points as styles w or w+, `(rows, points, style_dim)` or `(rows, points, num_styles, style_dim)`,
+                instead of latents and labels.
+            space (`str`, defaults to `"latents"`):
+                Where the walk between latents goes: in their own space z, or in that of their `"styles"`.
+            noise, truncation_psi, truncation_cutoff:
+                See [`__call__`]; maps of noise, `(1, *shape)`, are for all images, and so is `"random"` noise.
             output_type (`str`, defaults to `"pil"`):
                 `"pil"`, `"np"` or `"pt"`, see [`GANWalkOutput`].
             return_dict (`bool`, defaults to `True`):
@@ -370,46 +539,59 @@ class GANPipeline(DiffusionPipeline):
         latent_dim = self.generator.config.latent_dim
         if torch.is_tensor(latents) and latents.ndim == 3:
             num_points = latents.shape[1]
+        if torch.is_tensor(styles) and styles.ndim > 2:
+            num_points = styles.shape[1]
         check_positive_int("num_points", num_points, least=2)
         check_positive_int("num_frames", num_frames, least=2)
+        shape = (num_points, latent_dim)
         rows = self.check_inputs(
-            class_labels, 1, batch_size, truncation, generator, latents, (num_points, latent_dim), output_type
+            class_labels, 1, batch_size, truncation, generator, latents, shape, output_type, styles, num_points
         )
+        is_in_styles = styles is not None or space == "styles"
+        if space not in ("latents", "styles"):
+            raise ValueError(f'`space` must be "latents" or "styles", but is {space!r}.')
+        check_style_options(self.generator, 1, noise, truncation_psi, truncation_cutoff, needs_styles=is_in_styles)
         device = self._execution_device
+        if noise == "random":
+            source = generator[0] if isinstance(generator, list) else generator
+            noise = [draw(torch.randn, (1, *shape), source, device) for shape in self.generator.noise_shapes]
+        options = {"noise": noise, "truncation_psi": truncation_psi, "truncation_cutoff": truncation_cutoff}
 
         # 1. Points
-        if latents is None:
+        if latents is None and styles is None:
             if isinstance(generator, list):
                 draws = [(num_points, row_generator) for row_generator in generator]
             else:
                 draws = [(rows * num_points, generator)]
             latents = [self.prepare_latents(number, device, source, truncation=truncation) for number, source in draws]
             latents = torch.cat(latents).unflatten(0, (rows, num_points))
-        latents = latents.to(device, torch.float32)
+        labels = None
+        if class_labels is not None:
+            labels = torch.tensor(self.get_label_ids(class_labels), device=device)
+        if is_in_styles and styles is None:
+            of_points = None if labels is None else labels.repeat_interleave(num_points)
+            _, styles = self._run_generator(latents.to(device, torch.float32).flatten(0, 1), of_points)
+            styles = styles.unflatten(0, (rows, num_points))
+        points = (styles if is_in_styles else latents).to(device, torch.float32)
 
         # 2. Steps: the position of each frame, counted in points
         if closed:
-            latents = torch.cat([latents, latents[:, :1]], dim=1)
+            points = torch.cat([points, points[:, :1]], dim=1)
             positions = torch.arange(num_frames, device=device) * (num_points / num_frames)
         else:
             positions = torch.arange(num_frames, device=device) * ((num_points - 1) / (num_frames - 1))
-        before = positions.long().clamp(max=latents.shape[1] - 2)
-        fractions = (positions - before)[:, None]
-        frames = self._between(latents[:, before], latents[:, before + 1], fractions).flatten(0, 1)
+        before = positions.long().clamp(max=points.shape[1] - 2)
+        fractions = (positions - before).view(-1, *[1] * (points.ndim - 2))
+        between = lerp if is_in_styles else self._between
+        frames = between(points[:, before], points[:, before + 1], fractions).flatten(0, 1)
 
         # 3. Images
-        batches = [(batch, None) for batch in frames.split(WALK_BATCH)]
-        if class_labels is not None:
-            labels = torch.tensor(self.get_label_ids(class_labels), device=device).repeat_interleave(num_frames)
-            batches = zip(frames.split(WALK_BATCH), labels.split(WALK_BATCH), strict=True)
-        images = torch.cat([self._generate(*batch) for batch in batches]).unflatten(0, (rows, num_frames))
-        if output_type != "pt":
-            images = [to_output(row, output_type) for row in images]
-        if output_type == "np":
-            images = np.stack(images)
-
-        self.maybe_free_model_hooks()
-        return GANWalkOutput(images=images) if return_dict else (images,)
+        name = "styles" if is_in_styles else "latents"
+        batches = [{name: batch, **options} for batch in frames.split(WALK_BATCH)]
+        if labels is not None and not is_in_styles:
+            of_frames = labels.repeat_interleave(num_frames).split(WALK_BATCH)
+            batches = [{**batch, "class_labels": ids} for batch, ids in zip(batches, of_frames, strict=True)]
+        return self._frames(batches, rows, num_frames, output_type, return_dict)
 
     @classmethod
     def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs) -> "GANPipeline":
@@ -447,16 +629,31 @@ class GANPipeline(DiffusionPipeline):
         latents: torch.Tensor | None,
         latents_shape: tuple[int, ...],
         output_type: str,
+        styles: torch.Tensor | None = None,
+        num_points: int | None = None,
     ) -> int:
         """
         Refuses what the call could not carry out, with a `ValueError` of one sentence.
 
         Args:
             latents_shape (`tuple`): what `latents` must have behind the first dimension.
+            num_points (`int`, *optional*): the points of each walk, which are behind the first dimension of `styles`.
 
         Returns:
             `int`: the number of images, or of walks.
         """
+        if styles is not None:
+            check_styles(self.generator, styles, "styles", num_points)
+            given = {"latents": latents, "class_labels": class_labels, "truncation": truncation}
+            for name, value in given.items():
+                if value is not None:
+                    raise ValueError(f"`{name}` must be left out, because `styles` are given.")
+            number = count_images(None, 1, len(styles) if batch_size is None else batch_size)
+            if number != len(styles):
+                raise ValueError(f"`styles` are {len(styles)}, but `batch_size` is {batch_size}.")
+            check_generator(generator, number)
+            check_output_type(output_type, self.generator.config.out_channels)
+            return number
         check_latents(latents, (None, *latents_shape))
         check_class_labels_given(class_labels, self.num_classes is not None, None, "the generator")
         num_labels = None if class_labels is None else len(self.get_label_ids(class_labels))

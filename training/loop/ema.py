@@ -98,6 +98,27 @@ class WeightAverage:
             tensor.copy_(values[name])
 
 
+class HalfLifeEMA(WeightAverage):
+    """The exponential moving average whose half-life is given in images (Karras et al. 2018 and later).
+
+    Args:
+        network (`torch.nn.Module`): the network to follow.
+        half_life (`int`): after how many images an old weight counts half.
+        batch_size (`int`): the images of an update.
+        rampup (`float`, *optional*): the half-life is at most this fraction of the images seen so far.
+    """
+
+    def __init__(self, network: torch.nn.Module, half_life: int, batch_size: int, rampup: float | None = None):
+        super().__init__(network)
+        self.half_life, self.batch_size, self.rampup = half_life, batch_size, rampup
+
+    def decay_at(self, num_updates: int) -> float:
+        half_life = self.half_life
+        if self.rampup is not None:
+            half_life = min(half_life, num_updates * self.batch_size * self.rampup)
+        return 0.5 ** (self.batch_size / half_life)
+
+
 class EMA(WeightAverage):
     """The exponential moving average, with a faster decay at the beginning.
 

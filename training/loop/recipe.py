@@ -10,6 +10,7 @@ from diffusers_ext.data import ImageDataset
 from diffusers_ext.training.loop.configuration import TrainingConfig
 from diffusers_ext.training.loop.context import TrainingContext
 from diffusers_ext.training.loop.draws import Draw
+from diffusers_ext.training.loop.ema import EMA, WeightAverage
 from diffusers_ext.training.loop.sampling import Generation
 
 
@@ -60,6 +61,10 @@ class Recipe:
     def averaged(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """Which of the networks `names` are averaged over the training: all, or those that are sampled from."""
         return names
+
+    def new_average(self, network: torch.nn.Module, batch_size: int) -> WeightAverage:
+        """The average of a network, for `batch_size` images of an update."""
+        return EMA(network, self.config.ema_decay)
 
     def identity(self) -> dict:
         """What a resumed run may not change, beside architecture and data: JSON values by option."""

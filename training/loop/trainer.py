@@ -17,7 +17,6 @@ from diffusers_ext.training.loop.checkpoints import Checkpoints
 from diffusers_ext.training.loop.compiling import compile_network
 from diffusers_ext.training.loop.configuration import TrainingConfig
 from diffusers_ext.training.loop.draws import Draw, seed_default_generator
-from diffusers_ext.training.loop.ema import EMA
 from diffusers_ext.training.loop.flat_adamw import FlatAdamW
 from diffusers_ext.training.loop.html_report import Progress
 from diffusers_ext.training.loop.metrics_log import MetricsLog
@@ -157,7 +156,7 @@ class Trainer:
             setattr(self.recipe, name, self.prepared[name])
         averaged = {name: self.networks[name] for name in self.recipe.averaged(tuple(self.networks))}
         if config.use_ema:
-            self.averages = {name: EMA(network, config.ema_decay) for name, network in averaged.items()}
+            self.averages = {n: self.recipe.new_average(network, self.batch_size) for n, network in averaged.items()}
         self.posthoc_ema = PostHocEMA(config.output_dir, averaged, config.posthoc_ema_stds or [])
 
     def _check_networks(self) -> None:

@@ -175,6 +175,8 @@ class StyleGAN2Generator(StyleSpaceMixin, DiskOffloadMixin, ModelMixin, ConfigMi
         class_labels: torch.Tensor | None = None,
         styles: torch.Tensor | None = None,
         noise: str | list[torch.Tensor] = "constant",
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
         return_dict: bool = True,
     ) -> StyleGAN2GeneratorOutput | tuple[torch.Tensor, torch.Tensor]:
         r"""
@@ -188,6 +190,8 @@ class StyleGAN2Generator(StyleSpaceMixin, DiskOffloadMixin, ModelMixin, ConfigMi
             noise (`str` or `list[torch.Tensor]`, defaults to `"constant"`):
                 `"constant"`, the maps that are stored with the network; `"none"`; or a map for each layer,
                 `(N, *shape)` or `(1, *shape)` for the shapes in `noise_shapes`.
+            truncation_psi (`float`, defaults to 1.0), truncation_cutoff (`int`, *optional*):
+                How far styles are moved to their average, see [`~StyleSpaceMixin.truncate`].
             return_dict (`bool`, defaults to `True`):
                 Whether to return a [`StyleGAN2GeneratorOutput`] instead of a tuple.
 
@@ -198,6 +202,8 @@ class StyleGAN2Generator(StyleSpaceMixin, DiskOffloadMixin, ModelMixin, ConfigMi
             ValueError: if the inputs do not fit the network.
         """
         styles = self.layer_styles(latents, class_labels, styles)
+        if truncation_psi != 1:
+            styles = self.truncate(styles, truncation_psi, truncation_cutoff)
         maps = self.layer_noise(noise, styles.shape[0])
 
         hidden_states = self.constant[None].expand(styles.shape[0], -1, -1, -1)
@@ -479,9 +485,11 @@ class StyledConv2d(nn.Module):
         if self.is_doubling:  # of size 2H + 1, because a transposed convolution pads nothing
             before, after = (len(taps) + 1) // 2 - 1, (len(taps) - 2) // 2
             hidden_states = blur_images(hidden_states, taps, before, after, gain=4.0)
+        # In place, because these are new tensors that no gradient needs, and memory is what this costs.
         if noise is not None:
-            hidden_states = hidden_states + noise * self.noise_strength
-        return activate(hidden_states + self.bias[:, None, None], self.activation, gain, self.clamp)
+            hidden_states = hidden_states.add_(noise * self.noise_strength)
+        hidden_states = hidden_states.add_(self.bias[:, None, None])
+        return activate(hidden_states, self.activation, gain, self.clamp)
 
 
 class StyledImage(nn.Module):
