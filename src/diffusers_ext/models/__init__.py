@@ -26,6 +26,10 @@ from diffusers_ext.models.modeling_patch_discriminator import (
 from diffusers_ext.models.modeling_pixel_transformer import PixelTransformer as PixelTransformer
 from diffusers_ext.models.modeling_pixelcnn import GatedPixelCNN as GatedPixelCNN, PixelCNN as PixelCNN
 from diffusers_ext.models.modeling_pixelcnn_pp import PixelCNNPlusPlus as PixelCNNPlusPlus
+from diffusers_ext.models.modeling_progressive_gan import (
+    ProgressiveDiscriminator as ProgressiveDiscriminator,
+    ProgressiveGenerator as ProgressiveGenerator,
+)
 from diffusers_ext.models.modeling_resnet_generator import ResnetGenerator as ResnetGenerator
 from diffusers_ext.models.modeling_spatial_rescaler import SpatialRescaler as SpatialRescaler
 from diffusers_ext.models.modeling_stylegan2 import (

@@ -33,13 +33,21 @@ class EqualizedLinear(nn.Module):
         in_features, out_features (`int`): lengths of the vectors.
         bias (`float`, *optional*, defaults to 0): the bias to begin with; `None` for none.
         lr_multiplier (`float`, defaults to 1): how fast it learns, compared with other layers.
+        gain (`float`, defaults to 1): the standard deviation of its outputs for normal inputs.
     """
 
-    def __init__(self, in_features: int, out_features: int, bias: float | None = 0.0, lr_multiplier: float = 1.0):
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: float | None = 0.0,
+        lr_multiplier: float = 1.0,
+        gain: float = 1.0,
+    ):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
         self.bias = None if bias is None else nn.Parameter(torch.full((out_features,), bias / lr_multiplier))
-        self.weight_gain = lr_multiplier / math.sqrt(in_features)
+        self.weight_gain = gain * lr_multiplier / math.sqrt(in_features)
         self.bias_gain = lr_multiplier
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -56,13 +64,14 @@ class EqualizedConv2d(nn.Module):
         in_channels, out_channels (`int`): of the features.
         kernel_size (`int`): odd.
         bias (`bool`, defaults to `True`): whether there is a bias, which begins at 0.
+        gain (`float`, defaults to 1): the standard deviation of its outputs for normal inputs.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, bias: bool = True):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, bias: bool = True, gain: float = 1.0):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
-        self.weight_gain = 1 / math.sqrt(in_channels * kernel_size**2)
+        self.weight_gain = gain / math.sqrt(in_channels * kernel_size**2)
         self.kernel_size = kernel_size
 
     def forward(self, hidden_states: torch.Tensor, stride: int = 1, padding: int | None = None) -> torch.Tensor:
