@@ -10,8 +10,10 @@ from torch import nn
 NORM_EPSILON = 1e-8  # keeps square roots and divisions finite
 SQRT2 = math.sqrt(2)
 
+EQUALIZED_ACTIVATIONS = ("linear", "lrelu", "relu", "tanh", "sigmoid", "elu", "selu", "softplus", "swish")
+
 # The function of each activation, and the factor that keeps the variance of normal features.
-EQUALIZED_ACTIVATIONS = {
+FUNCTIONS_AND_GAINS = {
     "linear": (nn.Identity(), 1.0),
     "lrelu": (nn.LeakyReLU(0.2), SQRT2),
     "relu": (nn.ReLU(), SQRT2),
@@ -84,7 +86,7 @@ def activate(
     hidden_states: torch.Tensor, activation: str = "lrelu", gain: float = 1.0, clamp: float | None = None
 ) -> torch.Tensor:
     """An activation of `EQUALIZED_ACTIVATIONS`, times `gain`, and limited to `clamp * gain` in size."""
-    function, usual_gain = EQUALIZED_ACTIVATIONS[activation]
+    function, usual_gain = FUNCTIONS_AND_GAINS[activation]
     gain_of_both = usual_gain * gain
     hidden_states = function(hidden_states)
     hidden_states = hidden_states if gain_of_both == 1 else hidden_states * gain_of_both

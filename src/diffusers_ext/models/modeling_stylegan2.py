@@ -92,7 +92,7 @@ class StyleGAN2Generator(StyleSpaceMixin, DiskOffloadMixin, ModelMixin, ConfigMi
         use_noise (`bool`, defaults to `True`):
             Whether noise is added to features, scaled by a learned number for each layer.
         activation, mapping_activation (`str`, defaults to `"lrelu"`):
-            The activation of the convolutions and of the mapping: a key of `EQUALIZED_ACTIVATIONS`.
+            The activation of the convolutions and of the mapping: one of `EQUALIZED_ACTIVATIONS`.
         conv_clamp (`float`, *optional*):
             The largest size of features and of the images of `"skip"`, with which the reference trains in float16.
         resample_filter (`tuple[float, ...]`, defaults to `(1, 3, 3, 1)`):
@@ -125,8 +125,8 @@ class StyleGAN2Generator(StyleSpaceMixin, DiskOffloadMixin, ModelMixin, ConfigMi
         super().__init__()
         check_positive(out_channels=out_channels, latent_dim=latent_dim, style_dim=style_dim)
         check_choice("architecture", architecture, ARCHITECTURES)
-        check_choice("activation", activation, tuple(EQUALIZED_ACTIVATIONS))
-        check_choice("mapping_activation", mapping_activation, tuple(EQUALIZED_ACTIVATIONS))
+        check_choice("activation", activation, EQUALIZED_ACTIVATIONS)
+        check_choice("mapping_activation", mapping_activation, EQUALIZED_ACTIVATIONS)
         widths = style_widths(sample_size, block_out_channels)
 
         self.register_buffer("filter_taps", normalized_taps(resample_filter))
@@ -254,7 +254,7 @@ class StyleGAN2Discriminator(DiskOffloadMixin, ModelMixin, ConfigMixin):
         num_stddev_channels (`int`, defaults to 1):
             How many groups of features have a standard deviation of their own; 0 for none.
         activation (`str`, defaults to `"lrelu"`):
-            A key of `EQUALIZED_ACTIVATIONS`.
+            One of `EQUALIZED_ACTIVATIONS`.
         conv_clamp (`float`, *optional*):
             The largest size of features.
         resample_filter (`tuple[float, ...]`, defaults to `(1, 3, 3, 1)`):
@@ -287,8 +287,8 @@ class StyleGAN2Discriminator(DiskOffloadMixin, ModelMixin, ConfigMixin):
         super().__init__()
         check_positive(in_channels=in_channels)
         check_choice("architecture", architecture, ARCHITECTURES)
-        check_choice("activation", activation, tuple(EQUALIZED_ACTIVATIONS))
-        check_choice("mapping_activation", mapping_activation, tuple(EQUALIZED_ACTIVATIONS))
+        check_choice("activation", activation, EQUALIZED_ACTIVATIONS)
+        check_choice("mapping_activation", mapping_activation, EQUALIZED_ACTIVATIONS)
         coarsest, *finer = style_widths(sample_size, block_out_channels)
         if num_stddev_channels > 0 and coarsest % num_stddev_channels != 0:
             raise ValueError(

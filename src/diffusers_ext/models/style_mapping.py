@@ -19,7 +19,7 @@ class StyleMapping(nn.Module):
         num_classes (`int`, *optional*): the number of classes, or the length of a label of real numbers.
         class_embed_dim (`int`, *optional*, defaults to `style_dim`): the length of the embedding of a label.
         lr_multiplier (`float`, defaults to 0.01): how fast the dense layers learn, compared with other layers.
-        activation (`str`, defaults to `"lrelu"`): a key of `EQUALIZED_ACTIVATIONS`.
+        activation (`str`, defaults to `"lrelu"`): one of `EQUALIZED_ACTIVATIONS`.
     """
 
     def __init__(
