@@ -18,7 +18,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from diffusers_ext.hub.card import trained_from
 from diffusers_ext.losses import (
     clip_weights,
     diff_augment,
@@ -33,20 +32,18 @@ from diffusers_ext.losses import (
 from diffusers_ext.losses.adversarial import LABELLED_LOSSES, AdversarialLoss
 from diffusers_ext.losses.diffaugment import check_policy
 from diffusers_ext.losses.discriminator_outputs import accuracies, judge_both
-from diffusers_ext.pipelines import GANPipeline
 from diffusers_ext.training.adversarial.networks import (
     check_batch_norm,
     new_discriminator,
     new_generator,
     pretrained_gan,
 )
-from diffusers_ext.training.evaluation.grids import CLASS_COLUMNS, CLASS_ROWS, class_grid, sample_grid
-from diffusers_ext.training.evaluation.samples import SampleEvaluator
-from diffusers_ext.training.loop.configuration import JSONObject, TrainingConfig, option
-from diffusers_ext.training.loop.recipe import Recipe
+from diffusers_ext.training.adversarial.recipe import AdversarialConfig, AdversarialRecipe
+from diffusers_ext.training.evaluation.grids import CLASS_COLUMNS, CLASS_ROWS, sample_grid
+from diffusers_ext.training.loop.configuration import JSONObject, option
 
 
-class GANRecipe(Recipe):
+class GANRecipe(AdversarialRecipe):
     """Goodfellow et al. 2014, algorithm 1: each batch improves the discriminator, each k-th one the generator too."""
 
     def networks(self) -> dict[str, nn.Module]:
@@ -55,7 +52,7 @@ class GANRecipe(Recipe):
         trained_for = {
             "size": config.size,
             "channels": config.channels,
-            "num_classes": None if self.id2label is None else len(self.id2label),
+            "num_classes": self.num_classes,
             "num_categories": config.num_categories,
             "num_continuous_codes": config.num_continuous_codes,
         }
@@ -179,22 +176,12 @@ class GANRecipe(Recipe):
         """The labels, if the discriminator sees them: an auxiliary classifier predicts them instead."""
         return None if self.network("discriminator").config.conditioning is None else labels
 
-    def pipeline(self, generator: nn.Module, discriminator: nn.Module) -> GANPipeline:
-        """The pipeline that samples from the generator, with the discriminator for further training."""
-        return GANPipeline(generator=generator, discriminator=discriminator, id2label=self.id2label)
-
     # What stands around the algorithm
 
     def __init__(self, config: GANConfig, context):
         if config.has_penalty:
             context.refuse_sharding("A penalty of gradients (--gradient_penalty, --r1, --r2)")
         super().__init__(config, context)
-        if config.class_conditional and self.dataset.id2label is None:
-            raise ValueError("--class_conditional needs labels: name the column with --label_column.")
-        self.id2label = self.dataset.id2label if config.class_conditional else None
-        self.evaluator = SampleEvaluator(
-            self.dataset, split=config.dataset_split, device=context.device, **config.measured()
-        )
 
     def identity(self) -> dict:
         names = ("loss", "real_label", "discriminator_steps", "diffaugment", "mode_seeking", "clip_weights")
@@ -202,41 +189,22 @@ class GANRecipe(Recipe):
         names += ("auxiliary_weight", "mutual_information")
         return {name: getattr(self.config, name) for name in names}
 
-    def optimizer_options(self, name):
-        rate = self.config.discriminator_learning_rate
-        return {"learning_rate": rate} if name == "discriminator" and rate is not None else {}
-
-    def averaged(self, names):
-        return ("generator",)
-
     def sample_grid(self, generate):
         """A column per class (the first ten) or per category of InfoGAN's code; otherwise a square of samples."""
-        names, num_categories = self.id2label, self.network("generator").config.num_categories
-        if names is None and num_categories > 0:
+        num_categories = self.network("generator").config.num_categories
+        if self.id2label is None and num_categories > 0:
             shown = range(min(CLASS_COLUMNS, num_categories))
             by_category = torch.stack([generate.images(CLASS_ROWS, categories=category) for category in shown], dim=1)
             return sample_grid(by_category.flatten(0, 1), columns=len(shown), titles=[str(i) for i in shown])
-        return class_grid(generate, names)
-
-    def evaluate(self, generate):
-        """The measures of samples, the classes covered among them; nothing without `--feature_extractor`."""
-        return [] if self.evaluator.extractor is None else [self.evaluator.measure_as_published(generate)]
+        return super().sample_grid(generate)
 
     def describe(self) -> dict:
-        config, names = self.config, self.id2label
-        kind = "unconditional" if names is None else "class-conditional"
-        call = "batch_size=4" if names is None else f"class_labels={list(names.values())[:2]}, num_images_per_label=4"
-        return {
-            "task": f"{kind.capitalize()} image generation: a generative adversarial network ({config.loss} loss), "
-            f"{trained_from(config.pretrained_model_name_or_path)}.",
-            "usage": f"images = pipe({call}).images",
-            "base_model": config.pretrained_model_name_or_path,
-            "tags": [f"{kind}-image-generation", "gan"],
-        }
+        method = f"a generative adversarial network ({self.config.loss} loss)"
+        return self.description(method, base_model=self.config.pretrained_model_name_or_path)
 
 
 @dataclass
-class GANConfig(TrainingConfig):
+class GANConfig(AdversarialConfig):
     """The options of train_gan.py."""
 
     architecture: Literal["dcgan", "mlp"] = option(
@@ -261,7 +229,6 @@ class GANConfig(TrainingConfig):
     )
 
     # Conditions
-    class_conditional: bool = option(False, help="Give the networks the class of the image.", group="network")
     conditioning: Literal["concat", "embedding", "projection", "auxiliary"] = option(
         "projection",
         help="How classes enter the discriminator: as one-hot vectors (concat), as learned vectors (embedding), by "
@@ -285,10 +252,6 @@ class GANConfig(TrainingConfig):
         1,
         help="Steps of the discriminator for each step of the generator (n_critic). --max_train_steps counts steps of "
         "the discriminator.",
-        group="optimisation",
-    )
-    discriminator_learning_rate: float | None = option(
-        help="The discriminator's learning rate (TTUR, Heusel et al. 2017); by default --learning_rate.",
         group="optimisation",
     )
 
@@ -315,10 +278,7 @@ class GANConfig(TrainingConfig):
 
     # Usual for GANs
     learning_rate: float = option(2e-4, help="The learning rate after the warm-up.")
-    lr_warmup_steps: int = option(0, help="Updates until the learning rate is reached.")
     adam_beta1: float = option(0.5, help="AdamW's decay of the gradient's mean.")
-    adam_weight_decay: float = option(0.0, help="AdamW's weight decay.")
-    max_grad_norm: float = option(0.0, help="Gradients are scaled down to this norm; 0 never scales.")
     ema_decay: float = option(0.999, help="The decay of the generator's average.")
     train_batch_size: int = option(64, help="Images per process and step.")
 
@@ -327,8 +287,7 @@ class GANConfig(TrainingConfig):
         self.require_at_least(1, "discriminator_steps", "regularization_interval")
         self.require_at_least(0, "gradient_penalty", "r1", "r2", "mode_seeking", "num_categories")
         self.require_at_least(0, "num_continuous_codes", "mutual_information", "auxiliary_weight")
-        rate, bound = self.discriminator_learning_rate, self.clip_weights
-        self.require(rate is None or rate > 0, f"--discriminator_learning_rate must be positive, not {rate}")
+        bound = self.clip_weights
         self.require(bound is None or bound > 0, f"--clip_weights must be positive, not {bound}")
         self.require(
             self.real_label == 1 or self.loss in LABELLED_LOSSES,

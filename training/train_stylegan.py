@@ -25,25 +25,22 @@ from diffusers_ext.training.adversarial.adaptive_augmentation import (
     augment_images,
     check_augmentations,
 )
-from diffusers_ext.training.evaluation.grids import class_grid
-from diffusers_ext.training.evaluation.samples import SampleEvaluator
-from diffusers_ext.training.loop.configuration import JSONObject, TrainingConfig, option
+from diffusers_ext.training.adversarial.recipe import AdversarialConfig, AdversarialRecipe
+from diffusers_ext.training.loop.configuration import JSONObject, option
 from diffusers_ext.training.loop.ema import HalfLifeEMA
 from diffusers_ext.training.loop.network_options import build_network
-from diffusers_ext.training.loop.recipe import Recipe
 
 
-class StyleGANRecipe(Recipe):
+class StyleGANRecipe(AdversarialRecipe):
     """Karras et al. 2020: both networks improve in each step, and are regularized every few steps."""
 
     def networks(self) -> dict[str, nn.Module]:
         """The generator, from latents to images, and the discriminator, from images to logits."""
         config, (size, _) = self.config, self.config.size
-        num_classes = None if self.id2label is None else len(self.id2label)
-        decided = {"sample_size": size, "num_classes": num_classes}
+        decided = {"sample_size": size, "num_classes": self.num_classes}
 
         def trial(network: nn.Module) -> None:
-            labels = None if num_classes is None else torch.zeros(2, dtype=torch.int64)
+            labels = None if self.id2label is None else torch.zeros(2, dtype=torch.int64)
             is_generator = isinstance(network, StyleGAN2Generator)
             shape = (network.config.latent_dim,) if is_generator else (config.channels, size, size)
             network(torch.zeros(2, *shape), labels)
@@ -130,9 +127,9 @@ class StyleGANRecipe(Recipe):
             self.mean_length = self.mean_length.lerp(path_lengths.mean(), PATH_LENGTH_DECAY)
 
     def pipeline(self, generator: nn.Module, discriminator: nn.Module) -> GANPipeline:
-        """The pipeline that samples from the generator, with the discriminator for further training."""
+        """The pipeline, whose generator knows the average style."""
         generator.measure_style_average()
-        return GANPipeline(generator=generator, discriminator=discriminator, id2label=self.id2label)
+        return super().pipeline(generator, discriminator)
 
     # What stands around the algorithm
 
@@ -140,9 +137,6 @@ class StyleGANRecipe(Recipe):
         if config.r1 > 0 or config.path_length > 0:
             context.refuse_sharding("A penalty of gradients (--r1, --path_length)")
         super().__init__(config, context)
-        if config.class_conditional and self.dataset.id2label is None:
-            raise ValueError("--class_conditional needs labels: name the column with --label_column.")
-        self.id2label = self.dataset.id2label if config.class_conditional else None
         self.mean_length = torch.zeros((), device=context.device)
         self.probability = AdaptiveProbability(
             config.augmentation_probability,
@@ -150,9 +144,6 @@ class StyleGANRecipe(Recipe):
             config.ada_images,
             config.ada_interval,
             context.device,
-        )
-        self.evaluator = SampleEvaluator(
-            self.dataset, split=config.dataset_split, device=context.device, **config.measured()
         )
 
     def identity(self) -> dict:
@@ -167,48 +158,25 @@ class StyleGANRecipe(Recipe):
         self.mean_length = state["mean_length"].to(self.mean_length.device)
         self.probability.load_state_dict(state)
 
-    def optimizer_options(self, name):
-        rate = self.config.discriminator_learning_rate
-        return {"learning_rate": rate} if name == "discriminator" and rate is not None else {}
-
-    def averaged(self, names):
-        return ("generator",)
-
     def new_average(self, network, batch_size):
         return HalfLifeEMA(network, self.config.ema_images, batch_size, self.config.ema_rampup)
 
-    def sample_grid(self, generate):
-        return class_grid(generate, self.id2label)
-
-    def evaluate(self, generate):
-        """The measures of samples, the classes covered among them; nothing without `--feature_extractor`."""
-        return [] if self.evaluator.extractor is None else [self.evaluator.measure_as_published(generate)]
-
     def describe(self) -> dict:
-        names = self.id2label
-        kind = "unconditional" if names is None else "class-conditional"
-        call = "batch_size=4" if names is None else f"class_labels={list(names.values())[:2]}, num_images_per_label=4"
-        augmented = ", with adaptive discriminator augmentation" if self.config.augmentations else ""
-        return {
-            "task": f"{kind.capitalize()} image generation: StyleGAN2{augmented}, trained from scratch.",
-            "usage": f"images = pipe({call}, truncation_psi=0.7).images",
-            "base_model": None,
-            "tags": [f"{kind}-image-generation", "gan", "stylegan2"],
-        }
+        augmented = " with adaptive discriminator augmentation" if self.config.augmentations else ""
+        return self.description(f"StyleGAN2{augmented}", "stylegan2", call=", truncation_psi=0.7")
 
 
 PATH_LENGTH_DECAY = 0.01  # how much of the average path length a step replaces
 
 
 @dataclass
-class StyleGANConfig(TrainingConfig):
+class StyleGANConfig(AdversarialConfig):
     """The options of train_stylegan.py."""
 
     generator: JSONObject = option(
         JSONObject(), help="Arguments of StyleGAN2Generator, as JSON or a YAML mapping, such as block_out_channels."
     )
     discriminator: JSONObject = option(JSONObject(), help="Arguments of StyleGAN2Discriminator.")
-    class_conditional: bool = option(False, help="Give the networks the class of the image.")
 
     # Regularization
     r1: float = option(10.0, help="The weight gamma of R1, gamma/2 |gradient|^2 at real images; 0 for none.")
@@ -231,21 +199,15 @@ class StyleGANConfig(TrainingConfig):
     ada_interval: int = option(4, help="It is adapted every so many steps.")
 
     # Usual for StyleGAN2
-    discriminator_learning_rate: float | None = option(
-        help="The discriminator's learning rate; by default --learning_rate."
-    )
     ema_images: int = option(10_000, help="The half-life of the generator's average, in images.")
     ema_rampup: float | None = option(
         help="The half-life is at most this fraction of the images seen, so that the average follows early training."
     )
     learning_rate: float = option(2e-3, help="The learning rate after the warm-up.")
     lr_scheduler: str = option("constant", help="The schedule of the learning rate.")
-    lr_warmup_steps: int = option(0, help="Updates until the learning rate is reached.")
     adam_beta1: float = option(0.0, help="AdamW's decay of the gradient's mean.")
     adam_beta2: float = option(0.99, help="AdamW's decay of the gradient's square.")
     adam_epsilon: float = option(1e-8, help="AdamW's epsilon.")
-    adam_weight_decay: float = option(0.0, help="AdamW's weight decay.")
-    max_grad_norm: float = option(0.0, help="Gradients are scaled down to this norm; 0 never scales.")
     train_batch_size: int = option(32, help="Images per process and step.")
 
     def __post_init__(self):
@@ -262,8 +224,6 @@ class StyleGANConfig(TrainingConfig):
         self.require(
             self.ema_rampup is None or self.ema_rampup > 0, f"--ema_rampup must be positive, not {self.ema_rampup}"
         )
-        rate = self.discriminator_learning_rate
-        self.require(rate is None or rate > 0, f"--discriminator_learning_rate must be positive, not {rate}")
         check_augmentations(self.augmentations)
         self.require_default(
             bool(self.augmentations),

@@ -1,1 +1,1 @@
-"""Generative adversarial networks that make images from noise (train_gan.py)."""
+"""Generative adversarial networks that make images from noise."""
