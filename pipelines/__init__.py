@@ -13,6 +13,7 @@ from diffusers_ext.pipelines import (
     pipeline_gan,
     pipeline_image_translation,
     pipeline_palette,
+    pipeline_restoration,
 )
 from diffusers_ext.registration import register
 
@@ -39,3 +40,6 @@ class ImageTranslationPipeline(PublishableMixin, pipeline_image_translation.Imag
 
 
 class PalettePipeline(PublishableMixin, pipeline_palette.PalettePipeline): ...
+
+
+class RestorationPipeline(PublishableMixin, pipeline_restoration.RestorationPipeline): ...

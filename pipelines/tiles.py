@@ -1,7 +1,7 @@
 """Predict large images in overlapping tiles, which are blended (MultiDiffusion: Bar-Tal et al. 2023)."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -110,3 +110,60 @@ def predict_tiled(
         total[tile] += weight * output
         weights[tile] += weight
     return total / weights
+
+
+def predict_bands(
+    forward: Callable[[torch.Tensor], torch.Tensor], sample: torch.Tensor, tiling: Tiling, scale: int = 1
+) -> Iterator[torch.Tensor]:
+    """
+    The output of a network that enlarges images by `scale`, as bands of finished rows from the top to the bottom.
+
+    So only one row of tiles is in memory at a time. Where two tiles overlap, the outer quarter of each, in which a
+    network sees too little, does not count, and between these quarters one tile fades into the other. If the network
+    sees no further than a quarter of the overlap, the output is that for the whole image.
+
+    Args:
+        forward (`Callable`): the network, from tiles `(n, C, h, w)` to `(n, C', scale * h, scale * w)`.
+        sample (`torch.Tensor` of shape `(N, C, H, W)`): the images.
+        tiling ([`Tiling`]): the tiles. One that is larger than the image is cut to its size.
+        scale (`int`): how many times as high and wide the output is.
+
+    Yields:
+        `torch.Tensor` of shape `(N, C', rows, scale * W)`: all bands together have `scale * H` rows.
+    """
+    height, width = sample.shape[2:]
+    size = (min(height, tiling.size), min(width, tiling.size))
+    tops, lefts = (
+        tile_starts(length, tile, tiling.overlap) for length, tile in zip((height, width), size, strict=True)
+    )
+    columns = [fading_weights(left, size[1], width, tiling.overlap, scale, sample.device) for left in lefts]
+    total = weights = None
+    for top, next_top in zip(tops, [*tops[1:], height], strict=True):
+        crops = torch.cat([sample[:, :, top : top + size[0], left : left + size[1]] for left in lefts])
+        outputs = torch.cat([forward(batch) for batch in crops.split(tiling.batch_size)]).split(len(sample))
+        if total is None:
+            total = outputs[0].new_zeros(*outputs[0].shape[:2], size[0] * scale, width * scale)
+            weights = total.new_zeros(total.shape[2:])
+        rows = fading_weights(top, size[0], height, tiling.overlap, scale, sample.device)
+        for left, column, output in zip(lefts, columns, outputs, strict=True):
+            place = (..., slice(left * scale, (left + size[1]) * scale))
+            weight = rows[:, None] * column
+            total[place] += weight * output
+            weights[place] += weight
+        done = (next_top - top) * scale
+        yield total[:, :, :done] / weights[:done]
+        # The next row of tiles adds to what is not finished.
+        total = torch.cat([total[:, :, done:], torch.zeros_like(total[:, :, :done])], dim=2)
+        weights = torch.cat([weights[done:], torch.zeros_like(weights[:done])])
+
+
+def fading_weights(start: int, tile: int, length: int, overlap: int, scale: int, device: torch.device) -> torch.Tensor:
+    """The weights `(scale * tile,)` of a tile's pixels along an axis of `length`; they do not fade at its ends."""
+    weights = torch.ones(tile * scale, device=device)
+    if overlap > 0:
+        ramp = ((torch.arange(tile * scale, device=device) + 0.5) / (overlap * scale) * 2 - 0.5).clamp(0, 1)
+        if start > 0:
+            weights = weights * ramp
+        if start + tile < length:
+            weights = weights * ramp.flip(0)
+    return weights

@@ -8,7 +8,7 @@ import struct
 import zipfile
 import zlib
 from argparse import Namespace  # of a training command, beside the weights
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -46,16 +46,17 @@ DAMAGED = (
 NESTED = ("state_dict", "model_state_dict", "ema")
 
 
-def read_state_dict(path: str | os.PathLike) -> dict[str, torch.Tensor]:
+def read_state_dict(path: str | os.PathLike, nested: Sequence[str] = NESTED) -> dict[str, torch.Tensor]:
     """The tensors of a checkpoint by name.
 
-    The file holds a state dict, or a dict with a state dict under one of the names `NESTED`. What wrappers of networks
+    The file holds a state dict, or a dict with a state dict under one of the names `nested`. What wrappers of networks
     add to names is removed: `_orig_mod.` of `torch.compile`, and `module.` of `torch.nn.DataParallel` if all names
     begin with it.
 
     Args:
         path (`str` or `os.PathLike`): a safetensors file, one that `torch.save` wrote, which is read with
             `weights_only=True`, or an archive of TorchScript. No code in it is executed.
+        nested (`Sequence[str]`): the names under which the state dict may stand, the preferred one first.
 
     Raises:
         FileNotFoundError: if the file does not exist.
@@ -64,7 +65,7 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     """
     check_file(path)
     content = _read_safetensors(path) if str(path).endswith(".safetensors") else read_pickle(path)
-    for name in NESTED:
+    for name in nested:
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
     if not isinstance(content, Mapping) or not content:

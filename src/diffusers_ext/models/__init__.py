@@ -17,6 +17,7 @@ from diffusers_ext.models.modeling_exact_dit import ExactDiTTransformer2DModel a
 from diffusers_ext.models.modeling_latent_discriminator import LatentDiscriminator as LatentDiscriminator
 from diffusers_ext.models.modeling_lenet import LeNet as LeNet
 from diffusers_ext.models.modeling_mlp_gan import MLPDiscriminator as MLPDiscriminator, MLPGenerator as MLPGenerator
+from diffusers_ext.models.modeling_msrresnet import MSRResNet as MSRResNet
 from diffusers_ext.models.modeling_noisy_classifier import NoisyClassifier as NoisyClassifier
 from diffusers_ext.models.modeling_noisy_clip import NoisyCLIPModel as NoisyCLIPModel
 from diffusers_ext.models.modeling_patch_discriminator import (
@@ -31,7 +32,10 @@ from diffusers_ext.models.modeling_progressive_gan import (
     ProgressiveGenerator as ProgressiveGenerator,
 )
 from diffusers_ext.models.modeling_resnet_generator import ResnetGenerator as ResnetGenerator
+from diffusers_ext.models.modeling_rrdb import RRDBNet as RRDBNet
 from diffusers_ext.models.modeling_spatial_rescaler import SpatialRescaler as SpatialRescaler
+from diffusers_ext.models.modeling_srgan_discriminator import SRGANDiscriminator as SRGANDiscriminator
+from diffusers_ext.models.modeling_srresnet import SRResNet as SRResNet
 from diffusers_ext.models.modeling_stylegan2 import (
     StyleGAN2Discriminator as StyleGAN2Discriminator,
     StyleGAN2Generator as StyleGAN2Generator,

@@ -1,0 +1,75 @@
+"""The command that restores files."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffusers_ext.data.png16 import encode_png16, read_png16
+from diffusers_ext.models import MSRResNet
+from diffusers_ext.pipelines import RestorationPipeline
+from diffusers_ext.restore import main, outputs_of
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("model")
+    RestorationPipeline(MSRResNet(base_channels=4, num_blocks=1, scale=2)).save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_folder_of_a_hundred_mixed_files(model, tmp_path, capsys):
+    rng, folder = np.random.default_rng(0), tmp_path / "in"
+    (folder / "deep").mkdir(parents=True)
+    sizes = {}
+    for index in range(95):
+        mode, extension = [("L", "png"), ("RGB", "jpg"), ("RGBA", "webp"), ("P", "gif"), ("CMYK", "tif")][index % 5]
+        width, height = (int(side) for side in rng.integers(1, 40, 2))
+        name = f"{'deep/' if index % 3 == 0 else ''}{index}"
+        bands = (height, width, len(Image.new(mode, (1, 1)).getbands()))
+        levels = rng.integers(0, 256, bands, dtype=np.uint8)
+        Image.fromarray(levels[..., 0] if bands[2] == 1 else levels, mode).save(folder / f"{name}.{extension}")
+        sizes[name] = (2 * width, 2 * height)
+    colors = rng.integers(0, 65536, (20, 30, 4), dtype=np.uint16)
+    (folder / "colors16.png").write_bytes(encode_png16(colors))
+    Image.fromarray(colors[..., 0]).save(folder / "gray16.png")
+    Image.fromarray(colors[..., 0]).save(folder / "gray16.tif")
+    (folder / "damaged.jpg").write_bytes((folder / "1.jpg").read_bytes()[:100])
+    (folder / "notes.txt").write_text("no image")
+    (folder / ".hidden").write_text("")
+
+    arguments = [str(folder), str(tmp_path / "out"), "--model", model, "--tile_size", "16", "--device", "cpu"]
+    assert main([*arguments, "--report", str(tmp_path / "report.json")]) == 0
+    printed = capsys.readouterr().out
+    assert "98 of 100 files restored, 2 skipped:" in printed
+    assert "damaged.jpg" in printed and "notes.txt" in printed
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert len(report["restored"]) == 98 and len(report["skipped"]) == 2
+    for name, size in sizes.items():
+        assert Image.open(tmp_path / "out" / f"{name}.png").size == size
+    assert Image.open(tmp_path / "out" / "2.png").mode == "RGBA" and Image.open(tmp_path / "out" / "5.png").mode == "L"
+    assert read_png16(tmp_path / "out" / "colors16.png").shape == (40, 60, 4)
+    for kind in ("png", "tif"):
+        assert read_png16(tmp_path / "out" / f"gray16.{kind}.png").shape == (40, 60)
+
+
+def test_a_single_file(model, tmp_path):
+    Image.new("RGB", (4, 3)).save(tmp_path / "a.png")
+    assert main([str(tmp_path / "a.png"), str(tmp_path / "deep" / "b.png"), "--model", model, "--device", "cpu"]) == 0
+    assert Image.open(tmp_path / "deep" / "b.png").size == (8, 6)
+    assert outputs_of(tmp_path / "a.png", tmp_path / "deep") == {tmp_path / "a.png": tmp_path / "deep" / "a.png"}
+
+
+def test_what_can_not_be_done_is_said(model, tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("no image")
+    arguments = [str(tmp_path / "notes.txt"), str(tmp_path / "out.png"), "--model", model, "--device", "cpu"]
+    assert main(arguments) == 1 and "0 of 1 files restored" in capsys.readouterr().out
+    assert main([*arguments, "--tile_overlap", "300"]) == 1
+    assert "`tile_overlap` must be from 0 to less than `tile_size`, 256" in capsys.readouterr().err
+    assert main([str(tmp_path / "nothing"), *arguments[1:]]) == 1
+    assert "There is no file or folder" in capsys.readouterr().err
+    assert main([str(tmp_path), str(tmp_path / "notes.txt"), *arguments[2:]]) == 1
+    assert "is a folder, so the output must be one" in capsys.readouterr().err
