@@ -30,10 +30,10 @@ class RestorationPipeline(DiffusionPipeline):
     colour channel. Transparency is enlarged by bicubic interpolation.
 
     Args:
-        network ([`SRResNet`], [`MSRResNet`], [`RRDBNet`], [`UNetGenerator`] or [`ResnetGenerator`]):
-            `network(sample, return_dict=False)[0]` is the restoration `(N, C, scale * H, scale * W)` of `sample`,
-            `(N, C, H, W)`. `network.scale` is 1 if it is missing. Height and width must be multiples of
-            `network.stride`, and at least `network.smallest_side`, if it has these attributes.
+        generator ([`SRResNet`], [`MSRResNet`], [`RRDBNet`], [`UNetGenerator`] or [`ResnetGenerator`]):
+            `generator(sample, return_dict=False)[0]` is the restoration `(N, C, scale * H, scale * W)` of `sample`,
+            `(N, C, H, W)`. `generator.scale` is 1 if it is missing. Height and width must be multiples of
+            `generator.stride`, and at least `generator.smallest_side`, if it has these attributes.
         black (`float`, defaults to 0.0):
             The value of black in the network's input and output, where white is 1: 0 or -1.
 
@@ -43,19 +43,19 @@ class RestorationPipeline(DiffusionPipeline):
 
     pipeline_tag = "image-to-image"
     samples_from_noise = False
-    model_cpu_offload_seq = "network"
+    model_cpu_offload_seq = "generator"
 
-    def __init__(self, network: ModelMixin, black: float = 0.0):
+    def __init__(self, generator: ModelMixin, black: float = 0.0):
         super().__init__()
-        channels = network.config.get("in_channels"), network.config.get("out_channels")
+        channels = generator.config.get("in_channels"), generator.config.get("out_channels")
         if channels[0] is None or channels[0] != channels[1]:
             raise ValueError(
-                f"`network` must make images with as many channels as it takes, but makes {channels[1]} from "
+                f"`generator` must make images with as many channels as it takes, but makes {channels[1]} from "
                 f"{channels[0]}."
             )
         if black not in (0, -1):
             raise ValueError(f"`black` must be 0 or -1, but is {black!r}.")
-        self.register_modules(network=network)
+        self.register_modules(generator=generator)
         self.register_to_config(black=black)
 
     @torch.no_grad()
@@ -92,7 +92,7 @@ class RestorationPipeline(DiffusionPipeline):
                 Whether to return an [`ImagePipelineOutput`] instead of a tuple.
 
         Returns:
-            [`ImagePipelineOutput`] or `tuple`: the images, in `.images` or as the first entry, `network.scale` times
+            [`ImagePipelineOutput`] or `tuple`: the images, in `.images` or as the first entry, `generator.scale` times
             as high and wide as the inputs.
 
         Raises:
@@ -129,7 +129,7 @@ class RestorationPipeline(DiffusionPipeline):
         self, image: torch.Tensor, dtype: np.dtype, tile_size: int | None, tile_overlap: int | None, batch_size: int
     ) -> np.ndarray:
         """An array `(scale * H, scale * W, C)` from `(C, H, W)` in `[0, 1]`; the result fills it row by row."""
-        scale = getattr(self.network, "scale", 1)
+        scale = getattr(self.generator, "scale", 1)
         channels, height, width = image.shape
         num_colors = channels - self._has_alpha(channels)
         restored = np.empty((height * scale, width * scale, channels), dtype)
@@ -154,15 +154,15 @@ class RestorationPipeline(DiffusionPipeline):
         batch_size: int,
     ) -> Iterator[torch.Tensor]:
         """Rows `(1, C, rows, columns)` of the restoration of `(C, H, W)` in `[0, 1]`, with its padding."""
-        known, black, num_colors = self.network.config.in_channels, self.config.black, len(colors)
-        stride, least = getattr(self.network, "stride", 1), self._smallest_side
+        known, black, num_colors = self.generator.config.in_channels, self.config.black, len(colors)
+        stride, least = getattr(self.generator, "stride", 1), self._smallest_side
         sides = [max(side + -side % stride, least) for side in colors.shape[1:]]
         # A network of gray images restores one colour after the other.
         sample = pad_images(colors[:, None] if known == 1 else colors[None], *sides)
 
         def forward(tiles: torch.Tensor) -> torch.Tensor:
-            tiles = tiles.to(self._execution_device, self.network.dtype).expand(-1, known, -1, -1)
-            output = self.network(black + (1 - black) * tiles, return_dict=False)[0].float().cpu()
+            tiles = tiles.to(self._execution_device, self.generator.dtype).expand(-1, known, -1, -1)
+            output = self.generator(black + (1 - black) * tiles, return_dict=False)[0].float().cpu()
             return ((output - black) / (1 - black)).clamp(0, 1)
 
         tiling = plan_tiling(tile_size, tile_overlap, batch_size, *sample.shape[2:])
@@ -176,11 +176,11 @@ class RestorationPipeline(DiffusionPipeline):
             yield band
 
     def _has_alpha(self, channels: int) -> bool:
-        return channels in (2, 4) and channels != self.network.config.in_channels
+        return channels in (2, 4) and channels != self.generator.config.in_channels
 
     @property
     def _smallest_side(self) -> int:
-        return getattr(self.network, "smallest_side", getattr(self.network, "stride", 1))
+        return getattr(self.generator, "smallest_side", getattr(self.generator, "stride", 1))
 
     @classmethod
     def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs) -> "RestorationPipeline":
@@ -189,8 +189,8 @@ class RestorationPipeline(DiffusionPipeline):
 
     @property
     def image_shape(self) -> tuple[int, int | None, int | None]:
-        """Channels of the images, and height and width of the training images if `network` knows them."""
-        return (self.network.config.out_channels, *get_sample_size(self.network))
+        """Channels of the images, and height and width of the training images if `generator` knows them."""
+        return (self.generator.config.out_channels, *get_sample_size(self.generator))
 
     def check_inputs(
         self,
@@ -202,9 +202,9 @@ class RestorationPipeline(DiffusionPipeline):
         output_type: str,
     ):
         """Refuses what the call could not carry out, with a `ValueError` of one sentence."""
-        known = self.network.config.in_channels
+        known = self.generator.config.in_channels
         check_positive_int("batch_size", batch_size)
-        check_tiling(tile_size, tile_overlap, batch_size, getattr(self.network, "stride", 1), self._smallest_side)
+        check_tiling(tile_size, tile_overlap, batch_size, getattr(self.generator, "stride", 1), self._smallest_side)
         if output_type not in OUTPUT_TYPES:
             raise ValueError(f"`output_type` must be one of {', '.join(OUTPUT_TYPES)}, but is {output_type!r}.")
         for shape, depth in zip(shapes, depths, strict=True):

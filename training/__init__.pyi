@@ -25,6 +25,10 @@ from .train_dreambooth import DreamBoothConfig as DreamBoothConfig, DreamBoothRe
 from .train_gan import GANConfig as GANConfig, GANRecipe as GANRecipe
 from .train_palette import PaletteConfig as PaletteConfig, PaletteRecipe as PaletteRecipe
 from .train_pixels import PixelConfig as PixelConfig, PixelRecipe as PixelRecipe
+from .train_restoration import (
+    RestorationRecipe as RestorationRecipe,
+    RestorationTrainingConfig as RestorationTrainingConfig,
+)
 from .train_stylegan import StyleGANConfig as StyleGANConfig, StyleGANRecipe as StyleGANRecipe
 from .train_text_to_image import FineTuningConfig as FineTuningConfig, FineTuningRecipe as FineTuningRecipe
 from .train_textual_inversion import (

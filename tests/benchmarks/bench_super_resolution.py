@@ -20,7 +20,7 @@ IMAGES = ("astronaut", "chelsea", "coffee")
 
 def measure(pipeline: RestorationPipeline, truth: Image.Image, tile_size: int) -> dict[str, tuple[float, float]]:
     """PSNR and SSIM of three restorations of a reduced image."""
-    small = truth.resize([side // pipeline.network.scale for side in truth.size], Image.Resampling.BICUBIC)
+    small = truth.resize([side // pipeline.generator.scale for side in truth.size], Image.Resampling.BICUBIC)
     restored = {
         "bicubic": small.resize(truth.size, Image.Resampling.BICUBIC),
         "whole": pipeline(small).images[0],
@@ -47,7 +47,7 @@ def main() -> None:
     pipeline.set_progress_bar_config(disable=True)
     for name in IMAGES:
         picture = Image.fromarray(getattr(data, name)())
-        sides = [side - side % pipeline.network.scale for side in picture.size]
+        sides = [side - side % pipeline.generator.scale for side in picture.size]
         values = measure(pipeline, picture.crop((0, 0, *sides)), args.tile_size)
         print(name, *(f"{method} {p:.2f}/{s:.3f}" for method, (p, s) in values.items()), sep="  ")
 

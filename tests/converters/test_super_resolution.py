@@ -75,7 +75,7 @@ def test_the_layout_of_basicsr_and_its_wrappers(tmp_path):
         torch.save(content, tmp_path / f"{name}.pth")
         written = convert_checkpoint(tmp_path / f"{name}.pth", tmp_path / name, "rrdb", scale=4)
         assert written == f"RestorationPipeline in {tmp_path / name}"
-        assert_near(RestorationPipeline.from_pretrained(tmp_path / name).network(case.inputs["lr"]).sample, expected)
+        assert_near(RestorationPipeline.from_pretrained(tmp_path / name).generator(case.inputs["lr"]).sample, expected)
 
 
 @pytest.mark.parametrize("factor, scale", [(2, 2), (4, 1)])
@@ -126,7 +126,7 @@ def test_files_become_pipelines_and_networks(tmp_path):
         save_file(load_case(folder, name).weights, tmp_path / f"{name}.safetensors")
         convert_checkpoint(tmp_path / f"{name}.safetensors", tmp_path / name, family)
         loaded = expected.from_pretrained(tmp_path / name)
-        networks.append(type(getattr(loaded, "network", loaded)))
+        networks.append(type(getattr(loaded, "generator", loaded)))
     assert networks == [SRResNet, SRGANDiscriminator, MSRResNet, RRDBNet]
 
 

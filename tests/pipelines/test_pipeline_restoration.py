@@ -41,7 +41,7 @@ class TestRestorationSaveLoad(PipelineTesterConfig, PipelineSaveLoadTesterMixin)
     output_shape = (1, 3, 18, 28)
 
     def get_components(self):
-        return {"network": msrresnet(), "black": -1.0}
+        return {"generator": msrresnet(), "black": -1.0}
 
     def get_inputs(self):
         return {"image": image()}
@@ -52,10 +52,10 @@ class TestRestorationSaveLoad(PipelineTesterConfig, PipelineSaveLoadTesterMixin)
 
 def test_it_is_the_network(pipe):
     with torch.no_grad():
-        expected = pipe.network(image()[None]).sample.clamp(0, 1)
-        signed = (pipe.network(image()[None] * 2 - 1).sample / 2 + 0.5).clamp(0, 1)
+        expected = pipe.generator(image()[None]).sample.clamp(0, 1)
+        signed = (pipe.generator(image()[None] * 2 - 1).sample / 2 + 0.5).clamp(0, 1)
     assert_equal(restore(pipe, image()), expected)
-    torch.testing.assert_close(restore(quiet(RestorationPipeline(pipe.network, black=-1)), image()), signed)
+    torch.testing.assert_close(restore(quiet(RestorationPipeline(pipe.generator, black=-1)), image()), signed)
     assert_equal(pipe(image(), output_type="pt", return_dict=False)[0], expected)
     assert expected.std() > 0.1 and not restore(pipe, image()).requires_grad
 
@@ -83,7 +83,7 @@ def test_tiles_are_the_whole_where_the_overlap_is_four_times_what_the_network_se
 @pytest.mark.parametrize("overlap", [0, 1, 5, 15, None])
 def test_any_overlap_covers_every_pixel(pipe, overlap):
     with torch.no_grad():
-        for parameter in pipe.network.parameters():
+        for parameter in pipe.generator.parameters():
             parameter.zero_()
     gray = torch.full((3, 37, 50), 0.5)
     assert_equal(restore(pipe, gray, tile_size=16, tile_overlap=overlap), torch.full((1, 3, 74, 100), 0.5))
@@ -91,7 +91,7 @@ def test_any_overlap_covers_every_pixel(pipe, overlap):
 
 def test_only_a_row_of_tiles_is_seen_at_once(pipe):
     shapes = []
-    pipe.network.register_forward_hook(lambda network, args, output: shapes.append(tuple(args[0].shape)))
+    pipe.generator.register_forward_hook(lambda network, args, output: shapes.append(tuple(args[0].shape)))
     restore(pipe, image(3, 64, 24), tile_size=16, tile_overlap=4, batch_size=2)
     assert set(shapes) == {(2, 3, 16, 16)} and len(shapes) == 5
 
@@ -102,7 +102,7 @@ def test_only_a_row_of_tiles_is_seen_at_once(pipe):
 def test_gray_stays_gray_and_colours_may_be_restored_one_by_one(pipe):
     gray = image(1)
     with torch.no_grad():
-        color = pipe.network(gray.expand(3, -1, -1)[None]).sample.clamp(0, 1)
+        color = pipe.generator(gray.expand(3, -1, -1)[None]).sample.clamp(0, 1)
     weights = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
     torch.testing.assert_close(restore(pipe, gray), (color * weights).sum(1, keepdim=True), rtol=0, atol=1e-5)
     one = quiet(RestorationPipeline(msrresnet(in_channels=1, out_channels=1)))

@@ -92,13 +92,43 @@ _DECIDED_ELSEWHERE = {
 
 
 @dataclass
-class RestorationConfig(DataConfig, EvaluationConfig):
+class TaskConfig(DataConfig, EvaluationConfig):
     """Which tasks are trained or measured."""
 
     tasks: list[str] | None = option(help=_tasks_help(), essential=True)
     task_options: JSONObject = option(
         JSONObject(), help="Options of the tasks, by task, as JSON or a YAML mapping: '{\"super_resolution\": {...}}'."
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        is_paired = TRANSLATION in (self.tasks or ())
+        self.require(
+            is_paired == self.has_conditioning_images() or not self.tasks,
+            f"--tasks {TRANSLATION} and --conditioning_image_dir or --conditioning_image_column, which names its "
+            "inputs, need each other",
+        )
+        self.require(not self.task_options or self.tasks, "--task_options is for --tasks, which is not set")
+        self.require(
+            not self.task_options or set(self.tasks) != {TRANSLATION}, f"--tasks {TRANSLATION} has no --task_options"
+        )
+        self._check_mappings("task_options")
+        metrics = self.metrics or ()
+        needy = [name for name in metrics if name in (*METRICS, "perceptual_distance", "deep_feature_distance")]
+        self.require(
+            not (needy and self.tasks) or self.feature_extractor,
+            f"--metrics {' '.join(needy)} needs --feature_extractor",
+        )
+
+    def _check_mappings(self, name: str) -> None:
+        for task, options in getattr(self, name).items():
+            self.require(isinstance(options, dict), f"--{name} of {task} must be a mapping, not {options!r}")
+
+
+@dataclass
+class RestorationConfig(TaskConfig):
+    """Which tasks a [`PalettePipeline`] is trained for or measured by, and how it is called."""
+
     call_options: JSONObject = option(
         JSONObject(),
         help="Arguments of the pipeline's call, by task too: {strength: 0.5} starts from the degraded image.",
@@ -116,35 +146,20 @@ class RestorationConfig(DataConfig, EvaluationConfig):
     def __post_init__(self):
         super().__post_init__()
         self.require_at_least(1, "num_restorations")
-        is_paired = TRANSLATION in (self.tasks or ())
-        self.require(
-            is_paired == self.has_conditioning_images() or not self.tasks,
-            f"--tasks {TRANSLATION} and --conditioning_image_dir or --conditioning_image_column, which names its "
-            "inputs, need each other",
-        )
         if not self.tasks:
-            for name in ("task_options", "call_options"):
-                self.require(not getattr(self, name), f"--{name} is for --tasks, which is not set")
+            self.require(not self.call_options, "--call_options is for --tasks, which is not set")
             self.require_default(False, ("first_guess", "num_restorations"), "is for --tasks, which is not set")
             return
-        self.require(
-            not self.task_options or set(self.tasks) != {TRANSLATION}, f"--tasks {TRANSLATION} has no --task_options"
-        )
         self._check_call_options()
-        metrics = self.metrics or ()
-        needy = [name for name in metrics if name in (*METRICS, "perceptual_distance", "deep_feature_distance")]
-        self.require(not needy or self.feature_extractor, f"--metrics {' '.join(needy)} needs --feature_extractor")
         self.require(
-            "diversity" not in metrics or self.num_restorations > 1,
+            "diversity" not in (self.metrics or ()) or self.num_restorations > 1,
             "--metrics diversity compares restorations of one image: it needs --num_restorations 2 or more",
         )
 
     def _check_call_options(self) -> None:
         unknown = ", ".join(sorted(set(self.call_options) - set(self.tasks)))
         self.require(not unknown, f"--call_options are for {', '.join(self.tasks)}, not for {unknown}")
-        for name in ("task_options", "call_options"):
-            for task, options in getattr(self, name).items():
-                self.require(isinstance(options, dict), f"--{name} of {task} must be a mapping, not {options!r}")
+        self._check_mappings("call_options")
         parameters = inspect.signature(PalettePipeline.__call__).parameters
         known = [name for name in parameters if name not in _DECIDED_ELSEWHERE]
         unknown = ", ".join(sorted({name for options in self.call_options.values() for name in options} - set(known)))

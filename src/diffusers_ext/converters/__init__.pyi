@@ -13,8 +13,8 @@ from .disentangling_vae.network import convert_disentangling_vae as convert_dise
 from .facebook_dit.transformer import convert_dit as convert_dit
 from .janspiry.palette_unet import convert_palette as convert_palette
 from .janspiry.sr3_unet import convert_sr3 as convert_sr3
-from .mmgeneration.progressive_gan import convert_progressive_gan as convert_progressive_gan
 from .leftthomas.srgan import convert_srgan as convert_srgan
+from .mmgeneration.progressive_gan import convert_progressive_gan as convert_progressive_gan
 from .open_clip.clip import convert_open_clip as convert_open_clip
 from .openai_clip.clip import convert_clip as convert_clip
 from .openai_diffusion.noisy_classifier import convert_guided_diffusion_classifier as convert_guided_diffusion_classifier

@@ -49,6 +49,8 @@ from diffusers_ext.losses.elbo import (
 from diffusers_ext.losses.mode_seeking import mode_seeking_loss as mode_seeking_loss
 from diffusers_ext.losses.mutual_information import mutual_information_loss as mutual_information_loss
 from diffusers_ext.losses.path_lengths import path_lengths as path_lengths
+from diffusers_ext.losses.relativistic import relative_logits as relative_logits
+from diffusers_ext.losses.restoration import charbonnier_loss as charbonnier_loss, l2_loss as l2_loss
 from diffusers_ext.losses.translation import (
     cycle_loss as cycle_loss,
     identity_loss as identity_loss,

@@ -9,13 +9,16 @@ from typing import Any
 import torch
 
 from diffusers_ext.data.corruptions.blur import deblurring
+from diffusers_ext.data.corruptions.camera_noise import camera_noise
 from diffusers_ext.data.corruptions.colors import colorization
 from diffusers_ext.data.corruptions.corruption import Corruption
+from diffusers_ext.data.corruptions.exposure import exposure_clipping
 from diffusers_ext.data.corruptions.jpeg import jpeg_restoration
 from diffusers_ext.data.corruptions.masking import inpainting, uncropping
 from diffusers_ext.data.corruptions.noise import denoising
 from diffusers_ext.data.corruptions.outlines import outlines
 from diffusers_ext.data.corruptions.resampling import super_resolution
+from diffusers_ext.data.corruptions.second_order import second_order
 
 
 CORRUPTIONS: dict[str, Callable[..., Corruption]] = {
@@ -26,6 +29,9 @@ CORRUPTIONS: dict[str, Callable[..., Corruption]] = {
     "super_resolution": super_resolution,
     "denoising": denoising,
     "deblurring": deblurring,
+    "camera_noise": camera_noise,
+    "exposure_clipping": exposure_clipping,
+    "second_order": second_order,
 }
 # What a translation can start from: an image that a task has degraded, or the edges of the image.
 TRANSLATION_INPUTS: dict[str, Callable[..., Corruption]] = CORRUPTIONS | {"edges": outlines}
