@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from diffusers_ext.converters.listing import described_families
 from diffusers_ext.exports import exports
 
 
@@ -33,6 +34,12 @@ def test_the_table_has_every_pipeline():
 def test_the_table_has_every_converter():
     packages = (ROOT / "src" / "diffusers_ext" / "converters").glob("*/__init__.py")
     assert column("converter") == {file.parent.name for file in packages}
+
+
+def test_the_page_of_converters_has_every_family():
+    page = (ROOT / "docs" / "how_to" / "convert_checkpoints.md").read_text(encoding="utf-8")
+    first_cells = [line.split("|")[1] for line in page.splitlines() if line.startswith("| ")][1:]
+    assert set(re.findall("`([^`]+)`", "".join(first_cells))) == set(described_families())
 
 
 def test_every_row_says_what_was_measured():
