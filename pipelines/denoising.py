@@ -74,13 +74,13 @@ def follow_guidance_scale(guider: BaseGuidance, guidance_scale: float) -> BaseGu
     """
     The guider of the next step, after a callback may have set `pipe._guidance_scale`.
 
-    As in diffusers, 0 turns guidance off, which is a scale of 1 for all but classifier guidance. What the guider
+    As in diffusers, 0 turns guidance off, which is a scale of 1 for all but guidance by a gradient. What the guider
     remembers of other steps stays.
     """
     if guidance_scale == get_guidance_scale(guider):
         return guider
     check_guidance_scale(guidance_scale, guider)
-    if guidance_scale == 0 and not hasattr(guider, "guide"):
+    if guidance_scale == 0 and not hasattr(guider, "condition_gradient"):
         guidance_scale = 1.0
     guider = copy.copy(guider)
     guider.register_to_config(guidance_scale=guidance_scale)
