@@ -10,6 +10,7 @@ from diffusers_ext.pipelines import (
     pipeline_autoregressive,
     pipeline_cascade,
     pipeline_class_conditional,
+    pipeline_energy,
     pipeline_gan,
     pipeline_image_translation,
     pipeline_palette,
@@ -31,6 +32,9 @@ class CascadePipeline(PublishableMixin, pipeline_cascade.CascadePipeline): ...
 
 
 class ClassConditionalPipeline(PublishableMixin, pipeline_class_conditional.ClassConditionalPipeline): ...
+
+
+class EnergyPipeline(PublishableMixin, pipeline_energy.EnergyPipeline): ...
 
 
 class GANPipeline(PublishableMixin, pipeline_gan.GANPipeline): ...

@@ -22,6 +22,7 @@ from .train_distillation import (
     distillation_recipe as distillation_recipe,
 )
 from .train_dreambooth import DreamBoothConfig as DreamBoothConfig, DreamBoothRecipe as DreamBoothRecipe
+from .train_energy import EnergyConfig as EnergyConfig, EnergyRecipe as EnergyRecipe
 from .train_gan import GANConfig as GANConfig, GANRecipe as GANRecipe
 from .train_palette import PaletteConfig as PaletteConfig, PaletteRecipe as PaletteRecipe
 from .train_pixels import PixelConfig as PixelConfig, PixelRecipe as PixelRecipe

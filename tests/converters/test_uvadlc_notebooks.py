@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from diffusers_ext.converters import convert_checkpoint, convert_uvadlc_pixelcnn
-from diffusers_ext.pipelines import AutoregressivePipeline
+from diffusers_ext.converters import convert_checkpoint, convert_uvadlc_energy, convert_uvadlc_pixelcnn
+from diffusers_ext.pipelines import AutoregressivePipeline, EnergyPipeline
 from tests.converters.cases import assert_near, assert_refused
 from tests.converters.originals import layer, random
 
@@ -78,3 +78,35 @@ def test_refusals(changes, options, message):
 
 def test_another_network():
     assert_refused(convert_uvadlc_pixelcnn, {"0.weight": torch.zeros(2, 2)}, {}, "it has no conv_vstack")
+
+
+def energy_shapes() -> dict:
+    shapes, channels = {}, (1, 3, 4, 5, 5)
+    for index, size in enumerate((5, 3, 3, 3)):
+        shapes |= layer(f"cnn.cnn_layers.{2 * index}", channels[index + 1], channels[index], size, size)
+    return shapes | layer("cnn.cnn_layers.9", 6, 5 * 4) | layer("cnn.cnn_layers.11", 1, 6)
+
+
+@torch.no_grad()
+def test_an_energy_based_model_computes_what_the_notebook_does(tmp_path):
+    weights = random(energy_shapes())
+    hidden = image = torch.rand(2, 1, 28, 28) * 2 - 1
+    for index in range(4):
+        name = f"cnn.cnn_layers.{2 * index}"
+        padding = 4 if index == 0 else 1
+        hidden = F.silu(F.conv2d(hidden, weights[f"{name}.weight"], weights[f"{name}.bias"], 2, padding))
+    hidden = F.silu(F.linear(hidden.flatten(1), weights["cnn.cnn_layers.9.weight"], weights["cnn.cnn_layers.9.bias"]))
+    expected = F.linear(hidden, weights["cnn.cnn_layers.11.weight"], weights["cnn.cnn_layers.11.bias"])
+
+    torch.save({"state_dict": weights}, tmp_path / "MNIST.ckpt")
+    convert_checkpoint(tmp_path / "MNIST.ckpt", tmp_path / "out", "uvadlc_energy")
+    pipe = EnergyPipeline.from_pretrained(tmp_path / "out")
+    assert pipe.image_shape == (1, 28, 28) and len(pipe.scheduler.timesteps) == 256
+    assert_near(-pipe.model(image).energy, expected)
+    assert_near(-pipe.energy(image / 2 + 0.5), expected)
+
+
+def test_another_energy_based_model():
+    assert_refused(convert_uvadlc_energy, {"0.weight": torch.zeros(2, 2)}, {}, r"it has no cnn_layers\.0")
+    weights = {key: torch.zeros(shape) for key, shape in energy_shapes().items()}
+    assert_refused(convert_uvadlc_energy, weights, {"image_size": 40}, "does not fit the network")

@@ -45,6 +45,7 @@ COMMANDS = {
     },
     "train_palette": {**DIGITS, "tasks": "inpainting", "unet": TINY_UNET, "num_inference_steps": 1},
     "train_gan": {**DIGITS, "architecture": "mlp"},
+    "train_energy": {**DIGITS, "architecture": "mlp", "num_chain_steps": 2, "num_inference_steps": 2},
     "train_pixels": {**DIGITS, "num_levels": 17},
     "train_autoencoder": {**DIGITS, "architecture": "mlp"},
     "train_classifier": {**DIGITS, "pretrained_model_name_or_path": "@diffusion", "num_inference_steps": 1},

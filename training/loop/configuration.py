@@ -302,6 +302,10 @@ class OptimisationConfig(Config):
         False, help="Keep the state of AdamW in 8 bits, which takes less memory; needs a GPU and bitsandbytes."
     )
     max_grad_norm: float = option(1.0, help="Scale gradients down to this norm if they are larger; 0 never does.")
+    max_grad_rms: float | None = option(
+        help="Limit each value of a gradient to this many of its root mean squares, which AdamW keeps, plus 0.1: for "
+        "losses whose gradients break out now and then."
+    )
     use_ema: bool = option(
         True, help="Keep a moving average of the weights (EMA), which is what is sampled and published."
     )
@@ -321,6 +325,10 @@ class OptimisationConfig(Config):
         self.require_at_least(0, "lr_warmup_steps", "lr_decay_steps", "max_grad_norm", "adam_weight_decay")
         rate = self.learning_rate
         self.require(rate is None or rate > 0, f"--learning_rate must be positive, not {rate}")
+        self.require(
+            self.max_grad_rms is None or (self.max_grad_rms > 0 and not self.use_8bit_adam),
+            f"--max_grad_rms must be positive, not {self.max_grad_rms}, and is not for --use_8bit_adam",
+        )
         self.require(0 <= self.ema_decay < 1, f"--ema_decay must be in [0, 1), not {self.ema_decay}")
         lengths = self.posthoc_ema_stds or []
         self.require(

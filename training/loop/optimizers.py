@@ -15,6 +15,7 @@ from transformers import get_wsd_schedule
 
 from diffusers_ext.training.loop.configuration import TrainingConfig
 from diffusers_ext.training.loop.flat_adamw import FlatAdamW
+from diffusers_ext.training.loop.gradient_bounds import bound_gradients
 from diffusers_ext.training.loop.sharding import is_sharding
 
 
@@ -57,7 +58,10 @@ def build_optimizer(
     if optimizer_class is FlatAdamW:
         # Moved later, the parameters would no longer be views of the flat tensor.
         network.to(accelerator.device)
-    return optimizer_class(parameters, fused=True, **options)
+    optimizer = optimizer_class(parameters, fused=True, **options)
+    if config.max_grad_rms is not None:
+        optimizer.register_step_pre_hook(lambda optimizer, *_: bound_gradients(optimizer, config.max_grad_rms))
+    return optimizer
 
 
 @contextmanager

@@ -11,8 +11,10 @@ from .csinva.mnist_mlp_gan import convert_mlp_gan as convert_mlp_gan
 from .csinva.mnist_mlp_vae import convert_mnist_mlp_vae as convert_mnist_mlp_vae
 from .disentangling_vae.network import convert_disentangling_vae as convert_disentangling_vae
 from .facebook_dit.transformer import convert_dit as convert_dit
+from .igebm.network import convert_igebm as convert_igebm
 from .janspiry.palette_unet import convert_palette as convert_palette
 from .janspiry.sr3_unet import convert_sr3 as convert_sr3
+from .jem.network import convert_jem as convert_jem
 from .leftthomas.srgan import convert_srgan as convert_srgan
 from .mmgeneration.progressive_gan import convert_progressive_gan as convert_progressive_gan
 from .open_clip.clip import convert_open_clip as convert_open_clip
@@ -31,4 +33,5 @@ from .pytorch_examples.dcgan import convert_dcgan as convert_dcgan
 from .pytorch_vae.network import convert_pytorch_vae as convert_pytorch_vae
 from .rosinality.stylegan2 import convert_stylegan2_rosinality as convert_stylegan2_rosinality
 from .stylegan2_ada.networks import convert_stylegan2_ada as convert_stylegan2_ada
+from .uvadlc_notebooks.energy import convert_uvadlc_energy as convert_uvadlc_energy
 from .uvadlc_notebooks.gated_pixelcnn import convert_uvadlc_pixelcnn as convert_uvadlc_pixelcnn

@@ -46,6 +46,10 @@ from diffusers_ext.losses.elbo import (
     weighted_kl as weighted_kl,
     weighted_kl_parts as weighted_kl_parts,
 )
+from diffusers_ext.losses.energies import (
+    contrastive_divergence_loss as contrastive_divergence_loss,
+    denoising_score_matching_loss as denoising_score_matching_loss,
+)
 from diffusers_ext.losses.mode_seeking import mode_seeking_loss as mode_seeking_loss
 from diffusers_ext.losses.mutual_information import mutual_information_loss as mutual_information_loss
 from diffusers_ext.losses.path_lengths import path_lengths as path_lengths

@@ -28,6 +28,7 @@ from diffusers_ext.metrics.kernel import (
 )
 from diffusers_ext.metrics.modes import class_coverage as class_coverage
 from diffusers_ext.metrics.neighbours import prdc as prdc, precision_recall as precision_recall
+from diffusers_ext.metrics.outliers import auroc as auroc
 from diffusers_ext.metrics.perceptual_distances import (
     LPIPS as LPIPS,
     DeepFeatureDistance as DeepFeatureDistance,

@@ -13,6 +13,10 @@ from diffusers_ext.models.modeling_dcgan import (
     DCGANDiscriminator as DCGANDiscriminator,
     DCGANGenerator as DCGANGenerator,
 )
+from diffusers_ext.models.modeling_energy_conv import EnergyConvNet as EnergyConvNet
+from diffusers_ext.models.modeling_energy_mlp import EnergyMLP as EnergyMLP
+from diffusers_ext.models.modeling_energy_resnet import EnergyResNet as EnergyResNet
+from diffusers_ext.models.modeling_energy_wide_resnet import EnergyWideResNet as EnergyWideResNet
 from diffusers_ext.models.modeling_exact_dit import ExactDiTTransformer2DModel as ExactDiTTransformer2DModel
 from diffusers_ext.models.modeling_latent_discriminator import LatentDiscriminator as LatentDiscriminator
 from diffusers_ext.models.modeling_lenet import LeNet as LeNet

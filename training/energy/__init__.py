@@ -1,0 +1,1 @@
+"""What recipes of energy-based models share."""
