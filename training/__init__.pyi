@@ -26,6 +26,10 @@ from .train_energy import EnergyConfig as EnergyConfig, EnergyRecipe as EnergyRe
 from .train_gan import GANConfig as GANConfig, GANRecipe as GANRecipe
 from .train_palette import PaletteConfig as PaletteConfig, PaletteRecipe as PaletteRecipe
 from .train_pixels import PixelConfig as PixelConfig, PixelRecipe as PixelRecipe
+from .train_progressive_gan import (
+    ProgressiveGANConfig as ProgressiveGANConfig,
+    ProgressiveGANRecipe as ProgressiveGANRecipe,
+)
 from .train_restoration import (
     RestorationRecipe as RestorationRecipe,
     RestorationTrainingConfig as RestorationTrainingConfig,

@@ -55,6 +55,21 @@ def test_each_resolution_fades_in():
         torch.testing.assert_close(discriminator(end, fade=0.0).logits, discriminator(halved).logits)
 
 
+@torch.no_grad()
+def test_the_generator_of_a_smaller_resolution_has_the_same_weights():
+    torch.manual_seed(0)
+    generator = ProgressiveGenerator(16, 1, 4, block_out_channels=(6, 5, 4)).eval()
+    latents = torch.randn(4, 4)
+    state = torch.random.get_rng_state()
+    for size in (4, 8, 16):
+        smaller = generator.up_to(size)
+        assert torch.equal(smaller(latents).sample, generator(latents, resolution=size).sample)
+        assert smaller.linear_in.weight.data_ptr() == generator.linear_in.weight.data_ptr() and not smaller.training
+    assert torch.equal(torch.random.get_rng_state(), state)
+    with pytest.raises(ValueError, match="The resolution must be"):
+        generator.up_to(32)
+
+
 def test_sizes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="`sample_size` must be a power of two"):
         ProgressiveGenerator(12)

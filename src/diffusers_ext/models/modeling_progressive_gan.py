@@ -147,6 +147,23 @@ class ProgressiveGenerator(ModelMixin, ConfigMixin):
             return (sample,)
         return ProgressiveGeneratorOutput(sample=sample)
 
+    def up_to(self, resolution: int) -> "ProgressiveGenerator":
+        """The generator of images of `resolution`: the first blocks of this one, with the same weights.
+
+        Raises:
+            ValueError: if there is no such resolution.
+        """
+        config = self.config
+        widths = progressive_widths(config.sample_size, config.block_out_channels)
+        first = widths[: count_resolutions(resolution, config.sample_size)]
+        with torch.device("meta"):
+            smaller = ProgressiveGenerator(
+                resolution, config.out_channels, config.latent_dim, tuple(first), config.num_classes
+            )
+        weights = self.state_dict()
+        smaller.load_state_dict({name: weights[name] for name in smaller.state_dict()}, assign=True)
+        return smaller.train(self.training)
+
 
 class ProgressiveDiscriminator(ModelMixin, ConfigMixin):
     r"""
