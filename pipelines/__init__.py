@@ -15,6 +15,7 @@ from diffusers_ext.pipelines import (
     pipeline_image_translation,
     pipeline_palette,
     pipeline_restoration,
+    pipeline_style_transfer,
 )
 from diffusers_ext.registration import register
 
@@ -47,3 +48,6 @@ class PalettePipeline(PublishableMixin, pipeline_palette.PalettePipeline): ...
 
 
 class RestorationPipeline(PublishableMixin, pipeline_restoration.RestorationPipeline): ...
+
+
+class StyleTransferPipeline(PublishableMixin, pipeline_style_transfer.StyleTransferPipeline): ...

@@ -17,6 +17,7 @@ from .janspiry.sr3_unet import convert_sr3 as convert_sr3
 from .jem.network import convert_jem as convert_jem
 from .leftthomas.srgan import convert_srgan as convert_srgan
 from .mmgeneration.progressive_gan import convert_progressive_gan as convert_progressive_gan
+from .naoto0804.adain import convert_adain as convert_adain
 from .open_clip.clip import convert_open_clip as convert_open_clip
 from .openai_clip.clip import convert_clip as convert_clip
 from .openai_diffusion.noisy_classifier import convert_guided_diffusion_classifier as convert_guided_diffusion_classifier
@@ -30,6 +31,7 @@ from .pytorch_cyclegan_and_pix2pix.resnet_generator import convert_resnet_genera
 from .pytorch_cyclegan_and_pix2pix.translation_network import convert_translation_network as convert_translation_network
 from .pytorch_cyclegan_and_pix2pix.unet_generator import convert_unet_generator as convert_unet_generator
 from .pytorch_examples.dcgan import convert_dcgan as convert_dcgan
+from .pytorch_examples.fast_neural_style import convert_fast_neural_style as convert_fast_neural_style
 from .pytorch_vae.network import convert_pytorch_vae as convert_pytorch_vae
 from .rosinality.stylegan2 import convert_stylegan2_rosinality as convert_stylegan2_rosinality
 from .stylegan2_ada.networks import convert_stylegan2_ada as convert_stylegan2_ada

@@ -3,6 +3,7 @@
 A saved network loads with diffusers alone, because publishing adds its file to the repository.
 """
 
+from diffusers_ext.models.modeling_adain import AdaINStyleNet as AdaINStyleNet
 from diffusers_ext.models.modeling_adm_unet import ADMUNet2DModel as ADMUNet2DModel
 from diffusers_ext.models.modeling_autoencoder_burgess import AutoencoderBurgess as AutoencoderBurgess
 from diffusers_ext.models.modeling_autoencoder_conv import AutoencoderConv as AutoencoderConv
@@ -18,6 +19,7 @@ from diffusers_ext.models.modeling_energy_mlp import EnergyMLP as EnergyMLP
 from diffusers_ext.models.modeling_energy_resnet import EnergyResNet as EnergyResNet
 from diffusers_ext.models.modeling_energy_wide_resnet import EnergyWideResNet as EnergyWideResNet
 from diffusers_ext.models.modeling_exact_dit import ExactDiTTransformer2DModel as ExactDiTTransformer2DModel
+from diffusers_ext.models.modeling_fast_style import FastStyleNet as FastStyleNet
 from diffusers_ext.models.modeling_latent_discriminator import LatentDiscriminator as LatentDiscriminator
 from diffusers_ext.models.modeling_lenet import LeNet as LeNet
 from diffusers_ext.models.modeling_mlp_gan import MLPDiscriminator as MLPDiscriminator, MLPGenerator as MLPGenerator
