@@ -54,8 +54,8 @@ class CLIPRecipe(ContrastiveRecipe):
         return {"clip": clip}
 
     def step(self, batch, draw):
-        (input_ids, mask), pixels = self.tokens(batch), self.normalised(batch["pixel_values"])
-        output = self.clip(input_ids=input_ids, attention_mask=mask, pixel_values=pixels)
+        pixels = self.normalised(batch["pixel_values"])
+        output = self.clip(**self.text_inputs(*self.tokens(batch)), pixel_values=pixels)
         self.minimise("clip", self.losses(output.image_embeds, output.text_embeds))
 
     def losses(self, images: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
@@ -80,8 +80,12 @@ class CLIPRecipe(ContrastiveRecipe):
         return clip.get_image_features(pixel_values=self.normalised(clean))
 
     def text_features(self, clip: CLIPModel, texts: list[str]) -> torch.Tensor:
-        input_ids, mask = self.token_ids(texts)
-        return clip.get_text_features(input_ids=input_ids, attention_mask=mask)
+        return clip.get_text_features(**self.text_inputs(*self.token_ids(texts)))
+
+    def text_inputs(self, input_ids: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What the network is told about texts: a CLIPModel needs no mask, since its tokens see only earlier ones."""
+        looks_back = isinstance(self.network("clip"), CLIPModel)
+        return {"input_ids": input_ids} if looks_back else {"input_ids": input_ids, "attention_mask": mask}
 
     # What stands around the algorithm
 

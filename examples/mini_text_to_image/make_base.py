@@ -72,6 +72,7 @@ def make_base(vae_folder: str, data_folder: str, output_dir: str, seed: int) -> 
     )
     torch.manual_seed(seed)
     tokenizer = make_caption_tokenizer(dataset.captions)
+    tokenizer.model_max_length = PROMPT_LENGTH
     latent_size = resolution // 2 ** (len(vae.config.block_out_channels) - 1)
     pipeline = StableDiffusionPipeline(
         vae=vae,

@@ -167,9 +167,9 @@ def test_a_whole_pickled_network_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "content, message",
     [
-        ({}, "does not hold a state dict, but a dict"),
-        ([torch.ones(2)], "does not hold a state dict, but a list"),
-        (torch.ones(2), "does not hold a state dict, but a Tensor"),
+        ({}, "does not hold a state dict, but a value of the type dict"),
+        ([torch.ones(2)], "does not hold a state dict, but a value of the type list"),
+        (torch.ones(2), "does not hold a state dict, but a value of the type Tensor"),
         ({1: torch.zeros(2), **TENSORS, None: torch.zeros(2)}, "these keys are not printable strings: 1, None"),
         ({**TENSORS, "a\n\x1b[2J": torch.zeros(2)}, r"these keys are not printable strings: 'a\\n\\x1b\[2J'"),
         ({"model": TENSORS, "step": 3}, "these entries are not tensors: model, step"),

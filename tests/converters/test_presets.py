@@ -30,6 +30,7 @@ from tests.converters.originals import (
 
 
 PRESETS = {name: family.presets for name, family in families().items() if family.presets}
+TESTED_ELSEWHERE = ("clip", "open_clip", "glide_clip")  # in test_clip.py
 PROCESS = (
     "noise_schedule",
     "timesteps",
@@ -196,7 +197,10 @@ def test_what_stock_cannot_say(family, name, special):
     assert {key: network.config[key] for key in special} == special
 
 
-@pytest.mark.parametrize("family, name", [(family, name) for family, names in PRESETS.items() for name in names])
+@pytest.mark.parametrize(
+    "family, name",
+    [(family, name) for family, names in PRESETS.items() if family not in TESTED_ELSEWHERE for name in names],
+)
 def test_every_preset_builds(family, name):
     network = convert(family, name)
     preset = PRESETS[family][name]

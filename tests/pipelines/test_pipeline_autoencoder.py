@@ -414,7 +414,7 @@ def test_latents_of_another_network_are_refused():
 
 def test_networks_of_something_else_are_refused():
     for network in (DCGANGenerator(8, channels=4), None):
-        with pytest.raises(ValueError, match="`autoencoder` must encode images and decode latents, .* but is a"):
+        with pytest.raises(ValueError, match="`autoencoder` must encode images and decode latents, .* but its class"):
             AutoencoderPipeline(network)
 
 

@@ -67,7 +67,7 @@ def test_pipelines_with_one_way_to_sample_are_measured_as_they_make_images(make,
     assert row["fid"] > 0 and row["provenance"]["num_generated"] == 20
     with pytest.raises(SystemExit):
         main([*options, "--schedulers", "DDIMScheduler"])
-    assert f"--schedulers is not for a {type(make()).__name__}" in capsys.readouterr().err
+    assert f"--schedulers is not for the class {type(make()).__name__}" in capsys.readouterr().err
 
 
 def test_an_autoencoder_without_a_prior_says_so(tmp_path, capsys):

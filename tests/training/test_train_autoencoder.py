@@ -211,7 +211,7 @@ def test_latents_are_published_with_the_statistics_of_each_channel(tmp_path):
         by_channel = space.sample(moments, noise).movedim(1, 0).flatten(1)
     torch.testing.assert_close(by_channel.std(dim=1), torch.ones(2), rtol=0.02, atol=0)
     torch.testing.assert_close(by_channel.mean(dim=1), torch.zeros(2), rtol=0, atol=0.02)
-    assert "those of each channel" in (tmp_path / "README.md").read_text()
+    assert "the mean and deviation of each channel" in (tmp_path / "README.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_a_run_leaves_a_grid_metrics_and_a_card(trained):
 
 
 def test_samples_and_metrics_are_made_on_the_way(trained):
-    assert sorted(path.name for path in (trained / "samples").iterdir()) == ["step-2.png", "step-4.png"]
+    assert [path.name for path in (trained / "samples").iterdir()] == ["step-2.png"]  # the last one is samples.png
     lines = records(trained)
     assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4]
     assert [line["step"] for line in lines if "evaluation" in line] == [3]

@@ -330,7 +330,7 @@ def test_a_teacher_of_epsilon_must_clip(tmp_path):
 def test_a_teacher_must_be_a_diffusion_pipeline(tmp_path):
     GANPipeline(MLPGenerator(sample_size=8, latent_dim=4)).save_pretrained(tmp_path / "gan")
     with pytest.raises(
-        ValueError, match="must be a ClassConditionalPipeline or PalettePipeline, but .* a GANPipeline"
+        ValueError, match="must be a ClassConditionalPipeline or PalettePipeline, but .* is GANPipeline"
     ):
         recipe(tmp_path / "gan")
     (tmp_path / "file.safetensors").touch()

@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
 
 from diffusers_ext.metrics.arrays import as_matrix
 
@@ -37,6 +36,8 @@ def linear_probe_accuracy(features, labels, test_features, test_labels, inverse_
         test_features, test_labels: (M, D) and (M,), to measure it on.
         inverse_penalty (`float`): the inverse of the strength of its L2 penalty.
     """
+    from sklearn.linear_model import LogisticRegression  # importing scikit-learn takes a second
+
     features, test_features = (np.asarray(as_matrix(values, "The features")) for values in (features, test_features))
     mean, std = features.mean(axis=0), features.std(axis=0) + 1e-8
     classifier = LogisticRegression(C=inverse_penalty, max_iter=1000)

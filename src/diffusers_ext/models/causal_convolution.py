@@ -29,7 +29,7 @@ class PixelCache:
         """Says where the layers that are called next are."""
         self.row, self.column = row, column
 
-    def weight(self, layer: "CausalConv2d") -> torch.Tensor:
+    def weight(self, layer: nn.Module) -> torch.Tensor:
         """The layer's weight, with its mask or its normalization."""
         if layer not in self._weights:
             self._weights[layer] = layer.causal_weight()
@@ -43,7 +43,7 @@ class PixelCache:
         """Whether features of 1/`scale` of the size have a new value here, and not only the image."""
         return self.row % scale == 0 and (self.column or 0) % scale == 0
 
-    def window(self, layer: "CausalConv2d", hidden_states: torch.Tensor) -> torch.Tensor:
+    def window(self, layer: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
         """Keeps a row or a pixel of the layer's input, and returns all that its output there depends on."""
         left, right, top, _ = layer.margins
         number, channels, _, width = hidden_states.shape
@@ -54,7 +54,7 @@ class PixelCache:
         rows, columns = layer.span
         return kept[:, :, row : row + rows + 1, column : column + width + columns]
 
-    def enlarged(self, layer: "CausalUpsample2d", hidden_states: torch.Tensor | None) -> torch.Tensor:
+    def enlarged(self, layer: nn.Module, hidden_states: torch.Tensor | None) -> torch.Tensor:
         """Keeps the enlarged features, if there are new ones, and returns those of this row or pixel."""
         row, column = self.place(layer.scale)
         if hidden_states is not None:

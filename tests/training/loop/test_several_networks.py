@@ -30,7 +30,7 @@ def followed_steps(trainer, count):
     trainer.start()
     for _ in range(count):
         trainer.update()
-        [(_, values)], _ = trainer.reports.read()
+        [(_, values)], *_ = trainer.reports.read()
         yield values, {name: weights(network) for name, network in trainer.networks.items()}
 
 
