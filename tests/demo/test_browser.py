@@ -68,7 +68,7 @@ def upload(part, file):
 
 
 def paint(part):
-    part.page.wait_for_timeout(3000)  # the editor draws the picture on its canvas, and tells nobody when it has
+    part.page.wait_for_timeout(8000)  # the editor draws the picture on its canvas, and tells nobody when it has
     box = part.locator("canvas").first.bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     mouse = part.page.mouse
