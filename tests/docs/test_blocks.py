@@ -1,5 +1,6 @@
 """Every block of code in the documentation is run, or marked with the reason why not; and tests of this test."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -21,6 +22,18 @@ def blocks_with(page: Path, *marks: str | None) -> list:
 def test_marks_and_syntax(name):
     for block in read_blocks(ROOT / name):
         check_syntax(block)
+
+
+@pytest.mark.skipif(shutil.which("ruff") is None, reason="ruff is not installed")
+def test_python_blocks_name_what_they_use(tmp_path):
+    """Also the blocks that are not run here: a page's blocks have all the imports that they need."""
+    for name in NAMES:
+        blocks = [block for block in read_blocks(ROOT / name) if block.language == "python" and block.mark != "no"]
+        code = "\n".join(block.code for block in blocks)
+        (tmp_path / f"{name.replace('/', '-')}.py").write_text(code, encoding="utf-8")
+    options = ["--isolated", "--select", "F821", "--output-format", "concise", str(tmp_path)]
+    checked = subprocess.run(["ruff", "check", *options], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 @pytest.mark.parametrize("name", NAMES)
