@@ -15,6 +15,21 @@ ImageInput = Image.Image | np.ndarray | torch.Tensor | str | os.PathLike
 LUMA = (19595, 38470, 7471)
 
 
+def read_images_of_shape(name: str, images: Any, shape: tuple[int, int, int]) -> torch.Tensor:
+    """
+    Images for a network of one `shape` `(C, H, W)`: `(N, C, H, W)` in `[0, 1]`.
+
+    Raises:
+        ValueError: for what is no image, other channels that can't be converted, and other sizes.
+    """
+    read = [fit_channels(name, read_image(name, image), shape[0]) for image in list_images(name, images)]
+    check_one_size(read)
+    found = tuple(read[0].shape[1:])
+    if found != tuple(shape[1:]):
+        raise ValueError(f"`{name}` must have the network's height and width, {tuple(shape[1:])}, but has {found}.")
+    return torch.stack(read)
+
+
 def list_images(name: str, images: Any) -> list:
     """The entries of an argument that is one image, a list of images, or a batch of four dimensions."""
     if isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim == 4:

@@ -6,7 +6,7 @@ import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput, ModelMixin
 
 from .checks import check_callback_inputs, check_generator, check_latents, check_output_type, check_positive
-from .images import ImageInput, check_one_size, denormalize, fit_channels, list_images, read_image, to_output
+from .images import ImageInput, denormalize, read_images_of_shape, to_output
 from .labels import (
     ClassLabels,
     check_class_labels_given,
@@ -17,6 +17,7 @@ from .labels import (
 )
 from .masks import Box, read_masks
 from .networks import get_sample_size, get_shared_models
+from .uniform_numbers import rand_tensor
 
 
 class AutoregressivePipeline(DiffusionPipeline):
@@ -128,7 +129,7 @@ class AutoregressivePipeline(DiffusionPipeline):
         ```
         """
         # 1. Inputs
-        given = None if image is None else self.read_images("image", image)
+        given = None if image is None else read_images_of_shape("image", image, self.image_shape)
         number = self.check_inputs(
             class_labels,
             num_images_per_label,
@@ -215,7 +216,7 @@ class AutoregressivePipeline(DiffusionPipeline):
         Raises:
             ValueError: for images or classes that do not fit the network.
         """
-        images = self.read_images("image", image)
+        images = read_images_of_shape("image", image, self.image_shape)
         check_class_labels_given(class_labels, self.num_classes is not None, None)
         device, labels = self._execution_device, None
         if class_labels is not None:
@@ -242,7 +243,7 @@ class AutoregressivePipeline(DiffusionPipeline):
         """
         if self.num_classes is None:
             raise ValueError("The network has no classes, so that it can't tell the class of an image.")
-        device, images = self._execution_device, self.read_images("image", image)
+        device, images = self._execution_device, read_images_of_shape("image", image, self.image_shape)
         images = 2 * images.to(device) - 1
         nats = [
             self._negative_log_likelihood(images, torch.full((len(images),), label, device=device))
@@ -266,21 +267,7 @@ class AutoregressivePipeline(DiffusionPipeline):
         """The uniform numbers by which the pixels of each image are drawn, in float32."""
         if latents is not None:
             return latents.to(device, torch.float32)
-        if isinstance(generator, list):
-            return torch.cat([self.prepare_latents(1, device, one) for one in generator])
-        source = device if generator is None else generator.device
-        shape = (number, *self.latents_shape)
-        return torch.rand(shape, generator=generator, device=source, dtype=torch.float32).to(device)
-
-    def read_images(self, name: str, image: ImageInput | list[ImageInput]) -> torch.Tensor:
-        """Images `(N, C, H, W)` in `[0, 1]`, of the network's channels and size."""
-        channels, height, width = self.image_shape
-        images = [fit_channels(name, read_image(name, one), channels) for one in list_images(name, image)]
-        check_one_size(images)
-        if images[0].shape[1:] != (height, width):
-            found = tuple(images[0].shape[1:])
-            raise ValueError(f"`{name}` must have the network's height and width, {height, width}, but has {found}.")
-        return torch.stack(images)
+        return rand_tensor((number, *self.latents_shape), generator, device)
 
     @classmethod
     def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs) -> "AutoregressivePipeline":

@@ -16,7 +16,7 @@ from .checks import (
     check_output_type,
     check_positive_int,
 )
-from .images import ImageInput, check_one_size, denormalize, fit_channels, list_images, read_image, to_output
+from .images import ImageInput, denormalize, read_images_of_shape, to_output
 from .labels import (
     ClassLabels,
     check_class_labels_given,
@@ -27,6 +27,7 @@ from .labels import (
 )
 from .masks import Box, read_masks
 from .networks import get_sample_size, get_shared_models
+from .uniform_numbers import rand_tensor
 
 
 class EnergyPipeline(DiffusionPipeline):
@@ -147,7 +148,7 @@ class EnergyPipeline(DiffusionPipeline):
         ```
         """
         # 1. Inputs
-        given = None if image is None else self._read_given_images("image", image)
+        given = None if image is None else read_images_of_shape("image", image, self.image_shape)
         number = self.check_inputs(
             class_labels,
             num_images_per_label,
@@ -260,7 +261,7 @@ class EnergyPipeline(DiffusionPipeline):
         Raises:
             ValueError: for images or classes that do not fit the network.
         """
-        images, device = self._read_given_images("image", image), self._execution_device
+        images, device = read_images_of_shape("image", image, self.image_shape), self._execution_device
         labels = None
         if class_labels is not None:
             check_class_labels_given(class_labels, self.num_classes is not None, None)
@@ -275,7 +276,7 @@ class EnergyPipeline(DiffusionPipeline):
         r"""
         The probabilities of the classes of images by their energies (Grathwohl et al. 2020, eq. 1).
 
-        They are those of a classifier if the network was trained as one, too, as JEM is. Without that, the energies of
+        They are probabilities if the network was trained as a classifier, too, as JEM is. Otherwise the energies of
         different classes need not be comparable.
 
         Args:
@@ -290,7 +291,7 @@ class EnergyPipeline(DiffusionPipeline):
         """
         if self.num_classes is None:
             raise ValueError("The network has no classes, so that it can't tell the class of an image.")
-        images = self._read_given_images("image", image).to(self._execution_device)
+        images = read_images_of_shape("image", image, self.image_shape).to(self._execution_device)
         probabilities = (-self._class_energies(2 * images - 1)).softmax(dim=1)
         self.maybe_free_model_hooks()
         return probabilities.cpu()
@@ -305,21 +306,7 @@ class EnergyPipeline(DiffusionPipeline):
         """The images in `[-1, 1]` where the chains begin, `(number, C, H, W)` in float32."""
         if latents is not None:
             return latents.to(device, torch.float32)
-        if isinstance(generator, list):
-            return torch.cat([self.prepare_latents(1, device, one) for one in generator])
-        source = device if generator is None else generator.device
-        uniform = torch.rand((number, *self.image_shape), generator=generator, device=source, dtype=torch.float32)
-        return 2 * uniform.to(device) - 1
-
-    def _read_given_images(self, name: str, image: ImageInput | list[ImageInput]) -> torch.Tensor:
-        """Images `(N, C, H, W)` in `[0, 1]`, of the network's channels and size."""
-        channels, height, width = self.image_shape
-        images = [fit_channels(name, read_image(name, one), channels) for one in list_images(name, image)]
-        check_one_size(images)
-        if images[0].shape[1:] != (height, width):
-            found = tuple(images[0].shape[1:])
-            raise ValueError(f"`{name}` must have the network's height and width, {height, width}, but has {found}.")
-        return torch.stack(images)
+        return 2 * rand_tensor((number, *self.image_shape), generator, device) - 1
 
     @classmethod
     def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs) -> "EnergyPipeline":

@@ -12,6 +12,7 @@ from .checks import check_generator, check_output_type, check_positive_int
 from .images import ImageInput, denormalize, fit_channels, list_images, pad_images, read_image, to_output
 from .networks import get_sample_size, get_shared_models
 from .tiles import check_tiling, plan_tiling, predict_tiled
+from .uniform_numbers import rand_tensor
 
 
 class ImageTranslationPipeline(DiffusionPipeline):
@@ -246,12 +247,8 @@ def drop(
     module: nn.Dropout, hidden_states: torch.Tensor, generator: torch.Generator | list[torch.Generator] | None
 ) -> torch.Tensor:
     """The output of the layer in training for `(N, C, H, W)`, with one generator for all samples or one for each."""
-    shape, device = hidden_states.shape, hidden_states.device
-    if isinstance(generator, list):
-        drawn = torch.cat([torch.rand(1, *shape[1:], generator=own, device=own.device) for own in generator])
-    else:
-        drawn = torch.rand(shape, generator=generator, device=device if generator is None else generator.device)
-    return torch.where(drawn.to(device) < module.p, 0, hidden_states / (1 - module.p))
+    drawn = rand_tensor(hidden_states.shape, generator, hidden_states.device)
+    return torch.where(drawn < module.p, 0, hidden_states / (1 - module.p))
 
 
 def normalize_each(module: nn.BatchNorm2d, hidden_states: torch.Tensor) -> torch.Tensor:

@@ -2,11 +2,11 @@
 
     accelerate launch training/train_energy.py --config examples/digits_energy.yaml
 
-`--objective` says how. `persistent`: the energy of images falls, and that of images from Langevin chains rises, which
-go on from a buffer of earlier chains ("Implicit Generation and Modeling with Energy-Based Models", Du and Mordatch
-2019). `contrastive_divergence`: the chains start at the images of the batch (Hinton 2002). `score_matching`: without
-chains, the gradient of the energy of noisy images is matched to their noise (Vincent 2011, Li et al. 2019). With
-`--classification_weight` the network is a classifier, too ("Your Classifier is Secretly an Energy Based Model",
+`--objective` says how. `persistent`: the energy of images falls, and the energy of images from Langevin chains rises.
+The chains go on from a buffer of earlier ones ("Implicit Generation and Modeling with Energy-Based Models", Du and
+Mordatch 2019). `contrastive_divergence`: the chains start at the images of the batch (Hinton 2002). `score_matching`:
+without chains, the gradient of the energy of noisy images is matched to their noise (Vincent 2011, Li et al. 2019).
+With `--classification_weight` the network is a classifier, too ("Your Classifier is Secretly an Energy Based Model",
 Grathwohl et al. 2020). The result is an [`EnergyPipeline`].
 """
 
@@ -27,11 +27,9 @@ from diffusers_ext.pipelines import EnergyPipeline
 from diffusers_ext.schedulers import LangevinScheduler
 from diffusers_ext.training.energy.outliers import outlier_row
 from diffusers_ext.training.energy.replay_buffer import ReplayBuffer
-from diffusers_ext.training.evaluation.grids import class_grid
-from diffusers_ext.training.evaluation.samples import SampleEvaluator
+from diffusers_ext.training.evaluation.sampled_recipe import ScoringRecipe
 from diffusers_ext.training.loop.configuration import JSONObject, ValidationConfig, option
 from diffusers_ext.training.loop.network_options import build_network
-from diffusers_ext.training.loop.recipe import Recipe
 
 
 ARCHITECTURES = {
@@ -42,7 +40,7 @@ ARCHITECTURES = {
 }
 
 
-class EnergyRecipe(Recipe):
+class EnergyRecipe(ScoringRecipe):
     """Du and Mordatch 2019, algorithm 1, and what came before and after it."""
 
     def networks(self) -> dict[str, torch.nn.Module]:
@@ -120,10 +118,6 @@ class EnergyRecipe(Recipe):
 
     def __init__(self, config: EnergyConfig, context):
         super().__init__(config, context)
-        if config.class_conditional and self.dataset.id2label is None:
-            raise ValueError("--class_conditional needs labels: name the column with --label_column.")
-        self.id2label = self.dataset.id2label if config.class_conditional else None
-        self.num_classes = None if self.id2label is None else len(self.id2label)
         context.refuse_sharding("train_energy.py")
         self.chain, self.buffer = self.langevin(config.num_chain_steps), None
         if config.objective == "persistent":
@@ -132,10 +126,6 @@ class EnergyRecipe(Recipe):
             self.buffer = ReplayBuffer(
                 config.buffer_size, shape, self.num_classes, config.restart_probability, generator
             ).to(context.device)
-        self.validation_images = config.load_validation_dataset(self.dataset, same_classes=config.class_conditional)
-        self.evaluator = SampleEvaluator(
-            self.dataset, split=config.dataset_split, device=context.device, **config.measured()
-        )
 
     def langevin(self, num_steps: int) -> LangevinScheduler:
         """The scheduler of chains of this many steps."""
@@ -160,28 +150,12 @@ class EnergyRecipe(Recipe):
             self.buffer.load_state_dict(state)
             self.buffer.to(self.context.device)
 
-    def before_training(self) -> None:
-        super().before_training()
-        self.validation_images.prepare()
-
-    def sample_grid(self, generate):
-        """A column per class (the first ten), or a square of samples without."""
-        return class_grid(generate, self.id2label)
-
-    def evaluate(self, generate):
-        """The energies of the validation images beside those of strange ones, and the measures of samples."""
-        config, context = self.config, self.context
-        split = config.validation_split or config.dataset_split
-        batches = self.validation_images.reference_batches(config.evaluation_batch_size, **context.share)
-        row = outlier_row(generate.pipeline, batches, gather=context.gather_rows)
-        rows = [{**row, "provenance": {**row["provenance"], "split": split}}]
-        if self.evaluator.extractor is not None:
-            rows.append(self.evaluator.measure_as_published(generate))
-        return rows
+    def score(self, pipeline, batches):
+        """The energies of images beside the energies of strange ones."""
+        return outlier_row(pipeline, batches, gather=self.context.gather_rows)
 
     def describe(self) -> dict:
-        config, names = self.config, self.id2label
-        kind = "unconditional" if names is None else "class-conditional"
+        config, names, kind = self.config, self.id2label, self.kind
         call = "batch_size=4"
         if names is not None:
             call = f"class_labels={next(iter(names.values()))!r}, num_images_per_label=4"
@@ -237,7 +211,7 @@ class EnergyConfig(ValidationConfig):
     num_inference_steps: int = option(100, help="How many Langevin steps the pipeline makes from noise to an image.")
     step_size: float = option(10.0, help="What the gradient is multiplied by in a Langevin step.")
     noise_std: float = option(0.005, help="The standard deviation of the noise of a Langevin step.")
-    final_noise_std: float | None = option(help="That of the last step of a chain, if the noise is to decay.")
+    final_noise_std: float | None = option(help="The noise_std of the last step of a chain, if the noise is to decay.")
     max_gradient: float = option(0.03, help="The largest value of a gradient in a Langevin step; 0 for no limit.")
     noise_order: Literal["before", "after"] = option(
         "before", help="Whether noise is added before the gradient is computed (Du and Mordatch) or after (JEM)."

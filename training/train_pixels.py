@@ -21,11 +21,9 @@ import torch
 from diffusers_ext.likelihoods.exact_likelihood import exact_likelihood_row
 from diffusers_ext.models import GatedPixelCNN, PixelCNN, PixelCNNPlusPlus, PixelTransformer
 from diffusers_ext.pipelines import AutoregressivePipeline
-from diffusers_ext.training.evaluation.grids import class_grid
-from diffusers_ext.training.evaluation.samples import SampleEvaluator
+from diffusers_ext.training.evaluation.sampled_recipe import ScoringRecipe
 from diffusers_ext.training.loop.configuration import JSONObject, ValidationConfig, option
 from diffusers_ext.training.loop.network_options import build_network
-from diffusers_ext.training.loop.recipe import Recipe
 
 
 ARCHITECTURES = {
@@ -36,7 +34,7 @@ ARCHITECTURES = {
 }
 
 
-class PixelRecipe(Recipe):
+class PixelRecipe(ScoringRecipe):
     """Van den Oord et al. 2016, eq. 1: the likelihood of an image is the product of those of its pixels in order."""
 
     def networks(self) -> dict[str, torch.nn.Module]:
@@ -70,39 +68,12 @@ class PixelRecipe(Recipe):
 
     # What stands around the algorithm
 
-    def __init__(self, config: PixelConfig, context):
-        super().__init__(config, context)
-        if config.class_conditional and self.dataset.id2label is None:
-            raise ValueError("--class_conditional needs labels: name the column with --label_column.")
-        self.id2label = self.dataset.id2label if config.class_conditional else None
-        self.num_classes = None if self.id2label is None else len(self.id2label)
-        self.validation_images = config.load_validation_dataset(self.dataset, same_classes=config.class_conditional)
-        self.evaluator = SampleEvaluator(
-            self.dataset, split=config.dataset_split, device=context.device, **config.measured()
-        )
-
-    def before_training(self) -> None:
-        super().before_training()
-        self.validation_images.prepare()
-
-    def sample_grid(self, generate):
-        """A column per class (the first ten), or a square of samples without."""
-        return class_grid(generate, self.id2label)
-
-    def evaluate(self, generate):
-        """The exact likelihood of the validation images, and with a feature extractor the measures of samples."""
-        config, context = self.config, self.context
-        split = config.validation_split or config.dataset_split
-        batches = self.validation_images.reference_batches(config.evaluation_batch_size, **context.share)
-        row = exact_likelihood_row(generate.pipeline, batches, gather=context.gather_rows)
-        rows = [{**row, "provenance": {**row["provenance"], "split": split}}]
-        if self.evaluator.extractor is not None:
-            rows.append(self.evaluator.measure_as_published(generate))
-        return rows
+    def score(self, pipeline, batches):
+        """The exact likelihood of images."""
+        return exact_likelihood_row(pipeline, batches, gather=self.context.gather_rows)
 
     def describe(self) -> dict:
-        config, names = self.config, self.id2label
-        kind = "unconditional" if names is None else "class-conditional"
+        config, names, kind = self.config, self.id2label, self.kind
         if names is None:
             call, of_class = "batch_size=4", ""
         else:

@@ -1,4 +1,4 @@
-"""What the recipes of GANs that make images from noise have in common: classes, samples, measures and the pipeline."""
+"""What the recipes of GANs that make images from noise have in common: the optimizers, the pipeline and the card."""
 
 from __future__ import annotations
 
@@ -8,31 +8,15 @@ from torch import nn
 
 from diffusers_ext.hub.card import trained_from
 from diffusers_ext.pipelines import GANPipeline
-from diffusers_ext.training.evaluation.grids import class_grid
-from diffusers_ext.training.evaluation.samples import SampleEvaluator
+from diffusers_ext.training.evaluation.sampled_recipe import SampledRecipe
 from diffusers_ext.training.loop.configuration import TrainingConfig, option
-from diffusers_ext.training.loop.recipe import Recipe
 
 
-class AdversarialRecipe(Recipe):
+class AdversarialRecipe(SampledRecipe):
     """A generator of images from noise, of which an average is sampled, against a discriminator.
 
     A subclass says what the two networks are and how they are trained.
     """
-
-    def __init__(self, config: AdversarialConfig, context):
-        super().__init__(config, context)
-        if config.class_conditional and self.dataset.id2label is None:
-            raise ValueError("--class_conditional needs labels: name the column with --label_column.")
-        self.id2label = self.dataset.id2label if config.class_conditional else None
-        self.evaluator = SampleEvaluator(
-            self.dataset, split=config.dataset_split, device=context.device, **config.measured()
-        )
-
-    @property
-    def num_classes(self) -> int | None:
-        """The number of classes of the networks; `None` without `--class_conditional`."""
-        return None if self.id2label is None else len(self.id2label)
 
     def optimizer_options(self, name):
         rate = self.config.discriminator_learning_rate
@@ -45,13 +29,6 @@ class AdversarialRecipe(Recipe):
         """The pipeline that samples from the generator, with the discriminator for further training."""
         return GANPipeline(generator=generator, discriminator=discriminator, id2label=self.id2label)
 
-    def sample_grid(self, generate):
-        return class_grid(generate, self.id2label)
-
-    def evaluate(self, generate):
-        """The measures of samples, the classes covered among them; nothing without `--feature_extractor`."""
-        return [] if self.evaluator.extractor is None else [self.evaluator.measure_as_published(generate)]
-
     def description(self, method: str, *tags: str, call: str = "", base_model: str | None = None) -> dict:
         """What the card says.
 
@@ -61,9 +38,8 @@ class AdversarialRecipe(Recipe):
             call (`str`): more arguments of the pipeline's call in the example.
             base_model (`str`, *optional*): the pipeline that the training began with.
         """
-        kind, images = "unconditional", "batch_size=4"
+        kind, images = self.kind, "batch_size=4"
         if self.id2label is not None:
-            kind = "class-conditional"
             images = f"class_labels={list(self.id2label.values())[:2]}, num_images_per_label=4"
         return {
             "task": f"{kind.capitalize()} image generation: {method}, {trained_from(base_model)}.",
