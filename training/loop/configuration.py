@@ -19,6 +19,7 @@ from diffusers_ext.training.loop.options import (
     JSONObject as JSONObject,
     OptionParser,
     as_arguments,
+    nearest,
     option as option,
 )
 from diffusers_ext.training.loop.posthoc_ema import LARGEST_STD
@@ -490,7 +491,8 @@ def parse_config(config_class: type[AnyConfig], arguments: list[str]) -> AnyConf
     path = _config_path(arguments)
     try:
         options = {} if path is None else _read_yaml(path)
-        unknown = sorted(set(options) - {f.name for f in dataclasses.fields(config_class)})
+        known = [f.name for f in dataclasses.fields(config_class)]
+        unknown = [name + nearest(name, known) for name in sorted(set(options) - set(known))]
         if unknown:
             raise ValueError(f"{path} sets {', '.join(unknown)}, which this script does not know (see --help)")
         values = vars(parser.parse_args(_as_arguments(options) + arguments))

@@ -4,13 +4,14 @@
 """
 
 import dataclasses
+import difflib
 import inspect
 import json
 import shutil
 import textwrap
 import types
 from argparse import ArgumentParser, ArgumentTypeError
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import field
 from typing import Literal, Union, get_args, get_origin, get_type_hints
 
@@ -84,6 +85,15 @@ class OptionParser(ArgumentParser):
         if type_ is bool and default is True:
             self.add_argument(*_spellings(f"no_{name}"), dest=name, action="store_false", default=default)
 
+    def parse_args(self, args: list[str] | None = None, namespace=None):
+        """As in argparse, but an unknown option is named together with the nearest option that there is."""
+        namespace, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            names = [argument.split("=")[0] for argument in unknown if argument.startswith("--")]
+            guesses = [name + nearest(name, self._option_string_actions) for name in names]
+            self.error(f"no option is called {', '.join(guesses)}" if names else f"no option takes {unknown[0]!r}")
+        return namespace
+
     def format_help(self) -> str:
         """The help: the usage, what the command does, the essential options, and the others in sections."""
         text = [self.format_usage()]
@@ -98,6 +108,12 @@ class OptionParser(ArgumentParser):
             sections[section].append(_entry(field_, _without_none(types_[field_.name])))
         text += [f"{title}:\n" + "\n".join(entries) + "\n" for title, entries in sections.items() if entries]
         return "\n".join(text)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What to add to an error about an unknown name: the known name that is most like it, if one is."""
+    matches = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
+    return f" (did you mean {matches[0]}?)" if matches else ""
 
 
 def place(config_class: type, name: str) -> tuple[str, bool]:

@@ -74,6 +74,27 @@ def test_bad_options_are_refused_in_one_sentence(written, capsys, text, sentence
     assert sentence in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (["--lerning_rate", "3"], "no option is called --lerning_rate (did you mean --learning_rate?)"),
+        (["--train-batch-sise=3"], "no option is called --train-batch-sise (did you mean --train-batch-size?)"),
+        (["--zzz"], "no option is called --zzz\n"),
+        (["images"], "no option takes 'images'"),
+    ],
+)
+def test_an_unknown_option_is_named_with_the_one_that_was_meant(capsys, arguments, sentence):
+    with pytest.raises(SystemExit, match="2"):
+        parse_config(Options, arguments)
+    assert sentence in capsys.readouterr().err
+
+
+def test_an_unknown_entry_of_a_file_is_named_with_the_one_that_was_meant(written, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        parse_config(Options, ["--config", written("lerning_rate: 3")])
+    assert "lerning_rate (did you mean learning_rate?)" in capsys.readouterr().err
+
+
 def test_a_missing_file_is_named(capsys, tmp_path):
     with pytest.raises(SystemExit):
         parse_config(Options, ["--config", str(tmp_path / "none.yaml")])
