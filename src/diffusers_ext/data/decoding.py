@@ -127,6 +127,50 @@ def decode_image(value: Any, channels: int, max_pixels: int | None = None) -> to
     return torch.from_numpy(pixels).view(*pixels.shape[:2], channels).permute(2, 0, 1)
 
 
+def decode_frames(value: Any, channels: int, max_pixels: int | None = None) -> torch.Tensor:
+    """Decode all frames of one film: a GIF, an animated WebP, PNG or AVIF, or a TIFF of several pages.
+
+    Each stored frame counts once, however long it is shown. Writers of GIFs store equal frames in a row as one.
+
+    Args:
+        value, channels: as for `decode_image`.
+        max_pixels: films whose frames have more pixels together are refused; by default twice
+            `PIL.Image.MAX_IMAGE_PIXELS`.
+
+    Returns:
+        uint8 tensor of shape (T, channels, H, W), 0..255.
+
+    Raises:
+        UnreadableImageError: if this is no film that can be read completely.
+    """
+    frames = torch.from_numpy(_read_frames(value, channels, max_pixels))
+    return frames.view(*frames.shape[:3], channels).permute(0, 3, 1, 2)
+
+
+def _read_frames(value: Any, channels: int, max_pixels: int | None) -> np.ndarray:
+    limit = 2 * Image.MAX_IMAGE_PIXELS if max_pixels is None else max_pixels
+    try:
+        source = _find(value)
+        with source if isinstance(source, Image.Image) else _open_file(source, max_pixels) as film:
+            count = getattr(film, "n_frames", 1)
+            if count * film.width * film.height > limit:
+                raise UnreadableImageError(
+                    f"its {count} frames of {film.width}x{film.height} have more than {limit} pixels; if this is no "
+                    "decompression bomb, raise --max_image_pixels"
+                )
+            return np.stack([_read_frame(film, index, channels) for index in range(count)])
+    except (UnreadableImageError, MemoryError):
+        raise
+    except Exception as error:  # as in `_read`
+        raise UnreadableImageError(_one_line(error)) from error
+
+
+def _read_frame(film: Image.Image, index: int, channels: int) -> np.ndarray:
+    film.seek(index)
+    film.load()
+    return np.array(_to_mode(_upright(film), MODES[channels]))
+
+
 def read_size(value: Any, max_pixels: int | None = None) -> tuple[int, int]:
     """The (height, width) of the result of `decode_image`; where that is possible, only the header of a file is read.
 

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 from diffusers_ext.data.buckets import Size
 from diffusers_ext.data.decoding import MODES
+from diffusers_ext.data.films import FilmDataset, FilmTransform
 from diffusers_ext.data.image_dataset import ImageDataset
 from diffusers_ext.data.indexed import IndexedImageDataset
 from diffusers_ext.data.sources import open_source
@@ -42,8 +43,10 @@ def load_image_dataset(
     verify_images: bool = False,
     buckets: Sequence[Size] | None = None,
     load_size: int | Sequence[int] | None = None,
+    num_frames: int | None = None,
+    frame_stride: int = 1,
 ) -> ImageDataset:
-    """Load a data set of images, with class labels if there are any, and with captions if a column is given.
+    """Load a data set of images or films, with class labels if there are any, and with captions if a column is given.
 
     Args:
         dataset_name: the name of a data set on the Hub, a local folder, or "digits", the handwritten digits of
@@ -94,6 +97,9 @@ def load_image_dataset(
         load_size: in pixels, like `resolution`: images are resized to this size, keeping their aspect ratio, before
             the random crop of `resolution`, so that different crops are possible (jitter). Reference batches have the
             middle crop.
+        num_frames: the images are films (GIF, animated WebP or PNG ...), from which clips of so many frames are drawn;
+            see `FilmDataset`. None reads the first frame only.
+        frame_stride: with `num_frames`, every so many-th frame of a film is a frame of the clip.
 
     Returns:
         An `ImageDataset`. Its images are not decoded before `prepare` is called, or the first batch is read.
@@ -125,6 +131,8 @@ def load_image_dataset(
             "--conditioning_num_labels must be positive, and is for label maps of numbers: --conditioning_label_maps "
             "levels"
         )
+    if num_frames is not None:
+        _check_films(num_frames, frame_stride, streaming, conditioning_image_column or conditioning_image_dir, buckets)
     source = open_source(
         dataset_name,
         dataset_config_name,
@@ -140,9 +148,30 @@ def load_image_dataset(
         max_image_pixels,
     )
     transform = replace(transform, label_maps=conditioning_label_maps, num_labels=conditioning_num_labels)
+    if num_frames is not None:
+        transform = FilmTransform(
+            **vars(transform), channels=channels, num_frames=num_frames, frame_stride=frame_stride
+        )
+        return FilmDataset(source, transform, channels, skip_unreadable_images, cache_images, verify_images)
     if streaming:
         return StreamedImageDataset(source, transform, channels, skip_unreadable_images, shuffle_buffer_size)
     return IndexedImageDataset(source, transform, channels, skip_unreadable_images, cache_images, verify_images)
+
+
+def _check_films(
+    num_frames: int,
+    frame_stride: int,
+    streaming: bool,
+    conditioning_images: str | None,
+    buckets: Sequence[Size] | None,
+) -> None:
+    """Raises ValueError for clips that films don't have, and for what films are not made for."""
+    if min(num_frames, frame_stride) < 1:
+        raise ValueError(f"--num_frames and --frame_stride must be at least 1, not {num_frames} and {frame_stride}")
+    if streaming:
+        raise ValueError("films can't be streamed: leave out --streaming")
+    if conditioning_images or buckets:
+        raise ValueError("films have no conditioning images and no buckets: leave out these options")
 
 
 def check_label_maps(label_maps: LabelMaps | None, channels: int) -> None:
