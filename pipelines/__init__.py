@@ -13,9 +13,11 @@ from diffusers_ext.pipelines import (
     pipeline_energy,
     pipeline_gan,
     pipeline_image_translation,
+    pipeline_maskgit,
     pipeline_palette,
     pipeline_restoration,
     pipeline_style_transfer,
+    pipeline_tokens_to_image,
 )
 from diffusers_ext.registration import register
 
@@ -44,6 +46,9 @@ class GANPipeline(PublishableMixin, pipeline_gan.GANPipeline): ...
 class ImageTranslationPipeline(PublishableMixin, pipeline_image_translation.ImageTranslationPipeline): ...
 
 
+class MaskGITPipeline(PublishableMixin, pipeline_maskgit.MaskGITPipeline): ...
+
+
 class PalettePipeline(PublishableMixin, pipeline_palette.PalettePipeline): ...
 
 
@@ -51,3 +56,6 @@ class RestorationPipeline(PublishableMixin, pipeline_restoration.RestorationPipe
 
 
 class StyleTransferPipeline(PublishableMixin, pipeline_style_transfer.StyleTransferPipeline): ...
+
+
+class TokensToImagePipeline(PublishableMixin, pipeline_tokens_to_image.TokensToImagePipeline): ...

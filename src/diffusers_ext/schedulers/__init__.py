@@ -9,6 +9,7 @@ from diffusers_ext.schedulers.scheduling_gaussian_diffusion import (
     space_timesteps as space_timesteps,
 )
 from diffusers_ext.schedulers.scheduling_langevin import LangevinScheduler as LangevinScheduler
+from diffusers_ext.schedulers.scheduling_maskgit import MaskGITScheduler as MaskGITScheduler
 
 
 register()
