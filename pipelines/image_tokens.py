@@ -89,20 +89,25 @@ def guide_logits(logits: torch.Tensor, guidance_scale: float) -> torch.Tensor:
 
 
 class TokenPipelineMixin:
-    """What pipelines of image tokens share. They have a `vqvae`, and in their configuration `token_size`, `id2label`
-    and `null_class_label`; `num_labels` counts the labels, among them the one for no class."""
+    """What pipelines of image tokens share. They have a `vqvae`, and in their configuration `token_height`,
+    `token_width`, `id2label` and `null_class_label`; `num_labels` counts the labels, among them the one for no class.
+    """
+
+    @property
+    def token_size(self) -> tuple[int, int]:
+        """Height and width of the map of codes of an image."""
+        return self.config.token_height, self.config.token_width
 
     @property
     def num_tokens(self) -> int:
         """How many codes an image has."""
-        height, width = self.config.token_size
-        return height * width
+        return self.config.token_height * self.config.token_width
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of the images."""
         tokens = ImageTokens(self.vqvae)
-        return (tokens.image_channels, *(side * tokens.pixels_per_code for side in self.config.token_size))
+        return (tokens.image_channels, *(side * tokens.pixels_per_code for side in self.token_size))
 
     def get_label_ids(self, class_labels: ClassLabels) -> list[int]:
         r"""

@@ -27,7 +27,7 @@ class MaskGITPipeline(TokenPipelineMixin, DiffusionPipeline):
             The autoencoder whose codes are the tokens; see [`ImageTokens`].
         scheduler ([`MaskGITScheduler`]):
             Which tokens are drawn in a step, and which are masked again.
-        token_size (`tuple[int, int]`):
+        token_height, token_width (`int`, defaults to 16):
             Height and width of the map of codes of an image.
         id2label (`dict[int, str]`, *optional*):
             The name of each class id.
@@ -48,14 +48,15 @@ class MaskGITPipeline(TokenPipelineMixin, DiffusionPipeline):
         transformer: BertForMaskedLM | PreTrainedModel,
         vqvae: ModelMixin,
         scheduler: SchedulerMixin,
-        token_size: tuple[int, int],
+        token_height: int = 16,
+        token_width: int = 16,
         # JSON has no integer keys, so that model_index.json has strings.
         id2label: dict[int, str] | dict[str, str] | None = None,
         null_class_label: int | None = None,
     ):
         super().__init__()
         id2label = read_id2label(id2label)
-        num_codes, length = ImageTokens(vqvae).num_codes, token_size[0] * token_size[1]
+        num_codes, length = ImageTokens(vqvae).num_codes, token_height * token_width
         config, mask_token_id = transformer.config, scheduler.config.mask_token_id
         if mask_token_id != config.vocab_size - 1 or mask_token_id < num_codes + 1:
             raise ValueError(
@@ -64,14 +65,16 @@ class MaskGITPipeline(TokenPipelineMixin, DiffusionPipeline):
             )
         if config.max_position_embeddings <= length:
             raise ValueError(
-                f"`transformer` has {config.max_position_embeddings} positions, but {token_size[0]}x{token_size[1]} "
+                f"`transformer` has {config.max_position_embeddings} positions, but {token_height}x{token_width} "
                 "codes and a label need one for each."
             )
         num_labels = mask_token_id - num_codes
         check_label_range("id2label", id2label or (), num_labels)
         check_label_range("null_class_label", [null_class_label], num_labels)
         self.register_modules(transformer=transformer, vqvae=vqvae, scheduler=scheduler)
-        self.register_to_config(token_size=tuple(token_size), id2label=id2label, null_class_label=null_class_label)
+        self.register_to_config(
+            token_height=token_height, token_width=token_width, id2label=id2label, null_class_label=null_class_label
+        )
 
     @torch.no_grad()
     def __call__(
@@ -162,7 +165,7 @@ class MaskGITPipeline(TokenPipelineMixin, DiffusionPipeline):
         for step, timestep in enumerate(self.progress_bar(self.scheduler.timesteps)):
             if self._interrupt:
                 continue
-            logits = self._predict(prefix, tokens, guidance_scale)
+            logits = self._predict_masked(prefix, tokens, guidance_scale)
             token_noise, choice_noise = self._draw_noise(number, image_tokens.num_codes, generator, device)
             tokens, drawn = self.scheduler.step(
                 logits, timestep, tokens, token_noise, choice_noise, num_unknown, return_dict=False
@@ -173,14 +176,14 @@ class MaskGITPipeline(TokenPipelineMixin, DiffusionPipeline):
         tokens = torch.where(tokens == mask_token_id, drawn, tokens)  # after an interruption some are masked
 
         # 3. Pixels
-        images = image_tokens.decode(tokens.view(number, *self.config.token_size))
+        images = image_tokens.decode(tokens.view(number, *self.token_size))
         if given is not None:
             images = blend_hidden(images, given, is_made)
         images = to_output(denormalize(images), output_type)
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
-    def _predict(self, prefix: torch.Tensor, tokens: torch.Tensor, guidance_scale: float) -> torch.Tensor:
+    def _predict_masked(self, prefix: torch.Tensor, tokens: torch.Tensor, guidance_scale: float) -> torch.Tensor:
         """The logits `(N, L, K)` of the codes, float32."""
         num_codes = ImageTokens(self.vqvae).num_codes
         if guidance_scale != 1:

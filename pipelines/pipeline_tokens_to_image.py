@@ -41,7 +41,7 @@ class TokensToImagePipeline(TokenPipelineMixin, DiffusionPipeline):
             the labels; or with a `tokenizer` those of texts, and one for each position that fills up short texts.
         vqvae ([`ModelMixin`]):
             The autoencoder whose codes are the tokens; see [`ImageTokens`].
-        token_size (`tuple[int, int]`):
+        token_height, token_width (`int`, defaults to 16):
             Height and width of the map of codes of an image.
         tokenizer ([`PreTrainedTokenizerBase`], *optional*):
             Makes tokens of texts; its `model_max_length` is the number of text tokens in front of the codes.
@@ -68,7 +68,8 @@ class TokensToImagePipeline(TokenPipelineMixin, DiffusionPipeline):
         self,
         transformer: GPT2LMHeadModel,
         vqvae: ModelMixin,
-        token_size: tuple[int, int],
+        token_height: int = 16,
+        token_width: int = 16,
         tokenizer: PreTrainedTokenizerBase | None = None,
         clip: CLIPModel | None = None,
         clip_processor: CLIPProcessor | None = None,
@@ -88,11 +89,11 @@ class TokensToImagePipeline(TokenPipelineMixin, DiffusionPipeline):
                 f"`vqvae` and {wanted}."
             )
         prefix_length = 1 if tokenizer is None else tokenizer.model_max_length
-        needed = prefix_length + token_size[0] * token_size[1] - 1
+        needed = prefix_length + token_height * token_width - 1
         if config.n_positions < needed:
             raise ValueError(
                 f"`transformer` has {config.n_positions} positions, but needs {needed} for {prefix_length} tokens of "
-                f"the condition and {token_size[0]}x{token_size[1]} codes, of which the last is not fed."
+                f"the condition and {token_height}x{token_width} codes, of which the last is not fed."
             )
         num_labels = num_others if tokenizer is None else 0
         check_label_range("id2label", id2label or (), num_labels)
@@ -101,7 +102,8 @@ class TokensToImagePipeline(TokenPipelineMixin, DiffusionPipeline):
             transformer=transformer, vqvae=vqvae, tokenizer=tokenizer, clip=clip, clip_processor=clip_processor
         )
         self.register_to_config(
-            token_size=tuple(token_size),
+            token_height=token_height,
+            token_width=token_width,
             id2label=id2label,
             null_class_label=null_class_label,
             knows_no_text=knows_no_text,
@@ -214,7 +216,7 @@ class TokensToImagePipeline(TokenPipelineMixin, DiffusionPipeline):
             output_type,
         )
         check_callback_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
-        device, (height, width) = self._execution_device, self.config.token_size
+        device, (height, width) = self._execution_device, self.token_size
         prefix = self.get_prefix(prompt, class_labels, number, device)
         if guidance_scale != 1:
             prefix = torch.cat([prefix, self.get_null_condition(device).expand(number, -1)])
@@ -235,7 +237,7 @@ class TokensToImagePipeline(TokenPipelineMixin, DiffusionPipeline):
             if self._interrupt:
                 continue
             for position in range(row * width, (row + 1) * width):
-                logits = self._predict(prefix, tokens[:, :position], cache, guidance_scale)
+                logits = self._predict_next(prefix, tokens[:, :position], cache, guidance_scale)
                 drawn = draw_codes(logits, uniforms[:, position], temperature, top_k, top_p)
                 tokens[:, position] = torch.where(is_made[:, position], drawn, tokens[:, position])
             if callback_on_step_end is not None:
@@ -250,13 +252,14 @@ class TokensToImagePipeline(TokenPipelineMixin, DiffusionPipeline):
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
-    def _predict(
+    def _predict_next(
         self, prefix: torch.Tensor, tokens: torch.Tensor, cache: DynamicCache | None, guidance_scale: float
     ) -> torch.Tensor:
         """The logits `(N, K)` of the next code, float32; the prefixes without condition stand behind the others."""
         sequence = torch.cat([prefix, tokens if guidance_scale == 1 else torch.cat([tokens, tokens])], dim=1)
         seen = 0 if cache is None else cache.get_seq_length()
-        output = self.transformer(sequence[:, seen:], past_key_values=cache, use_cache=cache is not None)
+        # the name of the second argument has changed between the versions of transformers, but not its place
+        output = self.transformer(sequence[:, seen:], cache, use_cache=cache is not None)
         num_codes = ImageTokens(self.vqvae).num_codes
         return guide_logits(output.logits[:, -1, :num_codes].float(), guidance_scale)
 
@@ -383,7 +386,7 @@ class TokensToImagePipeline(TokenPipelineMixin, DiffusionPipeline):
         check_positive_int("num_candidates", num_candidates)
         if num_candidates > 1 and (prompt is None or self.clip is None or self.clip_processor is None):
             raise ValueError(
-                "`num_candidates` above 1 needs a `prompt`, and a pipeline with `clip` and its processor."
+                "`num_candidates` above 1 needs a `prompt` and a pipeline with `clip` and `clip_processor`."
             )
         check_latents(latents, (number, num_candidates, self.num_tokens))
         check_generator(generator, number)

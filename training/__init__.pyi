@@ -24,6 +24,12 @@ from .train_distillation import (
 from .train_dreambooth import DreamBoothConfig as DreamBoothConfig, DreamBoothRecipe as DreamBoothRecipe
 from .train_energy import EnergyConfig as EnergyConfig, EnergyRecipe as EnergyRecipe
 from .train_gan import GANConfig as GANConfig, GANRecipe as GANRecipe
+from .train_image_tokens import (
+    ImageTokenConfig as ImageTokenConfig,
+    ImageTokenRecipe as ImageTokenRecipe,
+    TextToTokensRecipe as TextToTokensRecipe,
+)
+from .train_maskgit import MaskGITConfig as MaskGITConfig, MaskGITRecipe as MaskGITRecipe
 from .train_palette import PaletteConfig as PaletteConfig, PaletteRecipe as PaletteRecipe
 from .train_pixels import PixelConfig as PixelConfig, PixelRecipe as PixelRecipe
 from .train_progressive_gan import (

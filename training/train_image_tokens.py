@@ -74,7 +74,7 @@ class ImageTokenRecipe(TokenRecipe):
         return TokensToImagePipeline(
             transformer,
             self.tokens.vqvae,
-            token_size=self.token_size,
+            **self.token_sides,
             id2label=self.id2label,
             null_class_label=self.null_class_label,
         )
@@ -127,7 +127,7 @@ class TextToTokensRecipe(ImageTokenRecipe):
         return TokensToImagePipeline(
             transformer,
             self.tokens.vqvae,
-            token_size=self.token_size,
+            **self.token_sides,
             tokenizer=self.tokenizer,
             knows_no_text=self.config.caption_dropout > 0,
         )

@@ -38,9 +38,12 @@ class MaskGITRecipe(TokenRecipe):
             "type_vocab_size": 1,
             "hidden_act": "gelu_pytorch_tanh",
             "layer_norm_eps": 1e-12,
+            "tie_word_embeddings": False,  # the original ties them
         }
         given = self.config.transformer
-        return {"transformer": build_transformer(BertForMaskedLM, BertConfig, given, usual=USUAL, decided=decided)}
+        transformer = build_transformer(BertForMaskedLM, BertConfig, given, usual=USUAL, decided=decided)
+        transformer.cls.predictions.bias.requires_grad_(False)  # the name of the decoder's bias where they are tied
+        return {"transformer": transformer}
 
     def step(self, batch, draw):
         codes, labels = self.image_codes(batch), self.labels(batch, draw)
@@ -63,7 +66,7 @@ class MaskGITRecipe(TokenRecipe):
             transformer,
             self.tokens.vqvae,
             self.scheduler,
-            token_size=self.token_size,
+            **self.token_sides,
             id2label=self.id2label,
             null_class_label=self.null_class_label,
         )

@@ -47,6 +47,8 @@ COMMANDS = {
     "train_gan": {**DIGITS, "architecture": "mlp"},
     "train_energy": {**DIGITS, "architecture": "mlp", "num_chain_steps": 2, "num_inference_steps": 2},
     "train_pixels": {**DIGITS, "num_levels": 17},
+    "train_maskgit": {**DIGITS, "vae": "@vqvae", "num_evaluation_samples": 8},
+    "train_image_tokens": {**DIGITS, "vae": "@vqvae", "num_evaluation_samples": 8},
     "train_autoencoder": {**DIGITS, "architecture": "mlp"},
     "train_classifier": {**DIGITS, "pretrained_model_name_or_path": "@diffusion", "num_inference_steps": 1},
     "train_translation": {**DIGITS, "method": "pix2pix", "inputs": "edges", "generator_channels": 4},
@@ -162,13 +164,14 @@ def prepare(folder: Path) -> None:
     """What the tiny runs need."""
     from diffusers import DDIMScheduler
 
-    from diffusers_ext import ClassConditionalPipeline
+    from diffusers_ext import ClassConditionalPipeline, VQVAEModel
     from tests.tiny_unet import tiny_unet
     from tests.training.text_to_image_models import captioned_images, tiny_base
 
     unet = tiny_unet(in_channels=1, out_channels=1)
     diffusion = ClassConditionalPipeline(unet, DDIMScheduler(), default_num_inference_steps=2)
     diffusion.save_pretrained(folder / "diffusion")
+    VQVAEModel(8, 1, num_embeddings=4, embedding_dim=2, hidden_channels=4).save_pretrained(folder / "vqvae")
     captioned_images(folder / "pictures", 3)
     shutil.copytree(tiny_base("sd1"), folder / "base")
 

@@ -52,6 +52,11 @@ class TokenRecipe(SampledRecipe):
         """How many codes an image has."""
         return self.token_size[0] * self.token_size[1]
 
+    @property
+    def token_sides(self) -> dict[str, int]:
+        """Height and width of a map of codes, as arguments of a pipeline."""
+        return dict(zip(("token_height", "token_width"), self.token_size, strict=True))
+
     # What stands around the algorithm
 
     def __init__(self, config: TokenConfig, context):
