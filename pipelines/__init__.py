@@ -10,6 +10,7 @@ from diffusers_ext.pipelines import (
     pipeline_autoregressive,
     pipeline_cascade,
     pipeline_class_conditional,
+    pipeline_density,
     pipeline_energy,
     pipeline_gan,
     pipeline_image_translation,
@@ -35,6 +36,9 @@ class CascadePipeline(PublishableMixin, pipeline_cascade.CascadePipeline): ...
 
 
 class ClassConditionalPipeline(PublishableMixin, pipeline_class_conditional.ClassConditionalPipeline): ...
+
+
+class DensityPipeline(PublishableMixin, pipeline_density.DensityPipeline): ...
 
 
 class EnergyPipeline(PublishableMixin, pipeline_energy.EnergyPipeline): ...

@@ -117,6 +117,30 @@ class LatentSpace:
         return shift, factor, std
 
 
+class LatentVectors:
+    """
+    The latent vectors of an autoencoder, as it has them.
+
+    Args:
+        vae ([`ModelMixin`]): an autoencoder with `latent_dim` in its configuration, such as [`AutoencoderMLP`].
+    """
+
+    def __init__(self, vae: ModelMixin):
+        self.vae = vae
+        self._low, self._high = vae.config.get("sample_range", (-1.0, 1.0))
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        """The most probable latents `(N, latent_dim)` of images `(N, C, H, W)` in `[-1, 1]`: float32."""
+        images = self._low + (self._high - self._low) * (images + 1) / 2
+        output = self.vae.encode(images.to(self.vae.dtype))
+        return (output.latent_dist.mode() if "latent_dist" in output else output.latents).float()
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """The images `(N, C, H, W)` around `[-1, 1]` of latents `(N, latent_dim)`: float32."""
+        images = self.vae.decode(latents.to(self.vae.dtype)).sample.float()
+        return 2 * (images - self._low) / (self._high - self._low) - 1
+
+
 # Where the configurations of autoencoders have the channels of latents, and a list with an entry for each resolution.
 LATENT_CHANNELS = ("vq_embed_dim", "latent_channels", "embedding_dim")
 LEVELS = ("block_out_channels", "encoder_block_out_channels")

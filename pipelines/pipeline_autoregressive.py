@@ -38,6 +38,7 @@ class AutoregressivePipeline(DiffusionPipeline):
 
     pipeline_tag = "unconditional-image-generation"
     samples_from_noise = True
+    likelihood = "exact"
     model_cpu_offload_seq = "model"
     _callback_tensor_inputs = ["images"]
 

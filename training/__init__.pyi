@@ -15,6 +15,7 @@ from .train_autoencoder import AutoencoderConfig as AutoencoderConfig, Autoencod
 from .train_classifier import ClassifierConfig as ClassifierConfig, ClassifierRecipe as ClassifierRecipe
 from .train_clip import CLIPConfig as CLIPConfig, CLIPRecipe as CLIPRecipe, NoisyCLIPRecipe as NoisyCLIPRecipe
 from .train_controlnet import ControlNetConfig as ControlNetConfig, ControlNetRecipe as ControlNetRecipe
+from .train_density import DensityConfig as DensityConfig, DensityRecipe as DensityRecipe
 from .train_diffusion import DiffusionConfig as DiffusionConfig, DiffusionRecipe as DiffusionRecipe
 from .train_distillation import (
     DistillationConfig as DistillationConfig,

@@ -14,7 +14,7 @@ from diffusers_ext.training.loop.command import one_sentence, set_up_logging
 import inspect
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from diffusers import DiffusionPipeline
@@ -22,7 +22,13 @@ from diffusers import DiffusionPipeline
 from diffusers_ext.atomic import write_text_atomically
 from diffusers_ext.data import ImageDataset
 from diffusers_ext.data.loading import check_resolution
-from diffusers_ext.likelihoods import LIKELIHOODS, exact_likelihood_row, likelihood_rows
+from diffusers_ext.likelihoods import (
+    LIKELIHOODS,
+    dequantized_likelihood_row,
+    exact_likelihood_row,
+    likelihood_rows,
+)
+from diffusers_ext.training.evaluation.classification import ClassificationScore
 from diffusers_ext.training.evaluation.pipeline_classes import find_pipeline_class
 from diffusers_ext.training.evaluation.samplers import compare_samplers
 from diffusers_ext.training.evaluation.samples import SampleEvaluator, SamplingConfig
@@ -32,6 +38,10 @@ from diffusers_ext.training.loop.context import Context
 from diffusers_ext.training.loop.sampling import Generation
 from diffusers_ext.training.restoration.evaluation import RestorationEvaluator, write_report
 from diffusers_ext.training.restoration.tasks import RestorationConfig, Tasks
+
+
+# Of pipelines that know a likelihood of pixels, by their `likelihood`.
+OWN_LIKELIHOODS = ("exact", "dequantized")
 
 
 @dataclass
@@ -50,13 +60,18 @@ class EvaluateConfig(RestorationConfig, SamplingConfig):
         help="Steps of the sampler, one or several numbers to compare; by default the pipeline's own number.",
         group="evaluation",
     )
+    classification_split: str | None = option(
+        help="Also measure the classification accuracy score of samples of classes: a classifier is trained on them, "
+        "and tested on this split, which should differ from --dataset_split; beside one trained on real images.",
+        group="evaluation",
+    )
     resolution: list[int] | None = option(
         help="With --tasks: the size of the images, one number or height and width; by default as in training.",
         group="data",
     )
     likelihoods: list[str] | None = option(
         help="Also measure bits/dim: vlb (the variational bound), ode (by the probability-flow ODE), or both; exact "
-        "of an AutoregressivePipeline.",
+        "of an AutoregressivePipeline, dequantized of a DensityPipeline.",
         group="evaluation",
     )
     num_likelihood_images: int | None = option(
@@ -83,12 +98,16 @@ class EvaluateConfig(RestorationConfig, SamplingConfig):
             self.feature_extractor is not None or self.likelihoods or self.tasks,
             "--feature_extractor, --likelihoods or --tasks is required",
         )
-        known = (*LIKELIHOODS, "exact")
+        known = (*LIKELIHOODS, *OWN_LIKELIHOODS)
         unknown = ", ".join(sorted(set(self.likelihoods or ()) - set(known)))
         self.require(not unknown, f"--likelihoods must be among {', '.join(known)}, not {unknown}")
         self.require(
             self.resolution is None or (bool(self.tasks) and len(self.resolution) in (1, 2)),
             "--resolution takes one number, or height and width, and is for --tasks",
+        )
+        self.require(
+            self.classification_split is None or (self.feature_extractor is not None and not self.tasks),
+            "--classification_split needs --feature_extractor, and is not for --tasks",
         )
         self.require_at_least(1, "num_likelihood_images", "num_vlb_steps", "cpu_threads")
         self.require(not (self.likelihoods and self.tasks), "--likelihoods are not for the pipelines of --tasks")
@@ -141,12 +160,12 @@ def check_options(config: EvaluateConfig, pipeline_class: type[DiffusionPipeline
         raise ValueError(
             f"The class of {name} is {kind}, which makes no images from noise: there are no samples to measure."
         )
-    is_exact = hasattr(pipeline_class, "bits_per_dim")
-    if config.likelihoods and is_exact != (set(config.likelihoods) == {"exact"}):
-        suitable = "exact alone" if is_exact else " and ".join(LIKELIHOODS)
+    own = getattr(pipeline_class, "likelihood", None)
+    if config.likelihoods and not set(config.likelihoods) <= set(LIKELIHOODS if own is None else (own,)):
+        suitable = " and ".join(LIKELIHOODS) if own is None else f"{own} alone"
         raise ValueError(f"--likelihoods of a {kind} may be {suitable}, and not {', '.join(config.likelihoods)}.")
     if "default_num_inference_steps" not in parameters:
-        for name in ("schedulers", "num_inference_steps", *(() if is_exact else ("likelihoods",))):
+        for name in ("schedulers", "num_inference_steps", *(("likelihoods",) if own is None else ())):
             if getattr(config, name):
                 raise ValueError(f"--{name} is not for the class {kind}, whose images are measured as it makes them.")
 
@@ -156,7 +175,11 @@ def measure_samples(config: EvaluateConfig, dataset: ImageDataset, generate: Gen
     # The likelihoods come first: a process that has none is refused before anything else is measured.
     rows = measure_likelihoods(config, dataset, generate) if config.likelihoods else []
     evaluator = SampleEvaluator(
-        dataset, split=config.dataset_split, device=generate.context.device, **config.measured()
+        dataset,
+        split=config.dataset_split,
+        device=generate.context.device,
+        classification=classification_score(config, dataset, generate.pipeline),
+        **config.measured(),
     )
     if evaluator.extractor is None:
         return rows
@@ -170,6 +193,21 @@ def measure_samples(config: EvaluateConfig, dataset: ImageDataset, generate: Gen
     )
 
 
+def classification_score(
+    config: EvaluateConfig, dataset: ImageDataset, pipeline: DiffusionPipeline
+) -> ClassificationScore | None:
+    """What measures samples by training a classifier on them; `None` without `--classification_split`."""
+    split = config.classification_split
+    if split is None:
+        return None
+    if pipeline.config.get("id2label") is None:
+        raise ValueError("--classification_split is for pipelines with classes, and this one has none.")
+    tested_on = replace(config, dataset_split=split).load_dataset(dataset.resolution, dataset.channels)
+    return ClassificationScore(
+        dataset, tested_on, split=split, seed=config.seed, batch_size=config.evaluation_batch_size
+    )
+
+
 def measure_likelihoods(config: EvaluateConfig, dataset: ImageDataset, generate: Generation) -> list[dict]:
     """The bits/dim of the real images."""
     context = generate.context
@@ -179,6 +217,12 @@ def measure_likelihoods(config: EvaluateConfig, dataset: ImageDataset, generate:
     batches = context.progress(batches, "Likelihood")
     if "exact" in config.likelihoods:
         rows = [exact_likelihood_row(generate.pipeline, batches, gather=context.gather_rows)]
+    elif "dequantized" in config.likelihoods:
+        rows = [
+            dequantized_likelihood_row(
+                generate.pipeline, batches, seed=config.seed, gather=context.gather_rows, **context.share
+            )
+        ]
     else:
         rows = likelihood_rows(
             generate.pipeline,

@@ -25,8 +25,8 @@ from diffusers_ext.losses import contrastive_divergence_loss, denoising_score_ma
 from diffusers_ext.models import EnergyConvNet, EnergyMLP, EnergyResNet, EnergyWideResNet
 from diffusers_ext.pipelines import EnergyPipeline
 from diffusers_ext.schedulers import LangevinScheduler
-from diffusers_ext.training.energy.outliers import outlier_row
 from diffusers_ext.training.energy.replay_buffer import ReplayBuffer
+from diffusers_ext.training.evaluation.outliers import outlier_row
 from diffusers_ext.training.evaluation.sampled_recipe import ScoringRecipe
 from diffusers_ext.training.loop.configuration import JSONObject, ValidationConfig, option
 from diffusers_ext.training.loop.network_options import build_network
@@ -152,7 +152,7 @@ class EnergyRecipe(ScoringRecipe):
 
     def score(self, pipeline, batches):
         """The energies of images beside the energies of strange ones."""
-        return outlier_row(pipeline, batches, gather=self.context.gather_rows)
+        return outlier_row(pipeline.energy, "energy", batches, gather=self.context.gather_rows)
 
     def describe(self) -> dict:
         config, names, kind = self.config, self.id2label, self.kind

@@ -46,6 +46,7 @@ COMMANDS = {
     "train_palette": {**DIGITS, "tasks": "inpainting", "unet": TINY_UNET, "num_inference_steps": 1},
     "train_gan": {**DIGITS, "architecture": "mlp"},
     "train_energy": {**DIGITS, "architecture": "mlp", "num_chain_steps": 2, "num_inference_steps": 2},
+    "train_density": {"dataset_name": "digits", "resolution": 8, "channels": 1, "num_levels": 17},
     "train_pixels": {**DIGITS, "num_levels": 17},
     "train_maskgit": {**DIGITS, "vae": "@vqvae", "num_evaluation_samples": 8},
     "train_image_tokens": {**DIGITS, "vae": "@vqvae", "num_evaluation_samples": 8},

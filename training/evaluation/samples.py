@@ -8,6 +8,7 @@ import torch
 from diffusers_ext.data import ImageDataset
 from diffusers_ext.metrics import FeatureOutput, compute_metrics, load_feature_extractor
 from diffusers_ext.metrics.compute import check_measurable
+from diffusers_ext.training.evaluation.classification import ClassificationScore
 from diffusers_ext.training.loop.configuration import Config, option
 from diffusers_ext.training.loop.context import Context
 from diffusers_ext.training.loop.sampling import Generation
@@ -42,6 +43,7 @@ class SampleEvaluator:
         metrics (`list[str]`, *optional*): names, see [`compute_metrics`]; by default all that are possible.
         num_samples (`int`): how many samples are measured.
         batch_size (`int`): the real images that a process reads at once.
+        classification (`ClassificationScore`, *optional*): also measures samples of classes by training on them.
 
     Raises:
         ValueError, OSError: if the feature extractor does not exist, or can't be used for so few or such images.
@@ -57,8 +59,9 @@ class SampleEvaluator:
         metrics: list[str] | None,
         num_samples: int,
         batch_size: int,
+        classification: ClassificationScore | None = None,
     ):
-        self.dataset, self.split, self.metrics = dataset, split, metrics
+        self.dataset, self.split, self.metrics, self.classification = dataset, split, metrics, classification
         self.num_samples, self.batch_size = num_samples, batch_size
         self.extractor = None
         if feature_extractor is not None:
@@ -119,7 +122,10 @@ class SampleEvaluator:
             generate.batches(self.num_samples, class_labels, **arguments),
             "Sampling" if scale is None else f"Sampling at guidance scale {scale}",
         )
-        return compute_metrics(
+        trained_on = None if class_labels is None else self.classification
+        if trained_on is not None:
+            samples = list(samples)
+        row = compute_metrics(
             real,
             context.gather_features(self.extractor, samples),
             self.metrics,
@@ -133,6 +139,11 @@ class SampleEvaluator:
                 "split": self.split,
             },
         )
+        if trained_on is None:
+            return row
+        scores = trained_on(context, context.gather_rows(samples), class_labels, generate.pipeline.config.id2label)
+        provenance = {**row.pop("provenance"), **scores.pop("provenance")}
+        return {**row, **scores, "provenance": provenance}
 
     def measure_as_published(self, generate: Generation) -> dict:
         """Measure a pipeline that has one way to make images, with equally many of each class."""

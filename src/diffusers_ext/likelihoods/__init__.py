@@ -7,6 +7,9 @@ in the data set, not on the batch size or the number of processes.
 """
 
 from diffusers_ext.likelihoods.dataset_likelihood import LIKELIHOODS as LIKELIHOODS, likelihood_rows as likelihood_rows
+from diffusers_ext.likelihoods.dequantized_likelihood import (
+    dequantized_likelihood_row as dequantized_likelihood_row,
+)
 from diffusers_ext.likelihoods.exact_likelihood import exact_likelihood_row as exact_likelihood_row
 from diffusers_ext.likelihoods.ode_likelihood import (
     ODELikelihood as ODELikelihood,

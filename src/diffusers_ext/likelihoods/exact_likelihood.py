@@ -30,10 +30,15 @@ def exact_likelihood_row(
     for batch in batches:
         labels = batch.get("class_labels") if pipeline.num_classes is not None else None
         values.append(pipeline.bits_per_dim(batch["pixel_values"], labels))
-    values = gather(values).double()
+    return mean_row("exact", gather(values))
+
+
+def mean_row(likelihood: str, values: torch.Tensor) -> dict:
+    """The row of a kind of likelihood whose bits/dim are `values` (N,)."""
+    values = values.double()
     error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else None
     return {
-        "likelihood": "exact",
+        "likelihood": likelihood,
         "bits_per_dim": values.mean().item(),
         "standard_error": error,
         "provenance": {"num_images": len(values)},

@@ -6,6 +6,9 @@ Extractors turn images into features (`load_feature_extractor`, `extract_feature
 """
 
 from diffusers_ext.metrics.accuracy import class_accuracy as class_accuracy, match_class_ids as match_class_ids
+from diffusers_ext.metrics.classification_score import (
+    classification_accuracy_score as classification_accuracy_score,
+)
 from diffusers_ext.metrics.compute import METRICS as METRICS, compute_metrics as compute_metrics
 from diffusers_ext.metrics.edge_agreement import edge_f1 as edge_f1
 from diffusers_ext.metrics.extractors import (

@@ -1,4 +1,4 @@
-"""How well energies tell strange images from usual ones, as a row of a table."""
+"""How well a score tells strange images from usual ones, as a row of a table."""
 
 from collections.abc import Callable, Iterable
 
@@ -8,7 +8,8 @@ from diffusers_ext.metrics import auroc
 
 
 def outlier_row(
-    pipeline,
+    score: Callable[[torch.Tensor], torch.Tensor],
+    name: str,
     batches: Iterable[dict[str, torch.Tensor]],
     *,
     gather: Callable[[list[torch.Tensor]], torch.Tensor] = torch.cat,
@@ -19,23 +20,24 @@ def outlier_row(
     mirror image look like two at once, and are harder.
 
     Args:
-        pipeline: has a method `energy(images)`, as [`EnergyPipeline`].
+        score: from images (B, C, H, W) in [0, 1] to scores (B,), of which a high one means strange, as an energy does.
+        name: what the score is called.
         batches: the images of this process: `dataset.reference_batches(...)`, with "pixel_values" in uint8.
         gather: joins the tensors (B,) of all processes, in the order of the set.
 
     Returns:
-        `dict`: `energy` is the mean over the images, and `outlier_auroc` the area for each kind.
+        `dict`: `name` is the mean over the images, and `outlier_auroc` the area for each kind.
     """
-    usual, strange = [], {name: [] for name in OUTLIERS}
+    usual, strange = [], {kind: [] for kind in OUTLIERS}
     for batch in batches:
         images = batch["pixel_values"].float() / 255
-        usual.append(pipeline.energy(images))
-        for name, make in OUTLIERS.items():
-            strange[name].append(pipeline.energy(make(images)))
+        usual.append(score(images))
+        for kind, make in OUTLIERS.items():
+            strange[kind].append(score(make(images)))
     usual = gather(usual)
     return {
-        "energy": usual.double().mean().item(),
-        "outlier_auroc": {name: auroc(usual, gather(energies)) for name, energies in strange.items()},
+        name: usual.double().mean().item(),
+        "outlier_auroc": {kind: auroc(usual, gather(scores)) for kind, scores in strange.items()},
         "provenance": {"num_images": len(usual)},
     }
 
