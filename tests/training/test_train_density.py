@@ -196,11 +196,14 @@ def test_two_processes_fit_the_same(tmp_path, density):
     options = {**OPTIONS, "resolution": 8, "density": density, "class_conditional": True}
     options = [f"--{name}={value}" for name, value in options.items()]
     for processes in (1, 2):
-        launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", f"--num_processes={processes}"]
-        launch += ["--main_process_port=0"] if processes > 1 else []
-        output = f"--output_dir={tmp_path / str(processes)}"
-        command = [*launch, "-m", "diffusers_ext.training.train_density", *options, output]
-        subprocess.run(command, check=True, env=environment(), cwd=tmp_path)
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        command += [
+            "-m",
+            "diffusers_ext.training.train_density",
+            *options,
+            f"--output_dir={tmp_path / str(processes)}",
+        ]
+        subprocess.run(command, check=True, env=environment(), capture_output=True, text=True, timeout=600)
     one, two = tensors(tmp_path / "1", 1), tensors(tmp_path / "2", 1)
     assert one and all(torch.equal(two[name], one[name]) for name in one)
 
