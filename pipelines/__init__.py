@@ -18,6 +18,7 @@ from diffusers_ext.pipelines import (
     pipeline_palette,
     pipeline_restoration,
     pipeline_style_transfer,
+    pipeline_text_to_image_pixel,
     pipeline_tokens_to_image,
 )
 from diffusers_ext.registration import register
@@ -63,3 +64,6 @@ class StyleTransferPipeline(PublishableMixin, pipeline_style_transfer.StyleTrans
 
 
 class TokensToImagePipeline(PublishableMixin, pipeline_tokens_to_image.TokensToImagePipeline): ...
+
+
+class TextToImagePixelPipeline(PublishableMixin, pipeline_text_to_image_pixel.TextToImagePixelPipeline): ...

@@ -4,6 +4,7 @@ import copy
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,11 +13,13 @@ from diffusers import (
     ClassifierFreeGuidance,
     DiffusionPipeline,
     ModelMixin,
+    SchedulerMixin,
 )
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
-from diffusers.utils.torch_utils import unwrap_module
+from diffusers.utils.torch_utils import randn_tensor, unwrap_module
 
-from .checks import check_number
+from .checks import accepts, check_number
+from .schedules import get_step_arguments, reads_variance, scale_input
 
 
 # The function of `callback_on_step_end`: (pipeline, step, timestep, tensors by name) to a dict with new tensors.
@@ -195,3 +198,70 @@ def call_back(
         return tensors["latents"]
     outputs = callback(pipeline, step, timestep, {name: tensors[name] for name in names})
     return tensors["latents"] if outputs is None else outputs.pop("latents", tensors["latents"])
+
+
+def denoise(
+    pipeline: DiffusionPipeline,
+    guider: BaseGuidance,
+    timesteps: torch.Tensor,
+    latents: torch.Tensor,
+    forward: Callable[..., torch.Tensor],
+    conditions: dict[str, torch.Tensor | tuple | None],
+    *,
+    eta: float,
+    generator: torch.Generator | list[torch.Generator] | None,
+    callback: StepCallback | None,
+    callback_inputs: Sequence[str],
+    correct: Callable[..., torch.Tensor] | None = None,
+) -> torch.Tensor:
+    """
+    The loop over all steps of a pipeline with a `unet`, a `scheduler`, `interrupt` and `_guidance_scale`.
+
+    Args:
+        pipeline ([`DiffusionPipeline`]): the pipeline.
+        guider ([`BaseGuidance`]): the guider of the call.
+        timesteps (`torch.Tensor` of shape `(T,)`): the timesteps, descending.
+        latents (`torch.Tensor` of shape `(N, C, H, W)`): the noise to start from, float32.
+        forward (`Callable`): runs the network, as in [`predict`], with the timestep as `noise_level` besides.
+        conditions (`dict`): the other inputs of [`predict`].
+        eta (`float`), generator: arguments of the scheduler's step, where it has them.
+        callback, callback_inputs: see [`call_back`].
+        correct (`Callable`, *optional*): changes a guided prediction, `correct(noise_pred, timestep, latents)`.
+
+    Returns:
+        `torch.Tensor` of shape `(N, C, H, W)`: the latents after the last step.
+    """
+    scheduler, channels = pipeline.scheduler, latents.shape[1]
+    step_arguments = get_step_arguments(scheduler, eta=eta, generator=generator)
+    takes_gradient, with_variance = accepts(scheduler.step, "condition_gradient"), reads_variance(scheduler)
+    with pipeline.progress_bar(total=len(timesteps)) as progress_bar:
+        for i, t in enumerate(timesteps):
+            if pipeline.interrupt:
+                break
+            guider = follow_guidance_scale(guider, pipeline._guidance_scale)
+            guider.set_state(step=i, num_inference_steps=len(timesteps), timestep=t)
+            inputs = {"sample": scale_input(scheduler, latents, t), **conditions}
+            run = partial(forward, noise_level=t)
+            noise_pred = predict(guider, pipeline.unet, run, inputs, channels, with_variance)
+            if correct is not None:
+                noise_pred = correct(noise_pred, t, latents)
+            if takes_gradient:
+                step_arguments["condition_gradient"] = getattr(guider, "condition_gradient", None)
+            latents = scheduler.step(noise_pred, t, latents, **step_arguments, return_dict=False)[0]
+            tensors = {"latents": latents, "noise_pred": noise_pred}
+            latents = call_back(pipeline, callback, callback_inputs, i, t, tensors)
+            progress_bar.update()
+    return latents
+
+
+def draw_latents(
+    scheduler: SchedulerMixin,
+    shape: tuple[int, int, int, int],
+    device: torch.device,
+    generator: torch.Generator | list[torch.Generator] | None,
+    latents: torch.Tensor | None,
+) -> torch.Tensor:
+    """The noise `(N, C, H, W)` to start from, drawn or given, as strong as the scheduler wants it; float32."""
+    if latents is None:
+        latents = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
+    return latents.to(device, torch.float32) * getattr(scheduler, "init_noise_sigma", 1.0)

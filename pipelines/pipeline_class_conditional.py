@@ -11,10 +11,8 @@ from diffusers import (
     SchedulerMixin,
     UNet2DModel,
 )
-from diffusers.utils.torch_utils import randn_tensor
 
 from .checks import (
-    accepts,
     check_callback_inputs,
     check_generator,
     check_latents,
@@ -25,13 +23,12 @@ from .checks import (
 from .denoising import (
     StepCallback,
     build_guider,
-    call_back,
     check_guidance_scale,
     check_null_label,
-    follow_guidance_scale,
+    denoise,
+    draw_latents,
     get_callback_inputs,
     get_guidance_scale,
-    predict,
     run_network,
 )
 from .images import denormalize, to_output
@@ -46,7 +43,7 @@ from .labels import (
 from .latent_space import LatentSpaceMixin, check_space
 from .networks import get_num_labels, takes_classes
 from .processes import TrainedProcessMixin
-from .schedules import check_schedule, get_step_arguments, reads_variance, scale_input, set_timesteps
+from .schedules import check_schedule, set_timesteps
 
 
 class ClassConditionalPipeline(TrainedProcessMixin, LatentSpaceMixin, DiffusionPipeline):
@@ -280,26 +277,18 @@ class ClassConditionalPipeline(TrainedProcessMixin, LatentSpaceMixin, DiffusionP
         latents = self.prepare_latents(shape, device, generator, latents)
 
         # 6. Denoising
-        step_arguments = get_step_arguments(self.scheduler, eta=eta, generator=generator)
-        takes_gradient = accepts(self.scheduler.step, "condition_gradient")
-        with_variance = reads_variance(self.scheduler)
-        forward = partial(self._predict_for_labels, dtype=self.unet.dtype)
-        with self.progress_bar(total=len(timesteps)) as progress_bar:
-            for i, t in enumerate(timesteps):
-                if self.interrupt:
-                    break
-                guider = follow_guidance_scale(guider, self._guidance_scale)
-                guider.set_state(step=i, num_inference_steps=len(timesteps), timestep=t)
-                inputs = {"sample": scale_input(self.scheduler, latents, t), "class_labels": labels}
-                noise_pred = predict(
-                    guider, self.unet, partial(forward, noise_level=t), inputs, shape[1], with_variance
-                )
-                if takes_gradient:
-                    step_arguments["condition_gradient"] = getattr(guider, "condition_gradient", None)
-                latents = self.scheduler.step(noise_pred, t, latents, **step_arguments, return_dict=False)[0]
-                tensors = {"latents": latents, "noise_pred": noise_pred}
-                latents = call_back(self, callback_on_step_end, callback_inputs, i, t, tensors)
-                progress_bar.update()
+        latents = denoise(
+            self,
+            guider,
+            timesteps,
+            latents,
+            partial(self._predict_for_labels, dtype=self.unet.dtype),
+            {"class_labels": labels},
+            eta=eta,
+            generator=generator,
+            callback=callback_on_step_end,
+            callback_inputs=callback_inputs,
+        )
 
         # 7. Images
         images = to_output(denormalize(self._space.decode(latents)), output_type)
@@ -314,9 +303,7 @@ class ClassConditionalPipeline(TrainedProcessMixin, LatentSpaceMixin, DiffusionP
         latents: torch.Tensor | None,
     ) -> torch.Tensor:
         """The noise `(N, C, H, W)` to start from, as strong as the scheduler wants it; float32, see `__call__`."""
-        if latents is None:
-            latents = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
-        return latents.to(device, torch.float32) * getattr(self.scheduler, "init_noise_sigma", 1.0)
+        return draw_latents(self.scheduler, shape, device, generator, latents)
 
     @classmethod
     def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs) -> "ClassConditionalPipeline":

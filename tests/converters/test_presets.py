@@ -30,7 +30,7 @@ from tests.converters.originals import (
 
 
 PRESETS = {name: family.presets for name, family in families().items() if family.presets}
-TESTED_ELSEWHERE = ("clip", "open_clip", "glide_clip")  # in test_clip.py
+TESTED_ELSEWHERE = ("clip", "open_clip", "glide_clip", "glide")  # in test_clip.py and test_glide.py
 PROCESS = (
     "noise_schedule",
     "timesteps",

@@ -44,24 +44,59 @@ def _conditional_unet(
 ) -> Networks:
     """A U-Net that attends to an embedding of the class (Rombach et al. 2022, section 3.3)."""
     _require_classes("UNet2DConditionModel", num_class_embeds)
-    given = arguments or {}
-    usual = derived_arguments(given, size) if given else default_unet(size)
+    unet = build_attending_unet(
+        size=size,
+        in_channels=in_channels,
+        out_channels=out_channels,
+        arguments=arguments or {},
+        usual={"cross_attention_dim": CONTEXT_DIM},
+        pixels_per_latent=pixels_per_latent,
+    )
+    embedder = ClassEmbedder(num_class_embeds=num_class_embeds, embed_dim=unet.config.cross_attention_dim)
+    return {"unet": unet, "class_embedder": embedder}
+
+
+def build_attending_unet(
+    *,
+    size: tuple[int, int],
+    in_channels: int,
+    out_channels: int,
+    arguments: dict,
+    usual: dict,
+    decided: dict | None = None,
+    pixels_per_latent: int = 1,
+    **inputs: torch.Tensor,
+) -> UNet2DConditionModel:
+    """A new U-Net that attends to a context: an embedding of a class, or the states of a text encoder.
+
+    Args:
+        size, in_channels, out_channels, pixels_per_latent: as in [`build_unet`].
+        arguments (`dict`): arguments of UNet2DConditionModel that the user gives.
+        usual (`dict`): arguments that they replace, beside those that suit the size.
+        decided (`dict`, *optional*): arguments that other options decide.
+        inputs: further inputs of the network, for a trial with one image.
+
+    Raises:
+        ValueError: if the arguments don't fit each other, or the network can't halve images of this size.
+    """
+    own = derived_arguments(arguments, size) if arguments else default_unet(size)
     for name in ("down_block_types", "up_block_types"):
-        usual[name] = tuple(block.replace("Attn", "CrossAttn") for block in usual[name])
+        own[name] = tuple(block.replace("Attn", "CrossAttn") for block in own[name])
     # In this class it is the number of heads.
-    usual["attention_head_dim"] = math.gcd(8, *usual["block_out_channels"])
-    usual["cross_attention_dim"] = CONTEXT_DIM
-    decided = {"in_channels": in_channels, "out_channels": out_channels, "sample_size": sample_size(size)}
+    own["attention_head_dim"] = math.gcd(8, *own["block_out_channels"])
+    decided = {"in_channels": in_channels, "out_channels": out_channels, "sample_size": sample_size(size)} | (
+        decided or {}
+    )
 
     def trial(unet: UNet2DConditionModel) -> None:
         check_size(unet, size, pixels_per_latent)
-        context = torch.zeros(1, 1, unet.config.cross_attention_dim)
-        unet(torch.zeros(1, in_channels, *size), torch.zeros(1), encoder_hidden_states=context)
+        context = torch.zeros(1, 1, unet.config.encoder_hid_dim or unet.config.cross_attention_dim)
+        given = {name: values.to(context.device) for name, values in inputs.items()}
+        unet(torch.zeros(1, in_channels, *size), torch.zeros(1), encoder_hidden_states=context, **given)
 
-    unet = build_network(UNet2DConditionModel, "--unet", given, usual=usual, decided=decided, trial=trial)
+    unet = build_network(UNet2DConditionModel, "--unet", arguments, usual=own | usual, decided=decided, trial=trial)
     check_size(unet, size, pixels_per_latent)
-    embedder = ClassEmbedder(num_class_embeds=num_class_embeds, embed_dim=unet.config.cross_attention_dim)
-    return {"unet": unet, "class_embedder": embedder}
+    return unet
 
 
 def _dit(*, size, in_channels, out_channels, num_class_embeds, arguments=None, pixels_per_latent=1) -> Networks:

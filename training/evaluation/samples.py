@@ -103,6 +103,7 @@ class SampleEvaluator:
         generate: Generation,
         class_labels: list[int] | None = None,
         provenance: dict | None = None,
+        per_image: dict[str, list] | None = None,
         **arguments,
     ) -> dict:
         """Measure samples of any pipeline.
@@ -111,6 +112,7 @@ class SampleEvaluator:
             generate (`Generation`): samples the pipeline.
             class_labels (`list[int]`, *optional*): a label for each sample.
             provenance (`dict`, *optional*): how the samples are made, reported beside the values known here.
+            per_image (`dict[str, list]`, *optional*): other arguments of the pipeline's call, a value for each sample.
             arguments: further arguments of the pipeline's call, reported too.
 
         Returns:
@@ -119,7 +121,7 @@ class SampleEvaluator:
         context, scale = generate.context, arguments.get("guidance_scale")
         real = self._real_features(context)
         samples = context.progress(
-            generate.batches(self.num_samples, class_labels, **arguments),
+            generate.batches(self.num_samples, class_labels, per_image, **arguments),
             "Sampling" if scale is None else f"Sampling at guidance scale {scale}",
         )
         trained_on = None if class_labels is None else self.classification

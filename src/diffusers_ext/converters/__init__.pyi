@@ -24,6 +24,7 @@ from .openai_diffusion.noisy_classifier import convert_guided_diffusion_classifi
 from .openai_diffusion.pixel_unets import convert_guided_diffusion as convert_guided_diffusion
 from .openai_diffusion.pixel_unets import convert_improved_diffusion as convert_improved_diffusion
 from .openai_glide.noised_clip import convert_glide_clip as convert_glide_clip
+from .openai_glide.text_to_image import convert_glide as convert_glide
 from .pixel_cnn_pp.network import convert_pixel_cnn_pp as convert_pixel_cnn_pp
 from .pythae.network import convert_pythae as convert_pythae
 from .pytorch_cyclegan_and_pix2pix.patch_discriminator import convert_patch_discriminator as convert_patch_discriminator

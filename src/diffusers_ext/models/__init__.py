@@ -21,6 +21,7 @@ from diffusers_ext.models.modeling_energy_wide_resnet import EnergyWideResNet as
 from diffusers_ext.models.modeling_exact_dit import ExactDiTTransformer2DModel as ExactDiTTransformer2DModel
 from diffusers_ext.models.modeling_fast_style import FastStyleNet as FastStyleNet
 from diffusers_ext.models.modeling_gaussian_mixture import GaussianMixtureModel as GaussianMixtureModel
+from diffusers_ext.models.modeling_glide_text import GlideTextModel as GlideTextModel
 from diffusers_ext.models.modeling_kernel_density import KernelDensityModel as KernelDensityModel
 from diffusers_ext.models.modeling_latent_discriminator import LatentDiscriminator as LatentDiscriminator
 from diffusers_ext.models.modeling_lenet import LeNet as LeNet

@@ -7,7 +7,14 @@ from diffusers_ext.converters.openai_glide.noised_clip import (
     USUAL_LOGIT_SCALE,
     convert_glide_clip,
 )
-from diffusers_ext.converters.original_arguments import path
+from diffusers_ext.converters.openai_glide.presets import TEXT_TO_IMAGE
+from diffusers_ext.converters.openai_glide.text_to_image import (
+    GLIDE_ARGUMENTS,
+    PROCESS_ARGUMENTS,
+    convert_glide,
+    glide_scheduler,
+)
+from diffusers_ext.converters.original_arguments import path, require
 from diffusers_ext.converters.state_dicts import StateDict
 
 
@@ -24,7 +31,27 @@ def _noised_clip(state_dict: StateDict, options: dict) -> Conversion:
     return Conversion({"": convert_glide_clip(tensors, **options)}, assumed)
 
 
+def _text_to_image(state_dict: StateDict, options: dict) -> Conversion:
+    require(options, "noise_schedule", "image_size")
+    assumed = assumptions(options, {"diffusion_steps": USUAL_DIFFUSION_STEPS})
+    schedule, steps = options.pop("noise_schedule"), options.pop("diffusion_steps", USUAL_DIFFUSION_STEPS)
+    unet, text_encoder = convert_glide(state_dict, **options)
+    scheduler = glide_scheduler(unet, schedule, steps)
+    return Conversion({"unet": unet, "text_encoder": text_encoder, "scheduler": scheduler}, assumed)
+
+
+USUAL_DIFFUSION_STEPS = 1000
 FAMILIES = (
+    Family(
+        name="glide",
+        description="A base, upsampler or inpainting model of glide-text2im becomes the folders unet, text_encoder "
+        "and scheduler, of which a TextToImagePixelPipeline is made with GPT-2's tokenizer.",
+        example="base.pt glide-base --preset base",
+        convert=_text_to_image,
+        options={**GLIDE_ARGUMENTS, **PROCESS_ARGUMENTS},
+        functions=(convert_glide,),
+        presets=TEXT_TO_IMAGE,
+    ),
     Family(
         name="glide_clip",
         description="The noised CLIP of glide-text2im, in the files of the image encoder and, by `text_file`, of the "

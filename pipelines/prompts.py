@@ -1,0 +1,121 @@
+"""Prompts that users pass: texts, their tokens, and what a denoiser is told of them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers import ModelMixin
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from .checks import check_positive_int
+
+
+# Embeddings by which a U-Net adds a text as a whole to the timestep: those of its classes.
+POOLED_TYPES = ("identity", "projection", "simple_projection")
+
+
+def list_prompts(name: str, prompts: str | Sequence[str], count: int | None = None) -> list[str]:
+    """
+    The prompts in an argument that is one text or a list of texts.
+
+    Args:
+        name (`str`): the argument's name, for errors.
+        prompts (`str` or `list[str]`): the argument.
+        count (`int`, *optional*): how many there must be; a single text is then repeated.
+
+    Raises:
+        ValueError: for anything but texts, no text at all, or another number of them.
+    """
+    texts = [prompts] if isinstance(prompts, str) else prompts
+    if not isinstance(texts, (list, tuple)) or not texts or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"`{name}` must be a text or a list of texts, but is {prompts!r}.")
+    if count is not None and len(texts) not in (1, count):
+        raise ValueError(f"`{name}` must be one text or a list of {count}, but is a list of {len(texts)}.")
+    return list(texts) * count if count is not None and len(texts) == 1 else list(texts)
+
+
+def tokenize_prompts(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_length: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    The token ids of prompts, filled up to one length, and the mask that is 1 for tokens and 0 for padding.
+
+    Returns:
+        `tuple`: int64 of shape `(N, max_length)` each.
+
+    Raises:
+        ValueError: for a prompt that is longer.
+    """
+    for prompt, ids in zip(prompts, tokenizer(list(prompts), verbose=False).input_ids, strict=True):
+        if len(ids) > max_length:
+            raise ValueError(
+                f"The prompt {prompt[:60]!r} has {len(ids)} tokens, but the text encoder reads {max_length}: shorten "
+                "it."
+            )
+    tokens = tokenizer(list(prompts), padding="max_length", max_length=max_length, return_tensors="pt")
+    mask = tokens.get("attention_mask")
+    return tokens.input_ids, torch.ones_like(tokens.input_ids) if mask is None else mask
+
+
+def encode_tokens(
+    text_encoder: PreTrainedModel | ModelMixin, unet: ModelMixin, input_ids: torch.Tensor, attention_mask: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """
+    What a denoiser is told of texts.
+
+    Args:
+        text_encoder ([`PreTrainedModel`] or [`ModelMixin`]): has `last_hidden_state` in its output, and
+            `pooler_output` where the denoiser adds the text as a whole to the timestep.
+        unet ([`ModelMixin`]): the denoiser, for its configuration.
+        input_ids, attention_mask (`torch.Tensor` of shape `(N, L)`): the tokens.
+
+    Returns:
+        `dict`: the states of all tokens, `encoder_hidden_states` `(N, L, D)`, padding included, to which Imagen and
+        GLIDE attend too; and perhaps the text as a whole, `class_labels` `(N, D')`.
+    """
+    output = text_encoder(input_ids=input_ids, attention_mask=attention_mask)
+    told = {"encoder_hidden_states": output.last_hidden_state}
+    if takes_pooled_text(unet):
+        told["class_labels"] = output.pooler_output
+    return told
+
+
+def takes_pooled_text(unet: ModelMixin) -> bool:
+    """Whether a denoiser adds the text as a whole to the timestep by its embedding of classes, as GLIDE's do."""
+    return unet.config.get("class_embed_type") in POOLED_TYPES
+
+
+def get_max_length(tokenizer: PreTrainedTokenizerBase, text_encoder: Any, max_length: int | None) -> int:
+    """
+    How many tokens a prompt may have.
+
+    Args:
+        tokenizer ([`PreTrainedTokenizerBase`]): limits them by its `model_max_length`.
+        text_encoder: limits them by `max_position_embeddings` of its configuration, where it has that.
+        max_length (`int`, *optional*): what the pipeline is told.
+
+    Raises:
+        ValueError: if nothing limits them, or `max_length` is more than the text encoder reads.
+    """
+    positions = getattr(text_encoder.config, "max_position_embeddings", None)
+    limit = min(tokenizer.model_max_length, positions or tokenizer.model_max_length)
+    if max_length is not None:
+        check_positive_int("max_prompt_length", max_length)
+        if positions is not None and max_length > positions:
+            raise ValueError(f"`max_prompt_length` is {max_length}, but the text encoder reads {positions} tokens.")
+        return max_length
+    if limit > 100_000:  # what transformers has where a tokenizer has no limit
+        raise ValueError("Nothing limits the length of prompts: give `max_prompt_length`.")
+    return limit
+
+
+def check_text_encoder(tokenizer: PreTrainedTokenizerBase, text_encoder: Any, unet: ModelMixin):
+    """Refuses a tokenizer that has more tokens than a text encoder knows, and states that a denoiser does not read."""
+    known, width = (getattr(text_encoder.config, name, None) for name in ("vocab_size", "hidden_size"))
+    if known is not None and len(tokenizer) > known:
+        raise ValueError(f"`tokenizer` has {len(tokenizer)} tokens, but `text_encoder` knows only {known} of them.")
+    if tokenizer.pad_token_id is None:
+        raise ValueError("`tokenizer` has no padding token, which fills up short prompts.")
+    read = unet.config.get("encoder_hid_dim") or unet.config.get("cross_attention_dim")
+    if None not in (read, width) and isinstance(read, int) and read != width:
+        raise ValueError(f"`text_encoder` has states of {width} channels, but `unet` attends to {read}.")

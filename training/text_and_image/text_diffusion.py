@@ -1,0 +1,260 @@
+"""What recipes have in common that train a denoiser of pixels with captions: GLIDE, Imagen and their relatives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from diffusers import ModelMixin, SchedulerMixin, UNet2DConditionModel
+
+from diffusers_ext.data import ImageDataset
+from diffusers_ext.hub.card import trained_from
+from diffusers_ext.pipelines import TextToImagePixelPipeline
+from diffusers_ext.pipelines.prompts import encode_tokens
+from diffusers_ext.training.diffusion.denoiser_classes import build_attending_unet
+from diffusers_ext.training.diffusion.denoisers import DenoiserConfig
+from diffusers_ext.training.diffusion.objective_options import ObjectiveConfig
+from diffusers_ext.training.diffusion.objectives import process
+from diffusers_ext.training.evaluation.grids import sample_grid
+from diffusers_ext.training.evaluation.pipeline_classes import find_pipeline_class
+from diffusers_ext.training.evaluation.samples import SampleEvaluator, SamplingConfig
+from diffusers_ext.training.loop.configuration import ValidationConfig, option
+from diffusers_ext.training.loop.context import TrainingContext
+from diffusers_ext.training.loop.recipe import Recipe
+from diffusers_ext.training.text_and_image.caption_tokenizer import tokenize, warn_of_cut_captions
+from diffusers_ext.training.text_and_image.text_encoders import TextEncoderConfig
+
+
+NO_LIMIT = 100.0  # of pixels under dynamic thresholding, far above what a network predicts
+GRID_COLUMNS, LONGEST_TITLE = 4, 40
+
+
+class TextDiffusionRecipe(Recipe):
+    """Subclasses define `step`, perhaps what the denoiser sees beside the noisy image, and `call_inputs`.
+
+    Attributes:
+        tokenizer: makes tokens of captions, all filled up to its `model_max_length`.
+        text_encoder: reads them; it is one of the networks if it is trained.
+        objective ([`Objective`]): the noise process and what the denoiser predicts.
+    """
+
+    # For each channel of an image: those of what the denoiser sees beside the noisy image; and those that come once.
+    shown_per_channel, shown_once = 0, 0
+
+    def networks(self) -> dict[str, torch.nn.Module]:
+        """The denoiser, and the text encoder if it is trained."""
+        config = self.config
+        if self.pretrained is None:
+            self.text_encoder = config.build_text_encoder(self.tokenizer, config.cache_dir)
+            unet = self.new_unet(self.text_encoder.config.hidden_size)
+        else:
+            self.text_encoder, unet = self.pretrained.text_encoder, self.pretrained_unet()
+        networks = {"unet": unet}
+        if any(weight.requires_grad for weight in self.text_encoder.parameters()):
+            return {**networks, "text_encoder": self.text_encoder}
+        self.text_encoder = self.text_encoder.eval().to(self.context.device)
+        return networks
+
+    def new_unet(self, text_width: int) -> UNet2DConditionModel:
+        """A U-Net that attends to the states of all tokens, and adds a pooled state to the timestep, as Imagen's."""
+        return build_attending_unet(
+            size=self.config.size,
+            arguments=self.config.unet,
+            usual={"addition_embed_type": "text", "addition_embed_type_num_heads": 4},
+            decided={"cross_attention_dim": text_width},
+            **self.channels(),
+        )
+
+    def channels(self) -> dict[str, int]:
+        """The numbers of channels of the denoiser's input and output."""
+        images = self.config.channels
+        return {
+            "in_channels": images * (1 + self.shown_per_channel) + self.shown_once,
+            "out_channels": images * self.objective.outputs_per_channel,
+        }
+
+    def texts(self, batch: dict[str, torch.Tensor], draw) -> dict[str, torch.Tensor]:
+        """What the denoiser is told of the captions of a batch, some of which are replaced by the empty text."""
+        captions = [self.dataset.captions[index] for index in batch["caption_ids"].tolist()]
+        if self.config.caption_dropout > 0:
+            hidden = (draw.host.uniform() < self.config.caption_dropout).tolist()
+            captions = ["" if hide else caption for caption, hide in zip(captions, hidden, strict=True)]
+        ids, mask = tokenize(self.tokenizer, captions, self.tokenizer.model_max_length)
+        encoder = self._trained("text_encoder") or self.text_encoder
+        with torch.set_grad_enabled("text_encoder" in self.context.networks):
+            device = self.context.device
+            return encode_tokens(encoder, self.network("unet"), ids.to(device), mask.to(device))
+
+    def _trained(self, name: str) -> torch.nn.Module | None:
+        return getattr(self, name) if name in self.context.networks else None
+
+    def pipeline(self, unet: ModelMixin, text_encoder=None) -> TextToImagePixelPipeline:
+        """The pipeline with a fast second-order sampler, see [`~Objective.sampling_scheduler`]."""
+        return TextToImagePixelPipeline(
+            unet=unet,
+            text_encoder=self.text_encoder if text_encoder is None else text_encoder,
+            tokenizer=self.tokenizer,
+            scheduler=self.sampling_scheduler(),
+            image_channels=self.config.channels,
+            default_num_inference_steps=self.config.num_inference_steps,
+            **self.trained_for,
+        )
+
+    # What the denoiser was trained for: entries of the pipeline's configuration.
+    trained_for: dict = {}
+
+    def sampling_scheduler(self) -> SchedulerMixin:
+        """The sampler, with dynamic thresholding if `--dynamic_thresholding` asks for it."""
+        scheduler, ratio = self.objective.sampling_scheduler(), self.config.dynamic_thresholding
+        if ratio is None:
+            return scheduler
+        return type(scheduler).from_config(
+            scheduler.config, thresholding=True, dynamic_thresholding_ratio=ratio, sample_max_value=NO_LIMIT
+        )
+
+    # What stands around the algorithm
+
+    def __init__(self, config: TextDiffusionConfig, context: TrainingContext):
+        super().__init__(config, context)
+        self.objective = config.objective()
+        self.pretrained = None
+        if config.pretrained_model_name_or_path is None:
+            captions = None if config.streaming else self.dataset.captions
+            self.tokenizer = config.load_tokenizer(captions, config.cache_dir)
+        else:
+            self.pretrained = load_text_pipeline(config.pretrained_model_name_or_path, config.cache_dir)
+            self.tokenizer = self.pretrained.tokenizer
+        if not config.streaming:
+            warn_of_cut_captions(self.tokenizer, self.dataset.captions, self.tokenizer.model_max_length)
+        self.sampling_scheduler()  # one that is not available is reported now, and not after the training
+        self.validation_images = config.load_validation_dataset(self.dataset)
+        self.evaluator = SampleEvaluator(
+            self.validation_images,
+            split=config.validation_split or config.dataset_split,
+            device=context.device,
+            **config.measured(),
+        )
+
+    def pretrained_unet(self) -> ModelMixin:
+        """The denoiser to train on.
+
+        Raises:
+            ValueError: if it is for other images, another task, or another process.
+        """
+        unet, name = self.pretrained.unet, self.config.pretrained_model_name_or_path
+        needed = {**self.channels(), **self.trained_for, **process(self.objective.sampling_scheduler())}
+        found = {**unet.config, **self.pretrained.config, **process(self.pretrained.scheduler)}
+        for key, value in needed.items():
+            if found.get(key) != value:
+                raise ValueError(f"{name} has {key}={found.get(key)}, but this run needs {value}.")
+        return unet
+
+    def load_dataset(self) -> ImageDataset:
+        """The images with their captions."""
+        config = self.config
+        return config.load_dataset(
+            config.size, config.channels, config.center_crop, config.random_flip, load_size=config.load_size
+        )
+
+    def before_training(self) -> None:
+        super().before_training()
+        self.validation_images.prepare()
+
+    def identity(self) -> dict:
+        config = self.config
+        options = {name: getattr(config, name) for name in ("caption_dropout", "text_encoder", "train_text_encoder")}
+        return {**self.objective.identity(), **self.trained_for, **options, "tokenizer": self.tokenizer.get_vocab()}
+
+    def call_inputs(self, count: int) -> dict[str, list]:
+        """The arguments of the pipeline's call for samples like the first `count` validation images, by keyword."""
+        return {"prompt": [self.validation_images.captions[batch["caption_ids"].item()] for batch in self.rows(count)]}
+
+    def rows(self, count: int):
+        """The first validation images, again from the start where these are fewer: batches of one image."""
+        known = self.validation_images.num_examples
+        rows = list(self.validation_images.reference_batches(1, limit=count if known is None else min(count, known)))
+        return [rows[i % len(rows)] for i in range(count)]
+
+    def sample_grid(self, generate):
+        """A row of images for each of a few captions, guided."""
+        inputs = self.call_inputs(self.config.num_shown_captions)
+        titles = [text if len(text) <= LONGEST_TITLE else f"{text[: LONGEST_TITLE - 1]}…" for text in inputs["prompt"]]
+        repeated = {name: [v for v in values for _ in range(GRID_COLUMNS)] for name, values in inputs.items()}
+        count, scale = len(repeated["prompt"]), max(self.config.guidance_scales)
+        images = generate.images(count, per_image=repeated, guidance_scale=scale)
+        return sample_grid(images, GRID_COLUMNS, row_titles=titles)
+
+    def evaluate(self, generate):
+        """The measures of samples of the captions of validation images, by guidance scale."""
+        if self.evaluator.extractor is None:
+            return []
+        inputs = self.call_inputs(self.config.num_evaluation_samples)
+        return [
+            {"guidance_scale": scale, **self.evaluator.measure(generate, per_image=inputs, guidance_scale=scale)}
+            for scale in self.config.guidance_scales
+        ]
+
+    # What the model does, for the card, and further arguments of a call.
+    task, call = "Text to image", ""
+
+    def describe(self) -> dict:
+        config, caption = self.config, next(iter(self.call_inputs(1)["prompt"]))
+        encoder = type(self.text_encoder).__name__
+        return {
+            "task": f"{self.task}: a denoising diffusion model of pixels ({config.prediction_type}) that attends to "
+            f"the states of a {encoder}, {trained_from(config.pretrained_model_name_or_path)}.",
+            "usage": f"images = pipe({caption!r}{self.call}, guidance_scale={max(config.guidance_scales)}).images",
+            "base_model": config.pretrained_model_name_or_path,
+            "tags": ["text-to-image", "diffusion"],
+            "pipeline_tag": "text-to-image",
+        }
+
+
+def load_text_pipeline(name: str, cache_dir: str | None) -> TextToImagePixelPipeline:
+    """The pipeline to train on.
+
+    Raises:
+        ValueError, OSError: naming `--pretrained_model_name_or_path`, if it is no such pipeline.
+    """
+    found = find_pipeline_class(name, cache_dir, "--pretrained_model_name_or_path")
+    if not issubclass(found, TextToImagePixelPipeline):
+        raise ValueError(
+            f"--pretrained_model_name_or_path {name} is no TextToImagePixelPipeline, but {found.__name__}."
+        )
+    return found.from_pretrained(name, cache_dir=cache_dir)
+
+
+@dataclass
+class TextDiffusionConfig(TextEncoderConfig, DenoiserConfig, ObjectiveConfig, SamplingConfig, ValidationConfig):
+    """Options that all of these recipes have."""
+
+    caption_column: str = option(
+        "text",
+        help="The column with one caption or several for each image. A folder of images has its captions in a "
+        "metadata file, or in text files beside the images.",
+        group="data",
+    )
+    dynamic_thresholding: float | None = option(
+        help="Samples are divided by this quantile of their absolute pixels, such as 0.995, where that is above 1 "
+        "(Saharia et al. 2022, section 2.3); by default they are clipped, or in flows left alone.",
+        group="evaluation",
+    )
+    num_shown_captions: int = option(6, help="The number of captions in grids of samples.", group="evaluation")
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require_at_least(1, "num_shown_captions")
+        ratio = self.dynamic_thresholding
+        self.require(ratio is None or 0 < ratio <= 1, f"--dynamic_thresholding must be in (0, 1], not {ratio}")
+        self.require(
+            ratio is None or self.prediction_type != "edm", "--dynamic_thresholding is not for --prediction_type edm"
+        )
+        self.require_default(
+            self.pretrained_model_name_or_path is None,
+            ("text_encoder", "text_config", "tokenizer_name_or_path", "vocabulary_size", "max_caption_length"),
+            "is for a new model, and --pretrained_model_name_or_path has one",
+        )
+
+    def load_dataset(self, size: tuple[int, int], channels: int, *augmentations, **options) -> ImageDataset:
+        """The images that these options name, with their captions."""
+        return super().load_dataset(size, channels, *augmentations, caption_column=self.caption_column, **options)
