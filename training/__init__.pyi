@@ -6,6 +6,10 @@ from .loop.posthoc_ema import PowerEMA as PowerEMA, Snapshots as Snapshots
 from .loop.recipe import Recipe as Recipe
 from .loop.trainer import NonFiniteLossError as NonFiniteLossError, Trainer as Trainer
 from .reconstruct_ema import reconstruct_ema as reconstruct_ema
+from .text_and_image.text_diffusion import (
+    TextDiffusionConfig as TextDiffusionConfig,
+    TextDiffusionRecipe as TextDiffusionRecipe,
+)
 from .text_to_image.base_models import load_base_model as load_base_model
 from .text_to_image.text_to_image_recipe import (
     TextToImageConfig as TextToImageConfig,

@@ -33,6 +33,16 @@ TINY_UNET = json.dumps({"block_out_channels": [8, 16], "layers_per_block": 1})
 DIGITS = {"dataset_name": "digits", "resolution": 8, "channels": 1, "max_train_steps": 1, "train_batch_size": 2}
 SAMPLES = {"num_inference_steps": 1, "num_evaluation_samples": 8, "evaluation_batch_size": 8}
 TEXT = {"resolution": 16, "max_train_steps": 1, "num_validation_images": 1, "num_inference_steps": 1}
+ATTENDING_UNET = json.dumps(
+    {
+        "block_out_channels": [8, 8],
+        "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+        "attention_head_dim": 2,
+    }
+)
+PIXELS = {"train_data_dir": "@pictures", "resolution": 8, "max_train_steps": 1, "num_inference_steps": 1}
 # The commands with an option class, and the options of a tiny run of each; "@name" is something that `prepare` makes.
 COMMANDS = {
     "train_diffusion": {**DIGITS, **SAMPLES, "unet": TINY_UNET},
@@ -78,6 +88,9 @@ COMMANDS = {
         "text_config": {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2},
         "vision_config": {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2},
     },
+    "train_text_to_pixels": {**PIXELS, "unet": ATTENDING_UNET},
+    "train_text_super_resolution": {**PIXELS, "unet": ATTENDING_UNET},
+    "train_text_inpainting": {**PIXELS, "pretrained_model_name_or_path": "@text_to_pixels"},
     "evaluate_pipeline": {
         "pretrained_model_name_or_path": "@diffusion",
         "dataset_name": "digits",
@@ -86,7 +99,11 @@ COMMANDS = {
     },
 }
 # The option classes that are defined elsewhere.
-CONFIGS = {"train_text_to_image": "FineTuningConfig", "train_translation": "TranslationConfig"}
+CONFIGS = {
+    "train_text_to_image": "FineTuningConfig",
+    "train_text_to_pixels": "TextDiffusionConfig",
+    "train_translation": "TranslationConfig",
+}
 
 TEXTS = ["", " ", "nonsense", "no/where", "/proc/no/folder", "a:b", "None", "0", "é\u0301", "x" * 300, "--", "%s"]
 NUMBERS = ["-1", "0", "nan", "inf", "-inf", "1e400", "1e-400", "two", "", "1.5", "[1]", "-0.5", "True"]
@@ -163,15 +180,23 @@ def cases(count: int, seed: int) -> list[tuple[str, str, str]]:
 
 def prepare(folder: Path) -> None:
     """What the tiny runs need."""
-    from diffusers import DDIMScheduler
+    from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 
-    from diffusers_ext import ClassConditionalPipeline, VQVAEModel
+    from diffusers_ext import ClassConditionalPipeline, TextToImagePixelPipeline, VQVAEModel
+    from tests.pipelines.tiny_text import tiny_text_encoder, tiny_text_unet, tiny_tokenizer
     from tests.tiny_unet import tiny_unet
     from tests.training.text_to_image_models import captioned_images, tiny_base
 
     unet = tiny_unet(in_channels=1, out_channels=1)
     diffusion = ClassConditionalPipeline(unet, DDIMScheduler(), default_num_inference_steps=2)
     diffusion.save_pretrained(folder / "diffusion")
+    tokenizer = tiny_tokenizer()
+    TextToImagePixelPipeline(
+        tiny_text_unet(),
+        FlowMatchEulerDiscreteScheduler(),
+        tokenizer,
+        tiny_text_encoder(len(tokenizer)),
+    ).save_pretrained(folder / "text_to_pixels")
     VQVAEModel(8, 1, num_embeddings=4, embedding_dim=2, hidden_channels=4).save_pretrained(folder / "vqvae")
     captioned_images(folder / "pictures", 3)
     shutil.copytree(tiny_base("sd1"), folder / "base")

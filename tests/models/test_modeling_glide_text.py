@@ -28,6 +28,13 @@ class GlideTextConfig(ModelTesterConfig):
 
 
 class TestGlideText(GlideTextConfig, ModelTesterMixin):
+    def test_every_parameter_gets_a_gradient(self):
+        """Of both outputs together: the text as a whole has a projection of its own."""
+        model = self.get_model().train()
+        output = model(TOKENS, MASK)
+        (output.last_hidden_state.square().sum() + output.pooler_output.square().sum()).backward()
+        assert all(parameter.grad is not None and parameter.grad.any() for parameter in model.parameters())
+
     @torch.no_grad()
     def test_what_stands_in_the_padding_has_no_effect(self):
         model = self.get_model()
