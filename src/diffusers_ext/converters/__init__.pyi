@@ -20,6 +20,7 @@ from .mmgeneration.progressive_gan import convert_progressive_gan as convert_pro
 from .naoto0804.adain import convert_adain as convert_adain
 from .open_clip.clip import convert_open_clip as convert_open_clip
 from .openai_clip.clip import convert_clip as convert_clip
+from .openai_dalle.discrete_vae import convert_dalle_vae as convert_dalle_vae
 from .openai_diffusion.noisy_classifier import convert_guided_diffusion_classifier as convert_guided_diffusion_classifier
 from .openai_diffusion.pixel_unets import convert_guided_diffusion as convert_guided_diffusion
 from .openai_diffusion.pixel_unets import convert_improved_diffusion as convert_improved_diffusion
@@ -36,5 +37,7 @@ from .pytorch_examples.fast_neural_style import convert_fast_neural_style as con
 from .pytorch_vae.network import convert_pytorch_vae as convert_pytorch_vae
 from .rosinality.stylegan2 import convert_stylegan2_rosinality as convert_stylegan2_rosinality
 from .stylegan2_ada.networks import convert_stylegan2_ada as convert_stylegan2_ada
+from .taming_transformers.net2net import convert_net2net as convert_net2net
+from .taming_transformers.net2net import convert_taming_transformer as convert_taming_transformer
 from .uvadlc_notebooks.energy import convert_uvadlc_energy as convert_uvadlc_energy
 from .uvadlc_notebooks.gated_pixelcnn import convert_uvadlc_pixelcnn as convert_uvadlc_pixelcnn

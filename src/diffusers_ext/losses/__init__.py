@@ -26,6 +26,10 @@ from diffusers_ext.losses.diffusion import (
     pred_original_sample as pred_original_sample,
     prediction_target as prediction_target,
 )
+from diffusers_ext.losses.discrete_vae import (
+    logit_laplace_log_prob as logit_laplace_log_prob,
+    uniform_kl as uniform_kl,
+)
 from diffusers_ext.losses.discriminator_regularizers import (
     clip_weights as clip_weights,
     gradient_penalty as gradient_penalty,

@@ -14,6 +14,7 @@ from diffusers_ext.models.modeling_dcgan import (
     DCGANDiscriminator as DCGANDiscriminator,
     DCGANGenerator as DCGANGenerator,
 )
+from diffusers_ext.models.modeling_discrete_vae import DiscreteVAE as DiscreteVAE
 from diffusers_ext.models.modeling_energy_conv import EnergyConvNet as EnergyConvNet
 from diffusers_ext.models.modeling_energy_mlp import EnergyMLP as EnergyMLP
 from diffusers_ext.models.modeling_energy_resnet import EnergyResNet as EnergyResNet
