@@ -31,7 +31,7 @@ SCORES = {
 
 def load(folder: str) -> tuple[str, Callable[[torch.Tensor], torch.Tensor], DiffusionPipeline]:
     """The name of the score of a pipeline, the score, and the pipeline."""
-    pipe = find_pipeline_class(folder).from_pretrained(folder)
+    pipe = find_pipeline_class(folder, cache_dir=None).from_pretrained(folder)
     name, score = SCORES[type(pipe).__name__]
     return name, score(pipe), pipe
 
