@@ -19,6 +19,7 @@ from diffusers_ext.pipelines import (
     pipeline_restoration,
     pipeline_style_transfer,
     pipeline_text_to_image_pixel,
+    pipeline_text_to_video,
     pipeline_tokens_to_image,
 )
 from diffusers_ext.registration import register
@@ -61,6 +62,9 @@ class RestorationPipeline(PublishableMixin, pipeline_restoration.RestorationPipe
 
 
 class StyleTransferPipeline(PublishableMixin, pipeline_style_transfer.StyleTransferPipeline): ...
+
+
+class TextToVideoPixelPipeline(PublishableMixin, pipeline_text_to_video.TextToVideoPixelPipeline): ...
 
 
 class TokensToImagePipeline(PublishableMixin, pipeline_tokens_to_image.TokensToImagePipeline): ...

@@ -1,15 +1,18 @@
-"""Pictures side by side, and films of them."""
+"""Pictures side by side, films of them, and the films that pipelines make."""
 
 import importlib.util
 import math
 import os
 import tempfile
+from dataclasses import dataclass
 
 import numpy as np
-from diffusers.utils import export_to_video
+import torch
+from diffusers.utils import BaseOutput, export_to_video
 from PIL import Image
 
 from .checks import check_positive
+from .images import to_pictures
 
 
 SLOWEST_GIF = 0.002  # frames per second
@@ -80,3 +83,31 @@ def write_film(frames: list[Image.Image], path: str | os.PathLike, fps: float):
         if os.path.exists(unfinished):
             os.remove(unfinished)
         os.rmdir(folder)
+
+
+@dataclass
+class FilmPipelineOutput(BaseOutput):
+    """
+    The films of a call.
+
+    Attributes:
+        frames (`list[list[PIL.Image.Image]]`, `np.ndarray` or `torch.Tensor`): the frames of each film: pictures, or
+            an array `(N, F, H, W, C)` or a tensor `(N, F, C, H, W)` in `[0, 1]`.
+    """
+
+    frames: list[list[Image.Image]] | np.ndarray | torch.Tensor
+
+
+def to_films(films: torch.Tensor, output_type: str) -> list[list[Image.Image]] | np.ndarray | torch.Tensor:
+    """
+    What a pipeline returns.
+
+    Args:
+        films (`torch.Tensor` of shape `(N, C, F, H, W)`): in `[0, 1]`.
+        output_type (`str`): `"pil"`, `"np"` or `"pt"`; see [`FilmPipelineOutput`].
+    """
+    frames = films.transpose(1, 2)
+    if output_type == "pt":
+        return frames
+    arrays = frames.permute(0, 1, 3, 4, 2).cpu().numpy()
+    return [to_pictures(film) for film in arrays] if output_type == "pil" else arrays

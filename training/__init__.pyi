@@ -52,3 +52,4 @@ from .train_textual_inversion import (
     TextualInversionRecipe as TextualInversionRecipe,
 )
 from .train_translation import TranslationConfig as TranslationConfig, TranslationRecipe as TranslationRecipe
+from .train_video import VideoConfig as VideoConfig, VideoRecipe as VideoRecipe

@@ -91,6 +91,15 @@ COMMANDS = {
     "train_text_to_pixels": {**PIXELS, "unet": ATTENDING_UNET},
     "train_text_super_resolution": {**PIXELS, "unet": ATTENDING_UNET},
     "train_text_inpainting": {**PIXELS, "pretrained_model_name_or_path": "@text_to_pixels"},
+    "train_video": {
+        "train_data_dir": "@films",
+        "resolution": 8,
+        "channels": 1,
+        "num_frames": 2,
+        "unet": json.dumps({"block_out_channels": [8, 16], "layers_per_block": 1}),
+        "max_train_steps": 1,
+        **SAMPLES,
+    },
     "evaluate_pipeline": {
         "pretrained_model_name_or_path": "@diffusion",
         "dataset_name": "digits",
@@ -184,6 +193,7 @@ def prepare(folder: Path) -> None:
 
     from diffusers_ext import ClassConditionalPipeline, TextToImagePixelPipeline, VQVAEModel
     from tests.pipelines.tiny_text import tiny_text_encoder, tiny_text_unet, tiny_tokenizer
+    from tests.tiny_films import write_captioned_films
     from tests.tiny_unet import tiny_unet
     from tests.training.text_to_image_models import captioned_images, tiny_base
 
@@ -199,6 +209,7 @@ def prepare(folder: Path) -> None:
     ).save_pretrained(folder / "text_to_pixels")
     VQVAEModel(8, 1, num_embeddings=4, embedding_dim=2, hidden_channels=4).save_pretrained(folder / "vqvae")
     captioned_images(folder / "pictures", 3)
+    write_captioned_films(folder / "films", 3)
     shutil.copytree(tiny_base("sd1"), folder / "base")
 
 

@@ -1,0 +1,306 @@
+"""Train a text-to-video model of pixels on films with captions.
+
+    accelerate launch training/train_video.py --config examples/mini_video/model.yaml
+
+The base model of Imagen Video (Ho et al. 2022, https://huggingface.co/papers/2210.02303): a U-Net with layers of space
+and layers of time, which reads a text by cross-attention and predicts v, or a rectified flow. With `--image_share`, a
+part of the films are images to it. The result is a [`TextToVideoPixelPipeline`].
+"""
+
+from __future__ import annotations
+
+from diffusers_ext.training.loop.command import run
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from diffusers_ext.data import ImageDataset
+from diffusers_ext.losses.diffusion import PredictionType
+from diffusers_ext.metrics import load_feature_extractor
+from diffusers_ext.metrics.compute import check_measurable
+from diffusers_ext.pipelines import TextToVideoPixelPipeline
+from diffusers_ext.training.diffusion.objectives import (
+    DiscreteDiffusion,
+    Objective,
+    RectifiedFlow,
+    WeightingConfig,
+)
+from diffusers_ext.training.evaluation.samples import SamplingConfig
+from diffusers_ext.training.loop.configuration import JSONObject, TrainingConfig, option
+from diffusers_ext.training.loop.context import TrainingContext
+from diffusers_ext.training.loop.recipe import Recipe
+from diffusers_ext.training.text_and_image.caption_tokenizer import (
+    load_tokenizer,
+    longest_caption,
+    make_caption_tokenizer,
+    tokenize,
+    warn_of_cut_captions,
+)
+from diffusers_ext.training.video.evaluation import film_strips, measure_frames
+from diffusers_ext.training.video.networks import (
+    build_motion_unet,
+    build_text_encoder,
+    emphasise_text,
+    load_text_encoder,
+)
+
+
+NO_CAPTIONS = "none"
+NUM_SHOWN = 6  # films in the picture of samples
+
+
+class VideoRecipe(Recipe):
+    """Ho et al. 2022 ("Imagen Video"), sections 2.1 to 2.4, for a base model."""
+
+    def networks(self) -> dict[str, torch.nn.Module]:
+        """The denoiser, and the text encoder if it is trained with it."""
+        config, networks = self.config, {}
+        if self.frozen_encoder is None:
+            networks["text_encoder"] = self._trained_encoder()
+        encoder = self.frozen_encoder or networks["text_encoder"]
+        unet = build_motion_unet(
+            size=config.size,
+            channels=config.channels,
+            num_frames=config.num_frames,
+            text_width=encoder.config.hidden_size,
+            arguments=config.unet,
+        )
+        emphasise_text(unet)
+        return {"unet": unet, **networks}
+
+    def step(self, batch, draw):
+        films, texts = batch["pixel_values"], self.encode(self.tokens(batch, draw))
+        timesteps, noise = self.objective.draw_timesteps(draw), draw.normal_like(films)
+        # An image is a film of one frame, of which layers of time see only that frame (section 2.4).
+        chosen = draw.integers(films.shape[2]).view(-1, 1, 1, 1, 1)
+        images = torch.take_along_dim(films, chosen, dim=2)
+        is_image = draw.host.uniform() < self.config.image_share
+        parts = ((films, ~is_image), (images, is_image))
+
+        losses = [
+            self.losses(clips[rows], texts[rows], timesteps[rows], noise[rows, :, : clips.shape[2]])
+            for clips, rows in ((clips, which.nonzero()[:, 0].to(films.device)) for clips, which in parts)
+            if len(rows)
+        ]
+
+        self.minimise(tuple(self.context.networks), torch.cat(losses))
+
+    def losses(
+        self, films: torch.Tensor, texts: torch.Tensor, timesteps: torch.Tensor, noise: torch.Tensor
+    ) -> torch.Tensor:
+        """The loss of each film (N, C, F, H, W), with the states of its text (N, L, D)."""
+        # To the noise, which treats all pixels alike, a film is one tall image.
+        clean, noise = films.flatten(2, 3), noise.flatten(2, 3)
+        noisy = self.objective.add_noise(clean, noise, timesteps)
+        states = texts.repeat_interleave(films.shape[2], dim=0)
+        output = self.unet(noisy.view_as(films), timesteps, encoder_hidden_states=states).sample
+        return self.objective.losses(output.flatten(2, 3), clean, noisy, noise, timesteps)
+
+    def tokens(self, batch: dict[str, torch.Tensor], draw) -> tuple[torch.Tensor, torch.Tensor]:
+        """The token ids and the attention mask of the captions of a batch, int64 (N, L) each; some are hidden."""
+        rows = torch.full((len(batch["pixel_values"]),), len(self.captions))  # the empty text
+        if self.captions:
+            rows = draw.host.dropout(batch["caption_ids"], self.config.caption_dropout, len(self.captions))
+        ids, mask = self.caption_tokens
+        return ids[rows].to(self.context.device), mask[rows].to(self.context.device)
+
+    def encode(self, tokens: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        """The states of texts, (N, L, D)."""
+        ids, mask = tokens
+        if self.frozen_encoder is None:
+            return self.text_encoder(ids, attention_mask=mask).last_hidden_state
+        with torch.no_grad(), self.context.autocast():
+            return self.frozen_encoder(ids, attention_mask=mask).last_hidden_state
+
+    def pipeline(self, unet, text_encoder=None) -> TextToVideoPixelPipeline:
+        """The pipeline with a fast second-order sampler, see [`~Objective.sampling_scheduler`]."""
+        return TextToVideoPixelPipeline(
+            unet=unet,
+            scheduler=self.objective.sampling_scheduler(),
+            text_encoder=self.frozen_encoder or text_encoder,
+            tokenizer=self.tokenizer,
+            default_num_frames=self.config.num_frames,
+            default_num_inference_steps=self.config.num_inference_steps,
+        )
+
+    # What stands around the algorithm
+
+    def __init__(self, config: VideoConfig, context: TrainingContext):
+        super().__init__(config, context)
+        self.objective = config.objective()
+        self.captions = self.dataset.captions or []
+        texts = [*self.captions, ""]
+        name = config.text_encoder
+        self.frozen_encoder = None
+        if name is None:
+            self.tokenizer = make_caption_tokenizer(texts)
+            self.tokenizer.model_max_length = longest_caption(self.tokenizer, texts)
+        else:
+            self.tokenizer = load_tokenizer(name, config.cache_dir, "--text_encoder")
+            if not config.train_text_encoder:
+                encoder = load_text_encoder(name, config.cache_dir).eval().requires_grad_(False)
+                self.frozen_encoder = encoder.to(context.device)
+        self.max_length = min(self.tokenizer.model_max_length, config.max_caption_length)
+        self.tokenizer.model_max_length = self.max_length
+        warn_of_cut_captions(self.tokenizer, texts, self.max_length)
+        self.caption_tokens = tokenize(self.tokenizer, texts, self.max_length)
+        self.extractor = None
+        if config.feature_extractor is not None:
+            self.extractor = load_feature_extractor(config.feature_extractor, device=context.device)
+            shape, num_films = (config.channels, *config.size), config.num_evaluation_samples
+            num_real = self.dataset.num_examples * config.num_frames
+            check_measurable(self.extractor, shape, config.metrics, num_real, num_films * config.num_frames)
+
+    def _trained_encoder(self) -> torch.nn.Module:
+        config = self.config
+        if config.text_encoder is not None:
+            return load_text_encoder(config.text_encoder, config.cache_dir)
+        return build_text_encoder(config.text_config, self.max_length, self.tokenizer)
+
+    def identity(self) -> dict:
+        options = {"num_frames": self.config.num_frames, "image_share": self.config.image_share}
+        return {**self.objective.identity(), **options, "tokenizer": self.tokenizer.get_vocab()}
+
+    @property
+    def prompts(self) -> list[str]:
+        """What samples are made for: the prompts of the options, or the first captions."""
+        return self.config.validation_prompts or self.captions[:NUM_SHOWN] or [""] * NUM_SHOWN
+
+    @property
+    def best_scale(self) -> float | None:
+        """The guidance scale of samples; `None` where no caption was hidden in training."""
+        return max(self.config.guidance_scales) if self.captions and self.config.caption_dropout > 0 else None
+
+    def sample_grid(self, generate):
+        """A row of frames for each prompt."""
+        return film_strips(generate, self.prompts, guidance_scale=self.best_scale)
+
+    def evaluate(self, generate):
+        """Measures of single frames; nothing without `--feature_extractor`."""
+        if self.extractor is None:
+            return []
+        config, texts = self.config, self.captions or [""]
+        scales = config.guidance_scales if self.best_scale is not None else [None]
+        rows = []
+        for scale in scales:
+            batches = self.dataset.reference_batches(config.evaluation_batch_size, **self.context.share)
+            measures = measure_frames(
+                generate,
+                (batch["pixel_values"] for batch in batches),
+                [texts[index % len(texts)] for index in range(config.num_evaluation_samples)],
+                extractor=self.extractor,
+                metrics=config.metrics,
+                split=config.dataset_split,
+                guidance_scale=scale,
+                num_inference_steps=config.num_inference_steps,
+            )
+            rows.append({"guidance_scale": scale, **measures})
+        return rows
+
+    def describe(self) -> dict:
+        config = self.config
+        call = repr(self.prompts[0]) if self.captions else "batch_size=1"
+        if self.best_scale is not None:
+            call += f", guidance_scale={self.best_scale}"
+        return {
+            "task": f"Text to video: a diffusion model of pixels ({config.prediction_type}), {config.num_frames} "
+            "frames, trained from scratch.",
+            "usage": f"frames = pipe({call}).frames[0]\n"
+            'frames[0].save("film.gif", save_all=True, append_images=frames[1:], duration=100, loop=0)',
+            "tags": ["text-to-video", "diffusion"],
+        }
+
+
+@dataclass
+class VideoConfig(WeightingConfig, SamplingConfig, TrainingConfig):
+    """The options of train_video.py."""
+
+    num_frames: int = option(8, help="The frames of a clip that is trained on and made.", group="data", essential=True)
+    frame_stride: int = option(
+        1,
+        help="Every so many-th frame of a film is a frame of the clip: 3 makes 8 frames per second of 24.",
+        group="data",
+    )
+    caption_column: str = option(
+        "text",
+        help="The column with one caption or several for each film, or with classes, whose names are the captions; "
+        "`none` for a model without texts. A folder of films has its captions in a metadata file, or in text files "
+        "beside the films.",
+        group="data",
+    )
+    caption_dropout: float = option(0.1, help="How often a caption is hidden in training, so that guidance works.")
+    image_share: float = option(
+        0.0,
+        help="The share of the films of a batch of which one random frame is taken as an image: more captions and "
+        "scenes for the same time, which layers of space learn from.",
+    )
+
+    unet: JSONObject = option(
+        JSONObject(),
+        help="Arguments of diffusers' UNetMotionModel, as JSON or a YAML mapping; by default those that suit the "
+        "size of the frames.",
+        group="network",
+    )
+    text_encoder: str | None = option(
+        help="A text encoder of transformers with its tokenizer (a CLIP, T5 ...), which stays as it is: a local "
+        "folder or a Hub name; by default a new small one is trained with the denoiser.",
+        group="network",
+    )
+    train_text_encoder: bool = option(False, help="Train --text_encoder with the denoiser.", group="network")
+    text_config: JSONObject = option(
+        JSONObject(),
+        help="Arguments of the CLIPTextConfig of a new text encoder, as JSON or a YAML mapping; by default small.",
+        group="network",
+    )
+    max_caption_length: int = option(77, help="Longer captions are cut, in tokens.", group="network")
+
+    prediction_type: PredictionType = option("v_prediction", help="What the network predicts.", essential=True)
+    beta_schedule: str = option("squaredcos_cap_v2", help="The noise schedule, as in DDPMScheduler; not for flows.")
+    num_train_timesteps: int = option(1000, help="The number of noise levels; a flow is continuous.")
+    timestep_sampling: Literal["uniform", "logit_normal"] = option(
+        "uniform", help="How noise levels are drawn: logit_normal (Esser et al. 2024) prefers middle levels."
+    )
+    validation_prompts: list[str] | None = option(
+        help="What the films in the picture of samples show; by default the first captions.", group="evaluation"
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require_at_least(1, "num_frames", "frame_stride", "num_train_timesteps")
+        self.require_at_least(2, "max_caption_length")
+        self.require(0 <= self.caption_dropout < 1, f"--caption_dropout must be in [0, 1), not {self.caption_dropout}")
+        self.require(0 <= self.image_share <= 1, f"--image_share must be in [0, 1], not {self.image_share}")
+        self.require_default(
+            self.prediction_type != "flow_prediction",
+            ("beta_schedule",),
+            "is for epsilon, sample and v_prediction, not for --prediction_type flow_prediction",
+        )
+        named = self.text_encoder is not None
+        self.require_default(named, ("train_text_encoder",), "is for --text_encoder, which is not set")
+        self.require_default(not named, ("text_config",), "is for a new text encoder, not --text_encoder")
+        self.require(not self.streaming, "--streaming is not for films: leave it out")
+        named = self.conditioning_options()
+        self.require(not named, f"{' and '.join(named)} can't be used: films have no conditioning images")
+
+    def load_dataset(self, size: tuple[int, int], channels: int, *augmentations, **options) -> ImageDataset:
+        """The films that these options name, with their captions."""
+        captions = {} if self.caption_column == NO_CAPTIONS else {"caption_column": self.caption_column}
+        films = {"num_frames": self.num_frames, "frame_stride": self.frame_stride}
+        return super().load_dataset(size, channels, *augmentations, **captions, **films, **options)
+
+    def objective(self) -> Objective:
+        """The noise process that `--prediction_type` names."""
+        common = {
+            "num_train_timesteps": self.num_train_timesteps,
+            "timestep_sampling": self.timestep_sampling,
+            "weighting": self.weighting(),
+        }
+        if self.prediction_type == "flow_prediction":
+            return RectifiedFlow(size=self.size, **common)
+        return DiscreteDiffusion(prediction_type=self.prediction_type, beta_schedule=self.beta_schedule, **common)
+
+
+if __name__ == "__main__":
+    run(VideoRecipe, VideoConfig)
