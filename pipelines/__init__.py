@@ -13,6 +13,7 @@ from diffusers_ext.pipelines import (
     pipeline_density,
     pipeline_energy,
     pipeline_gan,
+    pipeline_gan_inversion,
     pipeline_image_translation,
     pipeline_maskgit,
     pipeline_palette,
@@ -47,6 +48,9 @@ class EnergyPipeline(PublishableMixin, pipeline_energy.EnergyPipeline): ...
 
 
 class GANPipeline(PublishableMixin, pipeline_gan.GANPipeline): ...
+
+
+class GANInversionPipeline(PublishableMixin, pipeline_gan_inversion.GANInversionPipeline): ...
 
 
 class ImageTranslationPipeline(PublishableMixin, pipeline_image_translation.ImageTranslationPipeline): ...

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from .labels import (
     look_up_labels,
     read_id2label,
 )
+from .latent_directions import LatentDirections, read_strengths
 from .networks import get_sample_size, get_shared_models
 from .style_options import check_style_options, check_styles, has_styles, per_layer
 
@@ -348,6 +349,91 @@ class GANPipeline(DiffusionPipeline):
             return_dict=False,
         )
         return denormalize(sample.float()), styles.float()
+
+    @torch.no_grad()
+    def edit(
+        self,
+        directions: LatentDirections | str | os.PathLike,
+        name: str,
+        strength: float | Sequence[float] | torch.Tensor = 3.0,
+        layers: range | list[int] | None = None,
+        latents: torch.Tensor | None = None,
+        class_labels: ClassLabels | None = None,
+        styles: torch.Tensor | None = None,
+        noise: str | list[torch.Tensor] = "constant",
+        output_type: str = "pil",
+        return_dict: bool = True,
+    ) -> GANPipelineOutput | tuple:
+        r"""
+        Moves images along a direction in the latent space, such as one of GANSpace (Härkönen et al. 2020,
+        https://huggingface.co/papers/2004.02546), SeFa (Shen & Zhou 2021, https://huggingface.co/papers/2007.06600) or
+        InterFaceGAN (Shen et al. 2020, https://huggingface.co/papers/2005.09635).
+
+        Args:
+            directions ([`LatentDirections`], `str` or `os.PathLike`):
+                The directions, or the file of them, such as the command find_directions.py writes.
+            name (`str`):
+                The name of the direction.
+            strength (`float`, a sequence of them or `torch.Tensor`, defaults to 3.0):
+                How far images are moved, in standard deviations: one number, or one for each image. A negative one
+                moves them the other way.
+            layers (`range` or `list[int]`, *optional*):
+                The layers, from 0 for the coarsest one, whose styles are moved; by default those of the direction.
+            latents (`torch.Tensor`, *optional*), class_labels (*optional*):
+                The images as latents `(N, latent_dim)`, and their classes if the generator has any.
+            styles (`torch.Tensor`, *optional*):
+                The images as styles w `(N, style_dim)` or w+ `(N, num_styles, style_dim)`, such as those that a
+                [`GANInversionPipeline`] finds for photographs.
+            noise (`str` or `list[torch.Tensor]`, defaults to `"constant"`):
+                See [`__call__`].
+            output_type (`str`, defaults to `"pil"`), return_dict (`bool`, defaults to `True`):
+                See [`__call__`].
+
+        Returns:
+            [`GANPipelineOutput`] or `tuple`: the images, and their latents or styles, which can be edited again.
+
+        Raises:
+            ValueError: for directions of another generator, an unknown name, and input that cannot be carried out.
+            FileNotFoundError: if there is no such file.
+
+        Example:
+
+        ```py
+        >>> people = pipe(batch_size=4, truncation_psi=0.7)
+        >>> pipe.edit("directions.safetensors", "smile", strength=2.0, styles=people.styles).images
+        ```
+        """
+        if not isinstance(directions, LatentDirections):
+            directions = LatentDirections.load(directions)
+        directions.check(self.generator)
+        if (latents is None) == (styles is None):
+            raise ValueError("Either `latents` or `styles` must be given, and not both.")
+        num_styles = getattr(self.generator, "num_styles", None)
+        if layers is not None and (directions.space == "latents" or not layers):
+            raise ValueError("`layers` must name one layer or more, and are for directions of styles.")
+        if layers is not None and any(not 0 <= layer < num_styles for layer in layers):
+            raise ValueError(f"`layers` must be some of 0 to {num_styles - 1}, but are {list(layers)}.")
+        if directions.space == "latents" and styles is not None:
+            raise ValueError("These directions are for latents, but `styles` are given.")
+
+        if styles is None and directions.space == "styles":
+            styles = self(class_labels, latents=latents, output_type="pt").styles
+            latents = class_labels = None
+        if styles is not None:
+            check_styles(self.generator, styles, "styles")
+            styles = per_layer(styles, num_styles)
+            styles = directions.add(styles, name, read_strengths(strength, len(styles)), layers)
+        else:
+            check_latents(latents, (None, self.generator.config.latent_dim))
+            latents = directions.add(latents, name, read_strengths(strength, len(latents)))
+        return self(
+            class_labels,
+            latents=latents,
+            styles=styles,
+            noise=noise,
+            output_type=output_type,
+            return_dict=return_dict,
+        )
 
     @torch.no_grad()
     def mix_styles(

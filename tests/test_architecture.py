@@ -36,7 +36,7 @@ ALLOWED = {
 
 # Files of these rooms are published, so they only import these packages, and parts beside them.
 PUBLISHED = ("models", "schedulers", "guiders", "pipelines")
-AVAILABLE = {"torch", "numpy", "PIL", "diffusers", "transformers", *sys.stdlib_module_names}
+AVAILABLE = {"torch", "numpy", "PIL", "diffusers", "transformers", "safetensors", *sys.stdlib_module_names}
 
 
 def files(room: str) -> list[Path]:

@@ -34,6 +34,10 @@ from .train_image_tokens import (
     ImageTokenRecipe as ImageTokenRecipe,
     TextToTokensRecipe as TextToTokensRecipe,
 )
+from .train_inversion_encoder import (
+    InversionEncoderConfig as InversionEncoderConfig,
+    InversionEncoderRecipe as InversionEncoderRecipe,
+)
 from .train_maskgit import MaskGITConfig as MaskGITConfig, MaskGITRecipe as MaskGITRecipe
 from .train_palette import PaletteConfig as PaletteConfig, PaletteRecipe as PaletteRecipe
 from .train_pixels import PixelConfig as PixelConfig, PixelRecipe as PixelRecipe

@@ -12,6 +12,7 @@ from diffusers_ext.converters import convert_checkpoint, convert_stylegan2_ada, 
 from diffusers_ext.converters.stylegan2_ada.network_pickle import read_network_pickle
 from diffusers_ext.converters.stylegan2_ada.networks import flat_arguments
 from diffusers_ext.models import StyleGAN2Discriminator, StyleGAN2Generator
+from diffusers_ext.models.style_mapping import StyleMapping
 from diffusers_ext.pipelines import GANPipeline
 from tests.converters.cases import GOLDEN, Case, assert_near, load_case
 
@@ -55,6 +56,21 @@ def test_discriminators_of_stylegan2_ada(name):
     assert_near(discriminator(image, c).logits, case.outputs["logits"])
     first = discriminator(image[:2], None if c is None else c[:2]).logits
     assert_near(first, case.outputs["logits_first_2"])
+
+
+@torch.no_grad()
+def test_a_mapping_alone():
+    case = load_case("stylegan2_ada", "mapping_not_broadcast")
+    config = case.config
+    mapping = StyleMapping(
+        config["z_dim"],
+        config["w_dim"],
+        config["num_layers"],
+        config["layer_features"],
+        lr_multiplier=config["lr_multiplier"],
+    )
+    mapping.load_state_dict({f"layers.{name.removeprefix('fc')}": value for name, value in case.weights.items()})
+    assert_near(mapping(case.inputs["z"]), case.outputs["w"])
 
 
 @torch.no_grad()

@@ -43,6 +43,7 @@ ATTENDING_UNET = json.dumps(
     }
 )
 PIXELS = {"train_data_dir": "@pictures", "resolution": 8, "max_train_steps": 1, "num_inference_steps": 1}
+TINY_ENCODER = json.dumps({"block_out_channels": [4] * 4, "layers_per_block": [1] * 4, "se_reduction": 2})
 # The commands with an option class, and the options of a tiny run of each; "@name" is something that `prepare` makes.
 COMMANDS = {
     "train_diffusion": {**DIGITS, **SAMPLES, "unet": TINY_UNET},
@@ -55,6 +56,7 @@ COMMANDS = {
     },
     "train_palette": {**DIGITS, "tasks": "inpainting", "unet": TINY_UNET, "num_inference_steps": 1},
     "train_gan": {**DIGITS, "architecture": "mlp"},
+    "train_inversion_encoder": {**DIGITS, "pretrained_model_name_or_path": "@gan", "encoder": TINY_ENCODER},
     "train_energy": {**DIGITS, "architecture": "mlp", "num_chain_steps": 2, "num_inference_steps": 2},
     "train_density": {"dataset_name": "digits", "resolution": 8, "channels": 1, "num_levels": 17},
     "train_pixels": {**DIGITS, "num_levels": 17},
@@ -191,7 +193,8 @@ def prepare(folder: Path) -> None:
     """What the tiny runs need."""
     from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 
-    from diffusers_ext import ClassConditionalPipeline, TextToImagePixelPipeline, VQVAEModel
+    from diffusers_ext import ClassConditionalPipeline, GANPipeline, TextToImagePixelPipeline, VQVAEModel
+    from diffusers_ext.models import StyleGAN2Generator
     from tests.pipelines.tiny_text import tiny_text_encoder, tiny_text_unet, tiny_tokenizer
     from tests.tiny_films import write_captioned_films
     from tests.tiny_unet import tiny_unet
@@ -208,6 +211,8 @@ def prepare(folder: Path) -> None:
         tiny_text_encoder(len(tokenizer)),
     ).save_pretrained(folder / "text_to_pixels")
     VQVAEModel(8, 1, num_embeddings=4, embedding_dim=2, hidden_channels=4).save_pretrained(folder / "vqvae")
+    generator = StyleGAN2Generator(8, 1, 4, 4, block_out_channels=(4, 4), num_mapping_layers=1)
+    GANPipeline(generator).save_pretrained(folder / "gan")
     captioned_images(folder / "pictures", 3)
     write_captioned_films(folder / "films", 3)
     shutil.copytree(tiny_base("sd1"), folder / "base")

@@ -18,6 +18,7 @@ from .jem.network import convert_jem as convert_jem
 from .leftthomas.srgan import convert_srgan as convert_srgan
 from .mmgeneration.progressive_gan import convert_progressive_gan as convert_progressive_gan
 from .naoto0804.adain import convert_adain as convert_adain
+from .omertov.style_encoder import convert_style_encoder as convert_style_encoder
 from .open_clip.clip import convert_open_clip as convert_open_clip
 from .openai_clip.clip import convert_clip as convert_clip
 from .openai_dalle.discrete_vae import convert_dalle_vae as convert_dalle_vae

@@ -46,6 +46,7 @@ from diffusers_ext.models.modeling_rrdb import RRDBNet as RRDBNet
 from diffusers_ext.models.modeling_spatial_rescaler import SpatialRescaler as SpatialRescaler
 from diffusers_ext.models.modeling_srgan_discriminator import SRGANDiscriminator as SRGANDiscriminator
 from diffusers_ext.models.modeling_srresnet import SRResNet as SRResNet
+from diffusers_ext.models.modeling_style_encoder import StyleEncoder as StyleEncoder
 from diffusers_ext.models.modeling_stylegan2 import (
     StyleGAN2Discriminator as StyleGAN2Discriminator,
     StyleGAN2Generator as StyleGAN2Generator,
