@@ -69,12 +69,13 @@ def judge(films: np.ndarray, digits: list[str], directions: list[str], judge_of_
     return float(np.mean(np.array(named) == digits)), float(np.mean(np.array(moved) == directions))
 
 
-def draw(pipe: TextToVideoPixelPipeline, prompts: list[str], scale: float, seed: int) -> np.ndarray:
+def draw(pipe: TextToVideoPixelPipeline, prompts: list[str], scale: float, steps: int, seed: int) -> np.ndarray:
     """A film for each prompt, (N, F, H, W) in 0..255."""
     generator, films = torch.Generator().manual_seed(seed), []
     for start in range(0, len(prompts), 100):
         part = prompts[start : start + 100]
-        films.append(pipe(part, guidance_scale=scale, generator=generator, output_type="pt").frames[:, :, 0])
+        options = {"guidance_scale": scale, "num_inference_steps": steps, "generator": generator}
+        films.append(pipe(part, **options, output_type="pt").frames[:, :, 0])
     return (torch.cat(films) * 255).round().numpy().astype(float)
 
 
@@ -88,6 +89,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="A pipeline that train_video.py left.")
     parser.add_argument("--data_dir", type=Path, default=Path("outputs/mini_video/films"), help="From make_films.py.")
     parser.add_argument("--guidance_scales", type=float, nargs="+", default=[1.0, 2.0], help="The scales to judge.")
+    parser.add_argument("--num_inference_steps", type=int, default=10, help="The steps of the sampler.")
     parser.add_argument("--count", type=int, default=5, help="Films of each digit and direction.")
     parser.add_argument("--seed", type=int, default=0, help="The seed of the noise.")
     parser.add_argument("--strip", type=Path, help="A PNG: a row of frames for each digit, of the last scale.")
@@ -106,7 +108,7 @@ def main() -> None:
     print(f"| real | {shares[0]:.1%} | {shares[1]:.1%} | |")
     for scale in options.guidance_scales:
         start = time.process_time()
-        films = draw(pipe, prompts, scale, options.seed)
+        films = draw(pipe, prompts, scale, options.num_inference_steps, options.seed)
         seconds = time.process_time() - start
         shares = judge(films, digits, directions, judge_of_digits)
         print(f"| guidance scale {scale:g} | {shares[0]:.1%} | {shares[1]:.1%} | {seconds:.0f} |", flush=True)
