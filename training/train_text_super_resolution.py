@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 
 from diffusers_ext.pipelines.pipeline_text_to_image_pixel import NOISE_LEVELS
-from diffusers_ext.training.diffusion.denoiser_classes import build_attending_unet
 from diffusers_ext.training.loop.configuration import option
 from diffusers_ext.training.text_and_image.text_diffusion import TextDiffusionConfig, TextDiffusionRecipe
 
@@ -44,14 +43,7 @@ class TextSuperResolutionRecipe(TextDiffusionRecipe):
 
     def new_unet(self, text_width: int):
         """The U-Net of the base model, which is also told the noise level of the small image."""
-        return build_attending_unet(
-            size=self.config.size,
-            arguments=self.config.unet,
-            usual={"addition_embed_type": "text", "addition_embed_type_num_heads": 4},
-            decided={"cross_attention_dim": text_width, "class_embed_type": "timestep"},
-            class_labels=torch.zeros(1),
-            **self.channels(),
-        )
+        return self.build_unet(text_width, {"class_embed_type": "timestep"}, class_labels=torch.zeros(1))
 
     @property
     def trained_for(self) -> dict:

@@ -25,6 +25,7 @@ from diffusers_ext.training.text_and_image.caption_tokenizer import tokenize, wa
 from diffusers_ext.training.text_and_image.text_encoders import TextEncoderConfig
 
 
+TEXT_GAIN = 3.0  # of the weights that bring the text into a new U-Net
 NO_LIMIT = 100.0  # of pixels under dynamic thresholding, far above what a network predicts
 GRID_COLUMNS, LONGEST_TITLE = 4, 40
 
@@ -57,13 +58,23 @@ class TextDiffusionRecipe(Recipe):
 
     def new_unet(self, text_width: int) -> UNet2DConditionModel:
         """A U-Net that attends to the states of all tokens, and adds a pooled state to the timestep, as Imagen's."""
-        return build_attending_unet(
+        return self.build_unet(text_width)
+
+    def build_unet(self, text_width: int, decided: dict | None = None, **inputs: torch.Tensor) -> UNet2DConditionModel:
+        """Such a U-Net, with further arguments and, for a trial, further inputs."""
+        unet = build_attending_unet(
             size=self.config.size,
             arguments=self.config.unet,
             usual={"addition_embed_type": "text", "addition_embed_type_num_heads": 4},
-            decided={"cross_attention_dim": text_width},
+            decided={"cross_attention_dim": text_width, **(decided or {})},
             **self.channels(),
+            **inputs,
         )
+        with torch.no_grad():  # otherwise it learns to draw long before it learns to read
+            for name, weight in unet.named_parameters():
+                if name.endswith(("attn2.to_v.weight", "attn2.to_out.0.weight")):
+                    weight.mul_(TEXT_GAIN)
+        return unet
 
     def channels(self) -> dict[str, int]:
         """The numbers of channels of the denoiser's input and output."""
