@@ -38,12 +38,12 @@ from diffusers_ext.training.text_and_image.caption_tokenizer import (
     tokenize,
     warn_of_cut_captions,
 )
+from diffusers_ext.training.text_and_image.text_encoders import load_text_encoder, new_text_encoder
 from diffusers_ext.training.video.evaluation import film_strips, measure_frames
 from diffusers_ext.training.video.networks import (
     build_motion_unet,
-    build_text_encoder,
     emphasise_text,
-    load_text_encoder,
+    empty_ends,
 )
 
 
@@ -157,7 +157,9 @@ class VideoRecipe(Recipe):
         config = self.config
         if config.text_encoder is not None:
             return load_text_encoder(config.text_encoder, config.cache_dir)
-        return build_text_encoder(config.text_config, self.max_length, self.tokenizer)
+        encoder = new_text_encoder(config.text_config, self.tokenizer)
+        empty_ends(encoder)
+        return encoder
 
     def identity(self) -> dict:
         options = {"num_frames": self.config.num_frames, "image_share": self.config.image_share}

@@ -102,6 +102,7 @@ def test_images_are_single_frames_whose_layers_of_time_see_no_other(tmp_path):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("share", "lengths"), [(0.0, {3}), (1.0, {1}), (0.5, {1, 3})])
 def test_a_share_of_the_films_are_images(tmp_path, share, lengths):
     job = trainer(VideoRecipe, configuration(tmp_path, image_share=share, train_batch_size=8))
@@ -125,6 +126,7 @@ def test_some_captions_are_hidden(tmp_path):
     assert len(ids.unique(dim=0)) == 2 and 16 < (ids == ids[0]).all(dim=1).sum() < 48
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["none", "label"])
 def test_films_without_captions_and_with_classes(tmp_path, kind):
     config = configuration(tmp_path, caption_column=kind, validation_prompts=None, prediction_type="flow_prediction")
@@ -135,6 +137,7 @@ def test_films_without_captions_and_with_classes(tmp_path, kind):
     assert len(pipe(**prompt).frames[0]) == 3
 
 
+@pytest.mark.slow
 def test_a_given_text_encoder_stays_as_it_is_or_is_trained(tmp_path):
     tokenizer, name = tiny_tokenizer(), tmp_path / "text"
     encoder = tiny_text_encoder(tokenizer)
@@ -148,6 +151,7 @@ def test_a_given_text_encoder_stays_as_it_is_or_is_trained(tmp_path):
         assert torch.equal(found, encoder.get_input_embeddings().weight) != train
 
 
+@pytest.mark.slow
 def test_it_learns(tmp_path):
     job = trainer(VideoRecipe, configuration(tmp_path, train_batch_size=8))
     losses = [values["unet_loss"] for values in steps(job, 30)]

@@ -1,24 +1,16 @@
-"""The networks of text-to-video models: a denoiser of space and time, and a text encoder."""
+"""The networks of text-to-video models: a denoiser of space and time, and how texts affect it from the start."""
 
 import math
 
 import torch
 from diffusers import UNetMotionModel
-from transformers import (
-    AutoConfig,
-    AutoModelForTextEncoding,
-    CLIPTextConfig,
-    CLIPTextModel,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import CLIPTextModel
 
 from diffusers_ext.training.diffusion.denoisers import check_size, default_unet, derived_arguments, sample_size
 from diffusers_ext.training.loop.network_options import build_network
 
 
 LONGEST_FILM = 32  # frames that a usual network can order
-USUAL_TEXT = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_hidden_layers": 2}
 TEXT_GAIN = 3.0  # the weights through which a text affects the film start larger by this factor
 
 
@@ -73,38 +65,11 @@ def _motion_block(name: str) -> str:
     return name.replace("Attn", "CrossAttn").replace("2D", "Motion") if name.endswith("2D") else name
 
 
-def build_text_encoder(arguments: dict, max_length: int, tokenizer: PreTrainedTokenizerBase) -> CLIPTextModel:
-    """A new text encoder, whose states depend on the words from the start: its start and end tokens are 0.
-
-    Args:
-        arguments (`dict`): arguments of [`CLIPTextConfig`] that a user gives.
-        max_length (`int`): the longest text in tokens.
-        tokenizer ([`PreTrainedTokenizerBase`]): makes its tokens.
-
-    Raises:
-        ValueError: naming the option, if the arguments are no network.
-    """
-    decided = {
-        "max_position_embeddings": max_length,
-        "vocab_size": len(tokenizer),
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    encoder = CLIPTextModel(
-        build_network(CLIPTextConfig, "--text_config", arguments, usual=USUAL_TEXT, decided=decided)
-    )
-    with torch.no_grad():
-        embeddings = encoder.get_input_embeddings().weight.normal_()
-        embeddings[[tokenizer.bos_token_id, tokenizer.eos_token_id]] = 0.0
-    return encoder
-
-
-def load_text_encoder(name: str, cache_dir: str | None) -> PreTrainedModel:
-    """The text encoder of a local folder or a Hub name: of a CLIP, a T5, or another of transformers' text encoders."""
-    kind = AutoConfig.from_pretrained(name, cache_dir=cache_dir).model_type
-    encoder_class = CLIPTextModel if kind == "clip" else AutoModelForTextEncoding
-    return encoder_class.from_pretrained(name, cache_dir=cache_dir)
+@torch.no_grad()
+def empty_ends(encoder: CLIPTextModel) -> None:
+    """Let the states of a new text encoder depend on the words from the start: its start and end tokens are 0."""
+    embeddings = encoder.get_input_embeddings().weight.normal_()
+    embeddings[[encoder.config.bos_token_id, encoder.config.eos_token_id]] = 0.0
 
 
 @torch.no_grad()
