@@ -4,7 +4,8 @@
 
 `--architecture` is the network. `--objective` is what is minimised beside the error of reconstructions: the evidence
 lower bound (Kingma and Welling 2014), beta-VAE (Higgins et al. 2017; with --kl_capacity, Burgess et al. 2018),
-beta-TCVAE (Chen et al. 2018) or FactorVAE (Kim and Mnih 2018). The autoencoders of latent diffusion (`kl`, `vq`) are
+beta-TCVAE (Chen et al. 2018) or FactorVAE (Kim and Mnih 2018). `dvae` is the discrete VAE of DALL-E (Ramesh et al.
+2021). The autoencoders of latent diffusion (`kl`, `vq`) are
 trained with perceptual and patch-adversarial losses (Esser et al. 2021, Rombach et al. 2022). The result is an
 [`AutoencoderPipeline`].
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from diffusers_ext.training.loop.command import run
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -47,6 +49,8 @@ from diffusers_ext.training.autoencoding.regularizers import (
     JudgedTotalCorrelation,
     Quantization,
     Regularizer,
+    UniformDivergence,
+    rising,
 )
 from diffusers_ext.training.diffusion.latent_statistics import measure_autoencoder
 from diffusers_ext.training.evaluation.samples import SampleEvaluator
@@ -289,6 +293,40 @@ class VQVAERecipe(AutoencoderRecipe):
         return Quantization(self.runner.num_codes, self.runner.network.config.embedding_dim)
 
 
+class DiscreteVAERecipe(AutoencoderRecipe):
+    """Ramesh et al. 2021, section 2.1: the evidence lower bound, with codes that are relaxed by a Gumbel softmax."""
+
+    def reconstruct(self, images, draw):
+        """Decode mixtures of codes, which come ever nearer to single codes."""
+        inputs = self.runner.to_network(corrupt(images, self.config.denoising, draw))
+        network = self.network("autoencoder")
+        uniforms = draw.uniform(network.config.num_embeddings, *(side // network.stride for side in self.config.size))
+        noise = -torch.log((-torch.log(uniforms.clamp(min=1e-20))).clamp(min=1e-20))
+        output = self.autoencoder(inputs, noise, self.temperature(draw.step))
+        return Pass(output.sample, codes=[output.codes], logits=output.logits)
+
+    def temperature(self, step: int) -> float:
+        """The temperature of the softmax, which falls by half a cosine from 1 (appendix A.2)."""
+        last, done = self.config.final_temperature, rising(step, self.config.temperature_steps)
+        return last + (1 - last) * (1 + math.cos(math.pi * done)) / 2
+
+    def build_regularizer(self) -> Regularizer:
+        """The divergence of the codes from the uniform distribution."""
+        config = self.config
+        return UniformDivergence(self.runner.num_codes, config.divergence_weight, config.kl_warmup_steps)
+
+    # What stands around the algorithm
+
+    def choose_reconstruction_type(self) -> str:
+        if self.config.reconstruction_loss == "bernoulli":
+            raise ValueError("--reconstruction_loss is mse or l1 for --architecture dvae, not bernoulli.")
+        return self.config.reconstruction_loss or "mse"
+
+    def identity(self) -> dict:
+        names = ("final_temperature", "temperature_steps")
+        return {**super().identity(), **{name: getattr(self.config, name) for name in names}}
+
+
 class LatentDiffusionAutoencoderRecipe(AutoencoderRecipe):
     """Esser et al. 2021, section 3.1, Rombach et al. 2022, appendix G: with perceptual and adversarial losses."""
 
@@ -406,14 +444,16 @@ STATISTICS = ("scaling_factor", "latents_mean", "latents_std")
 
 # The usual weights of the divergence, or of the total correlation, by objective.
 BETAS = {"vae": 1.0, "beta_vae": 4.0, "beta_tc": 6.0, "factor": 10.0}
-LATENT_DIFFUSION_BETA = 1e-6  # the "slight KL penalty" of Rombach et al. 2022
+# Of beta_vae for networks with maps of latents: the "slight KL penalty" of Rombach et al. 2022; and a small one for
+# discrete VAEs, because half a squared error is small beside DALL-E's likelihood.
+SLIGHT_BETAS = {"kl": 1e-6, "dvae": 0.01}
 
 
 @dataclass
 class AutoencoderConfig(ValidationConfig):
     """The options of train_autoencoder.py."""
 
-    architecture: Literal["mlp", "conv", "burgess", "vqvae", "vqvae2", "kl", "vq"] = option(
+    architecture: Literal["mlp", "conv", "burgess", "vqvae", "vqvae2", "dvae", "kl", "vq"] = option(
         "conv",
         help="The network; kl and vq are diffusers' AutoencoderKL and VQModel.",
         group="network",
@@ -431,8 +471,8 @@ class AutoencoderConfig(ValidationConfig):
     )
     objective: Literal["autoencoder", "vae", "beta_vae", "beta_tc", "factor"] | None = option(
         help="What is minimised: with autoencoder, the error of reconstructions (and the commitment to codes); "
-        "otherwise also a divergence from a prior. By default vae, but beta_vae for kl, and autoencoder for networks "
-        "with codes.",
+        "otherwise also a divergence from a prior. By default vae, but beta_vae for kl and dvae, and autoencoder for "
+        "other networks with codes.",
         essential=True,
     )
     reconstruction_loss: ReconstructionLoss | None = option(
@@ -443,14 +483,18 @@ class AutoencoderConfig(ValidationConfig):
         0.0, help="The standard deviation of noise that is added to the input, in [-1, 1]; the target stays clean."
     )
     beta: float | None = option(
-        help="The weight of the divergence (beta_vae: by default 4, for kl 1e-6) or of the total correlation "
-        "(beta_tc: 6; factor: 10, there called gamma)."
+        help="The weight of the divergence (beta_vae: by default 4, for kl 1e-6, for dvae 0.01) or of the total "
+        "correlation (beta_tc: 6; factor: 10, there called gamma)."
     )
     kl_warmup_steps: int = option(0, help="Updates in which the weight of the divergence rises from 0.")
     kl_capacity: float | None = option(
         help="beta_vae: pull the divergence to this many nats, instead of to 0 (Burgess et al. 2018)."
     )
     kl_capacity_steps: int = option(0, help="Updates in which that capacity rises from 0.")
+    final_temperature: float = option(
+        1 / 16, help="dvae: the temperature of the Gumbel softmax in the end; it starts at 1."
+    )
+    temperature_steps: int = option(1000, help="dvae: updates in which that temperature falls.")
     total_correlation_estimator: TotalCorrelationEstimator = option(
         "stratified", help="beta_tc: how the aggregate posterior is estimated from a batch."
     )
@@ -487,7 +531,7 @@ class AutoencoderConfig(ValidationConfig):
         super().__post_init__()
         name = self.architecture
         if self.objective is None:
-            defaults = {"kl": "beta_vae", **dict.fromkeys(QUANTIZED_ARCHITECTURES, "autoencoder")}
+            defaults = {"kl": "beta_vae", "dvae": "beta_vae", **dict.fromkeys(QUANTIZED_ARCHITECTURES, "autoencoder")}
             self.objective = defaults.get(name, "vae")
         objective = self.objective
         self.require(
@@ -495,13 +539,19 @@ class AutoencoderConfig(ValidationConfig):
             f"--architecture {name} has codes and no posterior: its --objective is autoencoder, not {objective}",
         )
         self.require(
-            name != "kl" or objective in ("vae", "beta_vae"),
-            f"--architecture kl has a map of posteriors: its --objective is vae or beta_vae, not {objective}",
+            name not in ("kl", "dvae") or objective in ("vae", "beta_vae"),
+            f"--architecture {name} has a map of posteriors: its --objective is vae or beta_vae, not {objective}",
         )
         self.require(
             objective not in ("beta_tc", "factor") or self.train_batch_size > 1,
             f"--objective {objective} compares the images of a batch: --train_batch_size must be above 1",
         )
+        self.require_default(
+            name == "dvae",
+            ("final_temperature", "temperature_steps"),
+            f"is for --architecture dvae, not {name}",
+        )
+        self.require(self.final_temperature > 0, f"--final_temperature must be positive, not {self.final_temperature}")
         self._check_divergence(objective)
         self._check_discriminator(objective)
         self.require_default(
@@ -521,14 +571,16 @@ class AutoencoderConfig(ValidationConfig):
             self.beta is None or objective in ("beta_vae", "beta_tc", "factor"),
             f"--beta is for beta_vae, beta_tc and factor, not for --objective {objective}",
         )
-        self.require_at_least(0, "beta", "denoising", "kl_warmup_steps", "kl_capacity", "kl_capacity_steps")
+        self.require_at_least(
+            0, "beta", "denoising", "kl_warmup_steps", "kl_capacity", "kl_capacity_steps", "temperature_steps"
+        )
         self.require(
             self.kl_warmup_steps == 0 or objective != "autoencoder",
             "--kl_warmup_steps is for objectives with a divergence, not for --objective autoencoder",
         )
         self.require(
-            self.kl_capacity is None or objective == "beta_vae",
-            f"--kl_capacity is for --objective beta_vae, not {objective}",
+            self.kl_capacity is None or (objective == "beta_vae" and self.architecture != "dvae"),
+            f"--kl_capacity is for --objective beta_vae, not {objective}, and not for --architecture dvae",
         )
         self.require(
             self.kl_capacity_steps == 0 or self.kl_capacity is not None,
@@ -588,8 +640,8 @@ class AutoencoderConfig(ValidationConfig):
         """`beta`, or the usual weight."""
         if self.beta is not None:
             return self.beta
-        is_slight = (self.architecture, self.objective) == ("kl", "beta_vae")
-        return LATENT_DIFFUSION_BETA if is_slight else BETAS[self.objective]
+        usual = SLIGHT_BETAS.get(self.architecture) if self.objective == "beta_vae" else None
+        return BETAS[self.objective] if usual is None else usual
 
 
 def autoencoder_recipe(config: AutoencoderConfig, context) -> AutoencoderRecipe:
@@ -598,6 +650,8 @@ def autoencoder_recipe(config: AutoencoderConfig, context) -> AutoencoderRecipe:
         return LatentDiffusionAutoencoderRecipe(config, context)
     if config.architecture in QUANTIZED_ARCHITECTURES:
         return VQVAERecipe(config, context)
+    if config.architecture == "dvae":
+        return DiscreteVAERecipe(config, context)
     return FactorVAERecipe(config, context) if config.objective == "factor" else AutoencoderRecipe(config, context)
 
 

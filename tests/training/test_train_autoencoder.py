@@ -320,6 +320,10 @@ def test_the_resolved_options_can_be_read_again(tmp_path):
         ({"objective": "vae", "beta": 2.0}, "--beta is for beta_vae, beta_tc and factor, not for --objective vae"),
         ({"objective": "beta_vae", "beta": -1.0}, "--beta must be at least 0"),
         ({"objective": "autoencoder", "kl_warmup_steps": 3}, "--kl_warmup_steps is for objectives with a divergence"),
+        ({"architecture": "dvae", "kl_capacity": 3.0}, "and not for --architecture dvae"),
+        ({"architecture": "dvae", "objective": "factor"}, "--architecture dvae has a map of posteriors"),
+        ({"architecture": "dvae", "final_temperature": 0.0}, "--final_temperature must be positive"),
+        ({"temperature_steps": 5}, "--temperature_steps is for --architecture dvae, not"),
         ({"objective": "vae", "kl_capacity": 3.0}, "--kl_capacity is for --objective beta_vae, not vae"),
         ({"objective": "beta_vae", "kl_capacity_steps": 3}, "--kl_capacity_steps needs the --kl_capacity"),
         (
@@ -408,3 +412,16 @@ def test_images_of_other_shapes(name, tmp_path):
 @pytest.mark.parametrize("name", RUNS)
 def test_an_update_waits_for_no_device(tmp_path, name):
     assert not waits_of_an_update(trainer(tmp_path, **RUNS[name]))
+
+
+def test_a_discrete_vae_learns_with_a_temperature_that_falls(tmp_path):
+    options = {"num_embeddings": 8, "hidden_channels": 8, "init_channels": 8, "num_downsamples": 1}
+    run = trainer(tmp_path, architecture="dvae", autoencoder=options, temperature_steps=4)
+    first, second = runs.steps(run, 2)
+    assert first["loss"] > 0 and second["kl"] >= 0 and 0 < second["codebook_usage"] <= 1
+    recipe = run.recipe
+    assert recipe.temperature(0) == 1 and recipe.temperature(2) == pytest.approx((1 + 1 / 16) / 2)
+    assert recipe.temperature(9) == pytest.approx(1 / 16)
+    assert recipe.reconstruction_type == "mse"
+    with pytest.raises(ValueError, match="--reconstruction_loss is mse or l1 for --architecture dvae"):
+        trainer(tmp_path / "other", architecture="dvae", reconstruction_loss="bernoulli").start()

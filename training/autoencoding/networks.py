@@ -8,7 +8,14 @@ from diffusers import AutoencoderKL, VQModel
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 from diffusers_ext.losses.discriminator_outputs import has_batch_norm
-from diffusers_ext.models import AutoencoderBurgess, AutoencoderConv, AutoencoderMLP, VQVAE2Model, VQVAEModel
+from diffusers_ext.models import (
+    AutoencoderBurgess,
+    AutoencoderConv,
+    AutoencoderMLP,
+    DiscreteVAE,
+    VQVAE2Model,
+    VQVAEModel,
+)
 from diffusers_ext.training.loop.network_options import build_network
 
 
@@ -18,6 +25,7 @@ CLASSES = {
     "burgess": AutoencoderBurgess,
     "vqvae": VQVAEModel,
     "vqvae2": VQVAE2Model,
+    "dvae": DiscreteVAE,
     "kl": AutoencoderKL,
     "vq": VQModel,
 }
@@ -132,6 +140,14 @@ def _usual_arguments(architecture: str, size: tuple[int, int]) -> dict:
     levels = max(1, min(size).bit_length() - 2)
     if architecture == "conv":
         return {"block_out_channels": (32, 64, 128, 256, 512)[:levels]}
+    if architecture == "dvae":
+        return {
+            "num_embeddings": 128,
+            "hidden_channels": 32,
+            "init_channels": 32,
+            "layers_per_block": 1,
+            "num_downsamples": max(1, min(levels - 2, 3)),
+        }
     if architecture in LATENT_DIFFUSION_ARCHITECTURES:
         levels = max(1, min(levels - 1, 4))
         while levels > 1 and any(side % 2 ** (levels - 1) for side in size):
@@ -152,6 +168,7 @@ class Pass:
         continuous (`list[torch.Tensor]`): the latents that the codes replace, for each codebook whose entries are
             running means of such latents.
         quantization_loss (`torch.Tensor` of shape (N,) or (), *optional*): commitment, and the codebook's own loss.
+        logits (`torch.Tensor` of shape (N, K, h, w), *optional*): of the distributions of codes.
     """
 
     sample: torch.Tensor
@@ -161,6 +178,7 @@ class Pass:
     codes: list[torch.Tensor] = field(default_factory=list)
     continuous: list[torch.Tensor] = field(default_factory=list)
     quantization_loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
 
 
 class Runner:
@@ -233,6 +251,9 @@ class Runner:
                 continuous=_as_list(output.latents) if self.network.config.use_ema else [],
                 quantization_loss=output.loss,
             )
+        if isinstance(self.network, DiscreteVAE):
+            output = forward(images)
+            return Pass(output.sample, codes=[output.codes], logits=output.logits)
         output = forward(images, **posterior)
         return Pass(output.sample, latents=output.latents, mean=output.mean, logvar=output.logvar)
 

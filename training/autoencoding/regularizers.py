@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 
+from diffusers_ext.losses.discrete_vae import uniform_kl
 from diffusers_ext.losses.elbo import decompose_kl, standard_normal_kl, weighted_kl, weighted_kl_parts
 from diffusers_ext.training.autoencoding.evaluation import active_units, code_statistics
 from diffusers_ext.training.autoencoding.networks import Pass
@@ -102,6 +103,24 @@ class Divergence(Regularizer):
         """
         capacity = None if self.capacity is None else self.capacity * rising(step, self.capacity_steps)
         return weighted_kl(kl, self.beta, capacity), {}
+
+
+class UniformDivergence(Quantization):
+    """The divergence of distributions of codes from the uniform one (Ramesh et al. 2021, eq. 1).
+
+    Args:
+        num_codes (`int`): how many codes there are.
+        beta (`float`): the weight of the divergence; 1 for the evidence lower bound.
+        warmup_steps (`int`): updates in which the weight rises from 0.
+    """
+
+    def __init__(self, num_codes: int, beta: float, warmup_steps: int = 0):
+        super().__init__(num_codes)
+        self.beta, self.warmup_steps = beta, warmup_steps
+
+    def __call__(self, output, errors, step):
+        kl = uniform_kl(output.logits)
+        return rising(step, self.warmup_steps) * self.beta * kl, {"kl": kl, "elbo": -errors - kl}
 
 
 class EstimatedTotalCorrelation(Divergence):

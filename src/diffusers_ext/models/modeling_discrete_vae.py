@@ -66,6 +66,9 @@ class DiscreteVAE(DiskOffloadMixin, ModelMixin, ConfigMixin):
     they are mixed by a Gumbel softmax, and otherwise the most probable code is decoded. Images are in `[0, 1]`.
 
     Args:
+        sample_size (`int` or `tuple[int, int]`, defaults to 256):
+            Height and width of the images that the network is for. It takes all that can be halved `num_downsamples`
+            times.
         in_channels (`int`, defaults to 3):
             Channels of the images.
         num_embeddings (`int`, defaults to 8192):
@@ -90,6 +93,7 @@ class DiscreteVAE(DiskOffloadMixin, ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(
         self,
+        sample_size: int | tuple[int, int] = 256,
         in_channels: int = 3,
         num_embeddings: int = 8192,
         hidden_channels: int = 256,
