@@ -22,6 +22,8 @@ from diffusers_ext.pipelines import (
     pipeline_text_to_image_pixel,
     pipeline_text_to_video,
     pipeline_tokens_to_image,
+    pipeline_unclip_pixel,
+    pipeline_unclip_prior,
 )
 from diffusers_ext.registration import register
 
@@ -75,3 +77,9 @@ class TokensToImagePipeline(PublishableMixin, pipeline_tokens_to_image.TokensToI
 
 
 class TextToImagePixelPipeline(PublishableMixin, pipeline_text_to_image_pixel.TextToImagePixelPipeline): ...
+
+
+class UnCLIPPixelPipeline(PublishableMixin, pipeline_unclip_pixel.UnCLIPPixelPipeline): ...
+
+
+class UnCLIPPriorPipeline(PublishableMixin, pipeline_unclip_prior.UnCLIPPriorPipeline): ...

@@ -41,6 +41,7 @@ from .train_inversion_encoder import (
 from .train_maskgit import MaskGITConfig as MaskGITConfig, MaskGITRecipe as MaskGITRecipe
 from .train_palette import PaletteConfig as PaletteConfig, PaletteRecipe as PaletteRecipe
 from .train_pixels import PixelConfig as PixelConfig, PixelRecipe as PixelRecipe
+from .train_prior import PriorConfig as PriorConfig, PriorRecipe as PriorRecipe
 from .train_progressive_gan import (
     ProgressiveGANConfig as ProgressiveGANConfig,
     ProgressiveGANRecipe as ProgressiveGANRecipe,
@@ -56,4 +57,8 @@ from .train_textual_inversion import (
     TextualInversionRecipe as TextualInversionRecipe,
 )
 from .train_translation import TranslationConfig as TranslationConfig, TranslationRecipe as TranslationRecipe
+from .train_unclip_decoder import (
+    UnCLIPDecoderConfig as UnCLIPDecoderConfig,
+    UnCLIPDecoderRecipe as UnCLIPDecoderRecipe,
+)
 from .train_video import VideoConfig as VideoConfig, VideoRecipe as VideoRecipe

@@ -4,7 +4,7 @@
 
 "a small red seven at the top left", "two green threes": it draws scikit-learn's digits on images of 16x16 pixels, and
 writes two folders. `captioned` has the splits `train` and `test`, whose handwriting differs. So that networks learn
-more than the 1438 digits of the training, these are turned, slanted, scaled and shifted a little; `test` keeps the
+more than the 1266 digits of the training, these are turned, slanted, scaled and shifted a little; `test` keeps the
 handwriting as it is. `unseen` has digits in colours that no image of `captioned` combines, by which composition is
 measured. The words of each scene are columns of their own (digit, colour, size, position, count), each of which can be
 the label: `--label_column colour`.

@@ -102,6 +102,14 @@ COMMANDS = {
         "max_train_steps": 1,
         **SAMPLES,
     },
+    "train_prior": {**SAMPLES, "resolution": 8, "clip": "@clip", "train_data_dir": "@pictures", "max_train_steps": 1},
+    "train_unclip_decoder": {
+        **SAMPLES,
+        "resolution": 8,
+        "clip": "@clip",
+        "train_data_dir": "@pictures",
+        "max_train_steps": 1,
+    },
     "evaluate_pipeline": {
         "pretrained_model_name_or_path": "@diffusion",
         "dataset_name": "digits",
@@ -196,6 +204,7 @@ def prepare(folder: Path) -> None:
     from diffusers_ext import ClassConditionalPipeline, GANPipeline, TextToImagePixelPipeline, VQVAEModel
     from diffusers_ext.models import StyleGAN2Generator
     from tests.pipelines.tiny_text import tiny_text_encoder, tiny_text_unet, tiny_tokenizer
+    from tests.tiny_clip import save_tiny_clip
     from tests.tiny_films import write_captioned_films
     from tests.tiny_unet import tiny_unet
     from tests.training.text_to_image_models import captioned_images, tiny_base
@@ -215,6 +224,7 @@ def prepare(folder: Path) -> None:
     GANPipeline(generator).save_pretrained(folder / "gan")
     captioned_images(folder / "pictures", 3)
     write_captioned_films(folder / "films", 3)
+    save_tiny_clip(folder / "clip")
     shutil.copytree(tiny_base("sd1"), folder / "base")
 
 

@@ -51,6 +51,7 @@ from diffusers_ext.models.modeling_stylegan2 import (
     StyleGAN2Discriminator as StyleGAN2Discriminator,
     StyleGAN2Generator as StyleGAN2Generator,
 )
+from diffusers_ext.models.modeling_unclip_conditioner import UnCLIPConditioner as UnCLIPConditioner
 from diffusers_ext.models.modeling_unet_generator import UNetGenerator as UNetGenerator
 from diffusers_ext.models.modeling_vqvae import VQVAEModel as VQVAEModel
 from diffusers_ext.models.modeling_vqvae2 import VQVAE2Model as VQVAE2Model

@@ -1,0 +1,70 @@
+"""What a CLIP makes of prompts and of images: embeddings in one space, and the states of the tokens of prompts."""
+
+from typing import NamedTuple
+
+import torch
+from torch.nn import functional as F
+from transformers import (
+    CLIPImageProcessor,
+    CLIPTextModelWithProjection,
+    CLIPVisionModelWithProjection,
+    PreTrainedTokenizerBase,
+)
+
+
+class PromptEmbeddings(NamedTuple):
+    """
+    What networks are told about N prompts.
+
+    Attributes:
+        embeds (`torch.Tensor` of shape `(N, D)`): the embedding of each prompt, of any length.
+        hidden_states (`torch.Tensor` of shape `(N, L, W)`): the states of its tokens.
+        mask (`torch.Tensor` of shape `(N, L)`): `True` for tokens of the prompt, `False` for padding.
+    """
+
+    embeds: torch.Tensor
+    hidden_states: torch.Tensor
+    mask: torch.Tensor
+
+    def repeat(self, count: int) -> "PromptEmbeddings":
+        """Each prompt `count` times, next to each other."""
+        return PromptEmbeddings(*(part.repeat_interleave(count, dim=0) for part in self))
+
+    def split(self, count: int) -> tuple["PromptEmbeddings", "PromptEmbeddings"]:
+        """The first `count` prompts, and the others."""
+        return PromptEmbeddings(*(part[:count] for part in self)), PromptEmbeddings(*(part[count:] for part in self))
+
+
+def embed_prompts(
+    tokenizer: PreTrainedTokenizerBase, text_encoder: CLIPTextModelWithProjection, prompts: list[str]
+) -> PromptEmbeddings:
+    """The embeddings of prompts; those that are longer than the network reads are cut."""
+    tokens = tokenizer(
+        prompts,
+        padding="max_length",
+        max_length=text_encoder.config.max_position_embeddings,
+        truncation=True,
+        return_tensors="pt",
+    )
+    output = text_encoder(tokens.input_ids.to(text_encoder.device))
+    mask = tokens.attention_mask.bool().to(text_encoder.device)
+    return PromptEmbeddings(output.text_embeds, output.last_hidden_state, mask)
+
+
+def embed_images(
+    image_encoder: CLIPVisionModelWithProjection, image_processor: CLIPImageProcessor, images: torch.Tensor
+) -> torch.Tensor:
+    """The embeddings `(N, D)`, of any length, of images `(N, C, H, W)` in `[0, 1]`, which are resized for the CLIP."""
+    side = image_encoder.config.image_size
+    if tuple(images.shape[2:]) != (side, side):
+        images = F.interpolate(images, (side, side), mode="bicubic", antialias=True).clamp(0, 1)
+    mean, std = (images.new_tensor(v).view(-1, 1, 1) for v in (image_processor.image_mean, image_processor.image_std))
+    return image_encoder(pixel_values=((images - mean) / std).to(image_encoder.dtype)).image_embeds
+
+
+def check_prompt(prompt: str | list[str]) -> list[str]:
+    """The prompts as a list; refuses everything but a string and a list of strings."""
+    prompts = [prompt] if isinstance(prompt, str) else prompt
+    if not isinstance(prompts, list) or not prompts or not all(isinstance(entry, str) for entry in prompts):
+        raise ValueError(f"`prompt` must be a string or a list of strings, but is {prompt!r}.")
+    return prompts

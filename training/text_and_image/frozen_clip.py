@@ -1,0 +1,83 @@
+"""A trained CLIP that other networks learn from."""
+
+import torch
+from transformers import (
+    AutoConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPTextModelWithProjection,
+    CLIPVisionModelWithProjection,
+    PreTrainedModel,
+)
+
+from diffusers_ext.pipelines.clip_embeddings import PromptEmbeddings, embed_images, embed_prompts
+from diffusers_ext.training.loop.weights import weights_fingerprint
+from diffusers_ext.training.text_and_image.caption_tokenizer import load_tokenizer
+
+
+class FrozenCLIP:
+    """Both towers of a [`CLIPModel`] with its tokenizer and image processor; none of them is trained.
+
+    Args:
+        name (`str`): its folder or its name on the Hub.
+        cache_dir (`str`, *optional*): where it is kept after a download.
+        device (`torch.device`): where the towers are.
+
+    Raises:
+        ValueError: naming `--clip`, if it is no `CLIPModel`, or if the states of its tokens and its embeddings differ
+            in width, which networks of diffusers for unCLIP do not take.
+    """
+
+    def __init__(self, name: str, cache_dir: str | None, device: torch.device):
+        try:
+            kind = AutoConfig.from_pretrained(name, cache_dir=cache_dir).model_type
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"--clip: {name} is no CLIPModel of transformers, such as train_clip.py makes."
+            ) from error
+        if kind != "clip":
+            raise ValueError(f"--clip: {name} is a model of the type {kind}, but must be a CLIPModel.")
+        self.name = name
+        self.tokenizer = load_tokenizer(name, cache_dir, "--clip")
+        self.image_processor = CLIPImageProcessor.from_pretrained(name, cache_dir=cache_dir)
+        clip = CLIPModel.from_pretrained(name, cache_dir=cache_dir)
+        self.text_encoder = _tower(CLIPTextModelWithProjection(clip.config.text_config), clip).to(device)
+        self.image_encoder = _tower(CLIPVisionModelWithProjection(clip.config.vision_config), clip).to(device)
+        states, embeddings = self.text_encoder.config.hidden_size, self.embedding_dim
+        if states != embeddings:
+            raise ValueError(
+                f"--clip: the states of its tokens have {states} channels and its embeddings {embeddings}, but the "
+                "networks of unCLIP take only one width: train a CLIP with --projection_dim equal to hidden_size in "
+                "--text_config."
+            )
+
+    @property
+    def embedding_dim(self) -> int:
+        """The width of the embeddings."""
+        return self.text_encoder.config.projection_dim
+
+    @property
+    def max_length(self) -> int:
+        """The tokens of a text."""
+        return self.text_encoder.config.max_position_embeddings
+
+    @torch.no_grad()
+    def image_embeds(self, pixels: torch.Tensor) -> torch.Tensor:
+        """The embeddings (N, D), of any length, of images (N, C, H, W) in [-1, 1]."""
+        return embed_images(self.image_encoder, self.image_processor, (pixels + 1) / 2)
+
+    @torch.no_grad()
+    def prompt_embeds(self, prompts: list[str]) -> PromptEmbeddings:
+        """The embeddings of prompts, and the states of their tokens."""
+        return embed_prompts(self.tokenizer, self.text_encoder, prompts)
+
+    def fingerprint(self) -> str:
+        """32 hexadecimal digits that identify the weights."""
+        return weights_fingerprint(self.text_encoder, self.image_encoder)
+
+
+def _tower(tower: PreTrainedModel, clip: CLIPModel) -> PreTrainedModel:
+    """A tower with its weights of both; they have the same names."""
+    weights = clip.state_dict()
+    tower.load_state_dict({name: weights[name] for name in tower.state_dict()})
+    return tower.eval().requires_grad_(False)
