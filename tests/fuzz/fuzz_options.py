@@ -267,6 +267,8 @@ def recipe_builder(module, command: str):
     """What the last line of a command runs."""
     if command == "train_text_to_image":
         return module.FineTuningRecipe
+    if command == "train_image_tokens":
+        return module.image_token_recipe
     if command in ("train_autoencoder", "train_distillation", "train_translation"):
         return getattr(module, command.removeprefix("train_") + "_recipe")
     return defined_in(module, "Recipe")
