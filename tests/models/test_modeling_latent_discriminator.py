@@ -4,7 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from diffusers_ext.losses import discriminator_loss, r1_penalty
 from diffusers_ext.models.modeling_latent_discriminator import LatentDiscriminator
+from tests.converters.cases import assert_near, load_case
 from tests.models.testing import ModelTesterConfig, ModelTesterMixin
 
 
@@ -21,6 +23,23 @@ class LatentDiscriminatorConfig(ModelTesterConfig):
 
 class TestLatentDiscriminator(LatentDiscriminatorConfig, ModelTesterMixin):
     pass
+
+
+@pytest.mark.parametrize("name", ["latent_discriminator", "latent_discriminator_3"])
+def test_the_critic_of_styles_of_e4e(name):
+    case = load_case("latent_discriminator", name)
+    width, number = case.config["style_dim"], case.config["n_mlp"] - 1
+    model = LatentDiscriminator(width, width, number)
+    layers = {f"mlp.{2 * position}": f"layers.{position}" for position in range(number)}
+    layers[f"mlp.{2 * number}"] = "to_logits"
+    renamed = {key.rpartition("."): value for key, value in case.weights.items()}
+    model.load_state_dict({f"{layers[module]}.{kind}": value for (module, _, kind), value in renamed.items()})
+    real = case.inputs["real_w"].requires_grad_(True)
+    on_real, on_fake = model(real).logits, model(case.inputs["fake_w"]).logits
+    assert_near(on_real, case.outputs["real"])
+    assert_near(on_fake, case.outputs["fake"])
+    assert_near(discriminator_loss("nonsaturating", on_real, on_fake).mean(), case.outputs["loss_d"])
+    assert_near(2 * r1_penalty(on_real, real).mean(), case.outputs["r1"])
 
 
 def test_it_learns_the_total_correlation():
