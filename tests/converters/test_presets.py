@@ -30,7 +30,10 @@ from tests.converters.originals import (
 
 
 PRESETS = {name: family.presets for name, family in families().items() if family.presets}
-TESTED_ELSEWHERE = ("clip", "open_clip", "glide_clip", "glide")  # in test_clip.py and test_glide.py
+TESTED_ELSEWHERE = (  # in test_clip.py, test_glide.py and test_karlo.py
+    *("clip", "open_clip", "glide_clip", "glide"),
+    *("karlo_prior", "karlo_decoder", "karlo_super_resolution"),
+)
 PROCESS = (
     "noise_schedule",
     "timesteps",

@@ -15,6 +15,9 @@ from .igebm.network import convert_igebm as convert_igebm
 from .janspiry.palette_unet import convert_palette as convert_palette
 from .janspiry.sr3_unet import convert_sr3 as convert_sr3
 from .jem.network import convert_jem as convert_jem
+from .kakaobrain_karlo.decoder import convert_karlo_decoder as convert_karlo_decoder
+from .kakaobrain_karlo.prior import convert_karlo_prior as convert_karlo_prior
+from .kakaobrain_karlo.super_resolution import convert_karlo_super_resolution as convert_karlo_super_resolution
 from .leftthomas.srgan import convert_srgan as convert_srgan
 from .mmgeneration.progressive_gan import convert_progressive_gan as convert_progressive_gan
 from .naoto0804.adain import convert_adain as convert_adain

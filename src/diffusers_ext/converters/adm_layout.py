@@ -21,6 +21,7 @@ class ADMLayout:
     num_res_blocks: int
     widths: list[int]  # the channels of each level
     attention: list[bool]  # for each level
+    middle_attention: bool
     use_scale_shift_norm: bool
     resblock_updown: bool
     time_embed: str  # the module that embeds the timestep
@@ -30,10 +31,9 @@ class ADMLayout:
         return [2**level for level, attention in enumerate(self.attention) if attention]
 
     def attention_widths(self) -> list[int]:
-        """The widths at which attention runs. The middle block always has attention."""
-        return [width for width, attention in zip(self.widths, self.attention, strict=True) if attention] + [
-            self.widths[-1]
-        ]
+        """The widths at which attention runs, that of the middle block last."""
+        runs = [*self.attention, self.middle_attention]
+        return [width for width, attention in zip([*self.widths, self.widths[-1]], runs, strict=True) if attention]
 
 
 def read_adm_layout(
@@ -76,6 +76,7 @@ def read_adm_layout(
         num_res_blocks=num_res_blocks,
         widths=[most_common(_width(state_dict, f"{block}.0") for block in level) for level in levels],
         attention=[any(has(state_dict, f"{block}.1") for block in level) for level in levels],
+        middle_attention=not has(state_dict, "middle_block.1.in_layers"),
         use_scale_shift_norm=projected == 2 * _width(state_dict, "middle_block.0"),
         resblock_updown=len(levels) > 1 and not has(state_dict, f"input_blocks.{num_res_blocks + 1}.0.op"),
         time_embed=time_embed,

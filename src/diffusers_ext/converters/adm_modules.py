@@ -36,8 +36,9 @@ def encoder(layout: ADMLayout, attention: Callable[[str, str], Modules] = self_a
             modules |= _resnet(f"{source}.0", f"down_blocks.{level}.resnets.{position - 1}")
             modules |= attention(f"{source}.1", f"down_blocks.{level}.attentions.{position - 1}")
     modules |= _resnet("middle_block.0", "mid_block.resnets.0")
-    modules |= attention("middle_block.1", "mid_block.attentions.0")
-    return modules | _resnet("middle_block.2", "mid_block.resnets.1")
+    if layout.middle_attention:
+        modules |= attention("middle_block.1", "mid_block.attentions.0")
+    return modules | _resnet(f"middle_block.{2 if layout.middle_attention else 1}", "mid_block.resnets.1")
 
 
 def decoder(layout: ADMLayout, attention: Callable[[str, str], Modules] = self_attention) -> Modules:

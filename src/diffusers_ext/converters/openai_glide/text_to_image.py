@@ -3,22 +3,12 @@
 import torch
 from diffusers import UNet2DConditionModel
 
-from diffusers_ext.converters.adm_arguments import (
-    ADM_ARGUMENTS,
-    GUIDED_ARGUMENTS,
-    check_against,
-    check_heads,
-    head_count,
-    in_order_of_diffusers,
-    read_heads,
-)
+from diffusers_ext.converters.adm_arguments import ADM_ARGUMENTS, GUIDED_ARGUMENTS, head_count
 from diffusers_ext.converters.adm_layout import read_adm_layout
-from diffusers_ext.converters.adm_modules import decoder, encoder, self_attention
-from diffusers_ext.converters.adm_networks import NUM_GROUPS
+from diffusers_ext.converters.adm_text_unets import convert_text_unet, parts_first
 from diffusers_ext.converters.original_arguments import (
     boolean,
     check_agreement,
-    check_image_size,
     checked,
     one_of,
     positive_integer,
@@ -155,72 +145,11 @@ def _convert_text(tensors: StateDict, config: dict) -> GlideTextModel:
 
 def _convert_unet(tensors: StateDict, config: dict, text_width: int) -> UNet2DConditionModel:
     layout = read_adm_layout(tensors)
-    out_channels = size_of(tensors, {"out.2.weight": 0, "out.2.bias": 0})
     channels = config.get("in_channels", 3)
     if layout.in_channels not in (channels, 2 * channels, 2 * channels + 1, 3 * channels + 1):
         raise ValueError(
             f"The first convolution takes {layout.in_channels} channels, which no model of GLIDE for images of "
             f"{channels} channels has."
         )
-    given = {name: value for name, value in config.items() if name in UNET_ARGUMENTS}
-    check_against(layout, given, {}, in_channels=channels, out_channels=out_channels)
-    check_image_size(config.get("image_size"), len(layout.widths))
-    heads = read_heads(config)
-    check_heads(layout.attention_widths(), heads)
-    if "attention_head_dim" not in heads and len(set(layout.attention_widths())) > 1:
-        raise ValueError("Heads must have one width, `num_head_channels`: other networks are not converted.")
-    if layout.widths[0] != layout.model_channels:
-        raise ValueError("`channel_mult` must begin with 1: other networks with text are not converted.")
-    width = heads.get("attention_head_dim") or layout.widths[-1] // heads["num_attention_heads"]
-    qkv = in_order_of_diffusers(heads)
-
-    def prepare(key: str, tensor: torch.Tensor) -> torch.Tensor:
-        if ".encoder_kv." in key:
-            return parts_first(tensor, tensor.shape[0] // (2 * width), 2)
-        return qkv(key, tensor)
-
-    return load_converted(
-        UNet2DConditionModel,
-        {
-            "sample_size": config.get("image_size"),
-            "in_channels": layout.in_channels,
-            "out_channels": out_channels,
-            "flip_sin_to_cos": True,
-            "freq_shift": 0,
-            "block_out_channels": tuple(layout.widths),
-            "layers_per_block": layout.num_res_blocks,
-            "down_block_types": _block_types(layout.attention, "Down", layout.resblock_updown),
-            "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
-            "up_block_types": _block_types(layout.attention[::-1], "Up", layout.resblock_updown),
-            "cross_attention_dim": text_width,
-            "attention_head_dim": width,
-            "class_embed_type": "identity",
-            "norm_num_groups": NUM_GROUPS,
-            "norm_eps": 1e-5,
-            "resnet_time_scale_shift": "scale_shift" if layout.use_scale_shift_norm else "default",
-            "dropout": config.get("dropout", 0.0),
-        },
-        encoder(layout, attention) | decoder(layout, attention),
-        tensors,
-        prepare,
-    )
-
-
-def _block_types(has_attention: list[bool], way: str, resblock_updown: bool) -> tuple[str, ...]:
-    if not resblock_updown and len(has_attention) > 1:
-        raise ValueError("Networks with text halve and double images in residual blocks: others are not converted.")
-    plain = {"Down": "ResnetDownsampleBlock2D", "Up": "ResnetUpsampleBlock2D"}[way]
-    return tuple(f"SimpleCrossAttn{way}Block2D" if attends else plain for attends in has_attention)
-
-
-def attention(source: str, target: str) -> Modules:
-    """Attention of the image to itself and to the text, in one softmax."""
-    return {
-        **self_attention(source, target),
-        f"{source}.encoder_kv": (f"{target}.add_k_proj", f"{target}.add_v_proj"),
-    }
-
-
-def parts_first(tensor: torch.Tensor, num_heads: int, parts: int) -> torch.Tensor:
-    """Queries, keys and values one after the other, of a tensor that has those of each head together."""
-    return tensor.unflatten(0, (num_heads, parts, -1)).transpose(0, 1).reshape(tensor.shape)
+    special = {"class_embed_type": "identity"}
+    return convert_text_unet(tensors, layout, config, in_channels=channels, text_channels=text_width, special=special)
