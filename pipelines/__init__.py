@@ -18,6 +18,7 @@ from diffusers_ext.pipelines import (
     pipeline_maskgit,
     pipeline_palette,
     pipeline_restoration,
+    pipeline_sketch,
     pipeline_style_transfer,
     pipeline_text_to_image_pixel,
     pipeline_text_to_video,
@@ -65,6 +66,9 @@ class PalettePipeline(PublishableMixin, pipeline_palette.PalettePipeline): ...
 
 
 class RestorationPipeline(PublishableMixin, pipeline_restoration.RestorationPipeline): ...
+
+
+class SketchPipeline(PublishableMixin, pipeline_sketch.SketchPipeline): ...
 
 
 class StyleTransferPipeline(PublishableMixin, pipeline_style_transfer.StyleTransferPipeline): ...

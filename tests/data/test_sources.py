@@ -214,3 +214,28 @@ def test_a_broken_data_file_is_named(tmp_path):
 def test_impossible_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         load_image_dataset(**arguments)
+
+
+def test_bitmaps_of_quickdraw(tmp_path):
+    generator = np.random.default_rng(0)
+    cats, dogs = (generator.integers(0, 256, (count, 9), dtype=np.uint8) for count in (3, 2))
+    np.save(tmp_path / "cat.npy", cats)
+    np.save(tmp_path / "dog.npy", dogs.reshape(2, 3, 3))
+    dataset = load_image_dataset(train_data_dir=str(tmp_path), resolution=3, channels=1, cache_images=False)
+    (batch,) = dataset.reference_batches(8)
+    assert dataset.id2label == {0: "cat", 1: "dog"} and batch["class_labels"].tolist() == [0, 0, 0, 1, 1]
+    np.testing.assert_array_equal(batch["pixel_values"].flatten(1), np.concatenate([cats, dogs]))
+
+
+@pytest.mark.parametrize(
+    "array, message",
+    [
+        (np.zeros((2, 7), np.uint8), r"must have gray images, .* but has uint8 \(2, 7\)"),
+        (np.zeros((2, 9)), "must have gray images, .* but has float64"),
+        (np.array([None]), "can't be read as an array without pickles"),
+    ],
+)
+def test_other_arrays_are_named(tmp_path, array, message):
+    np.save(tmp_path / "cat.npy", array)
+    with pytest.raises(ValueError, match=message):
+        load_image_dataset(train_data_dir=str(tmp_path), resolution=3, channels=1)

@@ -60,6 +60,12 @@ COMMANDS = {
     "train_energy": {**DIGITS, "architecture": "mlp", "num_chain_steps": 2, "num_inference_steps": 2},
     "train_density": {"dataset_name": "digits", "resolution": 8, "channels": 1, "num_levels": 17},
     "train_pixels": {**DIGITS, "num_levels": 17},
+    "train_sketches": {
+        "train_data_dir": "@sketches",
+        "model": json.dumps({"encoder_hidden_size": 4, "decoder_hidden_size": 4, "latent_dim": 2, "num_mixtures": 2}),
+        "max_train_steps": 1,
+        "train_batch_size": 2,
+    },
     "train_maskgit": {**DIGITS, "vae": "@vqvae", "num_evaluation_samples": 8},
     "train_image_tokens": {**DIGITS, "vae": "@vqvae", "num_evaluation_samples": 8},
     "train_autoencoder": {**DIGITS, "architecture": "mlp"},
@@ -206,6 +212,7 @@ def prepare(folder: Path) -> None:
     from tests.pipelines.tiny_text import tiny_text_encoder, tiny_text_unet, tiny_tokenizer
     from tests.tiny_clip import save_tiny_clip
     from tests.tiny_films import write_captioned_films
+    from tests.tiny_sketches import write_stairs
     from tests.tiny_unet import tiny_unet
     from tests.training.text_to_image_models import captioned_images, tiny_base
 
@@ -225,6 +232,7 @@ def prepare(folder: Path) -> None:
     captioned_images(folder / "pictures", 3)
     write_captioned_films(folder / "films", 3)
     save_tiny_clip(folder / "clip")
+    write_stairs(folder / "sketches")
     shutil.copytree(tiny_base("sd1"), folder / "base")
 
 

@@ -13,7 +13,7 @@ from accelerate.utils import ProjectConfiguration
 
 from diffusers_ext.data import UnreadableImagesError
 from diffusers_ext.training.loop.accelerator import build_accelerator
-from diffusers_ext.training.loop.configuration import TrainingConfig, parse_config
+from diffusers_ext.training.loop.configuration import RunConfig, parse_config
 from diffusers_ext.training.loop.context import TrainingContext
 from diffusers_ext.training.loop.dry_run import rehearse, without_outputs
 from diffusers_ext.training.loop.publication import PublicationError
@@ -23,8 +23,8 @@ from diffusers_ext.training.loop.trainer import NonFiniteLossError, Trainer
 
 
 def run(
-    build_recipe: Callable[[TrainingConfig, TrainingContext], Recipe],
-    config_class: type[TrainingConfig],
+    build_recipe: Callable[[RunConfig, TrainingContext], Recipe],
+    config_class: type[RunConfig],
     arguments: list[str] | None = None,
 ) -> None:
     """Parse the options of the command line, and train the recipe with them.

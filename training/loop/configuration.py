@@ -89,6 +89,7 @@ LRScheduler = Literal[
     "constant",
     "constant_with_warmup",
     "warmup_stable_decay",
+    "exponential",
 ]
 
 
@@ -250,11 +251,9 @@ class ImageConfig(Config):
         help="Resize images to this size, one number or height and width, before a random crop of --resolution; all "
         "images of a pair get the same crop. This is the jitter of pix2pix and CycleGAN (286 for 256)."
     )
-    dataloader_num_workers: int = option(0, help="How many processes decode images that are not kept in memory.")
 
     def __post_init__(self):
         super().__post_init__()
-        self.require_at_least(0, "dataloader_num_workers")
         for name in ("resolution", "load_size"):
             value = getattr(self, name)
             self.require(
@@ -295,6 +294,8 @@ class OptimisationConfig(Config):
     )
     lr_num_cycles: int = option(1, help="cosine_with_restarts: how many cycles.")
     lr_power: float = option(1.0, help="polynomial: the power.")
+    lr_decay_rate: float = option(0.9999, help="exponential: what the rate is multiplied by in each update.")
+    lr_end: float = option(1e-5, help="exponential: what the rate falls to.")
     adam_beta1: float = option(0.9, help="AdamW: the decay of the mean of the gradients.")
     adam_beta2: float = option(0.999, help="AdamW: the decay of the mean of the squared gradients.")
     adam_weight_decay: float = option(0.01, help="AdamW: the weight decay.")
@@ -303,6 +304,7 @@ class OptimisationConfig(Config):
         False, help="Keep the state of AdamW in 8 bits, which takes less memory; needs a GPU and bitsandbytes."
     )
     max_grad_norm: float = option(1.0, help="Scale gradients down to this norm if they are larger; 0 never does.")
+    max_grad_value: float | None = option(help="Limit each value of a gradient to plus or minus this number.")
     max_grad_rms: float | None = option(
         help="Limit each value of a gradient to this many of its root mean squares, which AdamW keeps, plus 0.1: for "
         "losses whose gradients break out now and then."
@@ -330,6 +332,12 @@ class OptimisationConfig(Config):
             self.max_grad_rms is None or (self.max_grad_rms > 0 and not self.use_8bit_adam),
             f"--max_grad_rms must be positive, not {self.max_grad_rms}, and is not for --use_8bit_adam",
         )
+        self.require(
+            self.max_grad_value is None or self.max_grad_value > 0,
+            f"--max_grad_value must be positive, not {self.max_grad_value}",
+        )
+        self.require(0 < self.lr_decay_rate <= 1, f"--lr_decay_rate must be in (0, 1], not {self.lr_decay_rate}")
+        self.require_at_least(0, "lr_end")
         self.require(0 <= self.ema_decay < 1, f"--ema_decay must be in [0, 1), not {self.ema_decay}")
         lengths = self.posthoc_ema_stds or []
         self.require(
@@ -343,6 +351,8 @@ class OptimisationConfig(Config):
             ("lr_decay_steps", "warmup_stable_decay"),
             ("lr_num_cycles", "cosine_with_restarts"),
             ("lr_power", "polynomial"),
+            ("lr_decay_rate", "exponential"),
+            ("lr_end", "exponential"),
         ):
             self.require_default(scheduler == used_by, (name,), f"is for --lr_scheduler {used_by}, not {scheduler}")
 
@@ -364,12 +374,16 @@ class SpeedConfig(Config):
     )
     channels_last: bool = option(False, help="Keep images and weights with the channels innermost in memory.")
     allow_tf32: bool = option(False, help="Multiply matrices in TF32, on GPUs that have it: faster, less exact.")
+    dataloader_num_workers: int = option(
+        0, help="How many processes decode images that are not kept in memory.", group="data"
+    )
     cpu_threads: int | None = option(
         help="On CPUs: the threads of each process; by default OMP_NUM_THREADS, or else a share of the cores."
     )
 
     def __post_init__(self):
         super().__post_init__()
+        self.require_at_least(0, "dataloader_num_workers")
         self.require_at_least(1, "cpu_threads")
 
 
@@ -424,9 +438,7 @@ class PublishingConfig(Config):
 
 
 @dataclass
-class TrainingConfig(
-    PublishingConfig, OutputConfig, SpeedConfig, OptimisationConfig, ImageConfig, DataConfig, EvaluationConfig
-):
+class RunConfig(PublishingConfig, OutputConfig, SpeedConfig, OptimisationConfig):
     """The options that every recipe has, with the names of diffusers' training scripts wherever these have one."""
 
     def __post_init__(self):
@@ -434,6 +446,11 @@ class TrainingConfig(
         if self.push_to_hub:
             name = self.hub_model_id or Path(self.output_dir).name
             self.require(is_repo_id(name), f"--hub_model_id must be user/name, not {name!r}: letters, digits, '-._'")
+
+
+@dataclass
+class TrainingConfig(RunConfig, ImageConfig, DataConfig, EvaluationConfig):
+    """The options of every recipe that is trained on images."""
 
 
 @dataclass

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from diffusers_ext.training.loop.configuration import TrainingConfig
+from diffusers_ext.training.loop.configuration import RunConfig
 from diffusers_ext.training.loop.output_folder import check_output_folder, saved_checkpoints
 from diffusers_ext.training.loop.trainer import Trainer
 
@@ -23,7 +23,7 @@ SHOWN_CLASSES = 10
 
 
 @contextmanager
-def without_outputs(config: TrainingConfig) -> Iterator[TrainingConfig]:
+def without_outputs(config: RunConfig) -> Iterator[RunConfig]:
     """The options of a rehearsal, which writes into a temporary folder instead of `--output_dir`.
 
     Raises:
@@ -78,12 +78,7 @@ def nearest_folder(path: Path) -> Path:
 
 
 def _data(trainer: Trainer) -> str:
-    dataset, config = trainer.recipe.dataset, trainer.config
-    height, width = config.size
-    count = "a stream of images" if dataset.num_examples is None else f"{dataset.num_examples} images"
-    text = f"{count}, {height}x{width}x{config.channels}"
-    if dataset.num_skipped:
-        text += f", {dataset.num_skipped} unreadable ones left out"
+    dataset, text = trainer.recipe.dataset, trainer.recipe.describe_data()
     if dataset.id2label is None:
         return f"{text}, no classes"
     names = list(map(str, dataset.id2label.values()))

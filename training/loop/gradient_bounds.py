@@ -7,6 +7,15 @@ FLOOR = 0.1  # what is always allowed beyond the multiple
 
 
 @torch.no_grad()
+def clip_gradient_values(optimizer: torch.optim.Optimizer, largest: float) -> None:
+    """Limit each value of the gradients to plus or minus `largest`, as https://github.com/magenta/magenta does."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                parameter.grad.clamp_(-largest, largest)
+
+
+@torch.no_grad()
 def bound_gradients(optimizer: torch.optim.Adam, multiple: float) -> None:
     """Limit each value of the gradients to `multiple` of its root mean square so far, plus 0.1.
 

@@ -13,9 +13,9 @@ from diffusers.optimization import get_scheduler
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import get_wsd_schedule
 
-from diffusers_ext.training.loop.configuration import TrainingConfig
+from diffusers_ext.training.loop.configuration import RunConfig
 from diffusers_ext.training.loop.flat_adamw import FlatAdamW
-from diffusers_ext.training.loop.gradient_bounds import bound_gradients
+from diffusers_ext.training.loop.gradient_bounds import bound_gradients, clip_gradient_values
 from diffusers_ext.training.loop.sharding import is_sharding
 
 
@@ -28,9 +28,7 @@ WARMUP_SHARE, LONGEST_WARMUP = 0.05, 500
 KEEPS_PARAMETERS = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
 
-def build_optimizer(
-    network: torch.nn.Module, config: TrainingConfig, accelerator: Accelerator
-) -> torch.optim.Optimizer:
+def build_optimizer(network: torch.nn.Module, config: RunConfig, accelerator: Accelerator) -> torch.optim.Optimizer:
     """AdamW (Loshchilov and Hutter 2019) over the parameters that require gradients.
 
     It is a [`~diffusers_ext.training.loop.flat_adamw.FlatAdamW`] wherever `accelerator` keeps the parameters as they
@@ -51,14 +49,20 @@ def build_optimizer(
     if config.use_8bit_adam:
         if is_sharding(accelerator):
             raise ValueError("FSDP can't divide the states of --use_8bit_adam among processes: leave it out.")
-        return _adamw_8bit(parameters, options)
+        return _limited(_adamw_8bit(parameters, options), config)
     keeps = accelerator.distributed_type in KEEPS_PARAMETERS and accelerator.mixed_precision != "fp8"
     one_dtype = len({parameter.dtype for parameter in parameters}) == 1
     optimizer_class = FlatAdamW if keeps and one_dtype else torch.optim.AdamW
     if optimizer_class is FlatAdamW:
         # Moved later, the parameters would no longer be views of the flat tensor.
         network.to(accelerator.device)
-    optimizer = optimizer_class(parameters, fused=True, **options)
+    return _limited(optimizer_class(parameters, fused=True, **options), config)
+
+
+def _limited(optimizer: torch.optim.Optimizer, config: RunConfig) -> torch.optim.Optimizer:
+    """The optimizer with the limits that the options set for single values of gradients."""
+    if config.max_grad_value is not None:
+        optimizer.register_step_pre_hook(lambda optimizer, *_: clip_gradient_values(optimizer, config.max_grad_value))
     if config.max_grad_rms is not None:
         optimizer.register_step_pre_hook(lambda optimizer, *_: bound_gradients(optimizer, config.max_grad_rms))
     return optimizer
@@ -97,7 +101,7 @@ def _adamw_8bit(parameters: list[torch.nn.Parameter], options: dict) -> torch.op
     return AdamW8bit(parameters, **options)
 
 
-def build_lr_scheduler(optimizer: torch.optim.Optimizer, config: TrainingConfig, max_train_steps: int) -> LambdaLR:
+def build_lr_scheduler(optimizer: torch.optim.Optimizer, config: RunConfig, max_train_steps: int) -> LambdaLR:
     """The learning rate as a function of the step.
 
     It advances once per step and is not prepared by Accelerate. So warm-up and decay take as many steps as the options
@@ -113,6 +117,8 @@ def build_lr_scheduler(optimizer: torch.optim.Optimizer, config: TrainingConfig,
         config = replace(config, lr_warmup_steps=min(round(WARMUP_SHARE * max_train_steps), LONGEST_WARMUP))
     if config.lr_scheduler == "warmup_stable_decay":  # diffusers does not have it
         return _build_warmup_stable_decay(optimizer, config, max_train_steps)
+    if config.lr_scheduler == "exponential":
+        return _build_exponential_decay(optimizer, config)
     return get_scheduler(
         config.lr_scheduler,
         optimizer,
@@ -129,9 +135,7 @@ def go_to_step(scheduler: LambdaLR, step: int) -> None:
     scheduler.step()
 
 
-def _build_warmup_stable_decay(
-    optimizer: torch.optim.Optimizer, config: TrainingConfig, max_train_steps: int
-) -> LambdaLR:
+def _build_warmup_stable_decay(optimizer: torch.optim.Optimizer, config: RunConfig, max_train_steps: int) -> LambdaLR:
     decay_steps = max_train_steps // 2 if config.lr_decay_steps is None else config.lr_decay_steps
     if config.lr_warmup_steps + decay_steps > max_train_steps:
         raise ValueError(
@@ -141,3 +145,16 @@ def _build_warmup_stable_decay(
     return get_wsd_schedule(
         optimizer, config.lr_warmup_steps, decay_steps, num_training_steps=max_train_steps, decay_type="linear"
     )
+
+
+def _build_exponential_decay(optimizer: torch.optim.Optimizer, config: RunConfig) -> LambdaLR:
+    """(rate - end) decay^step + end, as https://github.com/magenta/magenta has it for sketch-rnn."""
+    end = config.lr_end / config.learning_rate
+    warmup = max(config.lr_warmup_steps, 1)
+
+    def factor(step: int) -> float:
+        return min(1.0, step / warmup if config.lr_warmup_steps else 1.0) * (
+            (1 - end) * config.lr_decay_rate**step + end
+        )
+
+    return LambdaLR(optimizer, factor)

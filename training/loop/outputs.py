@@ -158,12 +158,9 @@ class Outputs:
         source = config.dataset_name or config.train_data_dir
         is_local = config.dataset_name in (None, "digits") or Path(source).expanduser().exists()
         name = Path(os.path.abspath(source)).name if is_local else source
-        count = "streamed" if dataset.num_examples is None else f"{dataset.num_examples} images"
-        count += f" ({dataset.num_skipped} unreadable ones left out)" if dataset.num_skipped else ""
-        height, width = config.size
         # A recipe that reads more data than this describes it itself.
         data = {
-            "dataset": f"`{name}`, split `{config.dataset_split}`: {count}, {height}x{width}x{config.channels}.",
+            "dataset": f"`{name}`, split `{config.dataset_split}`: {self.recipe.describe_data()}.",
             "dataset_id": None if is_local else source,
         }
         description = {**data, **self.recipe.describe()}

@@ -43,6 +43,14 @@ class Recipe:
             config.size, config.channels, config.center_crop, config.random_flip, load_size=config.load_size
         )
 
+    def describe_data(self) -> str:
+        """How many examples of which size the training has, for the card and `--dry_run`."""
+        config, dataset = self.config, self.dataset
+        count = "a stream of images" if dataset.num_examples is None else f"{dataset.num_examples} images"
+        count += f" ({dataset.num_skipped} unreadable ones left out)" if dataset.num_skipped else ""
+        height, width = config.size
+        return f"{count}, {height}x{width}x{config.channels}"
+
     def before_training(self) -> None:
         """What takes long, or needs the networks on their device: the last thing that can fail before the training.
 

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from diffusers_ext.data.randomness import derive_seed
 from diffusers_ext.training.loop.checkpoints import Checkpoints
 from diffusers_ext.training.loop.compiling import compile_network
-from diffusers_ext.training.loop.configuration import TrainingConfig
+from diffusers_ext.training.loop.configuration import RunConfig
 from diffusers_ext.training.loop.draws import Draw, seed_default_generator
 from diffusers_ext.training.loop.flat_adamw import FlatAdamW
 from diffusers_ext.training.loop.html_report import Progress
@@ -467,7 +467,7 @@ def _architecture(network: torch.nn.Module) -> dict:
     return {"class": type(network).__name__, **known}
 
 
-def _flat(config: TrainingConfig) -> dict:
+def _flat(config: RunConfig) -> dict:
     """The options in the form that trackers accept: numbers, booleans and strings."""
     plain = (int, float, str, bool)
     return {name: value if isinstance(value, plain) else str(value) for name, value in config.to_dict().items()}

@@ -25,6 +25,7 @@ from datasets import (
 from datasets.exceptions import DatasetGenerationError, DatasetsError
 from huggingface_hub import metadata_load
 
+from diffusers_ext.data.bitmap_files import EXTENSION, load_bitmap_folder
 from diffusers_ext.data.captions import Captions, check_caption_column, load_captions
 from diffusers_ext.data.image_folder import is_metadata, list_files, load_image_folder, select_images
 from diffusers_ext.data.label_column import UNLABELLED, encode_labels, find_label_column
@@ -133,6 +134,18 @@ def open_source(
     return replace(source, folder=folder if is_local else "", max_image_pixels=max_image_pixels, cache_dir=cache_dir)
 
 
+def open_splits(name: str, config_name: str | None = None, cache_dir: str | None = None) -> dict:
+    """All splits of a data set that need not have images: of a local folder with data files, or of a Hub name.
+
+    Raises:
+        ValueError, FileNotFoundError: for a data set that cannot be loaded.
+    """
+    folder = os.path.abspath(os.path.expanduser(name))
+    if os.path.isdir(folder) or name.startswith((".", "/", "~")):
+        return _load_folder(folder, config_name, "image", UNLABELLED, None, False, cache_dir)
+    return _load(name, config_name, False, cache_dir)
+
+
 def _load(path: str, config_name: str | None, streaming: bool, cache_dir: str | None, **options) -> dict:
     try:
         return load_dataset(path, config_name, streaming=streaming, cache_dir=cache_dir, **options)
@@ -169,6 +182,9 @@ def _load_folder(
             logger.warning(
                 f"Left out of {folder!r}, because it has data files: {len(images)} images ({name_some(images)})."
             )
+    bitmaps = [file for file in files if file.endswith(EXTENSION)]
+    if bitmaps and not images and not shards:
+        return load_bitmap_folder(folder, bitmaps)
     if not images and not any(file.endswith(_SHARD_EXTENSIONS + _TABLE_EXTENSIONS) for file in files):
         others = describe_unread_pictures(folder, files)
         others = f", only {others}" if others else ""

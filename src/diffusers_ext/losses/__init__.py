@@ -59,6 +59,10 @@ from diffusers_ext.losses.mutual_information import mutual_information_loss as m
 from diffusers_ext.losses.path_lengths import path_lengths as path_lengths
 from diffusers_ext.losses.relativistic import relative_logits as relative_logits
 from diffusers_ext.losses.restoration import charbonnier_loss as charbonnier_loss, l2_loss as l2_loss
+from diffusers_ext.losses.sketches import (
+    pen_state_loss as pen_state_loss,
+    stroke_offset_loss as stroke_offset_loss,
+)
 from diffusers_ext.losses.translation import (
     cycle_loss as cycle_loss,
     identity_loss as identity_loss,
