@@ -18,6 +18,7 @@ from diffusers_ext.pipelines import (
     pipeline_maskgit,
     pipeline_palette,
     pipeline_restoration,
+    pipeline_singan,
     pipeline_sketch,
     pipeline_style_transfer,
     pipeline_text_to_image_pixel,
@@ -69,6 +70,9 @@ class RestorationPipeline(PublishableMixin, pipeline_restoration.RestorationPipe
 
 
 class SketchPipeline(PublishableMixin, pipeline_sketch.SketchPipeline): ...
+
+
+class SinGANPipeline(PublishableMixin, pipeline_singan.SinGANPipeline): ...
 
 
 class StyleTransferPipeline(PublishableMixin, pipeline_style_transfer.StyleTransferPipeline): ...

@@ -50,6 +50,7 @@ from .train_restoration import (
     RestorationRecipe as RestorationRecipe,
     RestorationTrainingConfig as RestorationTrainingConfig,
 )
+from .train_singan import SinGANConfig as SinGANConfig, SinGANRecipe as SinGANRecipe
 from .train_sketches import SketchConfig as SketchConfig, SketchRecipe as SketchRecipe
 from .train_stylegan import StyleGANConfig as StyleGANConfig, StyleGANRecipe as StyleGANRecipe
 from .train_text_to_image import FineTuningConfig as FineTuningConfig, FineTuningRecipe as FineTuningRecipe

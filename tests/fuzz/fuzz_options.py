@@ -56,6 +56,15 @@ COMMANDS = {
     },
     "train_palette": {**DIGITS, "tasks": "inpainting", "unet": TINY_UNET, "num_inference_steps": 1},
     "train_gan": {**DIGITS, "architecture": "mlp"},
+    "train_singan": {
+        "train_data_dir": "@photo",
+        "resolution": 16,
+        "min_size": 12,
+        "generator": json.dumps({"layer_channels": [4]}),
+        "discriminator": json.dumps({"layer_channels": [4]}),
+        "max_train_steps": 1,
+        "num_evaluation_samples": 2,
+    },
     "train_inversion_encoder": {**DIGITS, "pretrained_model_name_or_path": "@gan", "encoder": TINY_ENCODER},
     "train_energy": {**DIGITS, "architecture": "mlp", "num_chain_steps": 2, "num_inference_steps": 2},
     "train_density": {"dataset_name": "digits", "resolution": 8, "channels": 1, "num_levels": 17},
@@ -206,6 +215,7 @@ def cases(count: int, seed: int) -> list[tuple[str, str, str]]:
 def prepare(folder: Path) -> None:
     """What the tiny runs need."""
     from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+    from PIL import Image
 
     from diffusers_ext import ClassConditionalPipeline, GANPipeline, TextToImagePixelPipeline, VQVAEModel
     from diffusers_ext.models import StyleGAN2Generator
@@ -230,6 +240,8 @@ def prepare(folder: Path) -> None:
     generator = StyleGAN2Generator(8, 1, 4, 4, block_out_channels=(4, 4), num_mapping_layers=1)
     GANPipeline(generator).save_pretrained(folder / "gan")
     captioned_images(folder / "pictures", 3)
+    (folder / "photo").mkdir()
+    Image.new("RGB", (20, 16), "olive").save(folder / "photo" / "photo.png")
     write_captioned_films(folder / "films", 3)
     save_tiny_clip(folder / "clip")
     write_stairs(folder / "sketches")

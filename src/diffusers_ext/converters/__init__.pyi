@@ -41,6 +41,7 @@ from .pytorch_examples.fast_neural_style import convert_fast_neural_style as con
 from .pytorch_vae.network import convert_pytorch_vae as convert_pytorch_vae
 from .rosinality.stylegan2 import convert_stylegan2_rosinality as convert_stylegan2_rosinality
 from .stylegan2_ada.networks import convert_stylegan2_ada as convert_stylegan2_ada
+from .tamarott_singan.networks import convert_singan as convert_singan
 from .taming_transformers.net2net import convert_net2net as convert_net2net
 from .taming_transformers.net2net import convert_taming_transformer as convert_taming_transformer
 from .uvadlc_notebooks.energy import convert_uvadlc_energy as convert_uvadlc_energy

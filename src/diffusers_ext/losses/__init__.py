@@ -33,6 +33,7 @@ from diffusers_ext.losses.discrete_vae import (
 from diffusers_ext.losses.discriminator_regularizers import (
     clip_weights as clip_weights,
     gradient_penalty as gradient_penalty,
+    pixel_gradient_penalty as pixel_gradient_penalty,
     r1_penalty as r1_penalty,
     r2_penalty as r2_penalty,
 )

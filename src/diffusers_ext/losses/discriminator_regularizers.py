@@ -28,11 +28,29 @@ def gradient_penalty(
         weights (`torch.Tensor` of shape (N,)): the fraction of the real image in each mixture, uniform in [0, 1].
         center (`float`): the target of the norm; 0 is the penalty of Thanh-Tung et al. (2019).
     """
-    weights = weights.view(-1, *[1] * (real.ndim - 1))
-    mixed = torch.lerp(fake.detach(), real.detach(), weights.to(real.dtype)).requires_grad_()
+    mixed = _mixture(real, fake, weights)
     # An offset, as in the code of pix2pix, because the norm has no derivative at zero.
     gradients = _gradients(discriminator(mixed), mixed) + 1e-16
     return (gradients.norm(dim=1) - center).square()
+
+
+def pixel_gradient_penalty(
+    discriminator: Callable[[torch.Tensor], torch.Tensor],
+    real: torch.Tensor,
+    fake: torch.Tensor,
+    weights: torch.Tensor,
+) -> torch.Tensor:
+    """The same penalty of the gradient at each pixel, averaged over the pixels, of shape (N,).
+
+    For a critic of patches: a pixel affects the scores of a few, whatever the size of the image. As in
+    https://github.com/tamarott/SinGAN.
+
+    Args:
+        discriminator, real, fake, weights: see [`gradient_penalty`].
+    """
+    mixed = _mixture(real, fake, weights)
+    gradients = _gradients(discriminator(mixed), mixed).view_as(mixed) + 1e-16
+    return (gradients.norm(dim=1) - 1).square().flatten(1).mean(dim=1)
 
 
 def r1_penalty(real_logits: torch.Tensor | Sequence[torch.Tensor], real: torch.Tensor) -> torch.Tensor:
@@ -55,6 +73,12 @@ def clip_weights(network: torch.nn.Module, bound: float) -> None:
     """Clamps all weights to [-bound, bound], in place (Arjovsky et al. 2017, algorithm 1, line 7)."""
     for weight in network.parameters():
         weight.clamp_(-bound, bound)
+
+
+def _mixture(real: torch.Tensor, fake: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Images between real and generated ones, which gradients are computed at."""
+    weights = weights.view(-1, *[1] * (real.ndim - 1))
+    return torch.lerp(fake.detach(), real.detach(), weights.to(real.dtype)).requires_grad_()
 
 
 def _gradients(logits: torch.Tensor | Sequence[torch.Tensor], images: torch.Tensor) -> torch.Tensor:

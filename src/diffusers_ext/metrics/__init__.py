@@ -48,3 +48,8 @@ from diffusers_ext.metrics.retrieval import (
     retrieval_recall as retrieval_recall,
 )
 from diffusers_ext.metrics.similarity import psnr as psnr, ssim as ssim
+from diffusers_ext.metrics.single_image import (
+    PatchPixels as PatchPixels,
+    shuffle_patches as shuffle_patches,
+    single_image_fid as single_image_fid,
+)

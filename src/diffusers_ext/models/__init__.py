@@ -43,6 +43,11 @@ from diffusers_ext.models.modeling_progressive_gan import (
 )
 from diffusers_ext.models.modeling_resnet_generator import ResnetGenerator as ResnetGenerator
 from diffusers_ext.models.modeling_rrdb import RRDBNet as RRDBNet
+from diffusers_ext.models.modeling_singan import (
+    SinGANDiscriminator as SinGANDiscriminator,
+    SinGANGenerator as SinGANGenerator,
+    SinGANScale as SinGANScale,
+)
 from diffusers_ext.models.modeling_sketch_rnn import SketchRNN as SketchRNN
 from diffusers_ext.models.modeling_spatial_rescaler import SpatialRescaler as SpatialRescaler
 from diffusers_ext.models.modeling_srgan_discriminator import SRGANDiscriminator as SRGANDiscriminator
