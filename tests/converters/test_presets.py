@@ -30,9 +30,10 @@ from tests.converters.originals import (
 
 
 PRESETS = {name: family.presets for name, family in families().items() if family.presets}
-TESTED_ELSEWHERE = (  # in test_clip.py, test_glide.py and test_karlo.py
+TESTED_ELSEWHERE = (  # in test_clip.py, test_glide.py, test_karlo.py and test_deepfloyd_if.py
     *("clip", "open_clip", "glide_clip", "glide"),
     *("karlo_prior", "karlo_decoder", "karlo_super_resolution"),
+    "deepfloyd_if",
 )
 PROCESS = (
     "noise_schedule",

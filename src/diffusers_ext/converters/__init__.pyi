@@ -9,6 +9,7 @@ from .compvis.latent_unet import convert_latent_diffusion as convert_latent_diff
 from .csinva.mnist_lenet import convert_mnist_lenet as convert_mnist_lenet
 from .csinva.mnist_mlp_gan import convert_mlp_gan as convert_mlp_gan
 from .csinva.mnist_mlp_vae import convert_mnist_mlp_vae as convert_mnist_mlp_vae
+from .deepfloyd_if.stages import convert_deepfloyd_if as convert_deepfloyd_if
 from .disentangling_vae.network import convert_disentangling_vae as convert_disentangling_vae
 from .facebook_dit.transformer import convert_dit as convert_dit
 from .igebm.network import convert_igebm as convert_igebm

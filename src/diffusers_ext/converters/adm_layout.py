@@ -7,7 +7,9 @@ the image, except in the last level. `output_blocks` goes back up with n + 1 blo
 level also doubles the image.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from diffusers_ext.converters.state_dicts import StateDict, count_blocks, first_names, has, most_common, size_of
 
@@ -18,13 +20,18 @@ class ADMLayout:
 
     in_channels: int
     model_channels: int
-    num_res_blocks: int
+    depths: list[int]  # the residual blocks of each level
     widths: list[int]  # the channels of each level
     attention: list[bool]  # for each level
     middle_attention: bool
     use_scale_shift_norm: bool
     resblock_updown: bool
     time_embed: str  # the module that embeds the timestep
+
+    @property
+    def num_res_blocks(self) -> int | list[int]:
+        """The residual blocks of each level, one number if all have as many."""
+        return self.depths[0] if len(set(self.depths)) == 1 else self.depths
 
     def resolutions(self) -> list[int]:
         """The original's `attention_resolutions`: how many times smaller the images are where attention runs."""
@@ -37,13 +44,14 @@ class ADMLayout:
 
 
 def read_adm_layout(
-    state_dict: StateDict, num_res_blocks: int | None = None, time_embed: str = "time_embed"
+    state_dict: StateDict, num_res_blocks: int | Sequence[int] | None = None, time_embed: str = "time_embed"
 ) -> ADMLayout:
     """Reads the architecture from a state dict.
 
     Args:
         state_dict (`Mapping`): the tensors by their original names.
-        num_res_blocks (`int`, *optional*): blocks per level, if the names do not show them.
+        num_res_blocks (`int` or `Sequence`, *optional*): blocks per level, if the names do not show them, or those of
+            each level.
         time_embed (`str`): the name of the module that embeds the timestep.
 
     Raises:
@@ -57,14 +65,19 @@ def read_adm_layout(
             )
     num_blocks = count_blocks(state_dict, "input_blocks")
     num_res_blocks = num_res_blocks or _read_num_res_blocks(state_dict, num_blocks)
-    if num_res_blocks < 1 or num_blocks % (num_res_blocks + 1) != 0:
+    if isinstance(num_res_blocks, int):
+        depths = [num_res_blocks] * (num_blocks // (num_res_blocks + 1)) if num_res_blocks > 0 else []
+    else:
+        depths = list(num_res_blocks)
+    if not depths or min(depths) < 1 or sum(depth + 1 for depth in depths) != num_blocks:
         raise ValueError(
             f"The checkpoint has {num_blocks} input blocks, which do not make levels of `num_res_blocks`="
             f"{num_res_blocks} blocks each."
         )
+    firsts = accumulate((depth + 1 for depth in depths[:-1]), initial=0)
     levels = [
-        [f"input_blocks.{level + position}" for position in range(1, num_res_blocks + 1)]
-        for level in range(0, num_blocks, num_res_blocks + 1)
+        [f"input_blocks.{first + position}" for position in range(1, depth + 1)]
+        for first, depth in zip(firsts, depths, strict=True)
     ]
     time_channels = size_of(
         state_dict, {f"{time_embed}.{layer}.{kind}": 0 for layer in (0, 2) for kind in ("weight", "bias")}
@@ -73,14 +86,21 @@ def read_adm_layout(
     return ADMLayout(
         in_channels=size_of(state_dict, {"input_blocks.0.0.weight": 1}),
         model_channels=time_channels // 4,
-        num_res_blocks=num_res_blocks,
+        depths=depths,
         widths=[most_common(_width(state_dict, f"{block}.0") for block in level) for level in levels],
         attention=[any(has(state_dict, f"{block}.1") for block in level) for level in levels],
         middle_attention=not has(state_dict, "middle_block.1.in_layers"),
         use_scale_shift_norm=projected == 2 * _width(state_dict, "middle_block.0"),
-        resblock_updown=len(levels) > 1 and not has(state_dict, f"input_blocks.{num_res_blocks + 1}.0.op"),
+        resblock_updown=len(levels) > 1 and not has(state_dict, f"input_blocks.{depths[0] + 1}.0.op"),
         time_embed=time_embed,
     )
+
+
+def read_depths(state_dict: StateDict) -> list[int]:
+    """The residual blocks of each level of a U-Net, where levels may have different numbers of them."""
+    num_blocks = count_blocks(state_dict, "output_blocks")
+    ends = [block + 1 for block in range(num_blocks - 1) if _upsamples(state_dict, block)]
+    return [end - first - 1 for first, end in zip([0, *ends], [*ends, num_blocks], strict=True)][::-1]
 
 
 def _read_num_res_blocks(state_dict: StateDict, num_blocks: int) -> int:

@@ -25,12 +25,12 @@ def encoder(layout: ADMLayout, attention: Callable[[str, str], Modules] = self_a
     modules = {
         f"{layout.time_embed}.0": "time_embedding.linear_1",
         f"{layout.time_embed}.2": "time_embedding.linear_2",
-        "input_blocks.0.0": "conv_in",
     }
-    for block in range(1, len(layout.widths) * (layout.num_res_blocks + 1)):
-        level, position = divmod(block, layout.num_res_blocks + 1)
+    for block, (level, position) in enumerate(_places(layout.depths)):
         source = f"input_blocks.{block}"
-        if position == 0:
+        if block == 0:
+            modules["input_blocks.0.0"] = "conv_in"
+        elif position == 0:
             modules |= _sampler(f"{source}.0", "op", f"down_blocks.{level - 1}.downsamplers.0")
         else:
             modules |= _resnet(f"{source}.0", f"down_blocks.{level}.resnets.{position - 1}")
@@ -44,16 +44,20 @@ def encoder(layout: ADMLayout, attention: Callable[[str, str], Modules] = self_a
 def decoder(layout: ADMLayout, attention: Callable[[str, str], Modules] = self_attention) -> Modules:
     """Up blocks and the last convolution; see [`encoder`]."""
     modules = {"out.0": "conv_norm_out", "out.2": "conv_out"}
-    for block in range(len(layout.widths) * (layout.num_res_blocks + 1)):
-        level, position = divmod(block, layout.num_res_blocks + 1)
+    for block, (level, position) in enumerate(_places(layout.depths[::-1])):
         source, target = f"output_blocks.{block}", f"up_blocks.{level}"
         has_attention = layout.attention[-1 - level]
         modules |= _resnet(f"{source}.0", f"{target}.resnets.{position}")
         if has_attention:
             modules |= attention(f"{source}.1", f"{target}.attentions.{position}")
-        if position == layout.num_res_blocks:
+        if position == layout.depths[-1 - level]:
             modules |= _sampler(f"{source}.{2 if has_attention else 1}", "conv", f"{target}.upsamplers.0")
     return modules
+
+
+def _places(depths: list[int]) -> list[tuple[int, int]]:
+    """The level of each block, and its place among the blocks of the level, which are one more than its depth."""
+    return [(level, position) for level, depth in enumerate(depths) for position in range(depth + 1)]
 
 
 def _resnet(source: str, target: str) -> Modules:
