@@ -109,6 +109,17 @@ def test_the_scale_is_clipped(tmp_path):
     assert job.networks["clip"].logit_scale.item() == pytest.approx(math.log(MAX_LOGIT_SCALE))
 
 
+def test_weight_decay_spares_the_temperature(tmp_path):
+    """An update moves it by the learning rate; the decay would halve it."""
+    job = trainer(clip_recipe, configuration(tmp_path, adam_weight_decay=50.0))
+    clip = job.networks["clip"]
+    scale, projection = clip.logit_scale.item(), clip.text_projection.weight.norm().item()
+    job.start()
+    job.update()
+    assert clip.logit_scale.item() == pytest.approx(scale, abs=2e-2)
+    assert clip.text_projection.weight.norm().item() < 0.8 * projection
+
+
 def test_a_step_reads_no_value(tmp_path):
     job = trainer(clip_recipe, configuration(tmp_path))
     assert not waits_of_an_update(job)

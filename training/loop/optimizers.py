@@ -17,6 +17,7 @@ from diffusers_ext.training.loop.configuration import RunConfig
 from diffusers_ext.training.loop.flat_adamw import FlatAdamW
 from diffusers_ext.training.loop.gradient_bounds import bound_gradients, clip_gradient_values
 from diffusers_ext.training.loop.sharding import is_sharding
+from diffusers_ext.training.loop.weight_decay import decay_matrices
 
 
 logger = logging.getLogger(__name__)
@@ -28,12 +29,20 @@ WARMUP_SHARE, LONGEST_WARMUP = 0.05, 500
 KEEPS_PARAMETERS = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
 
-def build_optimizer(network: torch.nn.Module, config: RunConfig, accelerator: Accelerator) -> torch.optim.Optimizer:
+def build_optimizer(
+    network: torch.nn.Module, config: RunConfig, accelerator: Accelerator, decays_vectors: bool = True
+) -> torch.optim.Optimizer:
     """AdamW (Loshchilov and Hutter 2019) over the parameters that require gradients.
 
     It is a [`~diffusers_ext.training.loop.flat_adamw.FlatAdamW`] wherever `accelerator` keeps the parameters as they
     are; then the network moves to its device. The saved state is the same in either case. With `--use_8bit_adam` it is
     the AdamW of bitsandbytes, which keeps its state in 8 bits.
+
+    Args:
+        network (`torch.nn.Module`): the network.
+        config (`RunConfig`): the options of its optimizer.
+        accelerator (`Accelerator`): the accelerator of the training.
+        decays_vectors (`bool`): whether parameters of fewer than two dimensions decay too.
 
     Raises:
         ImportError: if `--use_8bit_adam` is given and bitsandbytes is not installed.
@@ -43,29 +52,37 @@ def build_optimizer(network: torch.nn.Module, config: RunConfig, accelerator: Ac
     options = {
         "lr": config.learning_rate,
         "betas": (config.adam_beta1, config.adam_beta2),
-        "weight_decay": config.adam_weight_decay,
+        "weight_decay": config.adam_weight_decay if decays_vectors else 0.0,
         "eps": config.adam_epsilon,
     }
-    if config.use_8bit_adam:
-        if is_sharding(accelerator):
-            raise ValueError("FSDP can't divide the states of --use_8bit_adam among processes: leave it out.")
-        return _limited(_adamw_8bit(parameters, options), config)
-    keeps = accelerator.distributed_type in KEEPS_PARAMETERS and accelerator.mixed_precision != "fp8"
-    one_dtype = len({parameter.dtype for parameter in parameters}) == 1
-    optimizer_class = FlatAdamW if keeps and one_dtype else torch.optim.AdamW
-    if optimizer_class is FlatAdamW:
-        # Moved later, the parameters would no longer be views of the flat tensor.
-        network.to(accelerator.device)
-    return _limited(optimizer_class(parameters, fused=True, **options), config)
-
-
-def _limited(optimizer: torch.optim.Optimizer, config: RunConfig) -> torch.optim.Optimizer:
-    """The optimizer with the limits that the options set for single values of gradients."""
+    optimizer = _new_optimizer(network, parameters, options, config, accelerator)
     if config.max_grad_value is not None:
         optimizer.register_step_pre_hook(lambda optimizer, *_: clip_gradient_values(optimizer, config.max_grad_value))
     if config.max_grad_rms is not None:
         optimizer.register_step_pre_hook(lambda optimizer, *_: bound_gradients(optimizer, config.max_grad_rms))
+    if not decays_vectors and config.adam_weight_decay > 0:
+        optimizer.register_step_pre_hook(lambda optimizer, *_: decay_matrices(optimizer, config.adam_weight_decay))
     return optimizer
+
+
+def _new_optimizer(
+    network: torch.nn.Module,
+    parameters: list[torch.nn.Parameter],
+    options: dict,
+    config: RunConfig,
+    accelerator: Accelerator,
+) -> torch.optim.Optimizer:
+    if config.use_8bit_adam:
+        if is_sharding(accelerator):
+            raise ValueError("FSDP can't divide the states of --use_8bit_adam among processes: leave it out.")
+        return _adamw_8bit(parameters, options)
+    keeps = accelerator.distributed_type in KEEPS_PARAMETERS and accelerator.mixed_precision != "fp8"
+    one_dtype = len({parameter.dtype for parameter in parameters}) == 1
+    if not (keeps and one_dtype):
+        return torch.optim.AdamW(parameters, fused=True, **options)
+    # Moved later, the parameters would no longer be views of the flat tensor.
+    network.to(accelerator.device)
+    return FlatAdamW(parameters, fused=True, **options)
 
 
 @contextmanager

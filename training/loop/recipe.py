@@ -29,6 +29,8 @@ class Recipe:
     # The values of a batch that stay on the CPU, because the program reads them. To read a value on a GPU, it would
     # have to wait for all that the GPU has to do.
     on_host: tuple[str, ...] = ("caption_ids",)
+    # Whether `--adam_weight_decay` shrinks gains, biases and all other parameters of fewer than two dimensions too.
+    decays_vectors: bool = True
 
     def __init__(self, config: TrainingConfig, context: TrainingContext):
         self.config, self.context = config, context

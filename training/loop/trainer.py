@@ -138,7 +138,7 @@ class Trainer:
                 network.enable_gradient_checkpointing()
             if self.channels_last:
                 network.to(memory_format=torch.channels_last)
-            optimizer = build_optimizer(network, own_options, self.accelerator)
+            optimizer = build_optimizer(network, own_options, self.accelerator, self.recipe.decays_vectors)
             self.lr_schedulers[name] = build_lr_scheduler(optimizer, own_options, self.max_train_steps)
             is_flat = isinstance(optimizer, FlatAdamW)
             if self.is_sharded:

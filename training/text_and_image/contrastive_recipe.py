@@ -50,6 +50,7 @@ class ContrastiveRecipe(Recipe):
     tokenizer: PreTrainedTokenizerBase
     image_processor: CLIPImageProcessor
     max_length: int
+    decays_vectors = False  # nor the temperature: Radford et al. 2021, section 2.5
 
     def tokens(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """The token ids and the attention mask of the captions of a batch, int64 (N, L) each."""
@@ -152,6 +153,10 @@ class ContrastiveConfig(ValidationConfig):
     )
     zero_shot_templates: list[str] = option(
         ["a photo of a {}."], help="Phrases for a class, with {} in place of its name: zero-shot accuracy is by these."
+    )
+
+    adam_weight_decay: float = option(
+        0.01, help="AdamW: the weight decay, which spares gains, biases and the temperature."
     )
 
     def __post_init__(self):
