@@ -112,7 +112,9 @@ class GANPipeline(DiffusionPipeline):
             and labels `(N,)` or `None`. Its configuration has `latent_dim` and `out_channels`, and where they apply
             `num_classes`, `latent_distribution`, `num_categories` and `num_continuous_codes`. One with styles, such as
             [`StyleGAN2Generator`], has `num_styles` and `noise_shapes`, its call takes `styles`, `noise`,
-            `truncation_psi` and `truncation_cutoff`, and its second output are the styles.
+            `truncation_psi` and `truncation_cutoff`, and its second output are the styles. One with statistics for
+            each truncation, such as [`BigGANGenerator`], has `num_truncations` in its configuration, and its call
+            takes `truncation`.
         discriminator ([`ModelMixin`], *optional*):
             Its counterpart, which further training needs, but no image.
         id2label (`dict[int, str]`, *optional*):
@@ -179,7 +181,10 @@ class GANPipeline(DiffusionPipeline):
             truncation (`float`, *optional*):
                 The largest absolute value of the noise. Larger values are resampled (the truncation trick of BigGAN,
                 Brock et al. 2019, section 3.1, https://huggingface.co/papers/1809.11096): a lower threshold gives more
-                typical and less diverse images. With the same seed, smaller values stay the same.
+                typical and less diverse images. With the same seed, smaller values stay the same. A generator with
+                `latent_distribution="truncated_normal"` was trained on noise within 2, and a smaller threshold
+                multiplies that: 0.8 is the truncation 0.4 of the released BigGANs. One with statistics for each
+                truncation also takes it with `latents`, which it does not change.
             categories (`int`, `list[int]`, `torch.Tensor` or `np.ndarray`, *optional*):
                 The category of InfoGAN's code, one for all images or one for each, instead of a random one.
             continuous_codes (`list[float]`, `list[list[float]]`, `torch.Tensor` or `np.ndarray`, *optional*):
@@ -244,7 +249,7 @@ class GANPipeline(DiffusionPipeline):
             noise = [draw(torch.randn, (number, *shape), generator, device) for shape in self.generator.noise_shapes]
 
         options = {"noise": noise, "truncation_psi": truncation_psi, "truncation_cutoff": truncation_cutoff}
-        sample, styles = self._run_generator(latents, class_labels, styles, **options)
+        sample, styles = self._run_generator(latents, class_labels, styles, **options, truncation=truncation)
         images = to_output(sample, output_type)
         self.maybe_free_model_hooks()
         if not return_dict:
@@ -272,7 +277,10 @@ class GANPipeline(DiffusionPipeline):
         if latents is not None:
             parts = list(latents.to(device, torch.float32).split([noise_dim, num_categories, num_codes], dim=1))
         else:
-            is_normal = config.get("latent_distribution", "normal") == "normal"
+            distribution, scale = config.get("latent_distribution", "normal"), 1.0
+            if distribution == "truncated_normal":  # of released BigGANs: noise within 2, which is made smaller
+                scale, truncation = (2.0 if truncation is None else truncation) / 2.0, 2.0
+            is_normal = distribution != "uniform"
             noise = draw(torch.randn if is_normal else torch.rand, (number, noise_dim), generator, device)
             noise = noise if is_normal else 2 * noise - 1
             parts = [noise, noise.new_zeros(number, num_categories), noise.new_zeros(number, num_codes)]
@@ -289,7 +297,8 @@ class GANPipeline(DiffusionPipeline):
                     inside = math.sqrt(2) * (inside * math.erf(truncation / math.sqrt(2))).erfinv()
                 else:
                     inside = inside * min(truncation, 1.0)
-                parts[0] = torch.where(noise.abs() > truncation, inside.clamp(-truncation, truncation), noise)
+                inside = inside.clamp(-truncation, truncation)
+                parts[0] = scale * torch.where(noise.abs() > truncation, inside, noise)
         if categories is not None:
             parts[1] = self._code("categories", categories, number, num_categories, device)
         if continuous_codes is not None:
@@ -317,7 +326,7 @@ class GANPipeline(DiffusionPipeline):
     def _between(self, start: torch.Tensor, end: torch.Tensor, fraction: torch.Tensor) -> torch.Tensor:
         """Latents between others: on an arc for normal noise, on a straight line for uniform noise and codes."""
         config = self.generator.config
-        if config.get("latent_distribution", "normal") != "normal":
+        if config.get("latent_distribution", "normal") == "uniform":
             return lerp(start, end, fraction)
         code_dim = (config.get("num_categories") or 0) + (config.get("num_continuous_codes") or 0)
         noise_dim = config.latent_dim - code_dim
@@ -332,12 +341,14 @@ class GANPipeline(DiffusionPipeline):
         noise: str | list[torch.Tensor] = "constant",
         truncation_psi: float = 1.0,
         truncation_cutoff: int | None = None,
+        truncation: float | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Images `(N, C, H, W)`, float32 in `[0, 1]`, and their styles, if the generator has any."""
         network = self.generator
         latents = None if latents is None else latents.to(network.dtype)
         if not has_styles(network):
-            return denormalize(network(latents, class_labels, return_dict=False)[0].float()), None
+            statistics = {"truncation": truncation} if self._has_truncations else {}
+            return denormalize(network(latents, class_labels, **statistics, return_dict=False)[0].float()), None
         place = {"device": self._execution_device, "dtype": network.dtype}
         sample, styles = network(
             latents,
@@ -642,6 +653,7 @@ class GANPipeline(DiffusionPipeline):
             source = generator[0] if isinstance(generator, list) else generator
             noise = [draw(torch.randn, (1, *shape), source, device) for shape in self.generator.noise_shapes]
         options = {"noise": noise, "truncation_psi": truncation_psi, "truncation_cutoff": truncation_cutoff}
+        options["truncation"] = truncation
 
         # 1. Points
         if latents is None and styles is None:
@@ -693,6 +705,11 @@ class GANPipeline(DiffusionPipeline):
     def num_classes(self) -> int | None:
         """The number of classes of the generator; `None` for an unconditional one."""
         return self.generator.config.get("num_classes")
+
+    @property
+    def _has_truncations(self) -> bool:
+        """Whether the generator has statistics for each truncation."""
+        return self.generator.config.get("num_truncations") is not None
 
     def get_label_ids(self, class_labels: ClassLabels) -> list[int]:
         r"""
@@ -750,7 +767,7 @@ class GANPipeline(DiffusionPipeline):
         check_generator(generator, number)
         if truncation is not None:
             check_positive("truncation", truncation)
-            if latents is not None:
+            if latents is not None and not self._has_truncations:
                 raise ValueError("`truncation` is for random latents, but `latents` are given.")
         check_output_type(output_type, self.generator.config.out_channels)
         return number

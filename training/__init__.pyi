@@ -16,6 +16,7 @@ from .text_to_image.text_to_image_recipe import (
     TextToImageRecipe as TextToImageRecipe,
 )
 from .train_autoencoder import AutoencoderConfig as AutoencoderConfig, AutoencoderRecipe as AutoencoderRecipe
+from .train_biggan import BigGANConfig as BigGANConfig, BigGANRecipe as BigGANRecipe
 from .train_classifier import ClassifierConfig as ClassifierConfig, ClassifierRecipe as ClassifierRecipe
 from .train_clip import CLIPConfig as CLIPConfig, CLIPRecipe as CLIPRecipe, NoisyCLIPRecipe as NoisyCLIPRecipe
 from .train_controlnet import ControlNetConfig as ControlNetConfig, ControlNetRecipe as ControlNetRecipe
@@ -27,6 +28,7 @@ from .train_distillation import (
     distillation_recipe as distillation_recipe,
 )
 from .train_dreambooth import DreamBoothConfig as DreamBoothConfig, DreamBoothRecipe as DreamBoothRecipe
+from .train_ebgan import EBGANConfig as EBGANConfig, EBGANRecipe as EBGANRecipe
 from .train_energy import EnergyConfig as EnergyConfig, EnergyRecipe as EnergyRecipe
 from .train_gan import GANConfig as GANConfig, GANRecipe as GANRecipe
 from .train_image_tokens import (

@@ -1,11 +1,14 @@
-"""Train a StyleGAN2 on images: a generator with styles, against a residual discriminator.
+"""Train a StyleGAN2, or a StyleGAN, on images: a generator with styles, against a discriminator.
 
     accelerate launch training/train_stylegan.py --config examples/digits_stylegan2.yaml
+    accelerate launch training/train_stylegan.py --config examples/digits_stylegan.yaml
 
 The training of Karras et al. 2020 (https://huggingface.co/papers/1912.04958): the logistic loss, R1 and path length
 regularization every few steps, style mixing, and an average of the generator whose half-life is given in images. With
 `--augmentations bgc`, the discriminator sees changed images, as many as it needs not to memorise them (ADA,
-https://huggingface.co/papers/2006.06676). The result is a [`GANPipeline`].
+https://huggingface.co/papers/2006.06676). The first StyleGAN (Karras et al. 2019,
+https://huggingface.co/papers/1812.04948) is `--architecture stylegan --path_length 0 --r1_interval 1`. The result is a
+[`GANPipeline`].
 """
 
 from __future__ import annotations
@@ -13,12 +16,13 @@ from __future__ import annotations
 from diffusers_ext.training.loop.command import run
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
 
 from diffusers_ext.losses import discriminator_loss, generator_loss, path_lengths, r1_penalty
-from diffusers_ext.models import StyleGAN2Discriminator, StyleGAN2Generator
+from diffusers_ext.models import StyleGAN2Discriminator, StyleGAN2Generator, StyleGANGenerator
 from diffusers_ext.pipelines import GANPipeline
 from diffusers_ext.training.adversarial.adaptive_augmentation import (
     AdaptiveProbability,
@@ -38,15 +42,16 @@ class StyleGANRecipe(AdversarialRecipe):
         """The generator, from latents to images, and the discriminator, from images to logits."""
         config, (size, _) = self.config, self.config.size
         decided = {"sample_size": size, "num_classes": self.num_classes}
+        generator_class, of_discriminator = ARCHITECTURES[config.architecture]
 
         def trial(network: nn.Module) -> None:
             labels = None if self.id2label is None else torch.zeros(2, dtype=torch.int64)
-            is_generator = isinstance(network, StyleGAN2Generator)
+            is_generator = isinstance(network, generator_class)
             shape = (network.config.latent_dim,) if is_generator else (config.channels, size, size)
             network(torch.zeros(2, *shape), labels)
 
         generator = build_network(
-            StyleGAN2Generator,
+            generator_class,
             "--generator",
             config.generator,
             decided={**decided, "out_channels": config.channels},
@@ -56,6 +61,7 @@ class StyleGANRecipe(AdversarialRecipe):
             StyleGAN2Discriminator,
             "--discriminator",
             config.discriminator,
+            usual=of_discriminator,
             decided={**decided, "in_channels": config.channels},
             trial=trial,
         )
@@ -163,9 +169,15 @@ class StyleGANRecipe(AdversarialRecipe):
 
     def describe(self) -> dict:
         augmented = " with adaptive discriminator augmentation" if self.config.augmentations else ""
-        return self.description(f"StyleGAN2{augmented}", "stylegan2", call=", truncation_psi=0.7")
+        name = {"stylegan": "StyleGAN", "stylegan2": "StyleGAN2"}[self.config.architecture]
+        return self.description(f"{name}{augmented}", self.config.architecture, call=", truncation_psi=0.7")
 
 
+# The generator, and what its discriminator usually is: StyleGAN's has plain blocks and a shorter filter.
+ARCHITECTURES = {
+    "stylegan": (StyleGANGenerator, {"architecture": "orig", "resample_filter": (1, 2, 1)}),
+    "stylegan2": (StyleGAN2Generator, {}),
+}
 PATH_LENGTH_DECAY = 0.01  # how much of the average path length a step replaces
 
 
@@ -173,8 +185,16 @@ PATH_LENGTH_DECAY = 0.01  # how much of the average path length a step replaces
 class StyleGANConfig(AdversarialConfig):
     """The options of train_stylegan.py."""
 
+    architecture: Literal["stylegan", "stylegan2"] = option(
+        "stylegan2",
+        help="Features that styles normalize, scale and shift (2019), or convolutions that styles modulate (2020).",
+        group="network",
+        essential=True,
+    )
     generator: JSONObject = option(
-        JSONObject(), help="Arguments of StyleGAN2Generator, as JSON or a YAML mapping, such as block_out_channels."
+        JSONObject(),
+        help="Arguments of StyleGANGenerator or StyleGAN2Generator, as JSON or a YAML mapping, such as "
+        "block_out_channels.",
     )
     discriminator: JSONObject = option(JSONObject(), help="Arguments of StyleGAN2Discriminator.")
 

@@ -65,6 +65,13 @@ COMMANDS = {
         "max_train_steps": 1,
         "num_evaluation_samples": 2,
     },
+    "train_biggan": {
+        **DIGITS,
+        "generator": json.dumps({"block_out_channels": [8, 8, 4], "attention_size": None, "num_truncations": 2}),
+        "discriminator": json.dumps({"block_out_channels": [4, 8], "attention_size": None}),
+        "statistics_batches": 1,
+    },
+    "train_ebgan": {**DIGITS, "generator": json.dumps({"block_out_channels": [4, 4]})},
     "train_inversion_encoder": {**DIGITS, "pretrained_model_name_or_path": "@gan", "encoder": TINY_ENCODER},
     "train_energy": {**DIGITS, "architecture": "mlp", "num_chain_steps": 2, "num_inference_steps": 2},
     "train_density": {"dataset_name": "digits", "resolution": 8, "channels": 1, "num_levels": 17},

@@ -9,13 +9,14 @@ from PIL import Image
 from diffusers_ext import GANPipeline
 from diffusers_ext.data.digits import DIGIT_NAMES, load_digits_dataset
 from diffusers_ext.losses import path_lengths
-from diffusers_ext.models import StyleGAN2Generator
+from diffusers_ext.models import StyleGAN2Generator, StyleGANGenerator
 from diffusers_ext.training.adversarial.adaptive_augmentation import (
     COLOUR,
     GEOMETRY,
     AdaptiveProbability,
     augment_images,
 )
+from diffusers_ext.training.adversarial.directions import factorized_directions
 from diffusers_ext.training.loop.draws import Draw
 from diffusers_ext.training.loop.ema import HalfLifeEMA
 from diffusers_ext.training.loop.trainer import Trainer
@@ -111,6 +112,23 @@ def test_a_run_leaves_a_pipeline_which_loads_in_both_ways(tmp_path):
     images = [p(generator=torch.Generator().manual_seed(0), **options).images for p in (pipe, other)]
     assert images[0].shape == (2, 1, 8, 8)
     torch.testing.assert_close(images[0], images[1])
+
+
+def test_the_first_stylegan_is_trained_with_its_own_networks(tmp_path):
+    options = {"architecture": "stylegan", "path_length": 0.0, "r1_interval": 1, "class_conditional": True}
+    run = trainer(tmp_path, **options, max_train_steps=2)
+    assert type(run.networks["generator"]) is StyleGANGenerator
+    assert run.networks["discriminator"].config.architecture == "orig"
+    assert run.train()
+    assert "StyleGAN," in (tmp_path / "README.md").read_text(encoding="utf-8")
+    pipe = GANPipeline.from_pretrained(tmp_path)
+    assert pipe.generator.style_average.any()
+    other = DiffusionPipeline.from_pretrained(tmp_path, trust_remote_code=True)
+    options = {"class_labels": [3, "seven"], "truncation_psi": 0.5, "noise": "none", "output_type": "pt"}
+    images = [p(generator=torch.Generator().manual_seed(0), **options).images for p in (pipe, other)]
+    torch.testing.assert_close(*images)
+    directions = factorized_directions(pipe, num_directions=2, layers=[0, 3])
+    assert pipe.edit(directions, "factor_1", latents=torch.zeros(1, 6), class_labels=[1]).images
 
 
 @pytest.mark.parametrize("probability", [0.0, 1.0])

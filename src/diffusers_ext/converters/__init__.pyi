@@ -39,6 +39,7 @@ from .pytorch_cyclegan_and_pix2pix.translation_network import convert_translatio
 from .pytorch_cyclegan_and_pix2pix.unet_generator import convert_unet_generator as convert_unet_generator
 from .pytorch_examples.dcgan import convert_dcgan as convert_dcgan
 from .pytorch_examples.fast_neural_style import convert_fast_neural_style as convert_fast_neural_style
+from .pytorch_pretrained_biggan.generator import convert_biggan_deep as convert_biggan_deep
 from .pytorch_vae.network import convert_pytorch_vae as convert_pytorch_vae
 from .rosinality.stylegan2 import convert_stylegan2_rosinality as convert_stylegan2_rosinality
 from .stylegan2_ada.networks import convert_stylegan2_ada as convert_stylegan2_ada

@@ -33,6 +33,7 @@ from diffusers_ext.losses.discrete_vae import (
 from diffusers_ext.losses.discriminator_regularizers import (
     clip_weights as clip_weights,
     gradient_penalty as gradient_penalty,
+    orthogonal_penalty as orthogonal_penalty,
     pixel_gradient_penalty as pixel_gradient_penalty,
     r1_penalty as r1_penalty,
     r2_penalty as r2_penalty,
@@ -58,6 +59,7 @@ from diffusers_ext.losses.energies import (
 from diffusers_ext.losses.mode_seeking import mode_seeking_loss as mode_seeking_loss
 from diffusers_ext.losses.mutual_information import mutual_information_loss as mutual_information_loss
 from diffusers_ext.losses.path_lengths import path_lengths as path_lengths
+from diffusers_ext.losses.pulling_away import pulling_away_loss as pulling_away_loss
 from diffusers_ext.losses.relativistic import relative_logits as relative_logits
 from diffusers_ext.losses.restoration import charbonnier_loss as charbonnier_loss, l2_loss as l2_loss
 from diffusers_ext.losses.sketches import (

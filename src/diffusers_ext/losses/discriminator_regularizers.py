@@ -1,14 +1,14 @@
-"""Regularizers that keep a discriminator smooth.
+"""Regularizers that keep a discriminator smooth, and the weights of a generator orthogonal.
 
-The penalties depend on the gradient of the discriminator with respect to images, and have gradients with respect to
-its weights. The score of an image is the sum of its map of logits (as in the code of pix2pix), or of all its maps.
-Scores and norms are computed in float32, whatever the precision of the network.
+The gradient penalties depend on the gradient of the discriminator with respect to images, and have gradients with
+respect to its weights. The score of an image is the sum of its map of logits (as in the code of pix2pix), or of all
+its maps. Scores and norms are computed in float32, whatever the precision of the network.
 
 With batch norm, the score of an image also depends on the other images of the batch (Gulrajani et al. 2017, section
 4). Then the gradient of the sum over the batch is used.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
@@ -66,6 +66,21 @@ def r1_penalty(real_logits: torch.Tensor | Sequence[torch.Tensor], real: torch.T
 def r2_penalty(fake_logits: torch.Tensor | Sequence[torch.Tensor], fake: torch.Tensor) -> torch.Tensor:
     """|gradient|^2 / 2 at generated images (Mescheder et al. 2018, eq. 10): see [`r1_penalty`]."""
     return r1_penalty(fake_logits, fake)
+
+
+def orthogonal_penalty(weights: Iterable[torch.Tensor]) -> torch.Tensor:
+    """How far the filters of layers are from orthogonal, whatever their lengths: the sum of squares of all products
+    of two filters of a layer (Brock et al. 2019, eq. 3, https://huggingface.co/papers/1809.11096), a single number.
+
+    Args:
+        weights (iterable of `torch.Tensor` of shape (out, in, ...)): the weights of layers.
+    """
+    penalties = []
+    for weight in weights:
+        filters = weight.flatten(1).float()
+        products = filters @ filters.T
+        penalties.append(products.square().sum() - products.diagonal().square().sum())
+    return torch.stack(penalties).sum()
 
 
 @torch.no_grad()

@@ -8,6 +8,10 @@ from diffusers_ext.models.modeling_adm_unet import ADMUNet2DModel as ADMUNet2DMo
 from diffusers_ext.models.modeling_autoencoder_burgess import AutoencoderBurgess as AutoencoderBurgess
 from diffusers_ext.models.modeling_autoencoder_conv import AutoencoderConv as AutoencoderConv
 from diffusers_ext.models.modeling_autoencoder_mlp import AutoencoderMLP as AutoencoderMLP
+from diffusers_ext.models.modeling_biggan import (
+    BigGANDiscriminator as BigGANDiscriminator,
+    BigGANGenerator as BigGANGenerator,
+)
 from diffusers_ext.models.modeling_class_embedder import ClassEmbedder as ClassEmbedder
 from diffusers_ext.models.modeling_clip_resnet import CLIPResNetModel as CLIPResNetModel
 from diffusers_ext.models.modeling_dcgan import (
@@ -15,6 +19,10 @@ from diffusers_ext.models.modeling_dcgan import (
     DCGANGenerator as DCGANGenerator,
 )
 from diffusers_ext.models.modeling_discrete_vae import DiscreteVAE as DiscreteVAE
+from diffusers_ext.models.modeling_ebgan import (
+    EBGANDiscriminator as EBGANDiscriminator,
+    EBGANGenerator as EBGANGenerator,
+)
 from diffusers_ext.models.modeling_energy_conv import EnergyConvNet as EnergyConvNet
 from diffusers_ext.models.modeling_energy_mlp import EnergyMLP as EnergyMLP
 from diffusers_ext.models.modeling_energy_resnet import EnergyResNet as EnergyResNet
@@ -53,6 +61,7 @@ from diffusers_ext.models.modeling_spatial_rescaler import SpatialRescaler as Sp
 from diffusers_ext.models.modeling_srgan_discriminator import SRGANDiscriminator as SRGANDiscriminator
 from diffusers_ext.models.modeling_srresnet import SRResNet as SRResNet
 from diffusers_ext.models.modeling_style_encoder import StyleEncoder as StyleEncoder
+from diffusers_ext.models.modeling_stylegan import StyleGANGenerator as StyleGANGenerator
 from diffusers_ext.models.modeling_stylegan2 import (
     StyleGAN2Discriminator as StyleGAN2Discriminator,
     StyleGAN2Generator as StyleGAN2Generator,

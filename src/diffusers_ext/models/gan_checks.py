@@ -105,5 +105,27 @@ def check_batch_size(network: nn.Module, num_samples: int) -> None:
         raise ValueError("Batch normalization cannot be trained on a batch of one image: use two or more images.")
 
 
+def resolution_widths(
+    sample_size: int, block_out_channels: tuple[int, ...] | None, channel_base: int, smallest: int = 8
+) -> list[int]:
+    """The channels of the features of each resolution, from 4x4 to `sample_size`; by default those of the papers of
+    Karras et al., `min(512, channel_base / resolution)`.
+
+    Raises:
+        ValueError: if the size is no power of two, or the channels are not those of its resolutions.
+    """
+    if not isinstance(sample_size, int) or sample_size < smallest or sample_size & (sample_size - 1):
+        raise ValueError(f"`sample_size` must be a power of two and at least {smallest}, but is {sample_size}.")
+    sizes = [2**power for power in range(2, sample_size.bit_length())]
+    if block_out_channels is None:
+        return [min(channel_base // size, 512) for size in sizes]
+    if len(block_out_channels) != len(sizes) or min(block_out_channels) < 1:
+        raise ValueError(
+            f"`block_out_channels` must be {len(sizes)} positive numbers, one for each of the resolutions "
+            f"{', '.join(map(str, sizes))}, but is {tuple(block_out_channels)}."
+        )
+    return list(block_out_channels)
+
+
 def height_and_width(sample_size: int | tuple[int, int]) -> tuple[int, int]:
     return (sample_size, sample_size) if isinstance(sample_size, int) else tuple(sample_size)

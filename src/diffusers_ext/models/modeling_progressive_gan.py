@@ -11,7 +11,7 @@ from diffusers.utils import BaseOutput
 from torch import nn
 
 from .equalized_layers import SQRT2, EqualizedConv2d, EqualizedLinear, append_minibatch_stddev
-from .gan_checks import check_images, check_latents, check_positive
+from .gan_checks import check_images, check_latents, check_positive, resolution_widths
 from .style_mapping import check_style_labels
 
 
@@ -82,7 +82,7 @@ class ProgressiveGenerator(ModelMixin, ConfigMixin):
     ):
         super().__init__()
         check_positive(out_channels=out_channels, latent_dim=latent_dim)
-        widths = progressive_widths(sample_size, block_out_channels)
+        widths = resolution_widths(sample_size, block_out_channels, PROGRESSIVE_BASE, smallest=4)
         coarsest = widths[0]
         self.linear_in = EqualizedLinear(latent_dim + (num_classes or 0), 16 * coarsest, bias=None, gain=SQRT2 / 4)
         self.bias_in = nn.Parameter(torch.zeros(coarsest))
@@ -154,7 +154,7 @@ class ProgressiveGenerator(ModelMixin, ConfigMixin):
             ValueError: if there is no such resolution.
         """
         config = self.config
-        widths = progressive_widths(config.sample_size, config.block_out_channels)
+        widths = resolution_widths(config.sample_size, config.block_out_channels, PROGRESSIVE_BASE, smallest=4)
         first = widths[: count_resolutions(resolution, config.sample_size)]
         with torch.device("meta"):
             smaller = ProgressiveGenerator(
@@ -206,7 +206,7 @@ class ProgressiveDiscriminator(ModelMixin, ConfigMixin):
     ):
         super().__init__()
         check_positive(in_channels=in_channels)
-        widths = progressive_widths(sample_size, block_out_channels)
+        widths = resolution_widths(sample_size, block_out_channels, PROGRESSIVE_BASE, smallest=4)
         self.from_rgb = nn.ModuleList([EqualizedConv2d(in_channels, width, 1, gain=SQRT2) for width in widths])
         self.blocks = nn.ModuleList()
         for after, width in pairwise(widths):
@@ -259,6 +259,7 @@ class ProgressiveDiscriminator(ModelMixin, ConfigMixin):
         return ProgressiveDiscriminatorOutput(logits=logits, class_logits=class_logits)
 
 
+PROGRESSIVE_BASE = 16384  # of the paper: the channels of a resolution times its size
 PROGRESSIVE_SLOPE = 0.2  # of the leaky ReLUs
 LATENT_EPSILON, FEATURE_EPSILON = 1e-6, 1e-5  # what is added to lengths before a division by them
 
@@ -266,25 +267,6 @@ LATENT_EPSILON, FEATURE_EPSILON = 1e-6, 1e-5  # what is added to lengths before 
 def divide_by_length(hidden_states: torch.Tensor, epsilon: float = FEATURE_EPSILON) -> torch.Tensor:
     """Vectors along dimension 1, divided by the root of their mean square (section 4.2), as in mmgeneration."""
     return hidden_states / (hidden_states.square().mean(dim=1, keepdim=True).sqrt() + epsilon)
-
-
-def progressive_widths(sample_size: int, block_out_channels: tuple[int, ...] | None) -> list[int]:
-    """The channels of the features of each resolution, from 4x4 to `sample_size`.
-
-    Raises:
-        ValueError: if the size is no power of two, or the channels are not those of its resolutions.
-    """
-    if not isinstance(sample_size, int) or sample_size < 4 or sample_size & (sample_size - 1):
-        raise ValueError(f"`sample_size` must be a power of two and at least 4, but is {sample_size}.")
-    sizes = [2**power for power in range(2, sample_size.bit_length())]
-    if block_out_channels is None:
-        return [min(16384 // size, 512) for size in sizes]
-    if len(block_out_channels) != len(sizes) or min(block_out_channels) < 1:
-        raise ValueError(
-            f"`block_out_channels` must be {len(sizes)} positive numbers, one for each of the resolutions "
-            f"{', '.join(map(str, sizes))}, but is {tuple(block_out_channels)}."
-        )
-    return list(block_out_channels)
 
 
 def count_resolutions(size: int, largest: int) -> int:

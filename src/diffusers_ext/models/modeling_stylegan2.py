@@ -19,7 +19,7 @@ from .equalized_layers import (
     activate,
     append_minibatch_stddev,
 )
-from .gan_checks import check_choice, check_images, check_positive
+from .gan_checks import check_choice, check_images, check_positive, resolution_widths
 from .resampling_filters import blur_images, double_images, halve_images, normalized_taps
 from .style_mapping import StyleMapping, check_style_labels
 from .style_space import StyleSpaceMixin
@@ -127,7 +127,7 @@ class StyleGAN2Generator(StyleSpaceMixin, DiskOffloadMixin, ModelMixin, ConfigMi
         check_choice("architecture", architecture, ARCHITECTURES)
         check_choice("activation", activation, EQUALIZED_ACTIVATIONS)
         check_choice("mapping_activation", mapping_activation, EQUALIZED_ACTIVATIONS)
-        widths = style_widths(sample_size, block_out_channels)
+        widths = resolution_widths(sample_size, block_out_channels, CHANNEL_BASE)
 
         self.register_buffer("filter_taps", normalized_taps(resample_filter))
         self.register_buffer("style_average", torch.zeros(style_dim))
@@ -289,7 +289,7 @@ class StyleGAN2Discriminator(DiskOffloadMixin, ModelMixin, ConfigMixin):
         check_choice("architecture", architecture, ARCHITECTURES)
         check_choice("activation", activation, EQUALIZED_ACTIVATIONS)
         check_choice("mapping_activation", mapping_activation, EQUALIZED_ACTIVATIONS)
-        coarsest, *finer = style_widths(sample_size, block_out_channels)
+        coarsest, *finer = resolution_widths(sample_size, block_out_channels, CHANNEL_BASE)
         if num_stddev_channels > 0 and coarsest % num_stddev_channels != 0:
             raise ValueError(
                 f"`num_stddev_channels` must divide the {coarsest} channels at 4x4, but is {num_stddev_channels}."
@@ -373,27 +373,8 @@ class StyleGAN2Discriminator(DiskOffloadMixin, ModelMixin, ConfigMixin):
 
 SMALLEST_SIZE = 4  # of the features where the synthesis starts and the discriminator ends
 ARCHITECTURES = ("skip", "resnet", "orig")
-CHANNEL_BASE, MOST_CHANNELS = 32768, 512  # configuration F of the paper
+CHANNEL_BASE = 32768  # configuration F of the paper
 HALF_VARIANCE = math.sqrt(0.5)  # the factor of each of two features that are added
-
-
-def style_widths(sample_size: int, block_out_channels: tuple[int, ...] | None) -> list[int]:
-    """The channels of the features of each resolution, from 4x4 to `sample_size`.
-
-    Raises:
-        ValueError: if the size is no power of two, or the channels are not those of its resolutions.
-    """
-    if not isinstance(sample_size, int) or sample_size < 2 * SMALLEST_SIZE or sample_size & (sample_size - 1):
-        raise ValueError(f"`sample_size` must be a power of two and at least 8, but is {sample_size}.")
-    sizes = [2**power for power in range(2, sample_size.bit_length())]
-    if block_out_channels is None:
-        return [min(CHANNEL_BASE // size, MOST_CHANNELS) for size in sizes]
-    if len(block_out_channels) != len(sizes) or min(block_out_channels) < 1:
-        raise ValueError(
-            f"`block_out_channels` must be {len(sizes)} positive numbers, one for each of the resolutions "
-            f"{', '.join(map(str, sizes))}, but is {tuple(block_out_channels)}."
-        )
-    return list(block_out_channels)
 
 
 class StyleGAN2SynthesisBlock(nn.Module):
