@@ -9,12 +9,14 @@ from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
     LDMPipeline,
+    LDMTextToImagePipeline,
     PNDMScheduler,
     UNet2DConditionModel,
     UNet2DModel,
     VQModel,
 )
 from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertModel
+from transformers import BertTokenizer
 
 from diffusers_ext.converters import convert_checkpoint, convert_latent_diffusion
 from diffusers_ext.converters.compvis.latent_diffusion import latent_diffusion, latent_scheduler
@@ -182,6 +184,35 @@ def test_attention_to_text():
     assert_same_output(output, case.outputs["model_output"])
     predict = guided(unet, context, null_context, case.config["sampler"]["scale"])
     assert_same_path(case, parts["scheduler"], predict)
+
+
+@torch.no_grad()
+def test_a_text_to_image_checkpoint_makes_diffusers_pipeline(tmp_path):
+    """The folders with BERT's tokenizer, which no checkpoint holds. The pipeline has texts of 77 tokens."""
+    case = load_case("latent_diffusion", "text_bert_crossattn")
+    first_stage = random(first_stage_shapes(32, (1, 1, 1, 1), 1, 4, 4, None, [False] * 4))
+    positions = "cond_stage_model.transformer.pos_emb.emb.weight"
+    weights = case.weights | {f"first_stage_model.{name}": tensor for name, tensor in first_stage.items()}
+    weights[positions] = case.weights[positions][:1].repeat(77, 1)
+    torch.save({"state_dict": weights}, tmp_path / "model.ckpt")
+    options = {"num_heads": 8, "image_size": 8, "use_ema": False, "scale_factor": 0.18215}
+    options |= {"linear_start": 0.00085, "linear_end": 0.012}
+    convert_checkpoint(tmp_path / "model.ckpt", tmp_path / "out", "latent_diffusion", **options)
+
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "blue"]))
+    pipe = LDMTextToImagePipeline(
+        vqvae=AutoencoderKL.from_pretrained(tmp_path / "out" / "vae"),
+        bert=LDMBertModel.from_pretrained(tmp_path / "out" / "bert"),
+        tokenizer=BertTokenizer(str(tmp_path / "vocab.txt")),
+        unet=UNet2DConditionModel.from_pretrained(tmp_path / "out" / "unet"),
+        scheduler=DDIMScheduler.from_pretrained(tmp_path / "out" / "scheduler"),
+    )
+    pipe.set_progress_bar_config(disable=True)
+    latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    images = [
+        pipe(text, latents=latents, num_inference_steps=2, guidance_scale=5.0).images[0] for text in ("red", "blue")
+    ]
+    assert images[0].size == (64, 64) and images[0] != images[1]
 
 
 @torch.no_grad()
