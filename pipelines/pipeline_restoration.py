@@ -30,7 +30,7 @@ class RestorationPipeline(DiffusionPipeline):
     colour channel. Transparency is enlarged by bicubic interpolation.
 
     Args:
-        generator ([`SRResNet`], [`MSRResNet`], [`RRDBNet`], [`UNetGenerator`] or [`ResnetGenerator`]):
+        generator ([`SRResNet`], [`MSRResNet`], [`RRDBNet`], [`FPNMobileNet`], [`DeepDeblurNet`] or another):
             `generator(sample, return_dict=False)[0]` is the restoration `(N, C, scale * H, scale * W)` of `sample`,
             `(N, C, H, W)`. `generator.scale` is 1 if it is missing. Height and width must be multiples of
             `generator.stride`, and at least `generator.smallest_side`, if it has these attributes.

@@ -3,8 +3,9 @@
     accelerate launch training/train_restoration.py --config examples/digits_super_resolution.yaml
 
 SRResNet and SRGAN (Ledig et al. 2017), ESRGAN (Wang et al. 2018), Real-ESRGAN (Wang et al. 2021), DeblurGAN (Kupyn et
-al. 2018) and context encoders (Pathak et al. 2016) differ in the network, in what is done to the images, and in the
-losses. Images are made smaller by `--scale`, and degraded by `--tasks`; `--tasks translation` takes pairs of your own.
+al. 2018, 2019), DeepDeblur (Nah et al. 2017) and context encoders (Pathak et al. 2016) differ in the network, in what
+is done to the images, and in the losses. Images are made smaller by `--scale`, and degraded by `--tasks`; `--tasks
+translation` takes pairs of your own.
 The loss is a distance to the truth, with `--perceptual_weight` also in the features of a network, and with
 `--adversarial_weight` against a discriminator. The result is a [`RestorationPipeline`].
 """
@@ -35,11 +36,13 @@ from diffusers_ext.losses.adversarial import AdversarialLoss
 from diffusers_ext.losses.discriminator_outputs import accuracies, has_batch_norm, judge_both
 from diffusers_ext.losses.perceptual_loss import load_perceptual_loss
 from diffusers_ext.metrics.restoration import RESTORATION_METRICS
+from diffusers_ext.models.modeling_deepdeblur import halve
 from diffusers_ext.pipelines import RestorationPipeline
 from diffusers_ext.training.loop.configuration import JSONObject, ValidationConfig, option
 from diffusers_ext.training.loop.recipe import Recipe
 from diffusers_ext.training.restoration.one_pass import DegradedImages, OnePassEvaluator
 from diffusers_ext.training.restoration.one_pass_networks import (
+    RESTORERS,
     GeneratorName,
     build_critic,
     build_restorer,
@@ -78,23 +81,27 @@ class RestorationRecipe(Recipe):
 
     def step(self, batch, draw):
         truth, shown = batch["pixel_values"], self.degraded.mix(batch, draw)
-        output = self.restore(shown)
-        losses = self.content_losses(output, truth)
+        output, *coarser = self.restore(shown)
+        losses = self.content_losses(output, truth, coarser)
         if self.is_adversarial:
             self.minimise("discriminator", self.discriminator_losses(truth, output.detach(), draw))
             losses = losses + self.config.adversarial_weight * self.fooling_losses(truth, output)
         self.minimise("generator", losses)
 
-    def restore(self, shown: torch.Tensor) -> torch.Tensor:
-        """The generator's output for images; both are in [-1, 1], whatever the generator's own range is."""
+    def restore(self, shown: torch.Tensor) -> list[torch.Tensor]:
+        """The generator's output for images, and its coarser outputs if it has any, each half as large as the one
+        before; all are in [-1, 1], whatever the generator's own range is."""
         black = self.black
-        output = self.generator((shown + 1) / 2 * (1 - black) + black).sample
-        return (output - black) / (1 - black) * 2 - 1
+        made = self.generator((shown + 1) / 2 * (1 - black) + black)
+        return [(output - black) / (1 - black) * 2 - 1 for output in (made.sample, *made.get("coarser", ()))]
 
-    def content_losses(self, output, truth) -> torch.Tensor:
-        """The weighted distances to the truth, of shape (N,)."""
-        config = self.config
-        content = CONTENT_LOSSES[config.content_loss](output, truth)
+    def content_losses(self, output, truth, coarser=()) -> torch.Tensor:
+        """The weighted distances to the truth, of shape (N,); that of the pixels is a sum over all sizes."""
+        config, distance = self.config, CONTENT_LOSSES[self.config.content_loss]
+        content, smaller = distance(output, truth), truth
+        for small in coarser:  # Nah et al. 2017, eq. 3
+            smaller = halve(smaller)
+            content = content + distance(small, smaller)
         self.log(content=content)
         losses = config.content_weight * content
         if config.perceptual_weight > 0:
@@ -142,7 +149,7 @@ class RestorationRecipe(Recipe):
             context.refuse_sharding("--gradient_penalty")
         super().__init__(config, context)
         self.is_adversarial = config.adversarial_weight > 0
-        self.black = -1.0 if config.generator in ("unet", "resnet") else 0.0
+        self.black = RESTORERS[config.generator].black
         if config.pretrained_model_name_or_path is not None:
             self.black = RestorationPipeline.load_config(
                 config.pretrained_model_name_or_path, cache_dir=config.cache_dir
@@ -216,8 +223,10 @@ class RestorationTrainingConfig(TaskConfig, ValidationConfig):
     # Networks
     generator: GeneratorName = option(
         "srresnet",
-        help="SRResNet (Ledig et al. 2017), BasicSR's MSRResNet, RRDB (ESRGAN), or for --scale 1 the U-Net of pix2pix "
-        "or the residual network of CycleGAN and DeblurGAN.",
+        help="SRResNet (Ledig et al. 2017), BasicSR's MSRResNet, RRDB (ESRGAN), or for --scale 1 the U-Net of "
+        "pix2pix, the residual network of CycleGAN, DeblurGAN's, which adds its output to the image, the feature "
+        "pyramid of DeblurGAN-v2 (fpn), Nah's multi-scale network (deepdeblur), and for the centre of images a "
+        "context encoder.",
         group="network",
     )
     generator_options: JSONObject = option(

@@ -6,6 +6,7 @@ from diffusers import DiffusionPipeline
 
 from diffusers_ext import RestorationPipeline
 from diffusers_ext.losses import charbonnier_loss, l2_loss, real_loss, relative_logits
+from diffusers_ext.models.modeling_deepdeblur import halve
 from diffusers_ext.training.loop.draws import Draw
 from diffusers_ext.training.loop.sampling import Generation
 from diffusers_ext.training.loop.trainer import Trainer
@@ -53,6 +54,20 @@ VARIANTS = {
         "gradient_penalty": 10.0,
         "discriminator_options": {"base_channels": 4, "spectral_norm": False},
     },
+    "deblurgan": {"tasks": ["motion_blur"], "generator": "deblurgan"},
+    "fpn": {
+        "resolution": [64],
+        "tasks": ["motion_blur"],
+        "generator": "fpn",
+        "generator_options": {"backbone_channels": [4, 4, 4, 4, 8, 8, 8], "pyramid_channels": 8},
+    },
+    "deepdeblur": {"tasks": ["motion_blur"], "generator": "deepdeblur"},
+    "context encoder": {
+        "tasks": ["inpainting"],
+        "task_options": {"inpainting": {"center": True}},
+        "generator": "context_encoder",
+        "generator_options": {"base_channels": 4, "bottleneck_channels": 8, "num_levels": 2},
+    },
     "unet": {"tasks": ["exposure_clipping"], "generator": "unet", "generator_options": {"block_out_channels": [4, 8]}},
 }
 
@@ -90,6 +105,18 @@ def test_the_losses_of_a_step_are_those_of_the_papers(tmp_path):
     torch.testing.assert_close(losses["generator"], expected)
     expected = torch.nn.functional.softplus(on_output - on_truth).mean(dim=(1, 2, 3))
     torch.testing.assert_close(losses["discriminator"], expected)
+
+
+def test_the_loss_of_a_network_of_several_sizes_is_a_sum_over_them(tmp_path):
+    job = RestorationRecipe(configuration(tmp_path, tasks=["motion_blur"], generator="deepdeblur"), context())
+    job.generator, job.log = job.networks()["generator"].eval(), lambda **values: None
+    truth = torch.rand(2, 1, 16, 16) * 2 - 1
+    with torch.no_grad():
+        outputs = job.restore(truth)
+    assert [output.shape[-1] for output in outputs] == [16, 8, 4]
+    levels = [truth, halve(truth), halve(halve(truth))]
+    expected = sum((out - level).abs().mean(dim=(1, 2, 3)) for out, level in zip(outputs, levels, strict=True))
+    torch.testing.assert_close(job.content_losses(outputs[0], truth, outputs[1:]), expected)
 
 
 def test_losses_of_pixels():

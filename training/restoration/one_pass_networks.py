@@ -1,11 +1,16 @@
 """The networks of a restoration in one pass: the generator, and the discriminator of its outputs."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from diffusers import ModelMixin
 
 from diffusers_ext.models import (
+    ContextEncoder,
+    DeepDeblurNet,
+    FPNMobileNet,
     MSRResNet,
     PatchDiscriminator,
     ResnetGenerator,
@@ -18,13 +23,44 @@ from diffusers_ext.pipelines import RestorationPipeline
 from diffusers_ext.training.loop.network_options import build_network
 
 
-GeneratorName = Literal["srresnet", "msrresnet", "rrdb", "unet", "resnet"]
-GENERATORS = {
-    "srresnet": SRResNet,
-    "msrresnet": MSRResNet,
-    "rrdb": RRDBNet,
-    "unet": UNetGenerator,
-    "resnet": ResnetGenerator,
+GeneratorName = Literal[
+    "srresnet", "msrresnet", "rrdb", "unet", "resnet", "deblurgan", "fpn", "deepdeblur", "context_encoder"
+]
+
+
+def _by_scale(scale: int, arguments: dict) -> dict:
+    return {"scale": scale}
+
+
+def _by_upsamplings(scale: int, arguments: dict) -> dict:
+    return {"num_upsamplings": (scale * arguments.get("unshuffle_factor", 1)).bit_length() - 1}
+
+
+@dataclass(frozen=True)
+class Restorer:
+    """A kind of generator.
+
+    Args:
+        network (`type`): its class.
+        black (`float`): its value of black, where white is 1.
+        decide (`Callable`): `decide(scale, arguments)` returns what other options decide of its arguments.
+    """
+
+    network: type[ModelMixin]
+    black: float = 0.0
+    decide: Callable[[int, dict], dict] = lambda scale, arguments: {}
+
+
+RESTORERS = {
+    "srresnet": Restorer(SRResNet, decide=_by_scale),
+    "msrresnet": Restorer(MSRResNet, decide=_by_scale),
+    "rrdb": Restorer(RRDBNet, decide=_by_upsamplings),
+    "unet": Restorer(UNetGenerator, black=-1.0),
+    "resnet": Restorer(ResnetGenerator, black=-1.0),
+    "deblurgan": Restorer(ResnetGenerator, black=-1.0, decide=lambda scale, arguments: {"residual": True}),
+    "fpn": Restorer(FPNMobileNet, black=-1.0),
+    "deepdeblur": Restorer(DeepDeblurNet),
+    "context_encoder": Restorer(ContextEncoder, black=-1.0),
 }
 
 
@@ -34,7 +70,7 @@ def build_restorer(
     """A new generator.
 
     Args:
-        kind (`str`): a key of `GENERATORS`.
+        kind (`str`): a key of `RESTORERS`.
         arguments (`dict`): arguments of its class.
         scale (`int`): how many times as high and wide it makes images.
         size, channels: of the large images.
@@ -42,18 +78,14 @@ def build_restorer(
     Raises:
         ValueError: if the arguments or the scale do not fit the class or the images.
     """
-    decided = {"in_channels": channels, "out_channels": channels}
-    if kind in ("srresnet", "msrresnet"):
-        decided["scale"] = scale
-    elif kind == "rrdb":
-        factor = arguments.get("unshuffle_factor", 1)
-        decided["num_upsamplings"] = (scale * factor).bit_length() - 1
+    restorer = RESTORERS[kind]
+    decided = {"in_channels": channels, "out_channels": channels, **restorer.decide(scale, arguments)}
     shown = torch.Size((1, channels, *(side // scale for side in size)))
 
     def trial(network: ModelMixin) -> None:
         network(torch.zeros(shown))
 
-    network = build_network(GENERATORS[kind], "--generator_options", arguments, decided=decided, trial=trial)
+    network = build_network(restorer.network, "--generator_options", arguments, decided=decided, trial=trial)
     own = getattr(network, "scale", 1)
     if own != scale:
         raise ValueError(f"--scale {scale} is not possible for --generator {kind}, which enlarges by {own}.")

@@ -6,9 +6,13 @@ from .checkpoint_to_folder import convert_checkpoint as convert_checkpoint
 from .compvis.first_stage import convert_latent_diffusion_first_stage as convert_latent_diffusion_first_stage
 from .compvis.first_stage import convert_vqgan as convert_vqgan
 from .compvis.latent_unet import convert_latent_diffusion as convert_latent_diffusion
+from .context_encoder.generator import convert_context_encoder as convert_context_encoder
 from .csinva.mnist_lenet import convert_mnist_lenet as convert_mnist_lenet
 from .csinva.mnist_mlp_gan import convert_mlp_gan as convert_mlp_gan
 from .csinva.mnist_mlp_vae import convert_mnist_mlp_vae as convert_mnist_mlp_vae
+from .deblurgan_v2.fpn_mobilenet import convert_fpn_mobilenet as convert_fpn_mobilenet
+from .deblurgan_v2.residual_generator import convert_deblurgan as convert_deblurgan
+from .deepdeblur.msresnet import convert_deepdeblur as convert_deepdeblur
 from .deepfloyd_if.stages import convert_deepfloyd_if as convert_deepfloyd_if
 from .disentangling_vae.network import convert_disentangling_vae as convert_disentangling_vae
 from .facebook_dit.transformer import convert_dit as convert_dit

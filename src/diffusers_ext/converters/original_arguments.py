@@ -37,6 +37,12 @@ def positive_integer(name: str, value) -> int:
     return value
 
 
+def non_negative_integer(name: str, value) -> int:
+    if not _is_integer(value) or value < 0:
+        raise ValueError(f"`{name}` must be an integer of at least 0, but is {value!r}.")
+    return value
+
+
 def positive_number(name: str, value) -> float:
     if not _is_number(value) or value <= 0:
         raise ValueError(f"`{name}` must be a positive number, but is {value!r}.")

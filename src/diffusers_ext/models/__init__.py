@@ -14,10 +14,12 @@ from diffusers_ext.models.modeling_biggan import (
 )
 from diffusers_ext.models.modeling_class_embedder import ClassEmbedder as ClassEmbedder
 from diffusers_ext.models.modeling_clip_resnet import CLIPResNetModel as CLIPResNetModel
+from diffusers_ext.models.modeling_context_encoder import ContextEncoder as ContextEncoder
 from diffusers_ext.models.modeling_dcgan import (
     DCGANDiscriminator as DCGANDiscriminator,
     DCGANGenerator as DCGANGenerator,
 )
+from diffusers_ext.models.modeling_deepdeblur import DeepDeblurNet as DeepDeblurNet
 from diffusers_ext.models.modeling_discrete_vae import DiscreteVAE as DiscreteVAE
 from diffusers_ext.models.modeling_ebgan import (
     EBGANDiscriminator as EBGANDiscriminator,
@@ -29,6 +31,7 @@ from diffusers_ext.models.modeling_energy_resnet import EnergyResNet as EnergyRe
 from diffusers_ext.models.modeling_energy_wide_resnet import EnergyWideResNet as EnergyWideResNet
 from diffusers_ext.models.modeling_exact_dit import ExactDiTTransformer2DModel as ExactDiTTransformer2DModel
 from diffusers_ext.models.modeling_fast_style import FastStyleNet as FastStyleNet
+from diffusers_ext.models.modeling_fpn_mobilenet import FPNMobileNet as FPNMobileNet
 from diffusers_ext.models.modeling_gaussian_mixture import GaussianMixtureModel as GaussianMixtureModel
 from diffusers_ext.models.modeling_glide_text import GlideTextModel as GlideTextModel
 from diffusers_ext.models.modeling_kernel_density import KernelDensityModel as KernelDensityModel

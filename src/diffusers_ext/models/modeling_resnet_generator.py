@@ -43,6 +43,9 @@ class ResnetGenerator(DiskOffloadMixin, ModelMixin, ConfigMixin):
             convolution always use `"reflect"`.
         dropout (`float`, defaults to 0.0):
             The dropout probability in the residual blocks.
+        residual (`bool`, defaults to `False`):
+            Whether the output is added to the input, and clamped to `[-1, 1]`, as in DeblurGAN (Kupyn et al. 2018,
+            section 3.2, https://huggingface.co/papers/1711.07064). It then needs as many channels as the input.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -64,6 +67,7 @@ class ResnetGenerator(DiskOffloadMixin, ModelMixin, ConfigMixin):
         normalization: str = "instance",
         padding_mode: str = "reflect",
         dropout: float = 0.0,
+        residual: bool = False,
     ):
         super().__init__()
         if min(in_channels, out_channels, base_channels) < 1 or num_downsamplings < 0 or num_blocks < 0:
@@ -78,6 +82,10 @@ class ResnetGenerator(DiskOffloadMixin, ModelMixin, ConfigMixin):
             raise ValueError(f"`padding_mode` must be one of {PADDING_MODES}, but is {padding_mode!r}.")
         if not 0 <= dropout < 1:
             raise ValueError(f"`dropout` must be in [0, 1), but is {dropout}.")
+        if residual and in_channels != out_channels:
+            raise ValueError(
+                f"`residual` needs as many output as input channels, but they are {out_channels} and {in_channels}."
+            )
 
         widths = [base_channels * 2**level for level in range(num_downsamplings + 1)]
         self.layer_in = ConvLayer(in_channels, widths[0], 7, 1, "reflect", normalization)
@@ -139,7 +147,8 @@ class ResnetGenerator(DiskOffloadMixin, ModelMixin, ConfigMixin):
                 hidden_states = block(hidden_states)
         for layer in self.up_layers:
             hidden_states = F.relu(layer(hidden_states))
-        sample = torch.tanh(self.conv_out(hidden_states))
+        output = torch.tanh(self.conv_out(hidden_states))
+        sample = (sample + output).clamp(-1, 1) if self.config.residual else output
 
         if not return_dict:
             return (sample,)

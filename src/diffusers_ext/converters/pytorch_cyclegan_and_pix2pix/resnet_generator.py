@@ -37,7 +37,13 @@ def convert_resnet_generator(state_dict: StateDict, **config) -> ResnetGenerator
         ValueError: if tensors are missing, unknown or have wrong shapes, or if arguments are unknown or contradict
             the tensors.
     """
-    config = checked(config, RESNET_ARGUMENTS)
+    return load_resnet_generator(state_dict, checked(config, RESNET_ARGUMENTS))
+
+
+def load_resnet_generator(
+    state_dict: StateDict, config: dict, residual: bool = False, normalization: str | None = None
+) -> ResnetGenerator:
+    """As [`convert_resnet_generator`], with checked arguments; by default the tensors show the `normalization`."""
     if any(key.endswith(".filt") for key in state_dict):
         raise ValueError(
             "This is the generator of CUT with filters against aliasing, which is not converted: only generators "
@@ -63,7 +69,8 @@ def convert_resnet_generator(state_dict: StateDict, **config) -> ResnetGenerator
             norms[f"{source}.{position + 1}"] = f"{target}.layer{layer}.norm"
     conv_out = f"model.{end + 3 * num_downsamplings + 1}"
     convs[conv_out] = "conv_out"
-    normalization = read_normalization(state_dict, convs, (conv_out,), norms)
+    if normalization is None:
+        normalization = read_normalization(state_dict, convs, (conv_out,), norms)
     channels = {
         "in_channels": size_of(state_dict, {"model.1.weight": 1}),
         "out_channels": size_of(state_dict, {f"{conv_out}.weight": 0, f"{conv_out}.bias": 0}),
@@ -84,6 +91,7 @@ def convert_resnet_generator(state_dict: StateDict, **config) -> ResnetGenerator
             "normalization": normalization,
             "padding_mode": PADDING_MODES[padding_type],
             "dropout": DROPOUT if has_dropout else 0.0,
+            "residual": residual,
         },
         convs,
         (conv_out,),

@@ -51,11 +51,12 @@ def deblurring(
         else:
             kernel = motion_kernel(length[0] + (length[1] - length[0]) * strength, math.pi * turn)
         # One by one, so that the sums for an image do not depend on the batch size.
-        blurred.append(_blur(image, kernel.to(image)))
+        blurred.append(blur(image, kernel.to(image)))
     return Corruption(from_levels(to_levels(torch.stack(blurred))))
 
 
-def _blur(image: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+def blur(image: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    """Blurs (C, H, W) in [-1, 1] by a kernel (K, K), K odd; colours are weighted by transparency."""
     if not has_alpha(image):
         return convolve(image, kernel)
     return from_levels(divide_by_alpha(convolve(weight_by_alpha(to_levels(image)), kernel)))
@@ -77,11 +78,20 @@ def motion_kernel(length: float, angle: float) -> torch.Tensor:
         angle: in radians, from the x axis towards the y axis, which points down.
     """
     radius = math.ceil(length / 2)
+    way = torch.linspace(-length / 2, length / 2, 8 * (2 * radius) + 1)  # about eight positions per pixel
+    return trace_kernel(way * math.cos(angle), way * math.sin(angle), radius)
+
+
+def trace_kernel(x: torch.Tensor, y: torch.Tensor, radius: int) -> torch.Tensor:
+    """The trace of a point: (K, K) with K = 2 * radius + 1 and sum 1.
+
+    Args:
+        x, y: its positions at equal times, in pixels from the centre, of shape (T,); each is distributed over the four
+            nearest pixels.
+        radius: the largest distance from the centre along an axis.
+    """
     pixels = torch.arange(-radius, radius + 1)
-    # The positions of the point at equal times, about eight per pixel, are distributed over the four nearest pixels.
-    way = torch.linspace(-length / 2, length / 2, 8 * (2 * radius) + 1)
-    rows = F.relu(1 - (way[:, None] * math.sin(angle) - pixels).abs())
-    columns = F.relu(1 - (way[:, None] * math.cos(angle) - pixels).abs())
+    rows, columns = F.relu(1 - (y[:, None] - pixels).abs()), F.relu(1 - (x[:, None] - pixels).abs())
     kernel = rows.T @ columns
     return kernel / kernel.sum()
 

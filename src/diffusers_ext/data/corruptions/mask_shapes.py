@@ -131,6 +131,13 @@ def _rectangles(size: np.ndarray, centers: np.ndarray, shapes: np.ndarray) -> np
     return mask
 
 
+def center_mask(height: int, width: int) -> np.ndarray:
+    """Half of the height and of the width, in the middle: (height, width), True where the image is hidden."""
+    mask = np.zeros((height, width), bool)
+    mask[height // 4 : height // 4 + height // 2, width // 4 : width // 4 + width // 2] = True
+    return mask
+
+
 def side_mask(height: int, width: int, sides: set[str], area: float) -> np.ndarray:
     """The outside of a crop that has lost some sides, with a fraction `area` of the image.
 

@@ -6,7 +6,14 @@ import numpy as np
 import torch
 
 from diffusers_ext.data.corruptions.corruption import Corruption
-from diffusers_ext.data.corruptions.mask_shapes import SIDES, mask_generators, rectangles_mask, side_mask, stroke_mask
+from diffusers_ext.data.corruptions.mask_shapes import (
+    SIDES,
+    center_mask,
+    mask_generators,
+    rectangles_mask,
+    side_mask,
+    stroke_mask,
+)
 from diffusers_ext.data.corruptions.option_checks import check_names, check_number, check_range
 
 
@@ -17,6 +24,7 @@ def inpainting(
     area: float | tuple[float, float] = (0.1, 0.4),
     stroke_probability: float = 0.6,
     max_rectangles: int = 5,
+    center: bool = False,
 ) -> Corruption:
     """Holes: 60% free-form strokes, 40% one to five rectangles, over 10-40% of the image, filled with normal noise.
 
@@ -28,6 +36,8 @@ def inpainting(
         area: the smallest and the largest fraction of hidden pixels, in 0.001..0.95; uniform between them.
         stroke_probability: the probability of strokes instead of rectangles.
         max_rectangles: the number of rectangles is uniform from 1 to this number.
+        center: whether the hole is always the centre instead, half of the height and of the width (Pathak et al. 2016,
+            "Context Encoders", section 5.1).
 
     Raises:
         ValueError: for invalid options, or an `area` that is not possible for the images.
@@ -38,6 +48,8 @@ def inpainting(
     if not isinstance(max_rectangles, int) or max_rectangles < 1:
         raise ValueError(f"max_rectangles must be an integer of at least 1, not {max_rectangles!r}")
     size = images.shape[-2:]
+    if center:
+        return hide(images, [center_mask(*size)] * len(images), draw)
     masks = [
         stroke_mask(*size, area, generator)
         if generator.random() < stroke_probability

@@ -15,6 +15,7 @@ from diffusers_ext.data.corruptions.corruption import Corruption
 from diffusers_ext.data.corruptions.exposure import exposure_clipping
 from diffusers_ext.data.corruptions.jpeg import jpeg_restoration
 from diffusers_ext.data.corruptions.masking import inpainting, uncropping
+from diffusers_ext.data.corruptions.motion_blur import motion_blur
 from diffusers_ext.data.corruptions.noise import denoising
 from diffusers_ext.data.corruptions.outlines import outlines
 from diffusers_ext.data.corruptions.resampling import super_resolution
@@ -29,6 +30,7 @@ CORRUPTIONS: dict[str, Callable[..., Corruption]] = {
     "super_resolution": super_resolution,
     "denoising": denoising,
     "deblurring": deblurring,
+    "motion_blur": motion_blur,
     "camera_noise": camera_noise,
     "exposure_clipping": exposure_clipping,
     "second_order": second_order,
