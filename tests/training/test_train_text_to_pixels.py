@@ -9,6 +9,7 @@ from PIL import Image
 from transformers import T5Config, T5EncoderModel
 
 from diffusers_ext import TextToImagePixelPipeline
+from diffusers_ext.training.diffusion.denoiser_classes import build_attending_unet
 from diffusers_ext.training.text_and_image.text_diffusion import TextDiffusionConfig
 from diffusers_ext.training.train_text_inpainting import TextInpaintingConfig, TextInpaintingRecipe
 from diffusers_ext.training.train_text_super_resolution import TextSuperResolutionConfig, TextSuperResolutionRecipe
@@ -204,3 +205,11 @@ def test_options_of_the_other_recipes():
         TextSuperResolutionConfig(**OPTIONS, conditioning_augmentation=1.0)
     with pytest.raises(ValueError, match="give --pretrained_model_name_or_path"):
         TextInpaintingConfig(**OPTIONS)
+
+
+def test_blocks_that_attend_already_keep_their_names():
+    """The blocks upwards are those of the way down, where only these are given."""
+    blocks = {"block_out_channels": [8, 8], "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"]}
+    sizes = {"norm_num_groups": 4, "attention_head_dim": 2, "layers_per_block": 1, "cross_attention_dim": 8}
+    unet = build_attending_unet(size=(8, 8), in_channels=3, out_channels=3, arguments={**blocks, **sizes}, usual={})
+    assert list(unet.config.up_block_types) == ["CrossAttnUpBlock2D", "UpBlock2D"]

@@ -1,6 +1,7 @@
 """New denoisers of the classes that diffusers has for images and their latents."""
 
 import math
+import re
 
 import torch
 from diffusers import DiTTransformer2DModel, UNet2DConditionModel
@@ -81,7 +82,7 @@ def build_attending_unet(
     """
     own = derived_arguments(arguments, size) if arguments else default_unet(size)
     for name in ("down_block_types", "up_block_types"):
-        own[name] = tuple(block.replace("Attn", "CrossAttn") for block in own[name])
+        own[name] = tuple(re.sub("(?<!Cross)Attn", "CrossAttn", block) for block in own[name])
     # In this class it is the number of heads.
     own["attention_head_dim"] = math.gcd(8, *own["block_out_channels"])
     decided = {"in_channels": in_channels, "out_channels": out_channels, "sample_size": sample_size(size)} | (

@@ -1,6 +1,7 @@
 """The networks of text-to-video models: a denoiser of space and time, and how texts affect it from the start."""
 
 import math
+import re
 
 import torch
 from diffusers import UNetMotionModel
@@ -62,7 +63,7 @@ def build_motion_unet(
 
 def _motion_block(name: str) -> str:
     """The block of space and time for a block of a [`UNet2DModel`]; others keep their names."""
-    return name.replace("Attn", "CrossAttn").replace("2D", "Motion") if name.endswith("2D") else name
+    return re.sub("(?<!Cross)Attn", "CrossAttn", name).replace("2D", "Motion") if name.endswith("2D") else name
 
 
 @torch.no_grad()
