@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
-from diffusers import UNet2DModel
+from diffusers import DiffusionPipeline, UNet2DModel
 from tqdm import trange
 
-from diffusers_ext import PalettePipeline
+from diffusers_ext import pipelines
 from diffusers_ext.data.loading import check_resolution
 from diffusers_ext.metrics.frechet import fid
 from diffusers_ext.pixels import to_pixel_values
@@ -115,11 +115,13 @@ def main() -> None:
         "real images of other maps": agreement(real_labels.roll(half, 0), given, config.conditioning_num_labels),
     }
     for folder in config.pipelines:
-        pipe = PalettePipeline.from_pretrained(folder)
+        pipe = load_pipeline(folder)
         pipe.set_progress_bar_config(disable=True)
         started = time.process_time()
         # Pipelines without a network of label maps see the maps as their training did, which is left to the data set.
-        shown = given if pipe.conditioner is not None else colour_images(config, size)[: len(given)]
+        takes_labels = getattr(pipe, "conditioner", None) is not None
+        takes_labels |= isinstance(pipe, pipelines.SemanticSynthesisPipeline)
+        shown = given if takes_labels else colour_images(config, size)[: len(given)]
         generator = torch.Generator().manual_seed(0)
         made = torch.cat([pipe(list(part), output_type="pt", generator=generator).images for part in shown.split(50)])
         seconds = (time.process_time() - started) / len(made)
@@ -128,6 +130,12 @@ def main() -> None:
         rows[folder] |= {"FID": fid(real_features, features), "CPU s per image": seconds}
     for name, values in rows.items():
         print(f"{name}: " + ", ".join(f"{key} {value:.3g}" for key, value in values.items()))
+
+
+def load_pipeline(folder: str) -> DiffusionPipeline:
+    """The pipeline in a folder, of whichever class of this package it is."""
+    name = DiffusionPipeline.load_config(folder)["_class_name"]
+    return getattr(pipelines, name if isinstance(name, str) else name[-1]).from_pretrained(folder)
 
 
 def colour_images(config: AgreementConfig, size) -> torch.Tensor:

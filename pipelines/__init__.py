@@ -18,6 +18,7 @@ from diffusers_ext.pipelines import (
     pipeline_maskgit,
     pipeline_palette,
     pipeline_restoration,
+    pipeline_semantic_synthesis,
     pipeline_singan,
     pipeline_sketch,
     pipeline_style_transfer,
@@ -73,6 +74,9 @@ class SketchPipeline(PublishableMixin, pipeline_sketch.SketchPipeline): ...
 
 
 class SinGANPipeline(PublishableMixin, pipeline_singan.SinGANPipeline): ...
+
+
+class SemanticSynthesisPipeline(PublishableMixin, pipeline_semantic_synthesis.SemanticSynthesisPipeline): ...
 
 
 class StyleTransferPipeline(PublishableMixin, pipeline_style_transfer.StyleTransferPipeline): ...

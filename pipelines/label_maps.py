@@ -56,3 +56,49 @@ def one_hot_labels(images: torch.Tensor, num_labels: int) -> torch.Tensor:
     """Label maps `(N, C, H, W)` in `[-1, 1]`, of equal channels, as float32 `(N, num_labels, H, W)` of 0 and 1."""
     labels = (images[:, :1] * 127.5 + 127.5).round()
     return (labels == torch.arange(num_labels, device=images.device)[:, None, None]).float()
+
+
+def read_instance_map(name: str, image: ImageInput) -> torch.Tensor:
+    """
+    One map of objects, each of which has a value or a colour of its own.
+
+    Args:
+        name (`str`): the argument's name, for errors.
+        image: a picture, such as a PNG of 8 or 16 bits or with a palette, or the path of one; an array `(H, W)` or
+            `(H, W, C)`, or a tensor `(H, W)` or `(C, H, W)`, of any numbers.
+
+    Returns:
+        `torch.Tensor` of shape `(C, H, W)`: float64, the values as they are.
+
+    Raises:
+        ValueError: for what is no image.
+    """
+    image = open_path(name, image)
+    if isinstance(image, Image.Image):
+        image = np.array(ImageOps.exif_transpose(image))
+    if isinstance(image, np.ndarray) and image.dtype.kind in "biuf":
+        image = torch.from_numpy(image.astype(np.float64))
+        image = image.permute(2, 0, 1) if image.ndim == 3 else image
+    if not isinstance(image, torch.Tensor) or image.ndim not in (2, 3) or not image.numel():
+        raise ValueError(f"`{name}` must be a picture, a path, an array (H, W) or (H, W, C), or a tensor of numbers.")
+    return image.double() if image.ndim == 3 else image.double()[None]
+
+
+def instance_edges(image: torch.Tensor) -> torch.Tensor:
+    """
+    Where a pixel differs from the one above, below, left or right of it (Wang et al. 2018, section 3.3).
+
+    Args:
+        image (`torch.Tensor` of shape `(C, H, W)`): an object's pixels are equal.
+
+    Returns:
+        `torch.Tensor` of shape `(1, H, W)`: float32, 1 at edges and 0 elsewhere.
+    """
+    across = (image[:, :, 1:] != image[:, :, :-1]).any(dim=0, keepdim=True)
+    down = (image[:, 1:] != image[:, :-1]).any(dim=0, keepdim=True)
+    edges = torch.zeros((1, *image.shape[1:]), dtype=torch.bool, device=image.device)
+    edges[:, :, 1:] |= across
+    edges[:, :, :-1] |= across
+    edges[:, 1:] |= down
+    edges[:, :-1] |= down
+    return edges.float()

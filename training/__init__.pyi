@@ -54,6 +54,7 @@ from .train_restoration import (
 )
 from .train_singan import SinGANConfig as SinGANConfig, SinGANRecipe as SinGANRecipe
 from .train_sketches import SketchConfig as SketchConfig, SketchRecipe as SketchRecipe
+from .train_spade import SPADEConfig as SPADEConfig, SPADERecipe as SPADERecipe
 from .train_stylegan import StyleGANConfig as StyleGANConfig, StyleGANRecipe as StyleGANRecipe
 from .train_text_to_image import FineTuningConfig as FineTuningConfig, FineTuningRecipe as FineTuningRecipe
 from .train_textual_inversion import (

@@ -87,6 +87,17 @@ COMMANDS = {
     "train_autoencoder": {**DIGITS, "architecture": "mlp"},
     "train_classifier": {**DIGITS, "pretrained_model_name_or_path": "@diffusion", "num_inference_steps": 1},
     "train_translation": {**DIGITS, "method": "pix2pix", "inputs": "edges", "generator_channels": 4},
+    "train_spade": {
+        "train_data_dir": "@label_maps",
+        "conditioning_image_column": "conditioning_image",
+        "conditioning_num_labels": 5,
+        "label_column": "none",
+        "resolution": 16,
+        "channels": 1,
+        "generator_channels": 2,
+        "max_train_steps": 1,
+        "train_batch_size": 2,
+    },
     "train_text_to_image": {**TEXT, "pretrained_model_name_or_path": "@base", "train_data_dir": "@pictures"},
     "train_textual_inversion": {
         **TEXT,
@@ -229,6 +240,7 @@ def prepare(folder: Path) -> None:
     from tests.pipelines.tiny_text import tiny_text_encoder, tiny_text_unet, tiny_tokenizer
     from tests.tiny_clip import save_tiny_clip
     from tests.tiny_films import write_captioned_films
+    from tests.tiny_label_maps import write_label_maps
     from tests.tiny_sketches import write_stairs
     from tests.tiny_unet import tiny_unet
     from tests.training.text_to_image_models import captioned_images, tiny_base
@@ -250,6 +262,7 @@ def prepare(folder: Path) -> None:
     (folder / "photo").mkdir()
     Image.new("RGB", (20, 16), "olive").save(folder / "photo" / "photo.png")
     write_captioned_films(folder / "films", 3)
+    write_label_maps(folder / "label_maps", 3, 5)
     save_tiny_clip(folder / "clip")
     write_stairs(folder / "sketches")
     shutil.copytree(tiny_base("sd1"), folder / "base")

@@ -127,3 +127,19 @@ def test_impossible_arguments_are_refused(arguments, message):
         MultiScalePatchDiscriminator(**arguments)
     with pytest.raises(ValueError, match="num_scales"):
         MultiScalePatchDiscriminator(0)
+
+
+def test_features_are_those_before_the_logits():
+    model = PatchDiscriminator(1, 2, 2, "instance", spectral_norm="blocks", padding=2).eval()
+    output = model(torch.randn(2, 1, 16, 16))
+    assert [tuple(features.shape) for features in output.hidden_states] == [(2, 2, 9, 9), (2, 4, 5, 5), (2, 8, 6, 6)]
+    assert torch.equal(model.conv_out(output.hidden_states[-1]), output.logits) and output.logits.shape == (2, 1, 7, 7)
+    normalized = [hasattr(conv, "parametrizations") for conv in (model.conv_in, model.blocks[0].conv, model.conv_out)]
+    assert normalized == [False, True, False]
+    assert model.train()(torch.randn(1, 1, 2, 2)).logits.isfinite().all()
+    with pytest.raises(ValueError, match="each side must have at least 2 pixels"):
+        model(torch.randn(1, 1, 2, 1))
+    with pytest.raises(ValueError, match="`padding` must be 1 or 2"):
+        PatchDiscriminator(padding=0)
+    with pytest.raises(ValueError, match="`spectral_norm` must be True, False or 'blocks'"):
+        PatchDiscriminator(spectral_norm="all")

@@ -101,7 +101,8 @@ def build_discriminator(
     normalization: str,
     patch_size: int | None = None,
     num_scales: int = 1,
-    spectral_norm: bool = False,
+    spectral_norm: bool | str = False,
+    padding: int = 1,
 ) -> PatchDiscriminator | MultiScalePatchDiscriminator:
     """A new discriminator of patches.
 
@@ -113,7 +114,9 @@ def build_discriminator(
         patch_size (`int`, *optional*): the side of a patch in pixels, a key of `PATCH_LAYERS`; by default 70, or less
             for small images.
         num_scales (`int`): how many sizes of the image it judges, each half of the one before.
-        spectral_norm (`bool`): whether its weights are divided by their spectral norms.
+        spectral_norm (`bool` or `str`): whether its weights are divided by their spectral norms; "blocks" for those
+            between the first and the last layer.
+        padding (`int`): how many zeros are added on each side before each convolution.
 
     Raises:
         ValueError: if the images are too small for the patches.
@@ -124,6 +127,7 @@ def build_discriminator(
         "num_layers": _patch_layers(size, patch_size, num_scales),
         "normalization": normalization,
         "spectral_norm": spectral_norm,
+        "padding": padding,
     }
     if num_scales > 1:
         return MultiScalePatchDiscriminator(num_scales, **options)

@@ -26,6 +26,9 @@ from .kakaobrain_karlo.super_resolution import convert_karlo_super_resolution as
 from .leftthomas.srgan import convert_srgan as convert_srgan
 from .mmgeneration.progressive_gan import convert_progressive_gan as convert_progressive_gan
 from .naoto0804.adain import convert_adain as convert_adain
+from .nvlabs_spade.discriminator import convert_spade_discriminator as convert_spade_discriminator
+from .nvlabs_spade.encoder import convert_spade_encoder as convert_spade_encoder
+from .nvlabs_spade.generator import convert_spade_generator as convert_spade_generator
 from .omertov.style_encoder import convert_style_encoder as convert_style_encoder
 from .open_clip.clip import convert_open_clip as convert_open_clip
 from .openai_clip.clip import convert_clip as convert_clip

@@ -56,6 +56,7 @@ from diffusers_ext.losses.energies import (
     contrastive_divergence_loss as contrastive_divergence_loss,
     denoising_score_matching_loss as denoising_score_matching_loss,
 )
+from diffusers_ext.losses.feature_matching import feature_matching_loss as feature_matching_loss
 from diffusers_ext.losses.mode_seeking import mode_seeking_loss as mode_seeking_loss
 from diffusers_ext.losses.mutual_information import mutual_information_loss as mutual_information_loss
 from diffusers_ext.losses.path_lengths import path_lengths as path_lengths

@@ -1,11 +1,18 @@
 """The outputs of a discriminator for real and for generated images, and how many of them are right."""
 
+from collections.abc import Sequence
+from typing import TypeAlias
+
 import torch
 from diffusers.utils import BaseOutput
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from diffusers_ext.losses.adversarial import Logits
+
+
+# A tensor, or a sequence of such, and so on: the logits of one scale or several, the features of each scale.
+Nested: TypeAlias = "torch.Tensor | Sequence[Nested]"
 
 
 def has_batch_norm(network: nn.Module) -> bool:
@@ -22,7 +29,8 @@ def judge_both(
     kind of image is normalized by its own statistics.
 
     Args:
-        discriminator (`nn.Module`): returns an output whose entries are tensors, or tuples of them (one per scale).
+        discriminator (`nn.Module`): returns an output whose entries are tensors, or tuples of them (one per scale or
+            layer), which may be nested.
         real, fake (`torch.Tensor` of shape (N, C, H, W)): the images.
         class_labels (`torch.Tensor` of shape (N,), *optional*): the classes of both, for a conditional discriminator.
 
@@ -37,10 +45,10 @@ def judge_both(
     return tuple(type(output)(**{name: both[half] for name, both in halves.items()}) for half in (0, 1))
 
 
-def _halves(values: Logits) -> tuple[Logits, Logits]:
+def _halves(values: Nested) -> tuple[Nested, Nested]:
     if torch.is_tensor(values):
         return values.chunk(2)
-    return tuple(zip(*(scores.chunk(2) for scores in values), strict=True))
+    return tuple(zip(*map(_halves, values), strict=True))
 
 
 def accuracies(kind: str, real_logits: Logits, fake_logits: Logits) -> dict[str, torch.Tensor]:

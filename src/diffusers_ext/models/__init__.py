@@ -60,6 +60,7 @@ from diffusers_ext.models.modeling_singan import (
     SinGANScale as SinGANScale,
 )
 from diffusers_ext.models.modeling_sketch_rnn import SketchRNN as SketchRNN
+from diffusers_ext.models.modeling_spade import SPADEEncoder as SPADEEncoder, SPADEGenerator as SPADEGenerator
 from diffusers_ext.models.modeling_spatial_rescaler import SpatialRescaler as SpatialRescaler
 from diffusers_ext.models.modeling_srgan_discriminator import SRGANDiscriminator as SRGANDiscriminator
 from diffusers_ext.models.modeling_srresnet import SRResNet as SRResNet

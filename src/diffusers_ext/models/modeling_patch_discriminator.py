@@ -22,9 +22,12 @@ class PatchDiscriminatorOutput(BaseOutput):
     Args:
         logits (`torch.Tensor` of shape `(N, 1, h, w)`):
             A score for each of the overlapping patches, before any sigmoid: the higher, the more real.
+        hidden_states (`tuple[torch.Tensor]`):
+            The features `(N, C, H', W')` after each layer but the last, the finest first, for feature matching.
     """
 
     logits: torch.Tensor
+    hidden_states: tuple[torch.Tensor, ...] | None = None
 
 
 @dataclass
@@ -35,9 +38,12 @@ class MultiScalePatchDiscriminatorOutput(BaseOutput):
     Args:
         logits (`tuple[torch.Tensor]`):
             A map `(N, 1, h, w)` for each scale, the finest scale first.
+        hidden_states (`tuple[tuple[torch.Tensor]]`):
+            The features of each scale, see [`PatchDiscriminatorOutput`].
     """
 
     logits: tuple[torch.Tensor, ...]
+    hidden_states: tuple[tuple[torch.Tensor, ...], ...] | None = None
 
 
 class PatchDiscriminator(DiskOffloadMixin, ModelMixin, ConfigMixin):
@@ -66,9 +72,13 @@ class PatchDiscriminator(DiskOffloadMixin, ModelMixin, ConfigMixin):
         normalization (`str`, defaults to `"batch"`):
             `"batch"`, `"instance"` (without parameters, as in CycleGAN) or `"none"`. A gradient penalty needs one that
             does not mix the samples of a batch.
-        spectral_norm (`bool`, defaults to `False`):
+        spectral_norm (`bool` or `str`, defaults to `False`):
             Whether the weights of every convolution are divided by their spectral norm (Miyato et al. 2018,
-            https://huggingface.co/papers/1802.05957).
+            https://huggingface.co/papers/1802.05957). With `"blocks"` the first and the last convolution keep theirs,
+            as in https://github.com/NVlabs/SPADE.
+        padding (`int`, defaults to 1):
+            How many zeros are added on each side before each convolution, 1 or 2; for `num_layers=0` always none. The
+            discriminators of pix2pixHD and SPADE have 2.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -83,7 +93,8 @@ class PatchDiscriminator(DiskOffloadMixin, ModelMixin, ConfigMixin):
         base_channels: int = 64,
         num_layers: int = 3,
         normalization: str = "batch",
-        spectral_norm: bool = False,
+        spectral_norm: bool | str = False,
+        padding: int = 1,
     ):
         super().__init__()
         if in_channels < 1 or base_channels < 1 or num_layers < 0:
@@ -93,8 +104,12 @@ class PatchDiscriminator(DiskOffloadMixin, ModelMixin, ConfigMixin):
             )
         if normalization not in NORMALIZATIONS:
             raise ValueError(f"`normalization` must be one of {NORMALIZATIONS}, but is {normalization!r}.")
+        if spectral_norm not in (False, True, "blocks"):
+            raise ValueError(f"`spectral_norm` must be True, False or 'blocks', but is {spectral_norm!r}.")
+        if padding not in (1, 2):
+            raise ValueError(f"`padding` must be 1 or 2, but is {padding}.")
 
-        kernel_size, padding = (1, 0) if num_layers == 0 else (4, 1)
+        kernel_size, padding = (1, 0) if num_layers == 0 else (4, padding)
         stride = 1 if num_layers == 0 else 2
         widths = [base_channels * min(2**layer, MAX_MULTIPLIER) for layer in range(max(num_layers, 1) + 1)]
         self.conv_in = nn.Conv2d(in_channels, widths[0], kernel_size, stride, padding)
@@ -110,7 +125,8 @@ class PatchDiscriminator(DiskOffloadMixin, ModelMixin, ConfigMixin):
 
         self.apply(initialize_weights)
         if spectral_norm:
-            for module in list(self.modules()):
+            normalized = self.blocks if spectral_norm == "blocks" else self
+            for module in list(normalized.modules()):
                 if isinstance(module, nn.Conv2d):
                     with_spectral_norm(module)
 
@@ -128,21 +144,17 @@ class PatchDiscriminator(DiskOffloadMixin, ModelMixin, ConfigMixin):
             raise ValueError(
                 f"`sample` must be of the shape (N, {self.config.in_channels}, H, W), but is of {tuple(sample.shape)}."
             )
-        sides = list(sample.shape[-2:])
-        if self.config.num_layers > 0:
-            for _ in range(self.config.num_layers):
-                sides = [side // 2 for side in sides]
-            sides = [side - 1 for side in sides]  # the last block does not halve
-            if min(sides) < 2:
-                least = 3 * 2**self.config.num_layers
-                raise ValueError(
-                    f"`sample` of the size {tuple(sample.shape[-2:])} is too small for `num_layers="
-                    f"{self.config.num_layers}`: each side must have at least {least} pixels."
-                )
+        # Before the last convolution there must be two pixels or more, which a normalization needs too.
+        least = 1 if self.config.num_layers == 0 else 2 if self.config.padding == 2 else 3 * 2**self.config.num_layers
+        if min(sample.shape[-2:]) < least:
+            raise ValueError(
+                f"`sample` of the size {tuple(sample.shape[-2:])} is too small for `num_layers="
+                f"{self.config.num_layers}`: each side must have at least {least} pixels."
+            )
 
     def forward(
         self, sample: torch.Tensor, return_dict: bool = True
-    ) -> PatchDiscriminatorOutput | tuple[torch.Tensor]:
+    ) -> PatchDiscriminatorOutput | tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         r"""
         Args:
             sample (`torch.Tensor` of shape `(N, in_channels, H, W)`):
@@ -151,20 +163,20 @@ class PatchDiscriminator(DiskOffloadMixin, ModelMixin, ConfigMixin):
                 Whether to return a [`PatchDiscriminatorOutput`] instead of a tuple.
 
         Returns:
-            [`PatchDiscriminatorOutput`] or `tuple`: the logits `(N, 1, h, w)`.
+            [`PatchDiscriminatorOutput`] or `tuple`: the logits `(N, 1, h, w)`, and the features before them.
 
         Raises:
             ValueError: if the images have another number of channels, or are too small.
         """
         self._check_sample(sample)
-        hidden_states = F.leaky_relu(self.conv_in(sample), 0.2)
+        hidden_states = (F.leaky_relu(self.conv_in(sample), 0.2),)
         for block in self.blocks:
-            hidden_states = block(hidden_states)
-        logits = self.conv_out(hidden_states)
+            hidden_states += (block(hidden_states[-1]),)
+        logits = self.conv_out(hidden_states[-1])
 
         if not return_dict:
-            return (logits,)
-        return PatchDiscriminatorOutput(logits=logits)
+            return (logits, hidden_states)
+        return PatchDiscriminatorOutput(logits=logits, hidden_states=hidden_states)
 
 
 class MultiScalePatchDiscriminator(DiskOffloadMixin, ModelMixin, ConfigMixin):
@@ -179,7 +191,7 @@ class MultiScalePatchDiscriminator(DiskOffloadMixin, ModelMixin, ConfigMixin):
     Args:
         num_scales (`int`, defaults to 3):
             The number of discriminators.
-        in_channels, base_channels, num_layers, normalization, spectral_norm:
+        in_channels, base_channels, num_layers, normalization, spectral_norm, padding:
             See [`PatchDiscriminator`].
 
     Raises:
@@ -196,13 +208,14 @@ class MultiScalePatchDiscriminator(DiskOffloadMixin, ModelMixin, ConfigMixin):
         base_channels: int = 64,
         num_layers: int = 3,
         normalization: str = "instance",
-        spectral_norm: bool = False,
+        spectral_norm: bool | str = False,
+        padding: int = 1,
     ):
         super().__init__()
         if num_scales < 1:
             raise ValueError(f"`num_scales` must be at least 1, but is {num_scales}.")
         self.discriminators = nn.ModuleList(
-            PatchDiscriminator(in_channels, base_channels, num_layers, normalization, spectral_norm)
+            PatchDiscriminator(in_channels, base_channels, num_layers, normalization, spectral_norm, padding)
             for _ in range(num_scales)
         )
 
@@ -213,7 +226,7 @@ class MultiScalePatchDiscriminator(DiskOffloadMixin, ModelMixin, ConfigMixin):
 
     def forward(
         self, sample: torch.Tensor, return_dict: bool = True
-    ) -> MultiScalePatchDiscriminatorOutput | tuple[tuple[torch.Tensor, ...]]:
+    ) -> MultiScalePatchDiscriminatorOutput | tuple[tuple, tuple]:
         r"""
         Args:
             sample (`torch.Tensor` of shape `(N, in_channels, H, W)`):
@@ -223,20 +236,22 @@ class MultiScalePatchDiscriminator(DiskOffloadMixin, ModelMixin, ConfigMixin):
 
         Returns:
             [`MultiScalePatchDiscriminatorOutput`] or `tuple`: a map of logits `(N, 1, h, w)` for each scale, the
-            finest first.
+            finest first, and the features of each scale.
 
         Raises:
             ValueError: if the images have another number of channels, or are too small for the coarsest scale.
         """
-        logits = []
+        logits, hidden_states = (), ()
         for scale, discriminator in enumerate(self.discriminators):
             if scale > 0:
                 sample = F.avg_pool2d(sample, kernel_size=3, stride=2, padding=1, count_include_pad=False)
-            logits.append(discriminator(sample, return_dict=False)[0])
+            output = discriminator(sample)
+            logits += (output.logits,)
+            hidden_states += (output.hidden_states,)
 
         if not return_dict:
-            return (tuple(logits),)
-        return MultiScalePatchDiscriminatorOutput(logits=tuple(logits))
+            return (logits, hidden_states)
+        return MultiScalePatchDiscriminatorOutput(logits=logits, hidden_states=hidden_states)
 
 
 MAX_MULTIPLIER = 8  # the widest layer has at most this many times the channels of the first
