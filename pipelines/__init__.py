@@ -27,6 +27,7 @@ from diffusers_ext.pipelines import (
     pipeline_tokens_to_image,
     pipeline_unclip_pixel,
     pipeline_unclip_prior,
+    pipeline_video_gan,
 )
 from diffusers_ext.registration import register
 
@@ -95,3 +96,6 @@ class UnCLIPPixelPipeline(PublishableMixin, pipeline_unclip_pixel.UnCLIPPixelPip
 
 
 class UnCLIPPriorPipeline(PublishableMixin, pipeline_unclip_prior.UnCLIPPriorPipeline): ...
+
+
+class VideoGANPipeline(PublishableMixin, pipeline_video_gan.VideoGANPipeline): ...

@@ -67,3 +67,4 @@ from .train_unclip_decoder import (
     UnCLIPDecoderRecipe as UnCLIPDecoderRecipe,
 )
 from .train_video import VideoConfig as VideoConfig, VideoRecipe as VideoRecipe
+from .train_video_gan import VideoGANConfig as VideoGANConfig, VideoGANRecipe as VideoGANRecipe

@@ -177,13 +177,13 @@ class VideoRecipe(Recipe):
 
     def sample_grid(self, generate):
         """A row of frames for each prompt."""
-        return film_strips(generate, self.prompts, guidance_scale=self.best_scale)
+        return film_strips(generate, self.prompts, {"prompt": self.prompts}, guidance_scale=self.best_scale)
 
     def evaluate(self, generate):
         """Measures of single frames; nothing without `--feature_extractor`."""
         if self.extractor is None:
             return []
-        config, texts = self.config, self.captions or [""]
+        config, texts, count = self.config, self.captions or [""], self.config.num_evaluation_samples
         scales = config.guidance_scales if self.best_scale is not None else [None]
         rows = []
         for scale in scales:
@@ -191,7 +191,8 @@ class VideoRecipe(Recipe):
             measures = measure_frames(
                 generate,
                 (batch["pixel_values"] for batch in batches),
-                [texts[index % len(texts)] for index in range(config.num_evaluation_samples)],
+                count,
+                {"prompt": [texts[index % len(texts)] for index in range(count)]},
                 extractor=self.extractor,
                 metrics=config.metrics,
                 split=config.dataset_split,

@@ -126,6 +126,18 @@ COMMANDS = {
     "train_text_to_pixels": {**PIXELS, "unet": ATTENDING_UNET},
     "train_text_super_resolution": {**PIXELS, "unet": ATTENDING_UNET},
     "train_text_inpainting": {**PIXELS, "pretrained_model_name_or_path": "@text_to_pixels"},
+    "train_video_gan": {
+        "train_data_dir": "@films",
+        "resolution": 8,
+        "channels": 1,
+        "num_frames": 2,
+        "num_sampled_frames": 1,
+        "generator": json.dumps({"latent_dim": 4, "block_out_channels": [4]}),
+        "spatial_discriminator": json.dumps({"block_out_channels": [4]}),
+        "temporal_discriminator": json.dumps({"block_out_channels": [4], "num_3d_blocks": 1}),
+        "max_train_steps": 1,
+        "train_batch_size": 2,
+    },
     "train_video": {
         "train_data_dir": "@films",
         "resolution": 8,

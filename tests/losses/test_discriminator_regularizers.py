@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from diffusers_ext.losses import clip_weights, gradient_penalty, r1_penalty, r2_penalty
+from diffusers_ext.losses import clip_weights, gradient_penalty, pixel_gradient_penalty, r1_penalty, r2_penalty
 
 
 @pytest.fixture
@@ -114,3 +114,13 @@ def test_weights_are_clipped_in_place():
     clip_weights(network, 0.01)
     assert network[1].weight.data_ptr() == storage
     assert network[1].weight.eq(0.01).all() and network[1].bias.abs().le(0.01).all()
+
+
+def test_the_penalty_of_pixels_does_not_depend_on_the_size_of_the_image():
+    def critic(images):  # a score for each pixel, whose gradient there is (3, 4)
+        return images @ torch.tensor([3.0, 4.0])
+
+    for size in (2, 5):
+        real, fake = torch.rand(3, 2, size, size), torch.rand(3, 2, size, size)
+        penalty = pixel_gradient_penalty(lambda x: critic(x.movedim(1, -1)), real, fake, torch.rand(3))
+        torch.testing.assert_close(penalty, torch.full((3,), 16.0))

@@ -23,17 +23,25 @@ class _Films:
         return ImagePipelineOutput(images=self.pipeline(**arguments).frames)
 
 
-def film_strips(generate: Generation, prompts: list[str], **arguments) -> Image.Image:
-    """A film for each prompt, its frames side by side."""
+def film_strips(generate: Generation, titles: list[str], per_film: dict[str, list], **arguments) -> Image.Image:
+    """Films, each a row of its frames.
+
+    Args:
+        generate ([`Generation`]): samples the pipeline.
+        titles (`list[str]`): what stands beside each film.
+        per_film (`dict[str, list]`): arguments of the pipeline's call, a value for each film.
+        arguments: further arguments of the pipeline's call.
+    """
     generate = replace(generate, pipeline=_Films(generate.pipeline))
-    films = generate.images(len(prompts), per_image={"prompt": prompts}, **arguments)
-    return sample_grid(films.flatten(0, 1), columns=films.shape[1], row_titles=[text or "-" for text in prompts])
+    films = generate.images(len(titles), per_image=per_film, **arguments)
+    return sample_grid(films.flatten(0, 1), columns=films.shape[1], row_titles=[title or "-" for title in titles])
 
 
 def measure_frames(
     generate: Generation,
     real: Iterable[torch.Tensor],
-    prompts: list[str],
+    count: int,
+    per_film: dict[str, list],
     *,
     extractor: FeatureExtractor,
     metrics: list[str] | None,
@@ -45,16 +53,15 @@ def measure_frames(
     Args:
         generate ([`Generation`]): samples the pipeline.
         real (`Iterable[torch.Tensor]`): this process's share of the films of the data set, uint8 (B, C, F, H, W).
-        prompts (`list[str]`): the prompt of each sample.
+        count (`int`): how many films are sampled.
+        per_film (`dict[str, list]`): arguments of the pipeline's call, a value for each film.
         extractor ([`FeatureExtractor`]), metrics (`list[str]`, *optional*): see [`compute_metrics`].
         split (`str`): the name of the split that `real` is, reported beside the measures.
         arguments: further arguments of the pipeline's call, reported too.
     """
     context = generate.context
     real = context.gather_features(extractor, (films.transpose(1, 2).flatten(0, 1) for films in real))
-    films = replace(generate, pipeline=_Films(generate.pipeline)).batches(
-        len(prompts), per_image={"prompt": prompts}, **arguments
-    )
+    films = replace(generate, pipeline=_Films(generate.pipeline)).batches(count, per_image=per_film, **arguments)
     frames = (batch.flatten(0, 1) for batch in context.progress(films, "Sampling"))
     return compute_metrics(
         real,

@@ -21,6 +21,11 @@ from diffusers_ext.models.modeling_dcgan import (
 )
 from diffusers_ext.models.modeling_deepdeblur import DeepDeblurNet as DeepDeblurNet
 from diffusers_ext.models.modeling_discrete_vae import DiscreteVAE as DiscreteVAE
+from diffusers_ext.models.modeling_dvd_gan import (
+    DVDGANGenerator as DVDGANGenerator,
+    DVDGANSpatialDiscriminator as DVDGANSpatialDiscriminator,
+    DVDGANTemporalDiscriminator as DVDGANTemporalDiscriminator,
+)
 from diffusers_ext.models.modeling_ebgan import (
     EBGANDiscriminator as EBGANDiscriminator,
     EBGANGenerator as EBGANGenerator,
