@@ -29,7 +29,14 @@ from .films import FilmPipelineOutput, to_films
 from .images import denormalize
 from .networks import get_sample_size, get_size_multiple
 from .processes import TrainedProcessMixin
-from .prompts import check_text_encoder, encode_tokens, get_max_length, list_prompts, tokenize_prompts
+from .prompts import (
+    check_text_encoder,
+    encode_film_tokens,
+    get_max_length,
+    list_prompts,
+    tell_film,
+    tokenize_prompts,
+)
 from .schedules import check_schedule, set_timesteps
 
 
@@ -199,8 +206,8 @@ class TextToVideoPixelPipeline(TrainedProcessMixin, DiffusionPipeline):
         self._interrupt = False
 
         # 2. Texts
-        texts = self.encode_prompt(prompts, num_videos_per_prompt, shape[2])
-        empty_texts = self.encode_prompt([""], shape[0], shape[2])
+        texts = self.encode_prompt(prompts, num_videos_per_prompt)
+        empty_texts = self.encode_prompt([""], shape[0])
 
         # 3. Timesteps
         timesteps = set_timesteps(
@@ -226,8 +233,8 @@ class TextToVideoPixelPipeline(TrainedProcessMixin, DiffusionPipeline):
             guider,
             timesteps,
             latents,
-            partial(run_network, self.unet, dtype=self.unet.dtype),
-            {"encoder_hidden_states": (texts, empty_texts)},
+            partial(self._predict_films, dtype=self.unet.dtype),
+            {name: (texts[name], empty_texts[name]) for name in texts},
             eta=eta,
             generator=generator,
             callback=callback_on_step_end,
@@ -239,17 +246,24 @@ class TextToVideoPixelPipeline(TrainedProcessMixin, DiffusionPipeline):
         self.maybe_free_model_hooks()
         return FilmPipelineOutput(frames=frames) if return_dict else (frames,)
 
-    def encode_prompt(self, prompts: list[str], num_videos_per_prompt: int, num_frames: int) -> torch.Tensor:
+    def encode_prompt(self, prompts: list[str], num_videos_per_prompt: int) -> dict[str, torch.Tensor]:
         """
-        The states of the prompts, `(N * F, L, D)`: one after the other for each frame of each film.
+        What the network is told of the prompts, one for each film, see [`encode_film_tokens`].
 
         Raises:
             ValueError: for a prompt that is longer than the text encoder reads.
         """
         length = get_max_length(self.tokenizer, self.text_encoder, None)
         ids, mask = (part.to(self._execution_device) for part in tokenize_prompts(self.tokenizer, prompts, length))
-        states = encode_tokens(self.text_encoder, self.unet, ids, mask)["encoder_hidden_states"]
-        return states.to(self.unet.dtype).repeat_interleave(num_videos_per_prompt * num_frames, dim=0)
+        told = encode_film_tokens(self.text_encoder, self.unet, ids, mask)
+        return {
+            name: states.to(self.unet.dtype).repeat_interleave(num_videos_per_prompt, dim=0)
+            for name, states in told.items()
+        }
+
+    def _predict_films(self, sample: torch.Tensor, noise_level, dtype: torch.dtype, **texts) -> torch.Tensor:
+        """The network's output for films `(N, C, F, H, W)` with these texts, float32."""
+        return run_network(self.unet, sample, noise_level, dtype, **tell_film(texts, sample.shape[2]))
 
     @property
     def image_shape(self) -> tuple[int, int | None, int | None]:

@@ -80,6 +80,44 @@ def encode_tokens(
     return told
 
 
+def encode_film_tokens(
+    text_encoder: PreTrainedModel | ModelMixin, unet: ModelMixin, input_ids: torch.Tensor, attention_mask: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """
+    What a denoiser of films is told of texts, as [`tell_film`] takes it.
+
+    Args:
+        text_encoder, input_ids, attention_mask: as in [`encode_tokens`].
+        unet ([`ModelMixin`]): the denoiser, for its configuration.
+
+    Returns:
+        `dict`: `encoder_hidden_states` `(N, L, D)`, and `text_embeds` `(N, D)` where the denoiser adds the text as a
+        whole to the timestep (`addition_embed_type="text_time"`).
+    """
+    output = text_encoder(input_ids=input_ids, attention_mask=attention_mask)
+    told = {"encoder_hidden_states": output.last_hidden_state}
+    if unet.config.get("addition_embed_type") == "text_time":
+        told["text_embeds"] = output.pooler_output
+    return told
+
+
+def tell_film(texts: dict[str, torch.Tensor], num_frames: int) -> dict[str, Any]:
+    """
+    The arguments of a [`UNetMotionModel`] for films of `num_frames` frames with these texts.
+
+    The states stand there once for each frame. Beside a text as a whole, the network is told the number of frames.
+    """
+    states = texts["encoder_hidden_states"].repeat_interleave(num_frames, dim=0)
+    pooled = texts.get("text_embeds")
+    if pooled is None:
+        return {"encoder_hidden_states": states}
+    time_ids = torch.full((len(pooled), 1), num_frames, dtype=pooled.dtype, device=pooled.device)
+    return {
+        "encoder_hidden_states": states,
+        "added_cond_kwargs": {"text_embeds": pooled, "time_ids": time_ids},
+    }
+
+
 def takes_pooled_text(unet: ModelMixin) -> bool:
     """Whether a denoiser adds the text as a whole to the timestep by its embedding of classes, as GLIDE's do."""
     return unet.config.get("class_embed_type") in POOLED_TYPES

@@ -21,30 +21,16 @@ from diffusers_ext.losses.diffusion import PredictionType
 from diffusers_ext.metrics import load_feature_extractor
 from diffusers_ext.metrics.compute import check_measurable
 from diffusers_ext.pipelines import TextToVideoPixelPipeline
-from diffusers_ext.training.diffusion.objectives import (
-    DiscreteDiffusion,
-    Objective,
-    RectifiedFlow,
-    WeightingConfig,
-)
+from diffusers_ext.pipelines.prompts import encode_film_tokens, tell_film
+from diffusers_ext.training.diffusion.objective_options import ObjectiveConfig
 from diffusers_ext.training.evaluation.samples import SamplingConfig
 from diffusers_ext.training.loop.configuration import JSONObject, TrainingConfig, option
 from diffusers_ext.training.loop.context import TrainingContext
 from diffusers_ext.training.loop.recipe import Recipe
-from diffusers_ext.training.text_and_image.caption_tokenizer import (
-    load_tokenizer,
-    longest_caption,
-    make_caption_tokenizer,
-    tokenize,
-    warn_of_cut_captions,
-)
-from diffusers_ext.training.text_and_image.text_encoders import load_text_encoder, new_text_encoder
+from diffusers_ext.training.text_and_image.caption_tokenizer import tokenize, warn_of_cut_captions
+from diffusers_ext.training.text_and_image.text_encoders import TextEncoderConfig
 from diffusers_ext.training.video.evaluation import film_strips, measure_frames
-from diffusers_ext.training.video.networks import (
-    build_motion_unet,
-    emphasise_text,
-    empty_ends,
-)
+from diffusers_ext.training.video.networks import build_motion_unet
 
 
 NO_CAPTIONS = "none"
@@ -56,19 +42,20 @@ class VideoRecipe(Recipe):
 
     def networks(self) -> dict[str, torch.nn.Module]:
         """The denoiser, and the text encoder if it is trained with it."""
-        config, networks = self.config, {}
-        if self.frozen_encoder is None:
-            networks["text_encoder"] = self._trained_encoder()
-        encoder = self.frozen_encoder or networks["text_encoder"]
+        config = self.config
+        encoder = self.text_encoder = config.build_text_encoder(self.tokenizer, config.cache_dir)
         unet = build_motion_unet(
             size=config.size,
-            channels=config.channels,
+            in_channels=config.channels,
+            out_channels=config.channels * self.objective.outputs_per_channel,
             num_frames=config.num_frames,
             text_width=encoder.config.hidden_size,
             arguments=config.unet,
         )
-        emphasise_text(unet)
-        return {"unet": unet, **networks}
+        if any(weight.requires_grad for weight in encoder.parameters()):
+            return {"unet": unet, "text_encoder": encoder}
+        self.text_encoder = encoder.eval().to(self.context.device)
+        return {"unet": unet}
 
     def step(self, batch, draw):
         films, texts = batch["pixel_values"], self.encode(self.tokens(batch, draw))
@@ -80,7 +67,7 @@ class VideoRecipe(Recipe):
         parts = ((films, ~is_image), (images, is_image))
 
         losses = [
-            self.losses(clips[rows], texts[rows], timesteps[rows], noise[rows, :, : clips.shape[2]])
+            self.losses(clips[rows], select(texts, rows), timesteps[rows], noise[rows, :, : clips.shape[2]])
             for clips, rows in ((clips, which.nonzero()[:, 0].to(films.device)) for clips, which in parts)
             if len(rows)
         ]
@@ -88,14 +75,13 @@ class VideoRecipe(Recipe):
         self.minimise(tuple(self.context.networks), torch.cat(losses))
 
     def losses(
-        self, films: torch.Tensor, texts: torch.Tensor, timesteps: torch.Tensor, noise: torch.Tensor
+        self, films: torch.Tensor, texts: dict[str, torch.Tensor], timesteps: torch.Tensor, noise: torch.Tensor
     ) -> torch.Tensor:
-        """The loss of each film (N, C, F, H, W), with the states of its text (N, L, D)."""
+        """The loss of each film (N, C, F, H, W), whose texts are told as by [`encode_film_tokens`]."""
         # To the noise, which treats all pixels alike, a film is one tall image.
         clean, noise = films.flatten(2, 3), noise.flatten(2, 3)
         noisy = self.objective.add_noise(clean, noise, timesteps)
-        states = texts.repeat_interleave(films.shape[2], dim=0)
-        output = self.unet(noisy.view_as(films), timesteps, encoder_hidden_states=states).sample
+        output = self.unet(noisy.view_as(films), timesteps, **tell_film(texts, films.shape[2])).sample
         return self.objective.losses(output.flatten(2, 3), clean, noisy, noise, timesteps)
 
     def tokens(self, batch: dict[str, torch.Tensor], draw) -> tuple[torch.Tensor, torch.Tensor]:
@@ -106,20 +92,19 @@ class VideoRecipe(Recipe):
         ids, mask = self.caption_tokens
         return ids[rows].to(self.context.device), mask[rows].to(self.context.device)
 
-    def encode(self, tokens: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        """The states of texts, (N, L, D)."""
-        ids, mask = tokens
-        if self.frozen_encoder is None:
-            return self.text_encoder(ids, attention_mask=mask).last_hidden_state
-        with torch.no_grad(), self.context.autocast():
-            return self.frozen_encoder(ids, attention_mask=mask).last_hidden_state
+    def encode(self, tokens: tuple[torch.Tensor, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What the denoiser is told of texts, see [`encode_film_tokens`]."""
+        is_trained = "text_encoder" in self.context.networks
+        with torch.set_grad_enabled(is_trained), self.context.autocast():
+            encoder = self.text_encoder
+            return encode_film_tokens(encoder, self.network("unet"), *tokens)
 
     def pipeline(self, unet, text_encoder=None) -> TextToVideoPixelPipeline:
         """The pipeline with a fast second-order sampler, see [`~Objective.sampling_scheduler`]."""
         return TextToVideoPixelPipeline(
             unet=unet,
             scheduler=self.objective.sampling_scheduler(),
-            text_encoder=self.frozen_encoder or text_encoder,
+            text_encoder=self.text_encoder if text_encoder is None else text_encoder,
             tokenizer=self.tokenizer,
             default_num_frames=self.config.num_frames,
             default_num_inference_steps=self.config.num_inference_steps,
@@ -132,34 +117,15 @@ class VideoRecipe(Recipe):
         self.objective = config.objective()
         self.captions = self.dataset.captions or []
         texts = [*self.captions, ""]
-        name = config.text_encoder
-        self.frozen_encoder = None
-        if name is None:
-            self.tokenizer = make_caption_tokenizer(texts)
-            self.tokenizer.model_max_length = longest_caption(self.tokenizer, texts)
-        else:
-            self.tokenizer = load_tokenizer(name, config.cache_dir, "--text_encoder")
-            if not config.train_text_encoder:
-                encoder = load_text_encoder(name, config.cache_dir).eval().requires_grad_(False)
-                self.frozen_encoder = encoder.to(context.device)
-        self.max_length = min(self.tokenizer.model_max_length, config.max_caption_length)
-        self.tokenizer.model_max_length = self.max_length
-        warn_of_cut_captions(self.tokenizer, texts, self.max_length)
-        self.caption_tokens = tokenize(self.tokenizer, texts, self.max_length)
+        self.tokenizer = config.load_tokenizer(texts, config.cache_dir)
+        warn_of_cut_captions(self.tokenizer, texts, self.tokenizer.model_max_length)
+        self.caption_tokens = tokenize(self.tokenizer, texts, self.tokenizer.model_max_length)
         self.extractor = None
         if config.feature_extractor is not None:
             self.extractor = load_feature_extractor(config.feature_extractor, device=context.device)
             shape, num_films = (config.channels, *config.size), config.num_evaluation_samples
             num_real = self.dataset.num_examples * config.num_frames
             check_measurable(self.extractor, shape, config.metrics, num_real, num_films * config.num_frames)
-
-    def _trained_encoder(self) -> torch.nn.Module:
-        config = self.config
-        if config.text_encoder is not None:
-            return load_text_encoder(config.text_encoder, config.cache_dir)
-        encoder = new_text_encoder(config.text_config, self.tokenizer)
-        empty_ends(encoder)
-        return encoder
 
     def identity(self) -> dict:
         options = {"num_frames": self.config.num_frames, "image_share": self.config.image_share}
@@ -216,8 +182,13 @@ class VideoRecipe(Recipe):
         }
 
 
+def select(texts: dict[str, torch.Tensor], rows: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What is told of some of the films."""
+    return {name: values[rows] for name, values in texts.items()}
+
+
 @dataclass
-class VideoConfig(WeightingConfig, SamplingConfig, TrainingConfig):
+class VideoConfig(TextEncoderConfig, ObjectiveConfig, SamplingConfig, TrainingConfig):
     """The options of train_video.py."""
 
     num_frames: int = option(8, help="The frames of a clip that is trained on and made.", group="data", essential=True)
@@ -233,7 +204,6 @@ class VideoConfig(WeightingConfig, SamplingConfig, TrainingConfig):
         "beside the films.",
         group="data",
     )
-    caption_dropout: float = option(0.1, help="How often a caption is hidden in training, so that guidance works.")
     image_share: float = option(
         0.0,
         help="The share of the films of a batch of which one random frame is taken as an image: more captions and "
@@ -246,43 +216,15 @@ class VideoConfig(WeightingConfig, SamplingConfig, TrainingConfig):
         "size of the frames.",
         group="network",
     )
-    text_encoder: str | None = option(
-        help="A text encoder of transformers with its tokenizer (a CLIP, T5 ...), which stays as it is: a local "
-        "folder or a Hub name; by default a new small one is trained with the denoiser.",
-        group="network",
-    )
-    train_text_encoder: bool = option(False, help="Train --text_encoder with the denoiser.", group="network")
-    text_config: JSONObject = option(
-        JSONObject(),
-        help="Arguments of the CLIPTextConfig of a new text encoder, as JSON or a YAML mapping; by default small.",
-        group="network",
-    )
-    max_caption_length: int = option(77, help="Longer captions are cut, in tokens.", group="network")
-
-    prediction_type: PredictionType = option("v_prediction", help="What the network predicts.", essential=True)
-    beta_schedule: str = option("squaredcos_cap_v2", help="The noise schedule, as in DDPMScheduler; not for flows.")
-    num_train_timesteps: int = option(1000, help="The number of noise levels; a flow is continuous.")
-    timestep_sampling: Literal["uniform", "logit_normal"] = option(
-        "uniform", help="How noise levels are drawn: logit_normal (Esser et al. 2024) prefers middle levels."
-    )
+    prediction_type: Literal[PredictionType, "edm"] = option("v_prediction", help="What the network predicts.")
     validation_prompts: list[str] | None = option(
         help="What the films in the picture of samples show; by default the first captions.", group="evaluation"
     )
 
     def __post_init__(self):
         super().__post_init__()
-        self.require_at_least(1, "num_frames", "frame_stride", "num_train_timesteps")
-        self.require_at_least(2, "max_caption_length")
-        self.require(0 <= self.caption_dropout < 1, f"--caption_dropout must be in [0, 1), not {self.caption_dropout}")
+        self.require_at_least(1, "num_frames", "frame_stride")
         self.require(0 <= self.image_share <= 1, f"--image_share must be in [0, 1], not {self.image_share}")
-        self.require_default(
-            self.prediction_type != "flow_prediction",
-            ("beta_schedule",),
-            "is for epsilon, sample and v_prediction, not for --prediction_type flow_prediction",
-        )
-        named = self.text_encoder is not None
-        self.require_default(named, ("train_text_encoder",), "is for --text_encoder, which is not set")
-        self.require_default(not named, ("text_config",), "is for a new text encoder, not --text_encoder")
         self.require(not self.streaming, "--streaming is not for films: leave it out")
         named = self.conditioning_options()
         self.require(not named, f"{' and '.join(named)} can't be used: films have no conditioning images")
@@ -292,17 +234,6 @@ class VideoConfig(WeightingConfig, SamplingConfig, TrainingConfig):
         captions = {} if self.caption_column == NO_CAPTIONS else {"caption_column": self.caption_column}
         films = {"num_frames": self.num_frames, "frame_stride": self.frame_stride}
         return super().load_dataset(size, channels, *augmentations, **captions, **films, **options)
-
-    def objective(self) -> Objective:
-        """The noise process that `--prediction_type` names."""
-        common = {
-            "num_train_timesteps": self.num_train_timesteps,
-            "timestep_sampling": self.timestep_sampling,
-            "weighting": self.weighting(),
-        }
-        if self.prediction_type == "flow_prediction":
-            return RectifiedFlow(size=self.size, **common)
-        return DiscreteDiffusion(prediction_type=self.prediction_type, beta_schedule=self.beta_schedule, **common)
 
 
 if __name__ == "__main__":

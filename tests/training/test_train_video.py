@@ -91,7 +91,8 @@ def test_a_step_reads_no_value(tmp_path):
 def test_images_are_single_frames_whose_layers_of_time_see_no_other(tmp_path):
     recipe = VideoRecipe(configuration(tmp_path), context())
     recipe.unet = recipe.networks()["unet"].eval()
-    films, texts, levels = torch.randn(2, 1, 3, 8, 8), torch.randn(2, 4, 16), torch.tensor([100, 600])
+    films, levels = torch.randn(2, 1, 3, 8, 8), torch.tensor([100, 600])
+    texts = {"encoder_hidden_states": torch.randn(2, 4, 16), "text_embeds": torch.randn(2, 16)}
     noise = torch.randn_like(films)
     with torch.no_grad():
         one = recipe.losses(films[:, :, :1], texts, levels, noise[:, :, :1])
@@ -168,7 +169,7 @@ def test_it_learns(tmp_path):
         ({"streaming": True}, "--streaming is not for films"),
         ({"conditioning_image_column": "label"}, "--conditioning_image_column can't be used"),
         ({"prediction_type": "flow_prediction", "beta_schedule": "linear"}, "--beta_schedule is for"),
-        ({"train_text_encoder": True}, "--train_text_encoder is for --text_encoder"),
+        ({"train_text_encoder": True}, "--train_text_encoder is for a given --text_encoder"),
         ({"caption_column": "words"}, "words"),
         ({"resolution": [9]}, "--resolution must be a multiple of 2"),
         ({"unet": {"depth": 3}}, "--unet: UNetMotionModel has no argument 'depth'"),

@@ -10,7 +10,7 @@ from diffusers import ModelMixin, SchedulerMixin, UNet2DConditionModel
 from diffusers_ext.data import ImageDataset
 from diffusers_ext.hub.card import trained_from
 from diffusers_ext.pipelines import TextToImagePixelPipeline
-from diffusers_ext.pipelines.prompts import encode_tokens
+from diffusers_ext.pipelines.prompts import POOLED_TYPES, encode_tokens
 from diffusers_ext.training.diffusion.denoiser_classes import build_attending_unet
 from diffusers_ext.training.diffusion.denoisers import DenoiserConfig
 from diffusers_ext.training.diffusion.objective_options import ObjectiveConfig
@@ -62,6 +62,9 @@ class TextDiffusionRecipe(Recipe):
 
     def build_unet(self, text_width: int, decided: dict | None = None, **inputs: torch.Tensor) -> UNet2DConditionModel:
         """Such a U-Net, with further arguments and, for a trial, further inputs."""
+        if self.config.unet.get("class_embed_type") in POOLED_TYPES:
+            decided = {"projection_class_embeddings_input_dim": text_width, **(decided or {})}
+            inputs["class_labels"] = torch.zeros(1, text_width)
         unet = build_attending_unet(
             size=self.config.size,
             arguments=self.config.unet,

@@ -1,28 +1,28 @@
-"""The networks of text-to-video models: a denoiser of space and time, and how texts affect it from the start."""
+"""The denoiser of text-to-video models, of space and time."""
 
 import math
 import re
 
 import torch
 from diffusers import UNetMotionModel
-from transformers import CLIPTextModel
 
+from diffusers_ext.pipelines.prompts import tell_film
 from diffusers_ext.training.diffusion.denoisers import check_size, default_unet, derived_arguments, sample_size
 from diffusers_ext.training.loop.network_options import build_network
 
 
 LONGEST_FILM = 32  # frames that a usual network can order
-TEXT_GAIN = 3.0  # the weights through which a text affects the film start larger by this factor
+NUM_FRAMES_WIDTH = 16  # of the embedding of the number of frames
 
 
 def build_motion_unet(
-    *, size: tuple[int, int], channels: int, num_frames: int, text_width: int, arguments: dict
+    *, size: tuple[int, int], in_channels: int, out_channels: int, num_frames: int, text_width: int, arguments: dict
 ) -> UNetMotionModel:
     """A new denoiser of films, whose layers see frames one by one, or each position in all frames.
 
     Args:
         size (`tuple[int, int]`): height and width of the frames.
-        channels (`int`): of the frames.
+        in_channels, out_channels (`int`): of a frame, and of the network's output for it.
         num_frames (`int`): the frames of a film.
         text_width (`int`): the width of the text encoder's states.
         arguments (`dict`): arguments of [`UNetMotionModel`] that a user gives.
@@ -40,18 +40,23 @@ def build_motion_unet(
         "motion_num_attention_heads": heads,
         "motion_max_seq_length": max(LONGEST_FILM, num_frames),
         "use_linear_projection": True,
+        # The text as a whole is added to the timestep, as in Imagen: attention alone learns to read much later.
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": NUM_FRAMES_WIDTH,
+        "projection_class_embeddings_input_dim": text_width + NUM_FRAMES_WIDTH,
     }
     decided = {
-        "in_channels": channels,
-        "out_channels": channels,
+        "in_channels": in_channels,
+        "out_channels": out_channels,
         "sample_size": sample_size(size),
         "cross_attention_dim": text_width,
     }
 
     def trial(unet: UNetMotionModel) -> None:
         check_size(unet, size)
-        states = torch.zeros(num_frames, 1, text_width)
-        unet(torch.zeros(1, channels, num_frames, *size), torch.zeros(1), encoder_hidden_states=states)
+        texts = {"encoder_hidden_states": torch.zeros(1, 1, text_width), "text_embeds": torch.zeros(1, text_width)}
+        films = torch.zeros(1, in_channels, num_frames, *size)
+        unet(films, torch.zeros(1), **tell_film(texts, num_frames))
 
     longest = arguments.get("motion_max_seq_length")
     if isinstance(longest, int) and longest < num_frames:
@@ -64,18 +69,3 @@ def build_motion_unet(
 def _motion_block(name: str) -> str:
     """The block of space and time for a block of a [`UNet2DModel`]; others keep their names."""
     return re.sub("(?<!Cross)Attn", "CrossAttn", name).replace("2D", "Motion") if name.endswith("2D") else name
-
-
-@torch.no_grad()
-def empty_ends(encoder: CLIPTextModel) -> None:
-    """Let the states of a new text encoder depend on the words from the start: its start and end tokens are 0."""
-    embeddings = encoder.get_input_embeddings().weight.normal_()
-    embeddings[[encoder.config.bos_token_id, encoder.config.eos_token_id]] = 0.0
-
-
-@torch.no_grad()
-def emphasise_text(unet: UNetMotionModel) -> None:
-    """Let texts affect the films of a new network from the start; else it learns to draw long before it reads."""
-    for name, weight in unet.named_parameters():
-        if name.endswith(("attn2.to_v.weight", "attn2.to_out.0.weight")) and "motion_modules" not in name:
-            weight.mul_(TEXT_GAIN)
