@@ -18,7 +18,11 @@ import torch.nn.functional as F
 
 from diffusers_ext.pipelines.pipeline_text_to_image_pixel import NOISE_LEVELS
 from diffusers_ext.training.loop.configuration import option
-from diffusers_ext.training.text_and_image.text_diffusion import TextDiffusionConfig, TextDiffusionRecipe
+from diffusers_ext.training.text_and_image.text_diffusion import (
+    POOLED_BY_ATTENTION,
+    TextDiffusionConfig,
+    TextDiffusionRecipe,
+)
 
 
 class TextSuperResolutionRecipe(TextDiffusionRecipe):
@@ -43,7 +47,8 @@ class TextSuperResolutionRecipe(TextDiffusionRecipe):
 
     def new_unet(self, text_width: int):
         """The U-Net of the base model, which is also told the noise level of the small image."""
-        return self.build_unet(text_width, {"class_embed_type": "timestep"}, class_labels=torch.zeros(1))
+        decided = {"class_embed_type": "timestep"}
+        return self.build_unet(text_width, POOLED_BY_ATTENTION, decided, class_labels=torch.zeros(1))
 
     @property
     def trained_for(self) -> dict:

@@ -25,7 +25,7 @@ from diffusers_ext.training.text_and_image.caption_tokenizer import tokenize, wa
 from diffusers_ext.training.text_and_image.text_encoders import TextEncoderConfig
 
 
-TEXT_GAIN = 3.0  # of the weights that bring the text into a new U-Net
+POOLED_BY_ATTENTION = {"addition_embed_type": "text", "addition_embed_type_num_heads": 4}
 NO_LIMIT = 100.0  # of pixels under dynamic thresholding, far above what a network predicts
 GRID_COLUMNS, LONGEST_TITLE = 4, 40
 
@@ -57,27 +57,42 @@ class TextDiffusionRecipe(Recipe):
         return networks
 
     def new_unet(self, text_width: int) -> UNet2DConditionModel:
-        """A U-Net that attends to the states of all tokens, and adds a pooled state to the timestep, as Imagen's."""
-        return self.build_unet(text_width)
+        """A U-Net that attends to the states of all tokens, and adds the text as a whole to the timestep.
 
-    def build_unet(self, text_width: int, decided: dict | None = None, **inputs: torch.Tensor) -> UNet2DConditionModel:
-        """Such a U-Net, with further arguments and, for a trial, further inputs."""
-        if self.config.unet.get("class_embed_type") in POOLED_TYPES:
-            decided = {"projection_class_embeddings_input_dim": text_width, **(decided or {})}
-            inputs["class_labels"] = torch.zeros(1, text_width)
-        unet = build_attending_unet(
+        That is the state that the text encoder makes of the whole text, as in GLIDE, by which a denoiser learns to
+        read early. Where the encoder has none, it is a mean of the states with learned weights, as in Imagen.
+        """
+        usual = "simple_projection" if self._has_pooled_state() else None
+        if self.config.unet.get("class_embed_type", usual) not in POOLED_TYPES:
+            return self.build_unet(text_width, usual=POOLED_BY_ATTENTION)
+        unet = self.build_unet(
+            text_width,
+            usual={"class_embed_type": usual},
+            decided={"projection_class_embeddings_input_dim": text_width},
+            class_labels=torch.zeros(1, text_width),
+        )
+        if unet.config.class_embed_type == "simple_projection":
+            # Texts are then as far apart as classes are, whose embeddings have unit variance from the start.
+            torch.nn.init.normal_(unet.class_embedding.weight, std=text_width**-0.5)
+        return unet
+
+    def build_unet(
+        self, text_width: int, usual: dict, decided: dict | None = None, **inputs: torch.Tensor
+    ) -> UNet2DConditionModel:
+        """A U-Net for the states of texts, with further arguments and, for a trial, further inputs."""
+        return build_attending_unet(
             size=self.config.size,
             arguments=self.config.unet,
-            usual={"addition_embed_type": "text", "addition_embed_type_num_heads": 4},
+            usual=usual,
             decided={"cross_attention_dim": text_width, **(decided or {})},
             **self.channels(),
             **inputs,
         )
-        with torch.no_grad():  # otherwise it learns to draw long before it learns to read
-            for name, weight in unet.named_parameters():
-                if name.endswith(("attn2.to_v.weight", "attn2.to_out.0.weight")):
-                    weight.mul_(TEXT_GAIN)
-        return unet
+
+    def _has_pooled_state(self) -> bool:
+        ids, mask = tokenize(self.tokenizer, [""], self.tokenizer.model_max_length)
+        with torch.no_grad():
+            return self.text_encoder(input_ids=ids, attention_mask=mask).get("pooler_output") is not None
 
     def channels(self) -> dict[str, int]:
         """The numbers of channels of the denoiser's input and output."""
