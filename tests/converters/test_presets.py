@@ -30,10 +30,10 @@ from tests.converters.originals import (
 
 
 PRESETS = {name: family.presets for name, family in families().items() if family.presets}
-TESTED_ELSEWHERE = (  # in test_clip.py, test_glide.py, test_karlo.py and test_deepfloyd_if.py
+TESTED_ELSEWHERE = (  # in test_clip.py, test_glide.py, test_karlo.py, ...
     *("clip", "open_clip", "glide_clip", "glide"),
     *("karlo_prior", "karlo_decoder", "karlo_super_resolution"),
-    "deepfloyd_if",
+    *("deepfloyd_if", "taming_transformer"),
 )
 PROCESS = (
     "noise_schedule",

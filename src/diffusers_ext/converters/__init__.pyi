@@ -6,6 +6,8 @@ from .checkpoint_to_folder import convert_checkpoint as convert_checkpoint
 from .compvis.first_stage import convert_latent_diffusion_first_stage as convert_latent_diffusion_first_stage
 from .compvis.first_stage import convert_vqgan as convert_vqgan
 from .compvis.latent_unet import convert_latent_diffusion as convert_latent_diffusion
+from .compvis.net2net import convert_net2net as convert_net2net
+from .compvis.net2net import convert_taming_transformer as convert_taming_transformer
 from .context_encoder.generator import convert_context_encoder as convert_context_encoder
 from .csinva.mnist_lenet import convert_mnist_lenet as convert_mnist_lenet
 from .csinva.mnist_mlp_gan import convert_mlp_gan as convert_mlp_gan
@@ -51,7 +53,5 @@ from .pytorch_vae.network import convert_pytorch_vae as convert_pytorch_vae
 from .rosinality.stylegan2 import convert_stylegan2_rosinality as convert_stylegan2_rosinality
 from .stylegan2_ada.networks import convert_stylegan2_ada as convert_stylegan2_ada
 from .tamarott_singan.networks import convert_singan as convert_singan
-from .taming_transformers.net2net import convert_net2net as convert_net2net
-from .taming_transformers.net2net import convert_taming_transformer as convert_taming_transformer
 from .uvadlc_notebooks.energy import convert_uvadlc_energy as convert_uvadlc_energy
 from .uvadlc_notebooks.gated_pixelcnn import convert_uvadlc_pixelcnn as convert_uvadlc_pixelcnn

@@ -1,5 +1,6 @@
 """https://github.com/CompVis/latent-diffusion and https://github.com/CompVis/taming-transformers."""
 
+from diffusers_ext.converters.class_names import class_names
 from diffusers_ext.converters.compvis.attended_unet import has_cross_attention
 from diffusers_ext.converters.compvis.first_stage import (
     FIRST_STAGE_ARGUMENTS,
@@ -9,8 +10,17 @@ from diffusers_ext.converters.compvis.first_stage import (
 )
 from diffusers_ext.converters.compvis.latent_diffusion import CLASSES, PROCESS, STAGES, latent_diffusion
 from diffusers_ext.converters.compvis.latent_unet import LATENT_DIFFUSION, UNET, convert_latent_diffusion
-from diffusers_ext.converters.compvis.presets import FIRST_STAGES, UNETS, VQGANS
+from diffusers_ext.converters.compvis.net2net import (
+    N_CLASSES,
+    N_HEAD,
+    NET2NET_ARGUMENTS,
+    RESOLUTION,
+    convert_net2net,
+    convert_taming_transformer,
+)
+from diffusers_ext.converters.compvis.presets import FIRST_STAGES, NET2NETS, UNETS, VQGANS
 from diffusers_ext.converters.family import Conversion, Family, assumptions
+from diffusers_ext.converters.original_arguments import anything
 from diffusers_ext.converters.state_dicts import StateDict
 
 
@@ -29,6 +39,15 @@ def _first_stage(state_dict: StateDict, options: dict) -> Conversion:
 def _vqgan(state_dict: StateDict, options: dict) -> Conversion:
     model = convert_vqgan(state_dict, **options)
     return Conversion({"": model}, assumptions(options, {"resolution": model.config.sample_size}))
+
+
+def _net2net(state_dict: StateDict, options: dict) -> Conversion:
+    names = options.pop("id2label", None)
+    assumed = assumptions(options, {"n_head": N_HEAD, "n_classes": N_CLASSES, "resolution": RESOLUTION})
+    pipeline = convert_net2net(state_dict, **options)
+    num_classes = pipeline.num_labels if pipeline.num_labels > 1 else None
+    pipeline.register_to_config(id2label=class_names(names, num_classes))
+    return Conversion({"": pipeline}, assumed)
 
 
 FAMILIES = (
@@ -64,5 +83,16 @@ FAMILIES = (
         options=VQGAN_ARGUMENTS,
         functions=(convert_vqgan,),
         presets=VQGANS,
+    ),
+    Family(
+        name="taming_transformer",
+        description="A Net2NetTransformer of CompVis/taming-transformers with class labels or nothing before the "
+        "codes becomes a TokensToImagePipeline. `n_classes` is 1 for one without classes; `resolution` is that of the "
+        "images it draws.",
+        example="cin_transformer.ckpt imagenet-tokens --preset cin_transformer",
+        convert=_net2net,
+        options={**NET2NET_ARGUMENTS, "id2label": anything},
+        functions=(convert_net2net, convert_taming_transformer),
+        presets=NET2NETS,
     ),
 )

@@ -166,3 +166,9 @@ VQGANS = {
     "vqgan_imagenet_f16_1024": {**_VQGAN, "n_embed": 1024},
     "vqgan_imagenet_f16_16384": {**_VQGAN, "n_embed": 16384},
 }
+
+NET2NETS = {
+    "cin_transformer": {"n_head": 16, "n_classes": 1000, "resolution": 256},
+    "celebahq_transformer": {"n_head": 16, "n_classes": 1, "resolution": 256},
+    "ffhq_transformer": {"n_head": 16, "n_classes": 1, "resolution": 256},
+}
