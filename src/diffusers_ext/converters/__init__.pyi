@@ -12,6 +12,7 @@ from .context_encoder.generator import convert_context_encoder as convert_contex
 from .csinva.mnist_lenet import convert_mnist_lenet as convert_mnist_lenet
 from .csinva.mnist_mlp_gan import convert_mlp_gan as convert_mlp_gan
 from .csinva.mnist_mlp_vae import convert_mnist_mlp_vae as convert_mnist_mlp_vae
+from .cyclegan_resnet import convert_resnet_generator as convert_resnet_generator
 from .deblurgan_v2.fpn_mobilenet import convert_fpn_mobilenet as convert_fpn_mobilenet
 from .deblurgan_v2.residual_generator import convert_deblurgan as convert_deblurgan
 from .deepdeblur.msresnet import convert_deepdeblur as convert_deepdeblur
@@ -43,7 +44,6 @@ from .openai_glide.text_to_image import convert_glide as convert_glide
 from .pixel_cnn_pp.network import convert_pixel_cnn_pp as convert_pixel_cnn_pp
 from .pythae.network import convert_pythae as convert_pythae
 from .pytorch_cyclegan_and_pix2pix.patch_discriminator import convert_patch_discriminator as convert_patch_discriminator
-from .pytorch_cyclegan_and_pix2pix.resnet_generator import convert_resnet_generator as convert_resnet_generator
 from .pytorch_cyclegan_and_pix2pix.translation_network import convert_translation_network as convert_translation_network
 from .pytorch_cyclegan_and_pix2pix.unet_generator import convert_unet_generator as convert_unet_generator
 from .pytorch_examples.dcgan import convert_dcgan as convert_dcgan

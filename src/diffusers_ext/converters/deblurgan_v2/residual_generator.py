@@ -1,11 +1,11 @@
 """The generator of DeblurGAN: CycleGAN's residual network, whose output is added to the image."""
 
+from diffusers_ext.converters.cyclegan_resnet import load_resnet_generator
 from diffusers_ext.converters.deblurgan_v2.statistics import (
     STATISTICS,
     with_statistics_in_convs,
 )
 from diffusers_ext.converters.original_arguments import checked
-from diffusers_ext.converters.pytorch_cyclegan_and_pix2pix.resnet_generator import load_resnet_generator
 from diffusers_ext.converters.state_dicts import StateDict
 from diffusers_ext.models.modeling_resnet_generator import ResnetGenerator
 

@@ -3,15 +3,15 @@
 from functools import partial
 
 from diffusers_ext.converters.checkpoint_files import read_state_dict
+from diffusers_ext.converters.cyclegan_resnet import (
+    RESNET_ARGUMENTS,
+    convert_resnet_generator,
+)
 from diffusers_ext.converters.family import Conversion, Family
 from diffusers_ext.converters.original_arguments import path
 from diffusers_ext.converters.pytorch_cyclegan_and_pix2pix.patch_discriminator import (
     DISCRIMINATOR_ARGUMENTS,
     convert_patch_discriminator,
-)
-from diffusers_ext.converters.pytorch_cyclegan_and_pix2pix.resnet_generator import (
-    RESNET_ARGUMENTS,
-    convert_resnet_generator,
 )
 from diffusers_ext.converters.pytorch_cyclegan_and_pix2pix.translation_network import convert_translation_network
 from diffusers_ext.converters.pytorch_cyclegan_and_pix2pix.unet_generator import (

@@ -1,12 +1,12 @@
 """The discriminators of pix2pix and CycleGAN, of patches or of pixels."""
 
-from diffusers_ext.converters.original_arguments import checked, positive_integer
-from diffusers_ext.converters.pytorch_cyclegan_and_pix2pix.norms_and_biases import (
+from diffusers_ext.converters.cyclegan_layout import (
     NORM,
     check_against,
     load_network,
     read_normalization,
 )
+from diffusers_ext.converters.original_arguments import checked, positive_integer
 from diffusers_ext.converters.state_dicts import StateDict, has, size_of
 from diffusers_ext.models.modeling_patch_discriminator import PatchDiscriminator
 

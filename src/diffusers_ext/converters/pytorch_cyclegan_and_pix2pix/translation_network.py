@@ -1,7 +1,7 @@
 """Any network of pix2pix or CycleGAN."""
 
+from diffusers_ext.converters.cyclegan_resnet import convert_resnet_generator
 from diffusers_ext.converters.pytorch_cyclegan_and_pix2pix.patch_discriminator import convert_patch_discriminator
-from diffusers_ext.converters.pytorch_cyclegan_and_pix2pix.resnet_generator import convert_resnet_generator
 from diffusers_ext.converters.pytorch_cyclegan_and_pix2pix.unet_generator import convert_unet_generator
 from diffusers_ext.converters.state_dicts import StateDict, has
 from diffusers_ext.models.modeling_patch_discriminator import PatchDiscriminator

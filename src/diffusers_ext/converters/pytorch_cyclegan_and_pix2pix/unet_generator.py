@@ -1,13 +1,13 @@
 """The U-Net generator of pix2pix."""
 
-from diffusers_ext.converters.original_arguments import checked, positive_integer
-from diffusers_ext.converters.pytorch_cyclegan_and_pix2pix.norms_and_biases import (
+from diffusers_ext.converters.cyclegan_layout import (
     DROPOUT,
     GENERATOR_ARGUMENTS,
     check_against,
     load_network,
     read_normalization,
 )
+from diffusers_ext.converters.original_arguments import checked, positive_integer
 from diffusers_ext.converters.state_dicts import StateDict, has, size_of
 from diffusers_ext.models.modeling_unet_generator import UNetGenerator
 

@@ -2,14 +2,14 @@
 
 import re
 
-from diffusers_ext.converters.original_arguments import anything, checked, positive_integer
-from diffusers_ext.converters.pytorch_cyclegan_and_pix2pix.norms_and_biases import (
+from diffusers_ext.converters.cyclegan_layout import (
     DROPOUT,
     GENERATOR_ARGUMENTS,
     check_against,
     load_network,
     read_normalization,
 )
+from diffusers_ext.converters.original_arguments import anything, checked, positive_integer
 from diffusers_ext.converters.state_dicts import StateDict, size_of
 from diffusers_ext.models.modeling_resnet_generator import ResnetGenerator
 
