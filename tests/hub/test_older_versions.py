@@ -90,7 +90,8 @@ def test_components_are_found_under_their_old_file(file, class_name):
 def test_old_files_still_work_after_diffusers_has_run_a_new_one_in_their_module(file):
     """Diffusers runs all files of one name in one module, where definitions of a new file replace those of an old one.
 
-    So a name of an old file has its old meaning in the new file, or none. A function may have new optional parameters.
+    So a name of an old file has its old meaning in the new file, or none. A function may have new optional parameters,
+    and an output new optional fields.
     """
     (path,) = (
         path
@@ -99,10 +100,18 @@ def test_old_files_still_work_after_diffusers_has_run_a_new_one_in_their_module(
     )
     code = inline(path)
     functions = {node.name: node for node in ast.parse(code).body if isinstance(node, ast.FunctionDef)}
-    new = names_at_run_time(code)
+    new, optional = names_at_run_time(code), optional_fields(code)
     for name, old in NAMES[file].items():
         if name in functions and name in new:
             num_required = len(new[name]) - len(functions[name].args.defaults)
             assert num_required <= len(old) <= len(new[name]), f"{name} takes other arguments"
         elif name in new:
-            assert new[name] == old, f"{name} has another definition"
+            kept = [field for field in new[name] if field not in optional.get(name, ())]
+            assert old in (new[name], kept), f"{name} has another definition"
+
+
+def optional_fields(code: str) -> dict[str, list[str]]:
+    """The fields with a default value of each class in a code file."""
+    classes = [node for node in ast.parse(code).body if isinstance(node, ast.ClassDef)]
+    fields = {node.name: [field for field in node.body if isinstance(field, ast.AnnAssign)] for node in classes}
+    return {name: [field.target.id for field in found if field.value is not None] for name, found in fields.items()}

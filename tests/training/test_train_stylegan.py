@@ -135,10 +135,11 @@ def test_the_first_stylegan_is_trained_with_its_own_networks(tmp_path):
 def test_styles_are_mixed_with_the_given_probability(tmp_path, probability):
     run = trainer(tmp_path, style_mixing=probability)
     styles = run.recipe.generate(None, begun(16)).styles
-    is_one = (styles == styles[:, :1]).all(dim=2).all(dim=1)
+    # Equal rows of one product of matrices may be rounded in other ways.
+    is_one = torch.isclose(styles, styles[:, :1], rtol=0, atol=1e-4).all(dim=2).all(dim=1)
     assert is_one.all() if probability == 0 else not is_one.any()
     # once another latent begins, it stays
-    changes = (styles[:, 1:] != styles[:, :-1]).any(dim=2).sum(dim=1)
+    changes = (~torch.isclose(styles[:, 1:], styles[:, :-1], rtol=0, atol=1e-4)).any(dim=2).sum(dim=1)
     assert (changes == (probability > 0)).all()
 
 

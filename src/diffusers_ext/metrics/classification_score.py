@@ -1,7 +1,6 @@
 """The classification accuracy score: what a classifier that has seen only samples knows of real images."""
 
 import torch
-from sklearn.svm import SVC
 
 from diffusers_ext.metrics.accuracy import class_accuracy
 
@@ -26,6 +25,8 @@ def classification_accuracy_score(train_images, train_labels, test_images, test_
     Raises:
         ValueError: if there are no two classes to train on, or for images of other shapes.
     """
+    from sklearn.svm import SVC  # importing scikit-learn takes a second
+
     if train_images.shape[1:] != test_images.shape[1:]:
         raise ValueError(
             f"Images to train on and to test on must have one shape, not {tuple(train_images.shape[1:])} and "

@@ -289,7 +289,7 @@ class DVDGANTemporalDiscriminator(DiskOffloadMixin, ModelMixin, ConfigMixin):
         config = self.config
         check_films(sample, config.in_channels, 2 ** (len(config.block_out_channels) + 1), 2**config.num_3d_blocks)
         check_film_classes(class_labels, sample.shape[0], config.num_classes)
-        hidden_states = F.avg_pool3d(sample, (1, 2, 2))
+        hidden_states = average_blocks(sample, (1, 2, 2))
         for block in self.blocks[: config.num_3d_blocks]:
             hidden_states = block(hidden_states)
         num_frames = hidden_states.shape[2]
@@ -403,9 +403,17 @@ class CriticBlock(nn.Module):
         self.shortcut = spectral_norm(conv(in_channels, out_channels, 1))
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        pool = F.avg_pool3d if self.is_3d else F.avg_pool2d
+        factors = (2, 2, 2) if self.is_3d else (2, 2)
         residual = self.conv1(hidden_states if self.is_first else F.relu(hidden_states))
-        return pool(self.conv2(F.relu(residual)), 2) + self.shortcut(pool(hidden_states, 2))
+        small = average_blocks(hidden_states, factors)
+        return average_blocks(self.conv2(F.relu(residual)), factors) + self.shortcut(small)
+
+
+def average_blocks(hidden_states: torch.Tensor, factors: tuple[int, ...]) -> torch.Tensor:
+    """The means over blocks of so many values along each axis after the channels, also in bfloat16 on the CPU."""
+    sizes = [size // factor for size, factor in zip(hidden_states.shape[2:], factors, strict=True)]
+    pool = F.adaptive_avg_pool3d if len(factors) == 3 else F.adaptive_avg_pool2d
+    return pool(hidden_states, sizes)
 
 
 class ProjectionHead(nn.Module):
