@@ -66,7 +66,7 @@ def check_generator(generator: torch.Generator | list[torch.Generator] | None, c
 
 
 def check_latents(latents: torch.Tensor | None, shape: tuple[int | None, ...]):
-    """Refuses everything but a tensor of this shape, in which `None` is any positive number, and `None`."""
+    """Refuses everything but finite numbers of this shape, in which `None` is any positive number, and `None`."""
     if latents is None:
         return
     fits = torch.is_tensor(latents) and latents.ndim == len(shape)
@@ -76,6 +76,8 @@ def check_latents(latents: torch.Tensor | None, shape: tuple[int | None, ...]):
         wanted = ", ".join("N" if size is None else str(size) for size in shape)
         found = tuple(latents.shape) if torch.is_tensor(latents) else type(latents).__name__
         raise ValueError(f"`latents` must be a tensor of the shape ({wanted}), but is {found}.")
+    if not torch.isfinite(latents).all():
+        raise ValueError("`latents` must be finite numbers, but has infinities or NaN.")
 
 
 def check_multiple(what: str, size: int, multiple: int):

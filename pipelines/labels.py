@@ -58,7 +58,9 @@ def check_class_labels_given(
         )
 
 
-def count_images(num_labels: int | None, num_images_per_label: int, batch_size: int | None) -> int:
+def count_images(
+    num_labels: int | None, num_images_per_label: int, batch_size: int | None, name: str = "num_images_per_label"
+) -> int:
     """
     The number of images of a call.
 
@@ -66,20 +68,20 @@ def count_images(num_labels: int | None, num_images_per_label: int, batch_size: 
         num_labels (`int`, *optional*): the number of class labels that are given; `None` for unconditional images.
         num_images_per_label (`int`): the number of images for each label; 1 without labels.
         batch_size (`int`, *optional*): the number of unconditional images, by default 1; `None` with labels.
+        name (`str`): how the pipeline calls the number for each label.
 
     Raises:
         ValueError: for other combinations.
     """
-    check_positive_int("num_images_per_label", num_images_per_label)
+    check_positive_int(name, num_images_per_label)
     if num_labels is not None:
         if batch_size is not None:
             raise ValueError(
-                "`batch_size` is for unconditional images: with `class_labels`, pass more of them, or "
-                "`num_images_per_label`."
+                f"`batch_size` is for unconditional images: with `class_labels`, pass more of them, or `{name}`."
             )
         return num_labels * num_images_per_label
     if num_images_per_label != 1:
-        raise ValueError("`num_images_per_label` needs `class_labels`: pass `batch_size` for unconditional images.")
+        raise ValueError(f"`{name}` needs `class_labels`: pass `batch_size` for unconditional images.")
     if batch_size is not None:
         check_positive_int("batch_size", batch_size)
     return batch_size or 1

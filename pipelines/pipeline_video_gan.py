@@ -81,7 +81,7 @@ class VideoGANPipeline(DiffusionPipeline):
                 The classes, by id or by name, of a generator with classes.
             num_videos_per_label (`int`, defaults to 1):
                 The number of films for each label.
-            batch_size (`int`, *optional*, defaults to 1):
+            batch_size (`int`, *optional*, defaults to 1, or to the number of `latents`):
                 The number of films of a generator without classes.
             num_frames (`int`, *optional*, defaults to the generator's):
                 The frames of each film; more than in training are possible.
@@ -114,7 +114,10 @@ class VideoGANPipeline(DiffusionPipeline):
         labels = None
         if class_labels is not None:
             labels = look_up_labels(class_labels, self.config.id2label, config.num_classes)
-        number = count_images(None if labels is None else len(labels), num_videos_per_label, batch_size)
+        if labels is None and batch_size is None and torch.is_tensor(latents) and latents.ndim > 0:
+            batch_size = len(latents)
+        num_labels = None if labels is None else len(labels)
+        number = count_images(num_labels, num_videos_per_label, batch_size, "num_videos_per_label")
         check_positive_int("num_frames", config.num_frames if num_frames is None else num_frames)
         check_latents(latents, (number, config.latent_dim))
         check_generator(generator, number)

@@ -30,7 +30,12 @@ def read_sketches(name: str, sketches: Any) -> list[torch.Tensor]:
 
 def _is_point_list(sketches: Any) -> bool:
     """Whether nested lists are one sketch: lists of three numbers."""
-    return isinstance(sketches, (list, tuple)) and len(sketches) > 0 and np.shape(sketches[0]) == (3,)
+    return isinstance(sketches, (list, tuple)) and len(sketches) > 0 and _is_point(sketches[0])
+
+
+def _is_point(value: Any) -> bool:
+    is_list = isinstance(value, (list, tuple, np.ndarray, torch.Tensor)) and getattr(value, "ndim", 1) == 1
+    return is_list and len(value) == 3 and all(np.ndim(part) == 0 for part in value)
 
 
 def _as_list(name: str, sketches: Any) -> list:

@@ -59,6 +59,8 @@ def test_latents():
     ):
         with pytest.raises(ValueError, match=rf"must be a tensor of the shape \(N, 2\), but is {found}"):
             checks.check_latents(latents, (None, 2))
+    with pytest.raises(ValueError, match="`latents` must be finite numbers"):
+        checks.check_latents(torch.tensor([[0.0, float("nan")]]), (None, 2))
 
 
 def test_output_types():

@@ -209,6 +209,7 @@ def test_pictures_and_svg_show_the_same_lines():
         ({"sketch": [[1, 2]]}, "must be points"),
         ({"sketch": []}, "`sketch` must be a sketch"),
         ({"sketch": "cat"}, "`sketch` must be a sketch"),
+        ({"sketch": [[[1, 2, 0], [3, 4]]]}, "`sketch`"),
         ({"sketch": [[1.0, 2.0, 0.5]]}, "where `lifted` is 0 or 1"),
         ({"sketch": [[1, 0, 0]] * 21}, "`sketch` may have at most 20 points each, but one has 21"),
         ({"sketch": [SQUARE, SQUARE], "batch_size": 3}, "must be one sketch or 3"),

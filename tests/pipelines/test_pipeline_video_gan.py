@@ -100,3 +100,12 @@ def test_bad_input_is_refused(pipe, arguments, message):
 def test_names_of_other_classes_are_refused(pipe):
     with pytest.raises(ValueError, match="id2label"):
         VideoGANPipeline(pipe.generator, id2label={5: "six"})
+
+
+def test_latents_say_how_many_films_there_are():
+    torch.manual_seed(0)
+    pipe = VideoGANPipeline(DVDGANGenerator(3, 2, 1, 4, None, (6, 4), (1,)).eval())
+    films = pipe(latents=torch.randn(3, 4), output_type="pt").frames
+    assert films.shape == (3, 3, 1, 8, 8)
+    with pytest.raises(ValueError, match=r"must be a tensor of the shape \(2, 4\)"):
+        pipe(batch_size=2, latents=torch.randn(3, 4))

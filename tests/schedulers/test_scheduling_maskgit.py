@@ -151,7 +151,8 @@ def test_without_temperature_the_most_certain_tokens_stay():
     [
         ({"masking_schedule": "arccos"}, "`masking_schedule` must be one of cosine, linear"),
         ({"choice_temperature": -1.0}, "must be at least 0, but are 3 and -1.0"),
-        ({"num_inference_steps": 0}, "`num_inference_steps` must be at least 1"),
+        ({"num_inference_steps": 0}, "`num_inference_steps` must be a positive integer, but is 0"),
+        ({"num_inference_steps": 2.5}, "`num_inference_steps` must be a positive integer, but is 2.5"),
     ],
 )
 def test_refusals(arguments, message):

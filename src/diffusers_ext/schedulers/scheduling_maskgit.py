@@ -82,11 +82,11 @@ class MaskGITScheduler(SchedulerMixin, ConfigMixin):
             device (`str` or `torch.device`, *optional*): where `timesteps` lies.
 
         Raises:
-            ValueError: for less than one step.
+            ValueError: for anything but a positive integer.
         """
         number = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
-        if number < 1:
-            raise ValueError(f"`num_inference_steps` must be at least 1, but is {number}.")
+        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+            raise ValueError(f"`num_inference_steps` must be a positive integer, but is {number!r}.")
         self.num_inference_steps = number
         self.timesteps = torch.arange(number - 1, -1, -1, device=device)
 
