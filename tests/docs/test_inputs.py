@@ -155,6 +155,16 @@ def folders(tmp_path, monkeypatch):
         assert batch(train_data_dir=str(folder))["class_labels"].tolist() == [0, 1]
 
 
+def bitmaps(tmp_path, monkeypatch):
+    values = np.random.default_rng(0).integers(0, 256, (2, 8, 8), dtype=np.uint8)
+    (tmp_path / "train").mkdir()
+    np.save(tmp_path / "train" / "cat.npy", values[:1])
+    np.save(tmp_path / "train" / "dog.npy", values[1:].reshape(1, 64))
+    read = batch(train_data_dir=str(tmp_path), channels=1)
+    assert read["class_labels"].tolist() == [0, 1]
+    assert torch.equal(read["pixel_values"][:, 0], torch.from_numpy(values))
+
+
 def captions_of(**options) -> list[str]:
     return load_image_dataset(resolution=8, caption_column="text", **options).captions
 
@@ -222,6 +232,7 @@ def label_maps(tmp_path, monkeypatch):
 
 DATA_SETS = {
     "a folder of images; a folder for each class; folders named like splits": folders,
+    "gray images in .npy files, uint8 (N, H, W), or (N, D) for square ones; folders named like splits": bitmaps,
     "`metadata.csv`, `.jsonl` or `.parquet` with `file_name` and further columns": metadata_files,
     "a text file beside each image": text_files,
     "parquet, webdataset, `save_to_disk`, a data set of the Hub": stored_sets,

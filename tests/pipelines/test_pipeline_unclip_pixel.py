@@ -132,6 +132,7 @@ def test_a_text_difference_turns_embeddings_towards_the_text(pipe):
     assert (cosine(moved, whole) > cosine(embeds, whole)).all()
 
 
+@pytest.mark.slow
 def test_inverted_noise_draws_the_image_again(pipe):
     images = pictures() * 0.2 + 0.4
     latents = pipe.invert(images, num_inference_steps=200)

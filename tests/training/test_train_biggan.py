@@ -62,7 +62,13 @@ def test_every_second_step_improves_the_generator(tmp_path):
     assert "orthogonal_penalty" in logged[0] and not torch.equal(first["generator"], weights()["generator"])
 
 
-@pytest.mark.parametrize("options", [{}, {**BIGGAN, "class_conditional": True}], ids=["deep", "conditional"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({}, id="deep", marks=pytest.mark.slow),
+        pytest.param({**BIGGAN, "class_conditional": True}, id="conditional"),
+    ],
+)
 def test_a_resumed_run_is_the_same_bit_for_bit(tmp_path, options):
     assert trainer(tmp_path / "whole", **options).train()
     stopped = trainer(tmp_path / "stopped", **options)

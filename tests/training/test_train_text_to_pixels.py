@@ -188,8 +188,8 @@ def test_impossible_options_are_refused(options, message):
     "options, message",
     [
         ({"caption_column": "missing"}, "no caption column 'missing'"),
-        ({"text_encoder": "nowhere", "text_config": {}}, "--text_encoder: there is no tokenizer in nowhere"),
-        ({"pretrained_model_name_or_path": "nowhere", "unet": {}, "text_config": {}}, "nowhere is no pipeline"),
+        ({"text_encoder": "./nowhere", "text_config": {}}, "--text_encoder: there is no tokenizer in ./nowhere"),
+        ({"pretrained_model_name_or_path": "./nowhere", "unet": {}, "text_config": {}}, "./nowhere is no pipeline"),
     ],
 )
 def test_missing_things_are_named(tmp_path, options, message):

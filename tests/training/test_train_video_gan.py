@@ -56,7 +56,10 @@ def test_usual_generators_end_with_64_channels():
     assert [usual_widths(size) for size in (8, 16, 64)] == [[64], [128, 64], [256, 256, 128, 64]]
 
 
-@pytest.mark.parametrize("size, num_frames", [(8, 2), (16, 4), (64, 6)])
+@pytest.mark.parametrize(
+    "size, num_frames",
+    [(8, 2), pytest.param(16, 4, marks=pytest.mark.slow), pytest.param(64, 6, marks=pytest.mark.slow)],
+)
 def test_usual_networks_fit_films_of_any_size(tmp_path, size, num_frames):
     options = {"resolution": [size], "num_frames": num_frames, "num_sampled_frames": 1}
     options |= {"generator": {}, "spatial_discriminator": {}, "temporal_discriminator": {}}
@@ -78,7 +81,13 @@ def test_sampled_frames_are_distinct_and_in_order(tmp_path):
     assert len({tuple(film[0, :, 0, 0].tolist()) for film in frames}) > 1
 
 
-@pytest.mark.parametrize("options", [{}, {"class_conditional": False}], ids=["conditional", "plain"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({}, id="conditional"),
+        pytest.param({"class_conditional": False}, id="plain", marks=pytest.mark.slow),
+    ],
+)
 def test_a_resumed_run_is_the_same_bit_for_bit(tmp_path, options):
     assert trainer(VideoGANRecipe, configuration(tmp_path / "whole", **options)).train()
     stopped = trainer(VideoGANRecipe, configuration(tmp_path / "stopped", **options))
