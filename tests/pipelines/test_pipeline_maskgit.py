@@ -153,7 +153,7 @@ def test_an_interrupted_call_gives_whole_images():
         ({"image": torch.zeros(3, 8, 5)}, "must have the network's height and width"),
         ({"image": torch.zeros(3, 3, 8, 4), "class_labels": [0, 1]}, "`image` must be one image or 2"),
         ({"class_labels": None, "guidance_scale": 2.0}, "`guidance_scale` guides to a condition"),
-        ({"num_inference_steps": 0}, "`num_inference_steps` must be at least 1"),
+        ({"num_inference_steps": 0}, "`num_inference_steps` must be a positive integer"),
         ({"output_type": "latent"}, "`output_type` must be"),
     ],
 )
