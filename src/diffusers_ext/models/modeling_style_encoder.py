@@ -146,16 +146,17 @@ class StyleEncoder(DiskOffloadMixin, ModelMixin, ConfigMixin):
             fine = add_enlarged(self.fine_lateral(features[1]), middle)
             of_style = [hidden_states] * MIDDLE_STYLE + [middle] * (FINE_STYLE - MIDDLE_STYLE)
             of_style += [fine] * (config.num_styles - FINE_STYLE)
+            of_style = of_style[: config.num_styles]  # small generators have coarse styles only
             if config.architecture == "e4e":
                 first = self.heads[0](hidden_states)
                 number = config.num_styles - 1 if num_deltas is None else num_deltas
                 deltas = [
                     head(maps) if position < number else torch.zeros_like(first)
-                    for position, (head, maps) in enumerate(zip(self.heads[1:], of_style[1:], strict=False))
+                    for position, (head, maps) in enumerate(zip(self.heads[1:], of_style[1:], strict=True))
                 ]
                 styles = first[:, None] + torch.stack([torch.zeros_like(first), *deltas], dim=1)
             else:
-                styles = torch.stack([head(maps) for head, maps in zip(self.heads, of_style, strict=False)], dim=1)
+                styles = torch.stack([head(maps) for head, maps in zip(self.heads, of_style, strict=True)], dim=1)
         styles = styles + self.style_average
         return StyleEncoderOutput(styles=styles) if return_dict else (styles,)
 
