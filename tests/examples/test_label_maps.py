@@ -22,6 +22,7 @@ def digit_maps(tmp_path, monkeypatch):
     return tmp_path / "maps"
 
 
+@pytest.mark.slow
 def test_maps_of_digits_and_a_table_of_pipelines(tmp_path, digit_maps, monkeypatch, capsys):
     with Image.open(digit_maps / "test" / "map" / "1.png") as label_map:
         assert {level for _, level in label_map.getcolors()} == {0, 4}

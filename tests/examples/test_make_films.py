@@ -18,7 +18,7 @@ films = load_example("mini_video/make_films")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "films"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["make_films.py", "--output_dir", str(folder), "--count", "40"])
+        patch.setattr(sys, "argv", ["make_films.py", "--output_dir", str(folder), "--count", "20"])
         films.main()
     return folder
 
@@ -41,5 +41,5 @@ def test_digits_move_as_the_captions_say(folder):
 def test_they_are_data_with_captions_and_classes(folder):
     options = {"resolution": 16, "channels": 1, "num_frames": 8, "caption_column": "text", "cache_images": False}
     dataset = load_image_dataset(train_data_dir=str(folder), label_column="digit", **options)
-    assert dataset.epoch_length == 40 and len(dataset.id2label) > 5
+    assert dataset.epoch_length == 20 and len(dataset.id2label) > 5
     assert next(dataset.batches(2, 0))["pixel_values"].shape == (2, 1, 8, 16, 16)

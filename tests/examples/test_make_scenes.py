@@ -22,7 +22,7 @@ def rows(folder: Path) -> list[dict]:
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "scenes"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["make_scenes.py", "--output_dir", str(folder), "--count", "120"])
+        patch.setattr(sys, "argv", ["make_scenes.py", "--output_dir", str(folder), "--count", "40"])
         scenes.main()
     return folder
 
@@ -58,6 +58,6 @@ def test_some_colours_of_digits_are_never_trained_on(folder):
 
 
 def test_the_same_seed_draws_the_same(folder, tmp_path):
-    scenes.write_scenes(tmp_path / "again", "train", 120, unseen=False, side=16, seed=0)
+    scenes.write_scenes(tmp_path / "again", "train", 40, unseen=False, side=16, seed=0)
     for name in ("metadata.jsonl", "00007.png"):
         assert (tmp_path / "again" / name).read_bytes() == (folder / "captioned" / "train" / name).read_bytes()

@@ -22,6 +22,7 @@ def test_modes_of_points_are_counted():
     assert mode_collapse.point_coverage(torch.zeros(100, 2)) == {"covered": 0, "recognised": 0.0}
 
 
+@pytest.mark.slow
 def test_a_short_run_leaves_a_table_and_a_picture(tmp_path, capsys):
     mode_collapse.main([f"--output_dir={tmp_path}", "--point_steps=2", "--digit_steps=2"])
     rows = json.loads((tmp_path / "coverage.json").read_text())

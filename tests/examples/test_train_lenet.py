@@ -11,6 +11,7 @@ main = load_example("train_lenet").main
 DIGITS = ("--dataset_name=digits", "--max_train_steps=60", "--train_batch_size=32")
 
 
+@pytest.mark.slow
 def test_a_short_training_gives_an_extractor_that_knows_digits(tmp_path, capsys):
     main([*DIGITS, f"--output_dir={tmp_path / 'lenet'}"])
     printed = capsys.readouterr().out

@@ -175,6 +175,7 @@ class ModelCompileTesterMixin:
         compiled = torch.compile(model, backend=backend, fullgraph=True)
         torch.testing.assert_close(first(compiled(**self.get_inputs())), expected, rtol=1e-4, atol=1e-5)
 
+    @pytest.mark.slow
     def test_compiles_as_one_graph(self):
         self.compare_compiled("eager")
 

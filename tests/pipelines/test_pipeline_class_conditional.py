@@ -560,6 +560,7 @@ class TestComponents:
         pipe.unet = torch.compile(pipe.unet, backend="eager")
         torch.testing.assert_close(draw(pipe), expected, rtol=0, atol=1e-5)
 
+    @pytest.mark.slow
     def test_a_compiled_network_draws_the_same(self):
         self.check_compiled(ClassifierFreeGuidance(2.0))
 

@@ -56,7 +56,7 @@ def test_the_encoder_learns_and_the_generator_stays(tmp_path):
     assert [run.recipe.num_deltas(step) for step in range(4)] == [0, 0, 1, 2]
 
 
-@pytest.mark.parametrize("options", [{}, E4E], ids=["pixels", "e4e"])
+@pytest.mark.parametrize("options", [pytest.param({}, marks=pytest.mark.slow), E4E], ids=["pixels", "e4e"])
 def test_a_resumed_run_is_the_same_bit_for_bit(tmp_path, options):
     assert trainer(tmp_path / "whole", **options).train()
     stopped = trainer(tmp_path / "stopped", **options)

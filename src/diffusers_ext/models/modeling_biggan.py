@@ -13,6 +13,7 @@ from torch import nn
 
 from .disk_offloading import DiskOffloadMixin
 from .gan_checks import check_choice, check_images, check_latents, check_positive
+from .spectral_normalization import spectral_norm as with_spectral_norm
 from .style_mapping import check_style_labels
 
 
@@ -449,7 +450,7 @@ def prepare_weights(network: nn.Module, spectral_norm: bool, eps: float, unnorma
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
         if spectral_norm and layer is not unnormalized:
-            nn.utils.parametrizations.spectral_norm(layer, eps=eps)
+            with_spectral_norm(layer, eps)
 
 
 class StandingBatchNorm(nn.Module):

@@ -21,6 +21,7 @@ from .gan_checks import (
     check_positive,
     height_and_width,
 )
+from .spectral_normalization import spectral_norm as with_spectral_norm
 
 
 @dataclass
@@ -271,7 +272,7 @@ class DCGANDiscriminator(DiskOffloadMixin, ModelMixin, ConfigMixin):
         if spectral_norm:
             scoring = [module for module in self.modules() if isinstance(module, nn.Conv2d)]
             for module in scoring + ([self.class_embedding] if conditioning == "projection" else []):
-                nn.utils.parametrizations.spectral_norm(module)
+                with_spectral_norm(module)
 
         num_flat_features = features * coarsest_size[0] * coarsest_size[1]
         if auxiliary_classifier:

@@ -9,10 +9,10 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.utils import BaseOutput
 from torch import nn
-from torch.nn.utils.parametrizations import spectral_norm
 
 from .disk_offloading import DiskOffloadMixin
 from .gan_checks import check_labels, check_latents, check_positive
+from .spectral_normalization import spectral_norm
 
 
 @dataclass

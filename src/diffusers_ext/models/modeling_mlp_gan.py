@@ -21,6 +21,7 @@ from .gan_checks import (
     check_positive,
     height_and_width,
 )
+from .spectral_normalization import spectral_norm as with_spectral_norm
 
 
 @dataclass
@@ -242,7 +243,7 @@ class MLPDiscriminator(DiskOffloadMixin, ModelMixin, ConfigMixin):
         )
 
         def normalized(module: nn.Module) -> nn.Module:
-            return nn.utils.parametrizations.spectral_norm(module) if spectral_norm else module
+            return with_spectral_norm(module) if spectral_norm else module
 
         features = in_channels * height * width
         if conditioning == "concat":

@@ -8,9 +8,9 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.utils import BaseOutput
 from torch import nn
-from torch.nn.utils.parametrizations import spectral_norm as with_spectral_norm
 
 from .disk_offloading import DiskOffloadMixin
+from .spectral_normalization import spectral_norm as with_spectral_norm
 from .translation_layers import NORMALIZATIONS, initialize_weights, normalization_layer
 
 

@@ -10,11 +10,11 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from diffusers.utils import BaseOutput
 from torch import nn
-from torch.nn.utils.parametrizations import spectral_norm as with_spectral_norm
 
 from .diagonal_gaussian import DiagonalGaussian
 from .disk_offloading import DiskOffloadMixin
 from .gan_checks import check_choice, check_positive
+from .spectral_normalization import spectral_norm as with_spectral_norm
 from .translation_layers import normalization_layer
 
 

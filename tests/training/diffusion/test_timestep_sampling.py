@@ -7,7 +7,7 @@ from diffusers_ext.training.loop.draws import Draw
 SCALES = torch.tensor([1.0, 10.0, 0.1, 3.0])
 
 
-def draw(rows=20_000, step=0):
+def draw(rows=4_000, step=0):
     return Draw(0, torch.device("cpu")).begin(step, range(rows))
 
 
@@ -23,7 +23,7 @@ def test_drawing_is_uniform_until_every_history_is_full():
     sampler.record(torch.tensor([0] * 50 + [1, 2] * 10 + [3] * 9), torch.full((79,), 5.0))
     timesteps, weights = sampler.draw(draw())
     assert (weights == 1).all()
-    assert (timesteps.bincount(minlength=4) / 20_000 - 0.25).abs().max() < 0.01
+    assert (timesteps.bincount(minlength=4) / 4_000 - 0.25).abs().max() < 0.03
     sampler.record(torch.tensor([3]), torch.tensor([500.0]))
     assert (sampler.draw(draw())[1] != 1).all()
 
@@ -44,10 +44,10 @@ def test_probabilities_follow_the_root_mean_square_of_the_last_ten_losses():
 def test_weights_keep_the_mean_and_lower_the_variance():
     sampler = warm()
     timesteps, weights = sampler.draw(draw())
-    frequencies = timesteps.bincount(minlength=4) / 20_000
-    assert (frequencies - sampler.probabilities()).abs().max() < 0.01
+    frequencies = timesteps.bincount(minlength=4) / 4_000
+    assert (frequencies - sampler.probabilities()).abs().max() < 0.03
     weighted, uniform = weights * SCALES[timesteps], SCALES[draw().integers(4)]
-    assert abs(weighted.mean() / SCALES.mean() - 1) < 0.01
+    assert abs(weighted.mean() / SCALES.mean() - 1) < 0.02
     assert weighted.var() < 0.01 * uniform.var()
 
 

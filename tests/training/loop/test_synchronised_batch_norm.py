@@ -51,6 +51,7 @@ def compare(rank: int, processes: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(tmp_path):
     torch.multiprocessing.spawn(compare, (PROCESSES, str(tmp_path)), nprocs=PROCESSES)
 
