@@ -25,7 +25,7 @@ class MaskGITPipeline(TokenPipelineMixin, DiffusionPipeline):
             the labels, and the last one stands for masked tokens. Its first position is that of the label.
         vqvae ([`ModelMixin`]):
             The autoencoder whose codes are the tokens; see [`ImageTokens`].
-        scheduler ([`MaskGITScheduler`]):
+        scheduler ([`MaskGITScheduler`] or [`HaltonScheduler`]):
             Which tokens are drawn in a step, and which are masked again.
         token_height, token_width (`int`, defaults to 16):
             Height and width of the map of codes of an image.

@@ -103,10 +103,10 @@ class MaskGITRecipe(TokenRecipe):
 class MaskGITConfig(TokenConfig):
     """The options of train_maskgit.py."""
 
-    masking_schedule: Literal["cosine", "linear", "square", "cubic", "square_root", "exponential", "logarithmic"] = (
-        option(
-            "cosine", help="How many tokens are masked, in training and in drawing (Chang et al. 2022, section 3.3)."
-        )
+    masking_schedule: Literal[
+        "cosine", "arccos", "linear", "square", "cubic", "square_root", "exponential", "logarithmic"
+    ] = option(
+        "cosine", help="How many tokens are masked, in training and in drawing (Chang et al. 2022, section 3.3)."
     )
     label_smoothing: float = option(0.1, help="The part of the target that is spread over all codes.")
     num_inference_steps: int = option(8, help="The steps of drawing.", group="evaluation")

@@ -4,7 +4,7 @@ from transformers import BertConfig, BertForMaskedLM
 
 from diffusers_ext import VQVAEModel
 from diffusers_ext.pipelines.pipeline_maskgit import MaskGITPipeline
-from diffusers_ext.schedulers import MaskGITScheduler
+from diffusers_ext.schedulers import HaltonScheduler, MaskGITScheduler
 from tests.pipelines.testing import (
     PipelineBatchTesterMixin,
     PipelineOutputTesterMixin,
@@ -83,6 +83,12 @@ class TestBatch(MaskGITConfig, PipelineBatchTesterMixin):
 class TestGuidedBatch(MaskGITConfig, PipelineBatchTesterMixin):
     def get_inputs(self):
         return {**super().get_inputs(), "guidance_scale": 3.0}
+
+
+class TestHaltonSaveLoad(MaskGITConfig, PipelineSaveLoadTesterMixin):
+    def get_components(self):
+        scheduler = HaltonScheduler(21, token_height=4, num_inference_steps=3)
+        return {**super().get_components(), "scheduler": scheduler}
 
 
 def make_pipeline(**changes) -> MaskGITPipeline:

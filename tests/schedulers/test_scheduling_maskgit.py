@@ -149,8 +149,8 @@ def test_without_temperature_the_most_certain_tokens_stay():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"masking_schedule": "arccos"}, "`masking_schedule` must be one of cosine, linear"),
-        ({"choice_temperature": -1.0}, "must be at least 0, but are 3 and -1.0"),
+        ({"masking_schedule": "sine"}, "`masking_schedule` must be one of cosine, arccos"),
+        ({"choice_temperature": -1.0}, "`choice_temperature` must be at least 0, but is -1.0"),
         ({"num_inference_steps": 0}, "`num_inference_steps` must be a positive integer, but is 0"),
         ({"num_inference_steps": 2.5}, "`num_inference_steps` must be a positive integer, but is 2.5"),
     ],

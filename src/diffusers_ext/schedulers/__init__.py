@@ -8,6 +8,7 @@ from diffusers_ext.schedulers.scheduling_gaussian_diffusion import (
     ExactDDPMScheduler as ExactDDPMScheduler,
     space_timesteps as space_timesteps,
 )
+from diffusers_ext.schedulers.scheduling_halton import HaltonScheduler as HaltonScheduler
 from diffusers_ext.schedulers.scheduling_langevin import LangevinScheduler as LangevinScheduler
 from diffusers_ext.schedulers.scheduling_maskgit import MaskGITScheduler as MaskGITScheduler
 

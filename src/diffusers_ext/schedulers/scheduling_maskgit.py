@@ -1,6 +1,5 @@
 """MaskGIT's parallel decoding: which tokens are drawn, and which of them are masked again."""
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -8,10 +7,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import BaseOutput
 
-
-# 1 - x ** exponent
-POWERS = {"linear": 1.0, "square": 2.0, "cubic": 3.0, "square_root": 0.5}
-SCHEDULES = ("cosine", *POWERS, "exponential", "logarithmic")
+from .masked_tokens import MaskedTokensMixin
 
 
 @dataclass
@@ -30,7 +26,7 @@ class MaskGITSchedulerOutput(BaseOutput):
     pred_original_sample: torch.Tensor | None = None
 
 
-class MaskGITScheduler(SchedulerMixin, ConfigMixin):
+class MaskGITScheduler(MaskedTokensMixin, SchedulerMixin, ConfigMixin):
     r"""
     Steps of MaskGIT (Chang et al. 2022, section 3.2, https://huggingface.co/papers/2202.04200): all masked tokens are
     drawn at once, and those that the network was least sure of are masked again, fewer from step to step.
@@ -43,7 +39,8 @@ class MaskGITScheduler(SchedulerMixin, ConfigMixin):
             The number of the mask token.
         masking_schedule (`str`, defaults to `"cosine"`):
             What fraction of the tokens is masked after a fraction of the steps: `"cosine"`, `"linear"`, `"square"`,
-            `"cubic"`, `"square_root"`, `"exponential"` or `"logarithmic"` (section 3.3).
+            `"cubic"`, `"square_root"`, `"exponential"` or `"logarithmic"` (section 3.3), or `"arccos"` (Besnier and
+            Chen 2023, https://huggingface.co/papers/2310.14400).
         choice_temperature (`float`, defaults to 4.5):
             The weight of random numbers in the choice of tokens, which falls to 0 with the steps: more gives more
             diverse and less certain images.
@@ -54,8 +51,6 @@ class MaskGITScheduler(SchedulerMixin, ConfigMixin):
         ValueError: for an unknown schedule, or numbers that are not possible.
     """
 
-    order = 1
-
     @register_to_config
     def __init__(
         self,
@@ -64,69 +59,10 @@ class MaskGITScheduler(SchedulerMixin, ConfigMixin):
         choice_temperature: float = 4.5,
         num_inference_steps: int = 8,
     ):
-        if masking_schedule not in SCHEDULES:
-            raise ValueError(f"`masking_schedule` must be one of {', '.join(SCHEDULES)}, but is {masking_schedule!r}.")
-        if mask_token_id < 0 or choice_temperature < 0:
-            raise ValueError(
-                f"`mask_token_id` and `choice_temperature` must be at least 0, but are {mask_token_id} and "
-                f"{choice_temperature}."
-            )
+        self.check_schedule()
+        if choice_temperature < 0:
+            raise ValueError(f"`choice_temperature` must be at least 0, but is {choice_temperature}.")
         self.set_timesteps()
-
-    def set_timesteps(self, num_inference_steps: int | None = None, device: str | torch.device | None = None) -> None:
-        """
-        Sets the timesteps: how many steps follow, down to 0.
-
-        Args:
-            num_inference_steps (`int`, *optional*): the number of steps, by default that of the configuration.
-            device (`str` or `torch.device`, *optional*): where `timesteps` lies.
-
-        Raises:
-            ValueError: for anything but a positive integer.
-        """
-        number = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
-        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-            raise ValueError(f"`num_inference_steps` must be a positive integer, but is {number!r}.")
-        self.num_inference_steps = number
-        self.timesteps = torch.arange(number - 1, -1, -1, device=device)
-
-    def mask_ratio(self, progress: torch.Tensor, num_tokens: int | torch.Tensor) -> torch.Tensor:
-        """
-        The fraction gamma of tokens that are masked (section 3.3).
-
-        Args:
-            progress (`torch.Tensor`): from 0, where nothing is decided, to 1.
-            num_tokens (`int` or `torch.Tensor`): of how many tokens, for the exponential and the logarithmic schedule.
-
-        Returns:
-            `torch.Tensor`: in the shape of `progress`, from 1e-6 to 1.
-        """
-        schedule = self.config.masking_schedule
-        if schedule == "cosine":
-            ratio = torch.cos(progress * (math.pi / 2))
-        elif schedule in POWERS:
-            ratio = 1 - progress ** POWERS[schedule]
-        else:
-            bits = torch.log2(torch.as_tensor(num_tokens, dtype=torch.float32, device=progress.device))
-            is_exponential = schedule == "exponential"
-            ratio = 1 - torch.exp2(-bits * (1 - progress)) if is_exponential else -torch.log2(progress) / bits
-        return ratio.clamp(1e-6, 1)
-
-    def add_noise(
-        self, original_samples: torch.Tensor, uniforms: torch.Tensor, progress: torch.Tensor
-    ) -> torch.Tensor:
-        """
-        Tokens of which as many are masked as the schedule says, at random places, and at least one (section 3.1).
-
-        Args:
-            original_samples (`torch.Tensor` of shape `(N, L)`): the tokens.
-            uniforms (`torch.Tensor` of shape `(N, L)`): random numbers: the least are masked.
-            progress (`torch.Tensor` of shape `(N,)`): from 0, where all is masked, to 1.
-        """
-        length = original_samples.shape[1]
-        count = (self.mask_ratio(progress, length) * length).round().clamp(min=1)
-        is_masked = uniforms.argsort(dim=1).argsort(dim=1) < count[:, None]
-        return torch.where(is_masked, self.config.mask_token_id, original_samples)
 
     def step(
         self,
@@ -166,6 +102,3 @@ class MaskGITScheduler(SchedulerMixin, ConfigMixin):
         is_masked = (certainty < certainty.sort(dim=1).values.gather(1, count)) & ~is_last
         masked = torch.where(is_masked, self.config.mask_token_id, drawn)
         return MaskGITSchedulerOutput(masked, drawn) if return_dict else (masked, drawn)
-
-    def __len__(self) -> int:
-        return self.config.num_inference_steps
