@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from diffusers import BaseGuidance, PriorTransformer, SchedulerMixin
+from diffusers import BaseGuidance, ModelMixin, SchedulerMixin
 from transformers import CLIPTextModelWithProjection
 
 from .clip_embeddings import PromptEmbeddings
@@ -12,7 +12,7 @@ from .denoising import predict, run_network
 from .schedules import get_step_arguments, scale_input, set_timesteps
 
 
-def check_prior(prior: PriorTransformer, text_encoder: CLIPTextModelWithProjection):
+def check_prior(prior: ModelMixin, text_encoder: CLIPTextModelWithProjection):
     """Refuses a prior for a CLIP of other widths, or for texts of another length."""
     config, clip = prior.config, text_encoder.config
     widths = {"embeddings": clip.projection_dim, "token states": clip.hidden_size}
@@ -30,7 +30,7 @@ def check_prior(prior: PriorTransformer, text_encoder: CLIPTextModelWithProjecti
 
 
 def sample_image_embeds(
-    prior: PriorTransformer,
+    prior: ModelMixin,
     scheduler: SchedulerMixin,
     guider: BaseGuidance,
     text: PromptEmbeddings,
@@ -44,7 +44,7 @@ def sample_image_embeds(
     Embeddings of images for N prompts, `(N, D)`: of K candidates each, the one nearest to the embedding of the prompt.
 
     Args:
-        prior ([`PriorTransformer`]): predicts the standardised embedding.
+        prior ([`PriorTransformer`] or [`MultiQueryPriorTransformer`]): predicts the standardised embedding.
         scheduler ([`SchedulerMixin`]): the noise schedule and the solver.
         guider ([`BaseGuidance`]): combines the predictions for `text` and `empty_text`.
         text, empty_text (`PromptEmbeddings`): N prompts, and N empty ones.
@@ -53,6 +53,8 @@ def sample_image_embeds(
         generator (`torch.Generator` or a list of N, *optional*): makes the noise of steps.
         progress_bar (`Callable`): the pipeline's method.
     """
+    if getattr(prior, "hides_prompts_by_mask", False):
+        empty_text = empty_text._replace(mask=torch.zeros_like(empty_text.mask))
     count, num_candidates, width = latents.shape
     text, empty_text = text.repeat(num_candidates), empty_text.repeat(num_candidates)
     conditions = {

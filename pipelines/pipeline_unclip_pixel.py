@@ -9,7 +9,6 @@ from diffusers import (
     DiffusionPipeline,
     ImagePipelineOutput,
     ModelMixin,
-    PriorTransformer,
     SchedulerMixin,
     UNet2DConditionModel,
 )
@@ -64,8 +63,10 @@ class UnCLIPPixelPipeline(TrainedProcessMixin, DiffusionPipeline):
             The image tower of the CLIP, and how its images are normalised.
         scheduler ([`SchedulerMixin`]):
             The noise schedule and the solver of the decoder.
-        prior ([`PriorTransformer`]), prior_scheduler ([`SchedulerMixin`], *optional*):
-            The parts of an [`UnCLIPPriorPipeline`] for the same CLIP. Without them, images are given.
+        prior ([`PriorTransformer`] or [`MultiQueryPriorTransformer`], *optional*):
+            The prior of an [`UnCLIPPriorPipeline`] for the same CLIP. Without it, images are given.
+        prior_scheduler ([`SchedulerMixin`], *optional*):
+            Its noise schedule and solver.
         guider ([`BaseGuidance`], *optional*):
             How the predictions with and without embeddings are combined. Without a guider, a `guidance_scale` in the
             call means plain classifier-free guidance.
@@ -93,7 +94,7 @@ class UnCLIPPixelPipeline(TrainedProcessMixin, DiffusionPipeline):
         image_encoder: CLIPVisionModelWithProjection,
         image_processor: CLIPImageProcessor,
         scheduler: SchedulerMixin,
-        prior: PriorTransformer | None = None,
+        prior: ModelMixin | None = None,
         prior_scheduler: SchedulerMixin | None = None,
         guider: BaseGuidance | None = None,
         default_num_inference_steps: int = 20,

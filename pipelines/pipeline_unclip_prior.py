@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from diffusers import BaseGuidance, DiffusionPipeline, PriorTransformer, SchedulerMixin
+from diffusers import BaseGuidance, DiffusionPipeline, ModelMixin, SchedulerMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerBase
@@ -34,7 +34,7 @@ class UnCLIPPriorPipeline(DiffusionPipeline):
     2.2, https://huggingface.co/papers/2204.06125).
 
     Args:
-        prior ([`PriorTransformer`]):
+        prior ([`PriorTransformer`] or [`MultiQueryPriorTransformer`]):
             Predicts the embedding of an image, standardised by its `clip_mean` and `clip_std`, from a noisy one and
             from the prompt.
         text_encoder ([`CLIPTextModelWithProjection`]):
@@ -60,7 +60,7 @@ class UnCLIPPriorPipeline(DiffusionPipeline):
 
     def __init__(
         self,
-        prior: PriorTransformer,
+        prior: ModelMixin,
         text_encoder: CLIPTextModelWithProjection,
         tokenizer: PreTrainedTokenizerBase,
         scheduler: SchedulerMixin,

@@ -1,20 +1,25 @@
 """Transformers of image tokens train, resume and are published; and what does not fit is refused."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
+from safetensors.torch import load_file
 
 from diffusers_ext import MaskGITPipeline, TokensToImagePipeline, VQVAEModel
+from diffusers_ext.losses import uniform_kl
 from diffusers_ext.training.train_image_tokens import ImageTokenConfig, image_token_recipe
 from diffusers_ext.training.train_maskgit import MaskGITConfig, MaskGITRecipe
 from tests.tiny_autoencoders import tiny_vae, tiny_vq_model
 from tests.training import runs
 from tests.training.runs import context, steps, tensors, weights
+from tests.training.text_to_image_runs import run_on_one_and_two_processes
 
 
+DALLE = Path(__file__).parent / "golden" / "dalle_pytorch" / "full_attention_axial_positions" / "case.safetensors"
 OPTIONS = {
     "dataset_name": "digits",
     "resolution": [8],
@@ -88,6 +93,34 @@ def test_it_learns_from_captions(tmp_path, vae, captioned):
     pipe = recipe.pipeline(run.networks["transformer"])
     images = pipe("a dark one", num_images_per_prompt=2, guidance_scale=2.0, output_type="pt").images
     assert images.shape == (2, 1, 8, 8)
+
+
+@pytest.mark.slow
+def test_two_processes_train_like_one(tmp_path, vae, captioned):
+    given = {**OPTIONS, **captioned, "vae": vae, "transformer": json.dumps(GPT), "dropout": 0.0}
+    options = {name: value for name, value in given.items() if name not in ("dataset_name", "class_conditional")}
+    one, two = run_on_one_and_two_processes("train_image_tokens", options, tmp_path)
+    for name, tensor in tensors(one, 4).items():
+        torch.testing.assert_close(tensors(two, 4)[name], tensor, rtol=1e-4, atol=1e-6)
+
+
+def test_losses_are_those_of_dalle_pytorch(tmp_path, captioned):
+    """Of 20 tokens of texts, 6 that fill up positions, and 24 codes."""
+    case = load_file(DALLE)
+    VQVAEModel(8, 1, num_embeddings=24, embedding_dim=4, hidden_channels=8).save_pretrained(tmp_path / "vae")
+    run = trainer("tokens", tmp_path / "run", str(tmp_path / "vae"), **captioned)
+    steps(run, 1)
+    text, filling = case["inputs.text"], 20 + torch.arange(6)
+    prefix = 24 + torch.where(text == 0, filling, text)
+    prefix = torch.cat([prefix[:, :1], prefix], dim=1)  # the first token is no target
+    logits = case["outputs.logits"].roll(24, dims=2)  # there the codes come last in the vocabulary
+    loss = run.recipe.losses(logits, prefix, case["outputs.codes"])
+    torch.testing.assert_close(loss.mean(), case["outputs.loss"])
+
+    # there the weight of the divergence, 0.01, is for the sum over the batch
+    error = (case["outputs.vae_reconstruction"] - (2 * case["inputs.image"] - 1)).square().mean()
+    kl = uniform_kl(case["outputs.vae_logits"]).sum()
+    torch.testing.assert_close(error + 0.01 * kl, case["outputs.vae_loss"])
 
 
 def test_codes_of_the_cache_are_those_of_the_batch(tmp_path, vae):

@@ -112,9 +112,10 @@ def test_it_learns_colours(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_train_like_one(tmp_path):
+@pytest.mark.parametrize("job", ["train_text_to_pixels", "train_text_super_resolution"])
+def test_two_processes_train_like_one(tmp_path, job):
     options = {**OPTIONS, "unet": json.dumps(OPTIONS["unet"]), "text_config": json.dumps(OPTIONS["text_config"])}
-    one, two = run_on_one_and_two_processes("train_text_to_pixels", options, tmp_path)
+    one, two = run_on_one_and_two_processes(job, options, tmp_path)
     for name, tensor in tensors(one, 3).items():
         torch.testing.assert_close(tensors(two, 3)[name], tensor, rtol=1e-4, atol=1e-6)
 

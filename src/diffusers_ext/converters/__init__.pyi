@@ -27,6 +27,7 @@ from .kakaobrain_karlo.decoder import convert_karlo_decoder as convert_karlo_dec
 from .kakaobrain_karlo.prior import convert_karlo_prior as convert_karlo_prior
 from .kakaobrain_karlo.super_resolution import convert_karlo_super_resolution as convert_karlo_super_resolution
 from .leftthomas.srgan import convert_srgan as convert_srgan
+from .lucidrains_dalle2.prior import convert_dalle2_prior as convert_dalle2_prior
 from .mmgeneration.progressive_gan import convert_progressive_gan as convert_progressive_gan
 from .naoto0804.adain import convert_adain as convert_adain
 from .nvlabs_spade.discriminator import convert_spade_discriminator as convert_spade_discriminator

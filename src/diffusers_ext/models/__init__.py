@@ -44,6 +44,9 @@ from diffusers_ext.models.modeling_latent_discriminator import LatentDiscriminat
 from diffusers_ext.models.modeling_lenet import LeNet as LeNet
 from diffusers_ext.models.modeling_mlp_gan import MLPDiscriminator as MLPDiscriminator, MLPGenerator as MLPGenerator
 from diffusers_ext.models.modeling_msrresnet import MSRResNet as MSRResNet
+from diffusers_ext.models.modeling_multi_query_prior import (
+    MultiQueryPriorTransformer as MultiQueryPriorTransformer,
+)
 from diffusers_ext.models.modeling_noisy_classifier import NoisyClassifier as NoisyClassifier
 from diffusers_ext.models.modeling_noisy_clip import NoisyCLIPModel as NoisyCLIPModel
 from diffusers_ext.models.modeling_patch_discriminator import (
