@@ -11,6 +11,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from .prompts import tokenize_prompts
+
 
 class PromptEmbeddings(NamedTuple):
     """
@@ -38,16 +40,18 @@ class PromptEmbeddings(NamedTuple):
 def embed_prompts(
     tokenizer: PreTrainedTokenizerBase, text_encoder: CLIPTextModelWithProjection, prompts: list[str]
 ) -> PromptEmbeddings:
-    """The embeddings of prompts; those that are longer than the network reads are cut."""
-    tokens = tokenizer(
-        prompts,
-        padding="max_length",
-        max_length=text_encoder.config.max_position_embeddings,
-        truncation=True,
-        return_tensors="pt",
+    """The embeddings of prompts; those that are longer than the network reads are cut, with a warning."""
+    return embed_tokens(
+        text_encoder, *tokenize_prompts(tokenizer, prompts, text_encoder.config.max_position_embeddings)
     )
-    output = text_encoder(tokens.input_ids.to(text_encoder.device))
-    mask = tokens.attention_mask.bool().to(text_encoder.device)
+
+
+def embed_tokens(
+    text_encoder: CLIPTextModelWithProjection, input_ids: torch.Tensor, attention_mask: torch.Tensor
+) -> PromptEmbeddings:
+    """The embeddings of prompts, of which these are the tokens `(N, L)` and the mask that is 0 for padding."""
+    output = text_encoder(input_ids.to(text_encoder.device))
+    mask = attention_mask.bool().to(text_encoder.device)
     return PromptEmbeddings(output.text_embeds, output.last_hidden_state, mask)
 
 

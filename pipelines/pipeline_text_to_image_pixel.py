@@ -327,9 +327,6 @@ class TextToImagePixelPipeline(TrainedProcessMixin, DiffusionPipeline):
         """
         What the network is told of prompts, `encoder_hidden_states` and perhaps `class_labels`: each a tuple of that
         for the prompts and that for the negative prompts, with a row per image.
-
-        Raises:
-            ValueError: for a prompt that is longer than the text encoder reads.
         """
         length = get_max_length(self.tokenizer, self.text_encoder, self.config.max_prompt_length)
         ids, mask = tokenize_prompts(self.tokenizer, [*prompts, *negative_prompts], length)

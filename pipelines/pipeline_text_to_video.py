@@ -249,9 +249,6 @@ class TextToVideoPixelPipeline(TrainedProcessMixin, DiffusionPipeline):
     def encode_prompt(self, prompts: list[str], num_videos_per_prompt: int) -> dict[str, torch.Tensor]:
         """
         What the network is told of the prompts, one for each film, see [`encode_film_tokens`].
-
-        Raises:
-            ValueError: for a prompt that is longer than the text encoder reads.
         """
         length = get_max_length(self.tokenizer, self.text_encoder, None)
         ids, mask = (part.to(self._execution_device) for part in tokenize_prompts(self.tokenizer, prompts, length))

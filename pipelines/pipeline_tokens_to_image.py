@@ -22,6 +22,7 @@ from .image_tokens import ImageTokens, TokenPipelineMixin, get_label_prefix, gui
 from .images import ImageInput, denormalize, read_images_of_shape, to_output
 from .labels import ClassLabels, check_class_labels_given, check_label_range, count_images, read_id2label
 from .masks import Box
+from .prompts import warn_of_long_prompts
 from .token_sequences import count_text_tokens, draw_codes, get_null_prefix, get_text_prefix
 from .uniform_numbers import rand_tensor
 
@@ -296,6 +297,7 @@ class TokensToImagePipeline(TokenPipelineMixin, DiffusionPipeline):
             return get_label_prefix(self.get_labels(class_labels, number, device), number, num_codes, device)
         if prompt is None:
             return self.get_null_condition(device).expand(number, -1)
+        warn_of_long_prompts(self.tokenizer, prompt, self.tokenizer.model_max_length)
         texts = get_text_prefix(self.tokenizer, prompt, num_codes, device)
         return texts.repeat_interleave(number // len(prompt), dim=0)
 

@@ -1,5 +1,6 @@
 """Prompts that users pass: texts, their tokens, and what a denoiser is told of them."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,21 +41,27 @@ def tokenize_prompts(
     """
     The token ids of prompts, filled up to one length, and the mask that is 1 for tokens and 0 for padding.
 
+    Prompts that are longer are cut, with a warning.
+
     Returns:
         `tuple`: int64 of shape `(N, max_length)` each.
-
-    Raises:
-        ValueError: for a prompt that is longer.
     """
-    for prompt, ids in zip(prompts, tokenizer(list(prompts), verbose=False).input_ids, strict=True):
-        if len(ids) > max_length:
-            raise ValueError(
-                f"The prompt {prompt[:60]!r} has {len(ids)} tokens, but the text encoder reads {max_length}: shorten "
-                "it."
-            )
-    tokens = tokenizer(list(prompts), padding="max_length", max_length=max_length, return_tensors="pt")
+    warn_of_long_prompts(tokenizer, prompts, max_length)
+    tokens = tokenizer(
+        list(prompts), padding="max_length", truncation=True, max_length=max_length, return_tensors="pt"
+    )
     mask = tokens.get("attention_mask")
     return tokens.input_ids, torch.ones_like(tokens.input_ids) if mask is None else mask
+
+
+def warn_of_long_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_length: int):
+    """Says which prompts have more tokens than are read."""
+    for prompt, ids in zip(prompts, tokenizer(list(prompts), verbose=False).input_ids, strict=True):
+        if len(ids) > max_length:
+            logging.getLogger(__name__).warning(
+                f"The prompt {prompt[:60]!r} has {len(ids)} tokens, but only {max_length} are read: its end has no "
+                "effect."
+            )
 
 
 def encode_tokens(

@@ -27,6 +27,7 @@ from diffusers_ext.training.text_and_image.caption_tokenizer import (
     load_tokenizer,
     longest_caption,
     make_caption_tokenizer,
+    warn_of_cut_captions,
 )
 from diffusers_ext.training.tokens.token_recipe import TokenConfig, TokenRecipe, build_transformer
 
@@ -147,6 +148,8 @@ class TextToTokensRecipe(ImageTokenRecipe):
         else:
             self.tokenizer = load_tokenizer(name, config.cache_dir, "--tokenizer_name_or_path")
         self.tokenizer.model_max_length = config.max_caption_length or longest_caption(self.tokenizer, captions)
+        if not config.streaming:
+            warn_of_cut_captions(self.tokenizer, captions, self.tokenizer.model_max_length)
 
     @property
     def num_prefix_tokens(self) -> int:

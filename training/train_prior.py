@@ -88,6 +88,7 @@ class PriorRecipe(Recipe):
     def __init__(self, config: PriorConfig, context):
         super().__init__(config, context)
         self.clip = FrozenCLIP(config.clip, config.cache_dir, context.device)
+        self.clip.warn_of_cut_captions(self.dataset.captions)
         self.validation_images = config.load_validation_dataset(self.dataset, same_classes=True)
         # Karlo's process; UnCLIPScheduler is the same, but its first step is inexact.
         self.scheduler = DDPMScheduler(

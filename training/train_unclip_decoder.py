@@ -103,6 +103,7 @@ class UnCLIPDecoderRecipe(Recipe):
     def __init__(self, config: UnCLIPDecoderConfig, context):
         super().__init__(config, context)
         self.clip = FrozenCLIP(config.clip, config.cache_dir, context.device)
+        self.clip.warn_of_cut_captions(self.dataset.captions)
         self.prior = None if config.prior_model is None else self._load_prior()
         self.validation_images = config.load_validation_dataset(self.dataset, same_classes=True)
         self.objective = DiscreteDiffusion(

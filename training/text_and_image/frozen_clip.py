@@ -1,5 +1,7 @@
 """A trained CLIP that other networks learn from."""
 
+from collections.abc import Sequence
+
 import torch
 from transformers import (
     AutoConfig,
@@ -10,9 +12,9 @@ from transformers import (
     PreTrainedModel,
 )
 
-from diffusers_ext.pipelines.clip_embeddings import PromptEmbeddings, embed_images, embed_prompts
+from diffusers_ext.pipelines.clip_embeddings import PromptEmbeddings, embed_images, embed_tokens
 from diffusers_ext.training.loop.weights import weights_fingerprint
-from diffusers_ext.training.text_and_image.caption_tokenizer import load_tokenizer
+from diffusers_ext.training.text_and_image.caption_tokenizer import load_tokenizer, tokenize, warn_of_cut_captions
 
 
 class FrozenCLIP:
@@ -68,8 +70,12 @@ class FrozenCLIP:
 
     @torch.no_grad()
     def prompt_embeds(self, prompts: list[str]) -> PromptEmbeddings:
-        """The embeddings of prompts, and the states of their tokens."""
-        return embed_prompts(self.tokenizer, self.text_encoder, prompts)
+        """The embeddings of prompts, of which longer ones are cut, and the states of their tokens."""
+        return embed_tokens(self.text_encoder, *tokenize(self.tokenizer, prompts, self.max_length))
+
+    def warn_of_cut_captions(self, captions: Sequence[str]) -> None:
+        """Say how many captions are longer than the CLIP reads."""
+        warn_of_cut_captions(self.tokenizer, captions, self.max_length)
 
     def fingerprint(self) -> str:
         """32 hexadecimal digits that identify the weights."""
