@@ -20,9 +20,12 @@ from diffusers_ext import ClassConditionalPipeline, CLIPGuidance, NoisyCLIPModel
 from diffusers_ext.data.digits import DIGIT_NAMES
 
 
-def read_scenes(folder: Path) -> tuple[np.ndarray, list[str]]:
-    """Images (N, H, W, 3) in [0, 1], and the digit in each."""
-    rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+NUM_FITTED = 4000  # scenes of the training, which the judge is fitted on
+
+
+def read_scenes(folder: Path, count: int | None = None) -> tuple[np.ndarray, list[str]]:
+    """The first images, or all, (N, H, W, 3) in [0, 1], and the digit in each."""
+    rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()[:count]]
     images = np.stack([np.array(Image.open(folder / row["file_name"])) for row in rows])
     return images / 255, [row["digit"] for row in rows]
 
@@ -57,7 +60,7 @@ def main() -> None:
     options = parser.parse_args()
 
     judge = SVC(C=10)
-    images, digits = read_scenes(options.data_dir / "train")
+    images, digits = read_scenes(options.data_dir / "train", NUM_FITTED)
     judge.fit(features(images), digits)
     images, digits = read_scenes(options.data_dir / "test")
     print(f"real scenes recognised: {np.mean(judge.predict(features(images)) == digits):.1%}")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from guide import features, read_scenes
+from guide import NUM_FITTED, features, read_scenes
 from PIL import Image
 from sklearn.svm import SVC
 from transformers import CLIPModel, CLIPProcessor
@@ -30,14 +30,13 @@ def main() -> None:
     parser.add_argument("--num_candidates", type=int, default=8, help="Candidates for each image, with --clip.")
     parser.add_argument("--count", type=int, default=20, help="Images of each digit.")
     parser.add_argument("--text", default="a {}", help="The text, with {} for the digit.")
-    parser.add_argument("--train_count", type=int, default=4000, help="How many scenes the judge is fitted on.")
     parser.add_argument("--seed", type=int, default=0, help="The seed of the images.")
     parser.add_argument("--output", type=Path, help="Where a grid of the last images goes, as a PNG.")
     options = parser.parse_args()
 
     judge = SVC(C=10)
-    images, digits = read_scenes(options.data_dir / "train")
-    judge.fit(features(images[: options.train_count]), digits[: options.train_count])
+    images, digits = read_scenes(options.data_dir / "train", NUM_FITTED)
+    judge.fit(features(images), digits)
     images, digits = read_scenes(options.data_dir / "test")
     print(f"real scenes recognised: {np.mean(judge.predict(features(images)) == digits):.1%}")
 

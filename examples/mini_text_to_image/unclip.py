@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from guide import features, read_scenes
+from guide import NUM_FITTED, features, read_scenes
 from PIL import Image
 from sklearn.svm import SVC
 
@@ -53,7 +53,7 @@ def main() -> None:
     options = parser.parse_args()
 
     judge = SVC(C=10)
-    images, digits = read_scenes(options.data_dir / "train")
+    images, digits = read_scenes(options.data_dir / "train", NUM_FITTED)
     judge.fit(features(images), digits)
     images, digits = read_scenes(options.data_dir / "test")
     print(f"real scenes recognised: {np.mean(judge.predict(features(images)) == digits):.1%}")
