@@ -22,6 +22,8 @@ from diffusers_ext.pipelines import (
     pipeline_singan,
     pipeline_sketch,
     pipeline_style_transfer,
+    pipeline_styleclip,
+    pipeline_styleclip_mapper,
     pipeline_text_to_image_pixel,
     pipeline_text_to_video,
     pipeline_tokens_to_image,
@@ -81,6 +83,12 @@ class SemanticSynthesisPipeline(PublishableMixin, pipeline_semantic_synthesis.Se
 
 
 class StyleTransferPipeline(PublishableMixin, pipeline_style_transfer.StyleTransferPipeline): ...
+
+
+class StyleCLIPPipeline(PublishableMixin, pipeline_styleclip.StyleCLIPPipeline): ...
+
+
+class StyleCLIPMapperPipeline(PublishableMixin, pipeline_styleclip_mapper.StyleCLIPMapperPipeline): ...
 
 
 class TextToVideoPixelPipeline(PublishableMixin, pipeline_text_to_video.TextToVideoPixelPipeline): ...

@@ -62,8 +62,14 @@ def embed_images(
     side = image_encoder.config.image_size
     if tuple(images.shape[2:]) != (side, side):
         images = F.interpolate(images, (side, side), mode="bicubic", antialias=True).clamp(0, 1)
+    pixels = normalized_pixels(image_processor, images).to(image_encoder.dtype)
+    return image_encoder(pixel_values=pixels).image_embeds
+
+
+def normalized_pixels(image_processor: CLIPImageProcessor, images: torch.Tensor) -> torch.Tensor:
+    """Images `(N, C, H, W)` in `[0, 1]` with the mean and the deviation of each channel that a CLIP knows."""
     mean, std = (images.new_tensor(v).view(-1, 1, 1) for v in (image_processor.image_mean, image_processor.image_std))
-    return image_encoder(pixel_values=((images - mean) / std).to(image_encoder.dtype)).image_embeds
+    return (images - mean) / std
 
 
 def check_prompt(prompt: str | list[str]) -> list[str]:

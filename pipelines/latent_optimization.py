@@ -65,6 +65,7 @@ def optimize_latents(
     noise_factor: float = 0.05,
     noise_weight: float = 1e5,
     others: Iterable[torch.nn.Parameter] = (),
+    others_rate: float = 0.1,
     steps: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """
@@ -82,6 +83,7 @@ def optimize_latents(
         noise_factor (`float`): how much of `perturbations * spread` is added in the first step.
         noise_weight (`float`): the weight of [`noise_correlation`].
         others (`Iterable`): parameters that are optimised, too.
+        others_rate (`float`): their learning rate, as a fraction of that of the latents.
         steps (`Callable`): what shows the progress of the steps.
 
     Returns:
@@ -90,12 +92,15 @@ def optimize_latents(
     with torch.enable_grad():
         latents = latents.detach().clone().requires_grad_(True)
         noise = [maps.detach().clone().requires_grad_(True) for maps in noise]
+        others = list(others)
         optimised = [latents, *noise, *others]
-        optimizer = torch.optim.Adam(optimised, betas=(0.9, 0.999))
+        groups = [{"params": [latents, *noise]}] + ([{"params": others}] if others else [])
+        optimizer = torch.optim.Adam(groups, betas=(0.9, 0.999))
         perturbations = None if perturbations is None else iter(perturbations)
         for step in steps(range(num_steps)):
             progress = step / num_steps
-            optimizer.param_groups[0]["lr"] = learning_rate * ramped(progress)
+            for group, rate in zip(optimizer.param_groups, (1.0, others_rate), strict=False):
+                group["lr"] = rate * learning_rate * ramped(progress)
             moved = latents
             if perturbations is not None:
                 moved = latents + next(perturbations) * (spread * perturbation_scale(progress, noise_factor))

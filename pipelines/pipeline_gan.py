@@ -25,6 +25,7 @@ from .labels import (
     read_id2label,
 )
 from .latent_directions import LatentDirections, read_strengths
+from .latent_generators import check_latent_generator
 from .networks import get_sample_size, get_shared_models
 from .style_options import check_style_options, check_styles, has_styles, per_layer
 
@@ -138,11 +139,7 @@ class GANPipeline(DiffusionPipeline):
         id2label: dict[int, str] | dict[str, str] | None = None,
     ):
         super().__init__()
-        if not {"latent_dim", "out_channels"} <= set(generator.config):
-            raise ValueError(
-                "`generator` must make images from latents, with `latent_dim` and `out_channels` in its "
-                f"configuration, but its class is {type(generator).__name__}."
-            )
+        check_latent_generator(generator)
         id2label = read_id2label(id2label)
         check_label_range("id2label", id2label or (), generator.config.get("num_classes") or 0, "the generator")
         self.register_modules(generator=generator, discriminator=discriminator)

@@ -10,7 +10,9 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch.nn import functional as F
 
 from .checks import check_choice, check_generator, check_number, check_output_type, check_positive, is_integer
-from .images import ImageInput, denormalize, read_images_of_shape, to_output
+from .color_transfer import color_distance, has_image_layers, recorded_image_layers
+from .degradations import copy_degradation, degraded_shape
+from .images import ImageInput, denormalize, list_images, read_images_of_shape, to_output
 from .labels import (
     ClassLabels,
     check_class_labels_given,
@@ -18,6 +20,7 @@ from .labels import (
     look_up_labels,
     read_id2label,
 )
+from .latent_generators import check_latent_generator, make_images
 from .latent_optimization import optimize_latents, standardized
 from .networks import get_sample_size, get_shared_models
 from .style_options import has_styles
@@ -50,6 +53,8 @@ class GANInversionOutput(ImagePipelineOutput):
             The maps of noise `(N, 1, H, W)`, if they were optimised.
         generator ([`ModelMixin`], *optional*):
             The tuned generator, after pivotal tuning.
+        degradation (`nn.Module`):
+            The degradation, with the numbers that it learned; the identity if none was given.
     """
 
     errors: torch.Tensor = None
@@ -59,6 +64,7 @@ class GANInversionOutput(ImagePipelineOutput):
     styles: torch.Tensor | None = None
     noise: list[torch.Tensor] | None = None
     generator: ModelMixin | None = None
+    degradation: torch.nn.Module | None = None
 
 
 class GANInversionPipeline(DiffusionPipeline):
@@ -73,6 +79,8 @@ class GANInversionPipeline(DiffusionPipeline):
       Image Manifold", section 3).
     - With pivotal tuning (Roich et al. 2022, https://huggingface.co/papers/2106.05744): `num_tuning_steps`. The
       generator then learns to make the images from the latents that were found.
+    - Through a `degradation`, which restores an old photograph (Luo et al. 2021, "Time-Travel Rephotography",
+      https://huggingface.co/papers/2012.12261): what is compared with the photograph is the degraded image.
 
     Args:
         generator ([`ModelMixin`]):
@@ -98,11 +106,7 @@ class GANInversionPipeline(DiffusionPipeline):
         id2label: dict[int, str] | dict[str, str] | None = None,
     ):
         super().__init__()
-        if not {"latent_dim", "out_channels"} <= set(generator.config):
-            raise ValueError(
-                "`generator` must make images from latents, with `latent_dim` and `out_channels` in its "
-                f"configuration, but its class is {type(generator).__name__}."
-            )
+        check_latent_generator(generator)
         if encoder is not None:
             if not has_styles(generator):
                 raise ValueError(f"`encoder` makes styles, but a {type(generator).__name__} has none.")
@@ -135,6 +139,8 @@ class GANInversionPipeline(DiffusionPipeline):
         noise_weight: float = 1e5,
         num_tuning_steps: int = 0,
         tuning_learning_rate: float = 3e-4,
+        degradation: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        color_weight: float = 0.0,
         generator: torch.Generator | list[torch.Generator] | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
@@ -144,7 +150,8 @@ class GANInversionPipeline(DiffusionPipeline):
 
         Args:
             image (`PIL.Image.Image`, `str`, `np.ndarray`, `torch.Tensor` or a list of these):
-                One image or several, or their paths, of the generator's height and width; floats in `[0, 1]` or bytes.
+                One image or several, or their paths, of the generator's height and width, or of those that
+                `degradation` makes; floats in `[0, 1]` or bytes.
             class_labels (`int`, `str`, a list of them, `torch.Tensor` or `np.ndarray`, *optional*):
                 The class of each image, for a generator with classes: the space z needs it, and in w the search then
                 starts at the average style of the class. It is not for `start="encoder"`.
@@ -178,6 +185,14 @@ class GANInversionPipeline(DiffusionPipeline):
                 makes images from latents or styles is tuned, and not the mapping from latents to styles.
             tuning_learning_rate (`float`, defaults to 3e-4):
                 Of these steps.
+            degradation (`Callable`, *optional*):
+                What happened to the images: from images `(N, C, H, W)` in `[-1, 1]` to images like the given ones,
+                with gradients, such as an [`AntiquePhoto`]. The parameters of a module are learned with the latents,
+                in a copy. The images of the result are not degraded; its errors and distances are of degraded ones.
+            color_weight (`float`, defaults to 0.0):
+                The weight of the distance of colours from those of the start, for a generator each of whose blocks
+                adds to the image, as StyleGAN2: a gray photograph says little about colours. The original has 1e10 at
+                1024 pixels.
             generator (`torch.Generator` or a list of one for each image, *optional*):
                 Makes the perturbation and the first noise reproducible.
             output_type (`str`, defaults to `"pil"`):
@@ -208,17 +223,21 @@ class GANInversionPipeline(DiffusionPipeline):
             "perturbation": perturbation,
             "noise_weight": noise_weight,
             "tuning_learning_rate": tuning_learning_rate,
+            "color_weight": color_weight,
         }
         steps = {"num_optimization_steps": num_optimization_steps, "num_tuning_steps": num_tuning_steps}
         self.check_inputs(space, start, numbers, steps, distance, class_labels, optimize_noise, output_type)
-        images = read_images_of_shape("image", image, self.image_shape)
-        check_generator(generator, len(images))
         device = self._execution_device
+        degradation = copy_degradation(degradation, device)
+        shape = degraded_shape(degradation, len(list_images("image", image)), self.image_shape, device)
+        images = read_images_of_shape("image", image, shape)
+        check_generator(generator, len(images))
         target = (images * 2 - 1).to(device)
         labels = None if class_labels is None else self._labels(class_labels, len(images), device)
         pixel_weight = float(distance is None) if pixel_weight is None else pixel_weight
 
         def compare(made: torch.Tensor) -> torch.Tensor:
+            made = degradation(made)
             total = pixel_weight * (made - target).square().mean(dim=(1, 2, 3))
             return total if distance is None else total + distance_weight * distance(made, target)
 
@@ -229,12 +248,23 @@ class GANInversionPipeline(DiffusionPipeline):
             shapes = [(len(images), *shape) for shape in network.noise_shapes]
             maps = [standardized(randn_tensor(shape, generator, device)) for shape in shapes]
 
+        def losses(latents: torch.Tensor, maps: list[torch.Tensor]) -> torch.Tensor:
+            if color_weight == 0:
+                return compare(make_images(network, space, latents, labels, maps))
+            with recorded_image_layers(network) as layers:
+                made = make_images(network, space, latents, labels, maps)
+            return compare(made) + color_weight * color_distance(layers, colors)
+
+        if color_weight > 0:
+            with recorded_image_layers(network) as colors:
+                make_images(network, space, latents, labels, maps)
+
         # 3. Optimisation
         if num_optimization_steps > 0:
             is_perturbed = perturbation > 0 and start == "average"
             draws = (randn_tensor(latents.shape, generator, device) for _ in range(num_optimization_steps))
             latents, maps = optimize_latents(
-                lambda latents, maps: compare(self._make(network, space, latents, labels, maps)),
+                losses,
                 latents,
                 maps,
                 num_optimization_steps,
@@ -243,6 +273,7 @@ class GANInversionPipeline(DiffusionPipeline):
                 spread,
                 perturbation,
                 noise_weight,
+                others=[parameter for parameter in degradation.parameters() if parameter.requires_grad],
                 steps=self.progress_bar,
             )
 
@@ -250,16 +281,17 @@ class GANInversionPipeline(DiffusionPipeline):
         tuned = None
         if num_tuning_steps > 0:
             tuned = self._tune(
-                lambda made_by: compare(self._make(made_by, space, latents, labels, maps)),
+                lambda made_by: compare(make_images(made_by, space, latents, labels, maps)),
                 num_tuning_steps,
                 tuning_learning_rate,
             )
 
         # 5. Output
-        made = self._make(tuned or network, space, latents, labels, maps)
-        distances = compare(made) if distance is None else distance(made, target)
+        made = make_images(tuned or network, space, latents, labels, maps)
+        seen = degradation(made)
+        distances = compare(made) if distance is None else distance(seen, target)
+        errors = (denormalize(seen) - images.to(device)).square().mean(dim=(1, 2, 3))
         shown = denormalize(made)
-        errors = (shown - images.to(device)).square().mean(dim=(1, 2, 3))
         self.maybe_free_model_hooks()
         outputs = to_output(shown, output_type)
         if not return_dict:
@@ -273,6 +305,7 @@ class GANInversionPipeline(DiffusionPipeline):
             styles=None if space == "z" else network.broadcast_styles(latents).clone(),
             noise=maps or None,
             generator=tuned,
+            degradation=degradation,
         )
 
     def _start(
@@ -300,21 +333,6 @@ class GANInversionPipeline(DiffusionPipeline):
             spread = (styles - means[of_all]).square().sum(dim=1).mean().sqrt()
             average = average if labels is None else means[labels]
         return (average if space == "w" else network.broadcast_styles(average)).clone(), float(spread)
-
-    def _make(
-        self,
-        network: ModelMixin,
-        space: str,
-        latents: torch.Tensor,
-        labels: torch.Tensor | None,
-        maps: list[torch.Tensor],
-    ) -> torch.Tensor:
-        """Images `(N, C, H, W)` around `[-1, 1]`, float32."""
-        latents = latents.to(network.dtype)
-        noise = {"noise": [values.to(network.dtype) for values in maps]} if maps else {}
-        if space == "z":
-            return network(latents, labels, return_dict=False, **noise)[0].float()
-        return network(styles=latents, return_dict=False, **noise)[0].float()
 
     def _tune(self, loss: Callable[[ModelMixin], torch.Tensor], num_steps: int, learning_rate: float) -> ModelMixin:
         """Roich et al. 2022, eq. 3: a copy of the generator whose images of fixed latents are better."""
@@ -394,4 +412,9 @@ class GANInversionPipeline(DiffusionPipeline):
                 raise ValueError(f"`{name}` must be an integer of at least 0, but is {value!r}.")
         if distance is not None and not callable(distance):
             raise ValueError("`distance` must be a function of two batches of images.")
+        if numbers["color_weight"] > 0 and not has_image_layers(self.generator):
+            raise ValueError(
+                "`color_weight` is for a generator each of whose blocks adds to the image, as those of a skip "
+                f"architecture do, but this {type(self.generator).__name__} has none."
+            )
         check_output_type(output_type, self.generator.config.out_channels)

@@ -40,6 +40,7 @@ from .train_inversion_encoder import (
     InversionEncoderConfig as InversionEncoderConfig,
     InversionEncoderRecipe as InversionEncoderRecipe,
 )
+from .train_latent_mapper import LatentMapperConfig as LatentMapperConfig, LatentMapperRecipe as LatentMapperRecipe
 from .train_maskgit import MaskGITConfig as MaskGITConfig, MaskGITRecipe as MaskGITRecipe
 from .train_palette import PaletteConfig as PaletteConfig, PaletteRecipe as PaletteRecipe
 from .train_pixels import PixelConfig as PixelConfig, PixelRecipe as PixelRecipe

@@ -3,7 +3,8 @@
     python -m diffusers_ext.training.find_directions outputs/digits_stylegan2 classes.safetensors --method classes
 
 Methods: `principal`, the principal components of styles or features (GANSpace); `factorized`, eigenvectors of the
-weights (SeFa); `classes`, planes between classes (InterFaceGAN), which the generator or a classifier knows.
+weights (SeFa); `classes`, planes between classes (InterFaceGAN), and `means`, the ways between their means, where the
+generator or a classifier knows the classes.
 """
 
 from diffusers_ext.training.loop.command import one_sentence
@@ -18,6 +19,7 @@ from diffusers_ext.pipelines.latent_directions import LatentDirections
 from diffusers_ext.training.adversarial.directions import (
     class_directions,
     factorized_directions,
+    mean_directions,
     principal_directions,
 )
 
@@ -26,6 +28,7 @@ OPTIONS = {
     "principal": ("num_directions", "num_samples", "layer"),
     "factorized": ("num_directions", "layers"),
     "classes": ("num_samples", "classifier"),
+    "means": ("num_samples", "classifier"),
 }
 
 
@@ -35,8 +38,9 @@ def find_directions(pipe: GANPipeline, method: str, **options) -> LatentDirectio
 
     Args:
         pipe ([`GANPipeline`]): the pipeline of the generator.
-        method (`str`): `"principal"`, `"factorized"` or `"classes"`.
-        options: those of [`principal_directions`], [`factorized_directions`] or [`class_directions`].
+        method (`str`): `"principal"`, `"factorized"`, `"classes"` or `"means"`.
+        options: those of [`principal_directions`], [`factorized_directions`], [`class_directions`] or
+            [`mean_directions`].
 
     Raises:
         ValueError: if the method or an option does not fit the generator.
@@ -45,6 +49,7 @@ def find_directions(pipe: GANPipeline, method: str, **options) -> LatentDirectio
         "principal": principal_directions,
         "factorized": factorized_directions,
         "classes": class_directions,
+        "means": mean_directions,
     }
     return functions[method](pipe, **options)
 
@@ -55,10 +60,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("output", help="The safetensors file to write.")
     parser.add_argument("--method", choices=list(OPTIONS), required=True, help="How directions are found.")
     parser.add_argument("--num_directions", type=int, help="principal, factorized: how many; by default 10.")
-    parser.add_argument("--num_samples", type=int, help="principal, classes: how many random images; by default 4000.")
+    parser.add_argument(
+        "--num_samples", type=int, help="principal, classes, means: how many random images; by default 4000."
+    )
     parser.add_argument("--layer", help="principal: the module whose features are taken, without styles.")
     parser.add_argument("--layers", type=int, nargs="+", help="factorized: the layers of styles; by default all.")
-    parser.add_argument("--classifier", help="classes: digits, or the folder or Hub name of an image classifier.")
+    parser.add_argument(
+        "--classifier", help="classes, means: digits, or the folder or Hub name of an image classifier."
+    )
     parser.add_argument("--seed", type=int, default=0, help="The seed of the random images.")
     return parser
 

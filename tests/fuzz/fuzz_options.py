@@ -73,6 +73,12 @@ COMMANDS = {
     },
     "train_ebgan": {**DIGITS, "generator": json.dumps({"block_out_channels": [4, 4]})},
     "train_inversion_encoder": {**DIGITS, "pretrained_model_name_or_path": "@gan", "encoder": TINY_ENCODER},
+    "train_latent_mapper": {
+        **DIGITS,
+        "pretrained_model_name_or_path": "@inversion",
+        "clip": "@clip",
+        "prompt": "a red picture",
+    },
     "train_energy": {**DIGITS, "architecture": "mlp", "num_chain_steps": 2, "num_inference_steps": 2},
     "train_density": {"dataset_name": "digits", "resolution": 8, "channels": 1, "num_levels": 17},
     "train_pixels": {**DIGITS, "num_levels": 17},
@@ -247,8 +253,14 @@ def prepare(folder: Path) -> None:
     from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
     from PIL import Image
 
-    from diffusers_ext import ClassConditionalPipeline, GANPipeline, TextToImagePixelPipeline, VQVAEModel
-    from diffusers_ext.models import StyleGAN2Generator
+    from diffusers_ext import (
+        ClassConditionalPipeline,
+        GANInversionPipeline,
+        GANPipeline,
+        TextToImagePixelPipeline,
+        VQVAEModel,
+    )
+    from diffusers_ext.models import StyleEncoder, StyleGAN2Generator
     from tests.pipelines.tiny_text import tiny_text_encoder, tiny_text_unet, tiny_tokenizer
     from tests.tiny_clip import save_tiny_clip
     from tests.tiny_films import write_captioned_films
@@ -270,6 +282,8 @@ def prepare(folder: Path) -> None:
     VQVAEModel(8, 1, num_embeddings=4, embedding_dim=2, hidden_channels=4).save_pretrained(folder / "vqvae")
     generator = StyleGAN2Generator(8, 1, 4, 4, block_out_channels=(4, 4), num_mapping_layers=1)
     GANPipeline(generator).save_pretrained(folder / "gan")
+    encoder = StyleEncoder(32, 1, generator.num_styles, generator.config.style_dim, **json.loads(TINY_ENCODER))
+    GANInversionPipeline(generator, encoder).save_pretrained(folder / "inversion")
     captioned_images(folder / "pictures", 3)
     (folder / "photo").mkdir()
     Image.new("RGB", (20, 16), "olive").save(folder / "photo" / "photo.png")

@@ -118,6 +118,52 @@ def class_directions(
     Raises:
         ValueError: if the classes are unknown, or too few images are of a class or of none.
     """
+    latents, classes, names = _classified(pipe, classifier, num_samples, seed)
+    vectors, purposes, found = [], [], []
+    for number, name in names.items():
+        is_inside = classes == number
+        if FEWEST_OF_A_CLASS <= is_inside.sum() <= num_samples - FEWEST_OF_A_CLASS:
+            normal, accuracy = separating_normal(latents, is_inside)
+            vectors.append(normal * (latents.double() @ normal).std())
+            purposes.append(f"towards the class {name}; the plane is right about {accuracy:.1%} of random images")
+            found.append(str(name))
+    if not found:
+        raise ValueError(f"Of {num_samples} random images, no class has {FEWEST_OF_A_CLASS} on each side.")
+    return _named(pipe.generator, found, vectors, purposes, has_styles(pipe.generator))
+
+
+def mean_directions(
+    pipe: GANPipeline,
+    classifier: FeatureExtractor | None = None,
+    num_samples: int = 4000,
+    seed: int = 0,
+) -> LatentDirections:
+    """
+    The arithmetic of Radford et al. 2016, section 6.3.2 (https://huggingface.co/papers/1511.06434): for each class the
+    way from the mean of all classes to its own mean. A strength of -1 for the class of an image, and 1 for another,
+    puts the image at the same place among images of the other class.
+
+    Args:
+        pipe ([`GANPipeline`]), classifier ([`FeatureExtractor`], *optional*), num_samples (`int`), seed (`int`):
+            As in [`class_directions`].
+
+    Raises:
+        ValueError: if the classes are unknown, or too few images are of a class.
+    """
+    latents, classes, names = _classified(pipe, classifier, num_samples, seed)
+    found = {number: name for number, name in names.items() if (classes == number).sum() >= FEWEST_OF_A_CLASS}
+    if len(found) < 2:
+        raise ValueError(f"Of {num_samples} random images, only {len(found)} classes have {FEWEST_OF_A_CLASS}.")
+    means = torch.stack([latents[classes == number].double().mean(dim=0) for number in found])
+    purposes = [f"from the mean of all classes to that of the class {name}" for name in found.values()]
+    found = [str(name) for name in found.values()]
+    return _named(pipe.generator, found, means - means.mean(dim=0), purposes, has_styles(pipe.generator))
+
+
+def _classified(
+    pipe: GANPipeline, classifier: FeatureExtractor | None, num_samples: int, seed: int
+) -> tuple[torch.Tensor, torch.Tensor, dict[int, str]]:
+    """Random latents, or their styles; their classes; and the names of the classes."""
     generator, is_styles = pipe.generator, has_styles(pipe.generator)
     latents, labels = sample_latents(pipe, num_samples, seed)
     if classifier is None:
@@ -135,17 +181,7 @@ def class_directions(
         names = classifier.id2label
     if is_styles:
         latents = in_batches(lambda *batch: generator.map_latents(*batch), latents, labels)
-    vectors, purposes, found = [], [], []
-    for number, name in names.items():
-        is_inside = classes == number
-        if FEWEST_OF_A_CLASS <= is_inside.sum() <= num_samples - FEWEST_OF_A_CLASS:
-            normal, accuracy = separating_normal(latents, is_inside)
-            vectors.append(normal * (latents.double() @ normal).std())
-            purposes.append(f"towards the class {name}; the plane is right about {accuracy:.1%} of random images")
-            found.append(str(name))
-    if not found:
-        raise ValueError(f"Of {num_samples} random images, no class has {FEWEST_OF_A_CLASS} on each side.")
-    return _named(generator, found, vectors, purposes, is_styles)
+    return latents, classes, names
 
 
 def separating_normal(points: torch.Tensor, is_inside: torch.Tensor) -> tuple[torch.Tensor, float]:

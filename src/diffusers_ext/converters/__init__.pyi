@@ -33,6 +33,7 @@ from .naoto0804.adain import convert_adain as convert_adain
 from .nvlabs_spade.discriminator import convert_spade_discriminator as convert_spade_discriminator
 from .nvlabs_spade.encoder import convert_spade_encoder as convert_spade_encoder
 from .nvlabs_spade.generator import convert_spade_generator as convert_spade_generator
+from .omertov.directions import convert_editing_directions as convert_editing_directions
 from .omertov.style_encoder import convert_style_encoder as convert_style_encoder
 from .open_clip.clip import convert_open_clip as convert_open_clip
 from .openai_clip.clip import convert_clip as convert_clip
@@ -42,6 +43,7 @@ from .openai_diffusion.pixel_unets import convert_guided_diffusion as convert_gu
 from .openai_diffusion.pixel_unets import convert_improved_diffusion as convert_improved_diffusion
 from .openai_glide.noised_clip import convert_glide_clip as convert_glide_clip
 from .openai_glide.text_to_image import convert_glide as convert_glide
+from .orpatashnik.latent_mapper import convert_latent_mapper as convert_latent_mapper
 from .pixel_cnn_pp.network import convert_pixel_cnn_pp as convert_pixel_cnn_pp
 from .pythae.network import convert_pythae as convert_pythae
 from .pytorch_cyclegan_and_pix2pix.patch_discriminator import convert_patch_discriminator as convert_patch_discriminator

@@ -41,6 +41,7 @@ from diffusers_ext.models.modeling_gaussian_mixture import GaussianMixtureModel 
 from diffusers_ext.models.modeling_glide_text import GlideTextModel as GlideTextModel
 from diffusers_ext.models.modeling_kernel_density import KernelDensityModel as KernelDensityModel
 from diffusers_ext.models.modeling_latent_discriminator import LatentDiscriminator as LatentDiscriminator
+from diffusers_ext.models.modeling_latent_mapper import LatentMapper as LatentMapper
 from diffusers_ext.models.modeling_lenet import LeNet as LeNet
 from diffusers_ext.models.modeling_mlp_gan import MLPDiscriminator as MLPDiscriminator, MLPGenerator as MLPGenerator
 from diffusers_ext.models.modeling_msrresnet import MSRResNet as MSRResNet

@@ -11,6 +11,7 @@ from diffusers_ext.training.adversarial.directions import (
     class_directions,
     factorized_directions,
     first_weights,
+    mean_directions,
     principal_directions,
     separating_normal,
     style_weights,
@@ -119,6 +120,18 @@ def test_classes_of_the_generator_and_of_a_classifier():
         pipe.edit(found, "bright", strength, latents=latents, output_type="pt").images.mean() for strength in (0, 2)
     )
     assert after > before
+
+
+def test_means_put_an_image_among_those_of_another_class():
+    pipe = styled(num_classes=3)
+    found = mean_directions(pipe, num_samples=600)
+    latents = torch.randn(300, 5, generator=torch.Generator().manual_seed(1))
+    first, second = (pipe.generator.map_latents(latents, torch.full((300,), label)) for label in (1, 2))
+    moved = first[:, None] - found["class 1"] + found["class 2"]
+    away = (first.mean(dim=0) - second.mean(dim=0)).norm()
+    assert (moved[:, 0].mean(dim=0) - second.mean(dim=0)).norm() < 0.3 * away
+    with pytest.raises(ValueError, match="only 0 classes have 10"):
+        mean_directions(pipe, num_samples=12)
 
 
 def test_what_does_not_fit_is_refused():
