@@ -4,6 +4,9 @@ import torch
 from diffusers import ModelMixin
 
 
+LATENT_SPACES = ("z", "w", "w+")  # latents; styles, one for all layers; styles, one for each
+
+
 def check_latent_generator(generator: ModelMixin) -> None:
     """Refuses a network that does not make images from latents, with a `ValueError`."""
     if not {"latent_dim", "out_channels"} <= set(generator.config):

@@ -20,13 +20,12 @@ from .labels import (
     look_up_labels,
     read_id2label,
 )
-from .latent_generators import check_latent_generator, make_images
+from .latent_generators import LATENT_SPACES, check_latent_generator, make_images
 from .latent_optimization import optimize_latents, standardized
 from .networks import get_sample_size, get_shared_models
 from .style_options import has_styles
 
 
-INVERSION_SPACES = ("z", "w", "w+")
 INVERSION_STARTS = ("average", "encoder")
 SPREAD_LATENTS = 1000  # random latents that show how far styles are from their average
 
@@ -388,7 +387,7 @@ class GANInversionPipeline(DiffusionPipeline):
         output_type: str,
     ):
         """Refuses what the call could not carry out, with a `ValueError` of one sentence."""
-        check_choice("space", space, INVERSION_SPACES)
+        check_choice("space", space, LATENT_SPACES)
         check_choice("start", start, INVERSION_STARTS)
         is_styled = has_styles(self.generator)
         if not is_styled and (space != "z" or optimize_noise):

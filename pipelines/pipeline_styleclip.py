@@ -28,13 +28,12 @@ from .labels import (
     look_up_labels,
     read_id2label,
 )
-from .latent_generators import check_latent_generator, make_images
+from .latent_generators import LATENT_SPACES, check_latent_generator, make_images
 from .latent_optimization import optimize_latents
 from .networks import get_sample_size, get_shared_models
 from .style_options import check_styles, has_styles, per_layer
 
 
-TEXT_SPACES = ("z", "w", "w+")
 LATENT_WEIGHT = 0.008  # of StyleCLIP
 USUAL_CANDIDATES = 8
 
@@ -337,7 +336,7 @@ class StyleCLIPPipeline(DiffusionPipeline):
         output_type: str,
     ):
         """Refuses what the call could not carry out, with a `ValueError` of one sentence."""
-        check_choice("space", space, TEXT_SPACES)
+        check_choice("space", space, LATENT_SPACES)
         if styles is not None and latents is not None:
             raise ValueError("`styles` and `latents` are two ways to give the images: give one of them.")
         is_edit = styles is not None or latents is not None
