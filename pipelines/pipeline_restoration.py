@@ -5,11 +5,23 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput, ModelMixin
+from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch.nn import functional as F
 
-from .checks import check_positive_int
-from .images import LUMA, ImageInput, carry_profiles, list_images, pad_images, read_image
+from .checks import check_generator, check_output_type, check_positive_int
+from .images import (
+    LUMA,
+    ImageInput,
+    carry_profiles,
+    check_one_size,
+    fit_channels,
+    list_images,
+    pad_images,
+    read_image,
+    to_output,
+)
+from .light import GAMMA, compress_light, expand_light
 from .networks import get_sample_size, get_shared_models
 from .tiles import check_tiling, plan_tiling, predict_bands
 
@@ -36,16 +48,31 @@ class RestorationPipeline(DiffusionPipeline):
             `generator.stride`, and at least `generator.smallest_side`, if it has these attributes.
         black (`float`, defaults to 0.0):
             The value of black in the network's input and output, where white is 1: 0 or -1.
+        peak (`float`, *optional*):
+            For networks that make light brighter than the white of an overexposed image (HDR): the brightest light,
+            in units of this white. The network sees the light of images, and makes light, both by the mu-law in
+            `[0, 1]`. Floats of the output are light in `[0, peak]`, and its pictures show this whole range.
+        noise_generator ([`DANetUNet`], *optional*):
+            Adds noise to clean images, for [`~RestorationPipeline.add_noise`]: `noise_generator(sample, noise)`, with
+            standard normal noise of `noise_generator.config.noise_channels`.
 
     Raises:
-        ValueError: if the network makes other channels than it takes, or `black` is another value.
+        ValueError: if the network makes other channels than it takes, or `black` or `peak` is another value.
     """
 
     pipeline_tag = "image-to-image"
     samples_from_noise = False
     model_cpu_offload_seq = "generator"
+    _exclude_from_cpu_offload = ["noise_generator"]
+    _optional_components = ["noise_generator"]
 
-    def __init__(self, generator: ModelMixin, black: float = 0.0):
+    def __init__(
+        self,
+        generator: ModelMixin,
+        black: float = 0.0,
+        peak: float | None = None,
+        noise_generator: ModelMixin | None = None,
+    ):
         super().__init__()
         channels = generator.config.get("in_channels"), generator.config.get("out_channels")
         if channels[0] is None or channels[0] != channels[1]:
@@ -55,8 +82,12 @@ class RestorationPipeline(DiffusionPipeline):
             )
         if black not in (0, -1):
             raise ValueError(f"`black` must be 0 or -1, but is {black!r}.")
-        self.register_modules(generator=generator)
-        self.register_to_config(black=black)
+        if peak is not None and (not peak >= 1 or black != 0):
+            raise ValueError(f"`peak` must be at least 1, with `black` 0, but they are {peak!r} and {black!r}.")
+        if noise_generator is not None and not noise_generator.config.get("noise_channels"):
+            raise ValueError("`noise_generator` must have `noise_channels`, as a DANetUNet has that adds noise.")
+        self.register_modules(generator=generator, noise_generator=noise_generator)
+        self.register_to_config(black=black, peak=peak)
 
     @torch.no_grad()
     def __call__(
@@ -87,7 +118,8 @@ class RestorationPipeline(DiffusionPipeline):
                 The number of tiles in a forward pass.
             output_type (`str`, defaults to `"pil"`):
                 `"pil"` for pictures; `"levels"` for a list of arrays `(H, W)` or `(H, W, C)` of bytes, or of uint16
-                where the image has 16 bits; `"np"` (`(N, H, W, C)`) or `"pt"` (`(N, C, H, W)`) for floats in `[0, 1]`.
+                where the image has 16 bits; `"np"` (`(N, H, W, C)`) or `"pt"` (`(N, C, H, W)`) for floats in `[0, 1]`,
+                or for light.
             return_dict (`bool`, defaults to `True`):
                 Whether to return an [`ImagePipelineOutput`] instead of a tuple.
 
@@ -125,6 +157,44 @@ class RestorationPipeline(DiffusionPipeline):
             carry_profiles(outputs, sources)
         return ImagePipelineOutput(images=outputs) if return_dict else (outputs,)
 
+    @torch.no_grad()
+    def add_noise(
+        self,
+        image: ImageInput | list[ImageInput],
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        output_type: str = "pt",
+    ) -> list[Image.Image] | np.ndarray | torch.Tensor:
+        r"""
+        Adds noise to clean images, as that of the images that the network was trained on.
+
+        Args:
+            image: clean images of one size, as for the call, with as many channels as the network has.
+            generator (`torch.Generator` or one for each image, *optional*):
+                Draws the noise. On the CPU, it draws the same on every device.
+            output_type (`str`, defaults to `"pt"`):
+                `"pt"` (`(N, C, H, W)`) or `"np"` (`(N, H, W, C)`) for floats in `[0, 1]`, or `"pil"`.
+
+        Returns:
+            The noisy images.
+
+        Raises:
+            ValueError: without a `noise_generator`, and for images that it can't be given.
+        """
+        if self.noise_generator is None:
+            raise ValueError("This pipeline has no `noise_generator`: train one with train_danet.py.")
+        network, sources = self.noise_generator, list_images("image", image)
+        images = [fit_channels("image", read_image("image", e), network.config.in_channels) for e in sources]
+        check_one_size(images)
+        check_output_type(output_type, network.config.out_channels)
+        check_generator(generator, len(images))
+        height, width = images[0].shape[1:]
+        sides = [side + -side % network.stride for side in (height, width)]
+        sample = pad_images(torch.stack(images), *sides).to(self._execution_device, network.dtype)
+        shape = (len(sample), network.config.noise_channels, *sides)
+        noise = randn_tensor(shape, generator, sample.device, sample.dtype)
+        noisy = network(sample, noise, return_dict=False)[0][..., :height, :width].float().clamp(0, 1)
+        return to_output(noisy, output_type)
+
     def _restore(
         self, image: torch.Tensor, dtype: np.dtype, tile_size: int | None, tile_overlap: int | None, batch_size: int
     ) -> np.ndarray:
@@ -141,6 +211,8 @@ class RestorationPipeline(DiffusionPipeline):
         top = 0
         for band in self._restored_bands(image[:num_colors], scale, tile_size, tile_overlap, batch_size):
             rows = restored[top : top + band.shape[2], :, :num_colors]
+            if self.config.peak is not None and dtype.kind == "u":
+                band = (band / self.config.peak) ** (1 / GAMMA)
             rows[:] = to_levels(band[:, :, : len(rows), : width * scale], dtype)
             top += len(rows)
         return restored
@@ -153,8 +225,10 @@ class RestorationPipeline(DiffusionPipeline):
         tile_overlap: int | None,
         batch_size: int,
     ) -> Iterator[torch.Tensor]:
-        """Rows `(1, C, rows, columns)` of the restoration of `(C, H, W)` in `[0, 1]`, with its padding."""
+        """Rows `(1, C, rows, columns)` of the restoration of `(C, H, W)` in `[0, 1]`, with its padding; of light if
+        there is a `peak`."""
         known, black, num_colors = self.generator.config.in_channels, self.config.black, len(colors)
+        peak = self.config.peak
         stride, least = getattr(self.generator, "stride", 1), self._smallest_side
         sides = [max(side + -side % stride, least) for side in colors.shape[1:]]
         # A network of gray images restores one colour after the other.
@@ -162,8 +236,11 @@ class RestorationPipeline(DiffusionPipeline):
 
         def forward(tiles: torch.Tensor) -> torch.Tensor:
             tiles = tiles.to(self._execution_device, self.generator.dtype).expand(-1, known, -1, -1)
+            if peak is not None:
+                tiles = compress_light(tiles**GAMMA, peak)
             output = self.generator(black + (1 - black) * tiles, return_dict=False)[0].float().cpu()
-            return ((output - black) / (1 - black)).clamp(0, 1)
+            output = ((output - black) / (1 - black)).clamp(0, 1)
+            return output if peak is None else expand_light(output, peak)
 
         tiling = plan_tiling(tile_size, tile_overlap, batch_size, *sample.shape[2:])
         bands = [forward(sample)] if tiling is None else predict_bands(forward, sample, tiling, scale)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from diffusers_ext.data.light_files import encode_light, read_light
 from diffusers_ext.data.png16 import encode_png16, read_png16
 from diffusers_ext.models import MSRResNet
 from diffusers_ext.pipelines import RestorationPipeline
@@ -61,6 +62,38 @@ def test_a_single_file(model, tmp_path):
     assert main([str(tmp_path / "a.png"), str(tmp_path / "deep" / "b.png"), "--model", model, "--device", "cpu"]) == 0
     assert Image.open(tmp_path / "deep" / "b.png").size == (8, 6)
     assert outputs_of(tmp_path / "a.png", tmp_path / "deep") == {tmp_path / "a.png": tmp_path / "deep" / "a.png"}
+
+
+def test_files_of_light(model, tmp_path, capsys):
+    """An ordinary network restores them; one of high dynamic range makes them of all images, here twice as bright."""
+    bright, folder = tmp_path / "bright", tmp_path / "in"
+    network = MSRResNet(base_channels=1, num_blocks=0, scale=1)
+    torch.nn.init.zeros_(network.conv_out.weight)  # so it changes nothing
+    RestorationPipeline(network, peak=8.0).save_pretrained(bright)
+    folder.mkdir()
+    light = np.random.default_rng(0).random((9, 11, 4), dtype=np.float32)
+    light[..., :3] *= 50
+    (folder / "a.hdr").write_bytes(encode_light(light[..., :3], ".hdr"))
+    (folder / "b.exr").write_bytes(encode_light(light, ".exr"))
+    (folder / "damaged.hdr").write_bytes(b"#?RADIANCE")
+    Image.new("RGB", (11, 9), (255, 128, 0)).save(folder / "c.png")
+    Image.new("RGBA", (11, 9)).save(folder / "d.png")
+    arguments = [str(folder), str(tmp_path / "out"), "--model", str(bright), "--device", "cpu", "--tile_size", "8"]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "3 of 5 files restored, 2 skipped:" in printed and "(.hdr) have no transparency: write .exr" in printed
+    for name, tolerance in (("a.hdr", 0.01), ("b.exr", 0.005)):
+        restored = read_light(tmp_path / "out" / name)
+        np.testing.assert_allclose(restored, light[..., : restored.shape[2]], atol=50 * tolerance)
+    colors = read_light(tmp_path / "out" / "c.hdr")
+    np.testing.assert_allclose(colors[0, 0], [1, (128 / 255) ** 2.2, 0], atol=0.01)
+
+    assert main([*arguments, "--light_format", "png"]) == 0
+    assert read_png16(tmp_path / "out" / "d.png").shape == (9, 11, 4)
+    one = [str(folder / "b.exr"), str(tmp_path / "b.exr"), "--model", model, "--device", "cpu"]
+    assert main(one) == 0 and read_light(tmp_path / "b.exr").shape == (18, 22, 4)
+    assert main([str(folder / "c.png"), *one[1:]]) == 1
+    assert "would be a file of light" in capsys.readouterr().err
 
 
 def test_what_can_not_be_done_is_said(model, tmp_path, capsys):

@@ -20,6 +20,7 @@ from .train_biggan import BigGANConfig as BigGANConfig, BigGANRecipe as BigGANRe
 from .train_classifier import ClassifierConfig as ClassifierConfig, ClassifierRecipe as ClassifierRecipe
 from .train_clip import CLIPConfig as CLIPConfig, CLIPRecipe as CLIPRecipe, NoisyCLIPRecipe as NoisyCLIPRecipe
 from .train_controlnet import ControlNetConfig as ControlNetConfig, ControlNetRecipe as ControlNetRecipe
+from .train_danet import DANetConfig as DANetConfig, DANetRecipe as DANetRecipe
 from .train_density import DensityConfig as DensityConfig, DensityRecipe as DensityRecipe
 from .train_diffusion import DiffusionConfig as DiffusionConfig, DiffusionRecipe as DiffusionRecipe
 from .train_distillation import (
@@ -31,6 +32,7 @@ from .train_dreambooth import DreamBoothConfig as DreamBoothConfig, DreamBoothRe
 from .train_ebgan import EBGANConfig as EBGANConfig, EBGANRecipe as EBGANRecipe
 from .train_energy import EnergyConfig as EnergyConfig, EnergyRecipe as EnergyRecipe
 from .train_gan import GANConfig as GANConfig, GANRecipe as GANRecipe
+from .train_hdr import HDRConfig as HDRConfig, HDRRecipe as HDRRecipe
 from .train_image_tokens import (
     ImageTokenConfig as ImageTokenConfig,
     ImageTokenRecipe as ImageTokenRecipe,

@@ -225,8 +225,8 @@ class RestorationTrainingConfig(TaskConfig, ValidationConfig):
         "srresnet",
         help="SRResNet (Ledig et al. 2017), BasicSR's MSRResNet, RRDB (ESRGAN), or for --scale 1 the U-Net of "
         "pix2pix, the residual network of CycleGAN, DeblurGAN's, which adds its output to the image, the feature "
-        "pyramid of DeblurGAN-v2 (fpn), Nah's multi-scale network (deepdeblur), and for the centre of images a "
-        "context encoder.",
+        "pyramid of DeblurGAN-v2 (fpn), Nah's multi-scale network (deepdeblur), DANet's U-Net without normalization, "
+        "and for the centre of images a context encoder.",
         group="network",
     )
     generator_options: JSONObject = option(

@@ -2,8 +2,9 @@
 
     python -m diffusers_ext.restore photos restored --model outputs/sr
 
-Results are PNG files under the names of their originals, of 16 bits where these have 16 bits. Files that can't be read
-are skipped, and listed at the end.
+Results are PNG files under the names of their originals, of 16 bits where these have 16 bits. Files of light, Radiance
+(.hdr) and OpenEXR (.exr), stay files of light, and models of high dynamic range (train_hdr.py) make such files of all
+images. Files that can't be read are skipped, and listed at the end.
 """
 
 import argparse
@@ -19,10 +20,13 @@ from diffusers_ext.atomic import write_bytes_atomically, write_text_atomically
 
 
 if TYPE_CHECKING:  # the help is shown without waiting for these
+    import numpy as np
+
     from diffusers_ext.pipelines import RestorationPipeline
 
 
 COMMAND = "python -m diffusers_ext.restore"
+LIGHT_EXTENSIONS = (".hdr", ".exr")  # those of `data/light_files.py`
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -39,6 +43,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch_size", type=int, default=1, help="tiles per forward pass")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ...; by default the GPU if there is one")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    parser.add_argument(
+        "--light_format",
+        choices=("hdr", "exr", "png"),
+        help="of files of light: Radiance, OpenEXR (pip install diffusers_ext[hdr]), or PNG of 16 bits, which shows "
+        "the whole range; by default that of the output file or the original, or else hdr",
+    )
     parser.add_argument("--report", type=Path, help="a JSON file to write: the results, and why files were skipped")
     return parser
 
@@ -52,7 +62,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.input.is_dir() and args.output.is_file():
         print(f"{args.input} is a folder, so the output must be one, but {args.output} is a file.", file=sys.stderr)
         return 1
-    files = outputs_of(args.input, args.output)
 
     import torch
     from tqdm import tqdm
@@ -62,6 +71,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     pipeline = RestorationPipeline.from_pretrained(args.model, dtype=getattr(torch, args.dtype)).to(device)
     pipeline.set_progress_bar_config(disable=True)
+    makes_light = pipeline.config.peak is not None
+    try:
+        files = outputs_of(args.input, args.output, makes_light, args.light_format)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
     options = {
         "tile_size": args.tile_size or None,
         "tile_overlap": args.tile_overlap,
@@ -76,8 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     skipped = {}
     for source, target in tqdm(files.items(), desc="restored", unit="image"):
         try:
-            content = restore_file(pipeline, source, **options)
-        except (ValueError, OSError) as error:
+            content = restore_file(pipeline, source, target.suffix, **options)
+        except (ValueError, OSError, ImportError) as error:
             skipped[str(source)] = " ".join(str(error).split())
         else:
             write_bytes_atomically(target, content)
@@ -91,28 +106,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if restored else 1
 
 
-def outputs_of(source: Path, output: Path) -> dict[Path, Path]:
-    """The file to write for each file to read, without hidden files."""
+def outputs_of(
+    source: Path, output: Path, makes_light: bool = False, light_format: str | None = None
+) -> dict[Path, Path]:
+    """The file to write for each file to read, without hidden files.
+
+    Args:
+        source, output (`Path`): files or folders, as they are given to the command.
+        makes_light (`bool`): whether the model makes light of all images.
+        light_format (`str`, *optional*): hdr, exr or png, for light.
+
+    Raises:
+        ValueError: if the output is to be a file of light that is not made here.
+    """
+
+    def extension(path: Path) -> str:
+        is_light = path.suffix.lower() in LIGHT_EXTENSIONS
+        if not (is_light or makes_light):
+            return ".png"
+        return f".{light_format}" if light_format else path.suffix.lower() if is_light else ".hdr"
+
     if source.is_file():
-        return {source: output / f"{source.stem}.png" if output.is_dir() else output.with_suffix(".png")}
+        if output.is_dir():
+            return {source: output / f"{source.stem}{extension(source)}"}
+        named, usual = output.suffix.lower(), extension(source)
+        if named in LIGHT_EXTENSIONS and usual == ".png" and light_format is None:
+            raise ValueError(f"{output} would be a file of light, but {source} is none, and the model makes none.")
+        is_named = usual != ".png" and light_format is None and named in (*LIGHT_EXTENSIONS, ".png")
+        return {source: output.with_suffix(named if is_named else usual)}
     found = [path.relative_to(source) for path in sorted(source.rglob("*")) if path.is_file()]
     found = [path for path in found if not any(part.startswith(".") for part in path.parts)]
     # Where a folder has photo.jpg and photo.tif, these become photo.jpg.png and photo.tif.png.
-    names = Counter(path.with_suffix(".png") for path in found)
+    names = Counter(path.with_suffix(extension(path)) for path in found)
+    results = {path: path.with_suffix(extension(path)) for path in found}
     return {
-        source / path: output / (path.with_suffix(".png") if names[path.with_suffix(".png")] == 1 else f"{path}.png")
-        for path in found
+        source / path: output / (result if names[result] == 1 else f"{path}{result.suffix}")
+        for path, result in results.items()
     }
 
 
-def restore_file(pipeline: "RestorationPipeline", path: Path, **options) -> bytes:
-    """The PNG file of a restored image.
+def restore_file(pipeline: "RestorationPipeline", path: Path, extension: str = ".png", **options) -> bytes:
+    """The file of a restored image.
 
     Raises:
-        ValueError, OSError: if the file can't be read.
+        ValueError, OSError, ImportError: if the file can't be read, or its result can't be written in this format.
     """
     from diffusers_ext.data.png16 import encode_png16, read_png16
 
+    if pipeline.config.peak is not None or path.suffix.lower() in LIGHT_EXTENSIONS:
+        return restore_light(pipeline, path, extension, **options)
     pixels = read_png16(path)
     if pixels is not None:
         return encode_png16(pipeline(pixels, output_type="levels", **options).images[0])
@@ -120,6 +162,40 @@ def restore_file(pipeline: "RestorationPipeline", path: Path, **options) -> byte
     file = io.BytesIO()
     picture.save(file, "PNG", icc_profile=picture.info.get("icc_profile"))
     return file.getvalue()
+
+
+def restore_light(pipeline: "RestorationPipeline", path: Path, extension: str, **options) -> bytes:
+    """The file of an image whose light is restored; the brightest value of a file of light is taken for white.
+
+    Raises:
+        ValueError, OSError, ImportError: as [`restore_file`].
+    """
+    import numpy as np
+
+    from diffusers_ext.data.light_files import encode_light, read_light
+    from diffusers_ext.data.png16 import encode_png16, read_png16
+    from diffusers_ext.pipelines.light import GAMMA
+
+    white = 1.0
+    if path.suffix.lower() in LIGHT_EXTENSIONS:
+        image = read_light(path)
+        white = float(colors_of(image).max()) or 1.0
+        colors_of(image)[:] = (colors_of(image) / white) ** (1 / GAMMA)
+    else:
+        pixels = read_png16(path)
+        image = path if pixels is None else pixels
+    restored = pipeline(image, output_type="np", **options).images[0]
+    colors = colors_of(restored)
+    colors[:] = white * (colors**GAMMA if pipeline.config.peak is None else colors)
+    if extension != ".png":
+        return encode_light(restored, extension)
+    colors[:] = (colors / (colors.max() or 1)) ** (1 / GAMMA)
+    return encode_png16((restored * 65535).round().astype(np.uint16))
+
+
+def colors_of(image: "np.ndarray") -> "np.ndarray":
+    """The channels (H, W, C) of an image without its transparency."""
+    return image[..., :-1] if image.shape[2] in (2, 4) else image
 
 
 if __name__ == "__main__":

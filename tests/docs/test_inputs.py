@@ -1,6 +1,7 @@
 """What the page of inputs says, row by row: a case for each row of its tables, which fails if the row has none."""
 
 import io
+import json
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +17,13 @@ from diffusers_ext.converters.checkpoint_files import read_state_dict
 from diffusers_ext.converters.kohya import from_kohya
 from diffusers_ext.data import UnreadableImagesError, load_image_dataset
 from diffusers_ext.data.decoding import UnreadableImageError, decode_image
+from diffusers_ext.data.light_files import encode_light, read_light
+from diffusers_ext.data.png16 import encode_png16, read_png16
 from diffusers_ext.data.side_by_side import load_side_by_side_dataset
+from diffusers_ext.models import MSRResNet
+from diffusers_ext.pipelines import RestorationPipeline
 from diffusers_ext.pipelines.masks import read_mask
+from diffusers_ext.restore import main as restore
 from diffusers_ext.training.text_to_image.base_models import load_base_model
 from tests.converters import test_kohya as kohya
 from tests.data.drawing import draw, write_images
@@ -241,7 +247,58 @@ DATA_SETS = {
 }
 
 
-CASES = {"Images": IMAGES, "Data sets": DATA_SETS}
+# Files to restore
+
+
+def restored(folder: Path) -> tuple[Path, list[str]]:
+    """The folder of the results of a command, and the files that it skipped; the network changes nothing."""
+    network = MSRResNet(base_channels=1, num_blocks=0, scale=1)
+    torch.nn.init.zeros_(network.conv_out.weight)
+    RestorationPipeline(network).save_pretrained(folder / "model")
+    command = [str(folder / "in"), str(folder / "out"), "--model", str(folder / "model"), "--device", "cpu"]
+    restore([*command, "--report", str(folder / "report.json")])
+    return folder / "out", list(json.loads((folder / "report.json").read_text())["skipped"])
+
+
+def restored_images(tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    draw(0).save(tmp_path / "in" / "a.webp", lossless=True)
+    levels = np.arange(2 * 3 * 4, dtype=np.uint16).reshape(2, 3, 4) * 2000
+    (tmp_path / "in" / "b.png").write_bytes(encode_png16(levels))
+    out, skipped = restored(tmp_path)
+    assert np.array_equal(np.asarray(Image.open(out / "a.png")), np.asarray(draw(0))) and not skipped
+    assert np.array_equal(read_png16(out / "b.png"), levels)
+
+
+def restored_light(tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    light = np.random.default_rng(0).random((4, 5, 3), dtype=np.float32) * 100
+    for extension in (".hdr", ".exr"):
+        (tmp_path / "in" / f"a{extension}").write_bytes(encode_light(light, extension))
+    out, skipped = restored(tmp_path)
+    assert not skipped
+    assert all(np.abs(read_light(out / f"a{extension}") - light).max() < 1 for extension in (".hdr", ".exr"))
+
+
+def skipped_files(tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(encoded(draw(0), "JPEG")[:100])
+    (tmp_path / "in" / "b.hdr").write_bytes(b"#?RADIANCE")
+    (tmp_path / "in" / "c.txt").write_text("text")
+    _, skipped = restored(tmp_path)
+    assert [Path(name).name for name in skipped] == ["a.jpg", "b.hdr", "c.txt"]
+
+
+RESTORED = {
+    "images of the first table, of any size": restored_images,
+    "light: Radiance (.hdr), OpenEXR (.exr) with R, G and B or Y": restored_light,
+    "damaged files, and files that are no images": skipped_files,
+}
+CASES = {
+    "Images": IMAGES,
+    "Data sets": DATA_SETS,
+    "Files to restore (`python -m diffusers_ext.restore`)": RESTORED,
+}
 
 
 @pytest.mark.parametrize("title", CASES)
@@ -249,7 +306,9 @@ def test_each_row_has_a_case(title):
     assert rows(title) == list(CASES[title])
 
 
-@pytest.mark.parametrize("case", [*IMAGES.values(), *DATA_SETS.values()], ids=lambda case: case.__name__)
+@pytest.mark.parametrize(
+    "case", [case for cases in CASES.values() for case in cases.values()], ids=lambda case: case.__name__
+)
 def test_images_and_data_sets(case: Callable, tmp_path, monkeypatch):
     case(tmp_path, monkeypatch)
 

@@ -93,6 +93,17 @@ COMMANDS = {
     "train_autoencoder": {**DIGITS, "architecture": "mlp"},
     "train_classifier": {**DIGITS, "pretrained_model_name_or_path": "@diffusion", "num_inference_steps": 1},
     "train_translation": {**DIGITS, "method": "pix2pix", "inputs": "edges", "generator_channels": 4},
+    "train_restoration": {
+        **DIGITS,
+        "scale": 2,
+        "generator_options": json.dumps({"base_channels": 4, "num_blocks": 1}),
+    },
+    "train_hdr": {**DIGITS, "generator_options": json.dumps({"base_channels": 4, "num_levels": 2})},
+    "train_danet": {
+        **DIGITS,
+        "unet_options": json.dumps({"base_channels": 4, "num_levels": 2}),
+        "critic_options": json.dumps({"base_channels": 2}),
+    },
     "train_spade": {
         "train_data_dir": "@label_maps",
         "conditioning_image_column": "conditioning_image",

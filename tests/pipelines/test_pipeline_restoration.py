@@ -134,6 +134,24 @@ def test_16_bits_are_kept(pipe):
         pipe(colors)
 
 
+def test_light_has_no_upper_limit():
+    network = msrresnet(scale=1)
+    pipe = quiet(RestorationPipeline(network, peak=8.0))
+    with torch.no_grad():
+        seen = torch.log1p(5000 * image()[None] ** 2.2 / 8) / np.log1p(5000)
+        expected = 8 * torch.expm1(network(seen).sample.clamp(0, 1) * np.log1p(5000)) / 5000
+    light = restore(pipe, image())
+    torch.testing.assert_close(light, expected)
+    assert light.max() > 1
+    (levels,) = restore(pipe, image(), output_type="levels")
+    shown = (expected[0].permute(1, 2, 0).numpy() / 8) ** (1 / 2.2) * 255
+    assert np.abs(levels - shown).max() <= 0.51
+    with pytest.raises(ValueError, match="`peak` must be at least 1, with `black` 0"):
+        RestorationPipeline(network, black=-1, peak=8.0)
+    with pytest.raises(ValueError, match="`noise_generator` must have `noise_channels`"):
+        RestorationPipeline(network, noise_generator=network)
+
+
 def test_lists_of_any_images(pipe, tmp_path):
     Image.new("RGB", (5, 3), "red").save(tmp_path / "red.png")
     mixed = [

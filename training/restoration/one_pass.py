@@ -120,7 +120,7 @@ class OnePassEvaluator:
 
     def _row(self, task: str, name: str, method) -> dict:
         share = self.context.share
-        pairs = self.context.progress(self._pairs(task, **share), f"{task}: {name}")
+        pairs = self.context.progress(self.pairs(task, **share), f"{task}: {name}")
         values = self._measure(
             self._truth(**share),
             (method(shown) for shown, _ in pairs),
@@ -143,7 +143,7 @@ class OnePassEvaluator:
             return None
         return torch.cat([batch["class_labels"] for batch in self._batches(**self.context.share)])
 
-    def _pairs(
+    def pairs(
         self, task: str, process_index: int = 0, num_processes: int = 1
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Inputs and clean images in batches, in [-1, 1]: a process's share, or all."""
@@ -165,7 +165,7 @@ class OnePassEvaluator:
         cells, names = [], []
         count = math.ceil(ONE_PASS_ROWS / len(self.degraded.names))
         for task in self.degraded.names:
-            shown, truth = (images[:count] for images in next(self._pairs(task)))
+            shown, truth = (images[:count] for images in next(self.pairs(task)))
             large = F.interpolate(shown, scale_factor=self.degraded.scale)  # its pixels are visible
             columns = [as_uint8(large), restored(generate.pipeline, shown), as_uint8(truth)]
             cells.append(torch.stack(columns, dim=1).flatten(0, 1))

@@ -9,6 +9,7 @@ from diffusers import ModelMixin
 
 from diffusers_ext.models import (
     ContextEncoder,
+    DANetUNet,
     DeepDeblurNet,
     FPNMobileNet,
     MSRResNet,
@@ -24,7 +25,7 @@ from diffusers_ext.training.loop.network_options import build_network
 
 
 GeneratorName = Literal[
-    "srresnet", "msrresnet", "rrdb", "unet", "resnet", "deblurgan", "fpn", "deepdeblur", "context_encoder"
+    "srresnet", "msrresnet", "rrdb", "unet", "resnet", "deblurgan", "fpn", "deepdeblur", "context_encoder", "danet"
 ]
 
 
@@ -61,6 +62,7 @@ RESTORERS = {
     "fpn": Restorer(FPNMobileNet, black=-1.0),
     "deepdeblur": Restorer(DeepDeblurNet),
     "context_encoder": Restorer(ContextEncoder, black=-1.0),
+    "danet": Restorer(DANetUNet),
 }
 
 

@@ -13,6 +13,7 @@ from .csinva.mnist_lenet import convert_mnist_lenet as convert_mnist_lenet
 from .csinva.mnist_mlp_gan import convert_mlp_gan as convert_mlp_gan
 from .csinva.mnist_mlp_vae import convert_mnist_mlp_vae as convert_mnist_mlp_vae
 from .cyclegan_resnet import convert_resnet_generator as convert_resnet_generator
+from .danet.unet import convert_danet as convert_danet
 from .deblurgan_v2.fpn_mobilenet import convert_fpn_mobilenet as convert_fpn_mobilenet
 from .deblurgan_v2.residual_generator import convert_deblurgan as convert_deblurgan
 from .deepdeblur.msresnet import convert_deepdeblur as convert_deepdeblur

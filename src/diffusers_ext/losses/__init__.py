@@ -59,6 +59,7 @@ from diffusers_ext.losses.energies import (
 from diffusers_ext.losses.feature_matching import feature_matching_loss as feature_matching_loss
 from diffusers_ext.losses.mode_seeking import mode_seeking_loss as mode_seeking_loss
 from diffusers_ext.losses.mutual_information import mutual_information_loss as mutual_information_loss
+from diffusers_ext.losses.noise_matching import noise_mean_loss as noise_mean_loss
 from diffusers_ext.losses.path_lengths import path_lengths as path_lengths
 from diffusers_ext.losses.pulling_away import pulling_away_loss as pulling_away_loss
 from diffusers_ext.losses.relativistic import relative_logits as relative_logits

@@ -15,6 +15,7 @@ from diffusers_ext.models.modeling_biggan import (
 from diffusers_ext.models.modeling_class_embedder import ClassEmbedder as ClassEmbedder
 from diffusers_ext.models.modeling_clip_resnet import CLIPResNetModel as CLIPResNetModel
 from diffusers_ext.models.modeling_context_encoder import ContextEncoder as ContextEncoder
+from diffusers_ext.models.modeling_danet import DANetCritic as DANetCritic, DANetUNet as DANetUNet
 from diffusers_ext.models.modeling_dcgan import (
     DCGANDiscriminator as DCGANDiscriminator,
     DCGANGenerator as DCGANGenerator,
