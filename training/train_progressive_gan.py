@@ -90,13 +90,6 @@ class ProgressiveGANRecipe(AdversarialRecipe):
             return 0.0
         return self.config.auxiliary_weight * F.cross_entropy(judged.class_logits.float(), labels, reduction="none")
 
-    def with_all_weights(self, name: str, losses: torch.Tensor) -> torch.Tensor:
-        """The same losses, with a gradient of zero instead of none for the weights of resolutions that are not used.
-
-        Several processes wait for the gradient of each weight.
-        """
-        return losses + 0 * torch.stack([weight.sum() for weight in self.network(name).parameters()]).sum()
-
     def pipeline(self, generator: nn.Module, discriminator: nn.Module):
         """The pipeline, whose generator makes images of the largest resolution that is there completely."""
         return super().pipeline(generator.up_to(self.grown_size), discriminator)

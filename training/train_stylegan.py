@@ -80,7 +80,8 @@ class StyleGANRecipe(AdversarialRecipe):
         logits = self.network("discriminator")(self.augment(fake, draw), labels).logits
         self.minimise("generator", generator_loss("nonsaturating", logits))
         if config.path_length > 0 and draw.step % config.path_length_interval == 0:
-            self.minimise("generator", self.path_length_losses(labels, draw))
+            losses = self.path_length_losses(labels, draw)  # which the biases of images do not change
+            self.minimise("generator", self.with_all_weights("generator", losses))
 
     def generate(self, labels, draw):
         """Images and styles of random latents, with random noise, and with two latents mixed in some of the images."""

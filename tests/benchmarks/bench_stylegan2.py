@@ -5,10 +5,12 @@
 The reference, NVlabs/stylegan2-ada-pytorch, without its compiled extensions, is written here again with our weights:
 grouped convolutions of weights per image, a filter of 4x4 over padded features, and separate operations for noise,
 bias, activation and gain. Both make the same images (the largest difference is printed). They are timed alternately,
-and their medians are compared.
+and their medians are compared. `channels last` is ours after `generator.to(memory_format=torch.channels_last)`, which
+saves the copies that each convolution makes of its input.
 """
 
 import argparse
+import copy
 
 import torch
 import torch.nn.functional as F
@@ -76,22 +78,24 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--channel_base", type=int, default=16384, help="32768 is the paper's configuration F.")
+    parser.add_argument("--bfloat16", action="store_true", help="Also in bfloat16: very slow on CPUs without AVX-512.")
     parser.add_argument("--compile", action="store_true", help="Also compiled: minutes of compiling first.")
     arguments = parser.parse_args()
     widths = tuple(min(512, arguments.channel_base // 2**power) for power in range(2, 9))
     torch.manual_seed(0)
     generator = StyleGAN2Generator(256, block_out_channels=widths).eval()
-    half = StyleGAN2Generator(256, block_out_channels=widths).eval()
-    half.load_state_dict(generator.state_dict())
-    half.to(torch.bfloat16)
+    channels_last = copy.deepcopy(generator).to(memory_format=torch.channels_last)
+    half = copy.deepcopy(generator).to(torch.bfloat16)
     with torch.no_grad():
         for batch_size in arguments.batch_sizes:
             latents = torch.randn(batch_size, 512)
             ways = {
                 "reference operations": lambda latents=latents: reference_forward(generator, latents),
                 "ours": lambda latents=latents: generator(latents).sample,
-                "ours, bfloat16": lambda latents=latents: half(latents.bfloat16()).sample,
+                "ours, channels last": lambda latents=latents: channels_last(latents).sample,
             }
+            if arguments.bfloat16:
+                ways["ours, bfloat16"] = lambda latents=latents: half(latents.bfloat16()).sample
             if arguments.compile:
                 compiled = torch.compile(generator, fullgraph=True)
                 ways["ours, compiled"] = lambda latents=latents, compiled=compiled: compiled(latents).sample

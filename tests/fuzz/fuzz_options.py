@@ -72,6 +72,24 @@ COMMANDS = {
         "statistics_batches": 1,
     },
     "train_ebgan": {**DIGITS, "generator": json.dumps({"block_out_channels": [4, 4]})},
+    "train_stylegan": {
+        **DIGITS,
+        "generator": json.dumps({"latent_dim": 4, "style_dim": 4, "block_out_channels": [4, 4]}),
+        "discriminator": json.dumps({"block_out_channels": [4, 4]}),
+    },
+    "train_progressive_gan": {
+        **DIGITS,
+        "generator": json.dumps({"latent_dim": 4, "block_out_channels": [4, 4]}),
+        "discriminator": json.dumps({"block_out_channels": [4, 4]}),
+        "stable_images": 1,
+        "fading_images": 0,
+    },
+    "find_directions": {
+        "pipeline": "@gan",
+        "output": "found.safetensors",
+        "method": "factorized",
+        "num_directions": 2,
+    },
     "train_inversion_encoder": {**DIGITS, "pretrained_model_name_or_path": "@gan", "encoder": TINY_ENCODER},
     "train_latent_mapper": {
         **DIGITS,
@@ -219,6 +237,16 @@ class Outcome:
     text: str
 
 
+def option_kinds(command: str) -> dict[str, object]:
+    """The options of a command that can be wrong, and their types."""
+    if command == "find_directions":  # which has no class of options
+        actions = importlib.import_module("diffusers_ext.training.find_directions").build_parser()._actions
+        return {action.dest: action.type for action in actions if action.dest not in ("help", "output")}
+    own = config_class(command)
+    hints = typing.get_type_hints(own)
+    return {field.name: hints[field.name] for field in fields(own) if field.name not in ("output_dir", "report_to")}
+
+
 def config_class(command: str) -> type[Config]:
     module = importlib.import_module(f"diffusers_ext.training.{command}")
     if command in CONFIGS:
@@ -251,11 +279,9 @@ def cases(count: int, seed: int) -> list[tuple[str, str, str]]:
     generator, chosen = random.Random(seed), {(command, "seed", "1"): None for command in COMMANDS}
     while len(chosen) < count + len(COMMANDS):
         command = generator.choice(list(COMMANDS))
-        own = config_class(command)
-        hints = typing.get_type_hints(own)
-        names = [field.name for field in fields(own) if field.name not in ("output_dir", "report_to")]
-        option = generator.choice(names)
-        chosen[command, option, wrong_value(hints[option], generator)] = None
+        kinds = option_kinds(command)
+        option = generator.choice(list(kinds))
+        chosen[command, option, wrong_value(kinds[option], generator)] = None
     return list(chosen)
 
 
@@ -312,13 +338,16 @@ def run_case(folder: Path, number: int, case: tuple[str, str, str]) -> Outcome:
     options = {name: str(entry) for name, entry in COMMANDS[command].items()} | {option: value}
     options = {name: str(folder / entry[1:]) if entry.startswith("@") else entry for name, entry in options.items()}
     written = folder / f"run-{number}"
-    options |= {"output_file": str(written / "rows.json")} if command == "evaluate_pipeline" else {}
-    options |= {"output_dir": str(written)} if command != "evaluate_pipeline" else {}
-    arguments = [f"--{name}={entry}" for name, entry in options.items()]
+    if command == "evaluate_pipeline":
+        options["output_file"] = str(written / "rows.json")
+    elif command != "find_directions":
+        options["output_dir"] = str(written)
+    placed = [options.pop(name) for name in ("pipeline", "output") if name in options]  # without a name
+    arguments = placed + [f"--{name}={entry}" for name, entry in options.items()]
     output, status = io.StringIO(), 0
     with contextlib.redirect_stderr(output), contextlib.redirect_stdout(io.StringIO()):
         try:
-            if command == "evaluate_pipeline":
+            if command in ("evaluate_pipeline", "find_directions"):
                 module.main(arguments)
             else:
                 from diffusers_ext.training.loop.command import run

@@ -6,9 +6,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
+from diffusers_ext.data.digits import DIGIT_NAMES, load_digits_dataset
 from diffusers_ext.training.loop.accelerator import build_accelerator
 from diffusers_ext.training.loop.configuration import TrainingConfig
 from diffusers_ext.training.loop.context import TrainingContext
@@ -86,6 +89,14 @@ def finish(command_line: list[str], log: Path | str = os.devnull) -> int:
     process = start(command_line, log)
     process.join(120)
     return process.exitcode
+
+
+def write_few_digits(folder: Path, count: int = 40) -> None:
+    """A folder per class, of few images and thus soon read."""
+    for number, row in enumerate(load_digits_dataset()["test"].select(range(count))):
+        class_folder = folder / DIGIT_NAMES[row["label"]]
+        class_folder.mkdir(exist_ok=True)
+        Image.fromarray(np.asarray(row["image"], dtype=np.uint8)).save(class_folder / f"{number}.png")
 
 
 def records(output_dir: Path) -> list[dict]:

@@ -8,11 +8,10 @@ from diffusers_ext import GANPipeline
 from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.train_ebgan import EBGANConfig, EBGANRecipe
 from tests.training import runs
-from tests.training.runs import records, steps, tensors
+from tests.training.runs import records, steps, tensors, write_few_digits
 
 
 OPTIONS = {
-    "dataset_name": "digits",
     "resolution": [8],
     "channels": 1,
     "generator": {"latent_dim": 6, "block_out_channels": [6, 4]},
@@ -22,6 +21,15 @@ OPTIONS = {
     "checkpointing_steps": 2,
     "logging_steps": 1,
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("digits")
+    write_few_digits(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(OPTIONS, "train_data_dir", str(folder))
+        yield
 
 
 def configuration(output_dir, **options) -> EBGANConfig:

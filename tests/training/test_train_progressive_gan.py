@@ -1,13 +1,10 @@
 """Progressive GANs grow, resume and are published; and what does not fit is refused."""
 
-import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline
-from PIL import Image
 
 from diffusers_ext import GANPipeline
-from diffusers_ext.data.digits import DIGIT_NAMES, load_digits_dataset
 from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.train_progressive_gan import (
     ProgressiveGANConfig,
@@ -16,7 +13,7 @@ from diffusers_ext.training.train_progressive_gan import (
     reduce_images,
 )
 from tests.training import runs
-from tests.training.runs import records, steps, tensors
+from tests.training.runs import records, steps, tensors, write_few_digits
 
 
 # Steps of 8 images: two of 4x4, two in which 8x8 fades in, and from then on 8x8.
@@ -36,12 +33,8 @@ OPTIONS = {
 
 @pytest.fixture(scope="module", autouse=True)
 def few_images(tmp_path_factory):
-    """A folder per class, of few images and thus soon read."""
     folder = tmp_path_factory.mktemp("digits")
-    for number, row in enumerate(load_digits_dataset()["test"].select(range(40))):
-        class_folder = folder / DIGIT_NAMES[row["label"]]
-        class_folder.mkdir(exist_ok=True)
-        Image.fromarray(np.asarray(row["image"], dtype=np.uint8)).save(class_folder / f"{number}.png")
+    write_few_digits(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(OPTIONS, "train_data_dir", str(folder))
         yield

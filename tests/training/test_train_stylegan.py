@@ -1,13 +1,10 @@
 """StyleGAN2 trains, resumes and is published; and what does not fit is refused."""
 
-import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline
-from PIL import Image
 
 from diffusers_ext import GANPipeline
-from diffusers_ext.data.digits import DIGIT_NAMES, load_digits_dataset
 from diffusers_ext.losses import path_lengths
 from diffusers_ext.models import StyleGAN2Generator, StyleGANGenerator
 from diffusers_ext.training.adversarial.adaptive_augmentation import (
@@ -22,7 +19,7 @@ from diffusers_ext.training.loop.ema import HalfLifeEMA
 from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.train_stylegan import StyleGANConfig, StyleGANRecipe
 from tests.training import runs
-from tests.training.runs import records, steps, tensors, weights
+from tests.training.runs import records, steps, tensors, weights, write_few_digits
 
 
 OPTIONS = {
@@ -43,12 +40,8 @@ CONDITIONAL = {"class_conditional": True, **ADAPTIVE}
 
 @pytest.fixture(scope="module", autouse=True)
 def few_images(tmp_path_factory):
-    """A folder per class, of few images and thus soon read."""
     folder = tmp_path_factory.mktemp("digits")
-    for number, row in enumerate(load_digits_dataset()["test"].select(range(40))):
-        class_folder = folder / DIGIT_NAMES[row["label"]]
-        class_folder.mkdir(exist_ok=True)
-        Image.fromarray(np.asarray(row["image"], dtype=np.uint8)).save(class_folder / f"{number}.png")
+    write_few_digits(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(OPTIONS, "train_data_dir", str(folder))
         yield

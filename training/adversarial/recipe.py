@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from diffusers_ext.hub.card import trained_from
@@ -28,6 +29,13 @@ class AdversarialRecipe(SampledRecipe):
     def pipeline(self, generator: nn.Module, discriminator: nn.Module) -> GANPipeline:
         """The pipeline that samples from the generator, with the discriminator for further training."""
         return GANPipeline(generator=generator, discriminator=discriminator, id2label=self.id2label)
+
+    def with_all_weights(self, name: str, losses: torch.Tensor) -> torch.Tensor:
+        """The same losses, with a gradient of zero instead of none for the weights of a network that they do not use.
+
+        Several processes wait for the gradient of each weight.
+        """
+        return losses + 0 * torch.stack([weight.sum() for weight in self.network(name).parameters()]).sum()
 
     def description(self, method: str, *tags: str, call: str = "", base_model: str | None = None) -> dict:
         """What the card says.

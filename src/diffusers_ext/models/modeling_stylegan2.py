@@ -512,8 +512,9 @@ def modulated_conv2d(
         # In float32, because squares leave the range of half precision.
         squares = weight.float().square().sum(dim=(2, 3))
         backs = (F.linear(scales.float().square(), squares) + NORM_EPSILON).rsqrt().to(weight.dtype)
-    is_single = hidden_states.shape[0] == 1
-    if is_single:  # to scale the weights is less work than to scale the features, and gives the same
+    # For a single image, it is the same to scale the weights or the features: the smaller ones are less work.
+    scales_weights = hidden_states.shape[0] == 1 and weight.numel() < hidden_states.numel()
+    if scales_weights:
         weight = weight * scales[0][:, None, None]
         weight = weight if backs is None else weight * backs[0][:, None, None, None]
     else:
@@ -522,7 +523,7 @@ def modulated_conv2d(
         hidden_states = F.conv_transpose2d(hidden_states, weight.transpose(0, 1), stride=2)
     else:
         hidden_states = F.conv2d(hidden_states, weight, padding=weight.shape[-1] // 2)
-    return hidden_states if is_single or backs is None else hidden_states * backs[:, :, None, None]
+    return hidden_states if scales_weights or backs is None else hidden_states * backs[:, :, None, None]
 
 
 class StyleGAN2DiscriminatorBlock(nn.Module):
