@@ -1,4 +1,4 @@
-"""Images from images in one pass of a generator: pix2pix, CycleGAN, DualGAN."""
+"""Images from images in one pass of a generator: pix2pix, CycleGAN, DualGAN, and MSGAN and BicycleGAN with latents."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,9 +8,10 @@ from diffusers import DiffusionPipeline, ImagePipelineOutput, ModelMixin
 from torch import nn
 from torch.nn import functional as F
 
-from .checks import check_generator, check_output_type, check_positive_int
+from .checks import check_generator, check_latents, check_output_type, check_positive_int
 from .images import ImageInput, denormalize, fit_channels, list_images, pad_images, read_image, to_output
 from .networks import get_sample_size, get_shared_models
+from .style_latents import draw_style_latents, read_style_images
 from .tiles import check_tiling, plan_tiling, predict_tiled
 from .uniform_numbers import rand_tensor
 
@@ -21,15 +22,21 @@ class ImageTranslationPipeline(DiffusionPipeline):
 
     For pix2pix (Isola et al. 2017, https://huggingface.co/papers/1611.07004), which learns from pairs and has one
     direction, and for CycleGAN (Zhu et al. 2017, https://huggingface.co/papers/1703.10593) and DualGAN (Yi et al.
-    2017, https://huggingface.co/papers/1704.02510), which have both.
+    2017, https://huggingface.co/papers/1704.02510), which have both. With latents, an image has many translations:
+    pix2pix with mode seeking (Mao et al. 2019, https://huggingface.co/papers/1903.05628) and BicycleGAN (Zhu et al.
+    2017, https://huggingface.co/papers/1711.11586).
 
     Args:
         generator ([`UNetGenerator`] or [`ResnetGenerator`]):
             From the first domain to the second: `generator(sample, return_dict=False)[0]` is the translation
             `(N, out_channels, H, W)` of `sample`, `(N, in_channels, H, W)`; both are in `[-1, 1]`. Height and width
             must be multiples of `generator.stride`, and at least `generator.smallest_side` if it has this attribute.
+            If `generator.config.latent_dim` is set, it is called with `latents`, `(N, latent_dim)`, too.
         reverse_generator ([`UNetGenerator`] or [`ResnetGenerator`], *optional*):
             From the second domain to the first.
+        style_encoder ([`SPADEEncoder`], *optional*):
+            `style_encoder(sample, return_dict=False)[0]` is the distribution of the latents with which `generator`
+            makes translations like the images `sample` of the second domain, in `[-1, 1]`.
 
     Raises:
         ValueError: if a generator does not translate images, or the two do not fit each other.
@@ -37,10 +44,15 @@ class ImageTranslationPipeline(DiffusionPipeline):
 
     pipeline_tag = "image-to-image"
     samples_from_noise = False
-    model_cpu_offload_seq = "generator->reverse_generator"
-    _optional_components = ["reverse_generator"]
+    model_cpu_offload_seq = "style_encoder->generator->reverse_generator"
+    _optional_components = ["reverse_generator", "style_encoder"]
 
-    def __init__(self, generator: ModelMixin, reverse_generator: ModelMixin | None = None):
+    def __init__(
+        self,
+        generator: ModelMixin,
+        reverse_generator: ModelMixin | None = None,
+        style_encoder: ModelMixin | None = None,
+    ):
         super().__init__()
         for name, network in (("generator", generator), ("reverse_generator", reverse_generator)):
             if network is not None and not hasattr(network, "stride"):
@@ -56,7 +68,13 @@ class ImageTranslationPipeline(DiffusionPipeline):
                     f"`reverse_generator` must make {there.in_channels} from {there.out_channels}, but makes "
                     f"{back.out_channels} from {back.in_channels}."
                 )
-        self.register_modules(generator=generator, reverse_generator=reverse_generator)
+        latent_dim = generator.config.get("latent_dim")
+        if style_encoder is not None and style_encoder.config.latent_dim != latent_dim:
+            raise ValueError(
+                f"`style_encoder` makes latents of length {style_encoder.config.latent_dim}, but `generator` takes "
+                f"{'none' if latent_dim is None else latent_dim}."
+            )
+        self.register_modules(generator=generator, reverse_generator=reverse_generator, style_encoder=style_encoder)
 
     @torch.no_grad()
     def __call__(
@@ -67,6 +85,8 @@ class ImageTranslationPipeline(DiffusionPipeline):
         image_statistics: bool = False,
         num_images_per_input: int = 1,
         generator: torch.Generator | list[torch.Generator] | None = None,
+        style_image: ImageInput | list[ImageInput] | None = None,
+        latents: torch.Tensor | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
         batch_size: int | None = None,
@@ -91,9 +111,15 @@ class ImageTranslationPipeline(DiffusionPipeline):
                 Whether batch norm normalizes each image by its own statistics instead of the training set's, as the
                 authors of pix2pix do. A generator that was trained with one image per step needs it.
             num_images_per_input (`int`, defaults to 1):
-                The number of translations of each image, which are next to each other. Several need `dropout`.
+                The number of translations of each image, which are next to each other. Several need a generator
+                network with latents, or `dropout`.
             generator (`torch.Generator` or `list[torch.Generator]`, *optional*):
-                Makes dropout reproducible: one for all or one for each translation.
+                Makes latents and dropout reproducible: one for all or one for each translation.
+            style_image (*optional*):
+                For pipelines with a `style_encoder`: the image of the second domain whose style to use, or one for
+                each image; of any size. Without it, each translation has a style of its own, drawn by `generator`.
+            latents (`torch.Tensor`, *optional*):
+                The styles themselves, `(N * num_images_per_input, latent_dim)`.
             output_type (`str`, defaults to `"pil"`):
                 `"pil"`, `"np"` (`(N, H, W, C)`) or `"pt"` (`(N, C, H, W)`, float32); the latter two in `[0, 1]`.
             return_dict (`bool`, defaults to `True`):
@@ -127,13 +153,23 @@ class ImageTranslationPipeline(DiffusionPipeline):
             dropout,
             num_images_per_input,
             generator,
+            style_image,
+            latents,
             output_type,
             batch_size,
             tile_size,
             tile_overlap,
         )
+        styles, latent_dim = None, network.config.get("latent_dim")
+        if style_image is not None:
+            styles = read_style_images(style_image, self.style_encoder.config.in_channels, len(images))
 
-        # 2. Translation, of images of one size at once
+        # 2. Styles
+        if latents is None and latent_dim is not None:
+            shape, device = (len(images) * num_images_per_input, latent_dim), self._execution_device
+            latents = draw_style_latents(styles, self.style_encoder, shape, num_images_per_input, generator, device)
+
+        # 3. Translation, of images of one size at once
         images, sizes = (
             [entry for entry in entries for _ in range(num_images_per_input)] for entries in (images, sizes)
         )
@@ -145,13 +181,18 @@ class ImageTranslationPipeline(DiffusionPipeline):
                 own = [generator[row] for row in rows] if isinstance(generator, list) else generator
                 with as_in_training(network, dropout, image_statistics, own):
                     translated = self._translate(
-                        network, torch.stack([images[row] for row in rows]), tile_size, tile_overlap, batch_size or 16
+                        network,
+                        torch.stack([images[row] for row in rows]),
+                        None if latents is None else latents[rows],
+                        tile_size,
+                        tile_overlap,
+                        batch_size or 16,
                     )
                 for row, output in zip(rows, translated, strict=True):
                     outputs[row] = denormalize(output)
         self.maybe_free_model_hooks()
 
-        # 3. Output: pictures may differ in size
+        # 4. Output: pictures may differ in size
         if output_type == "pil":
             outputs = [picture for output in outputs for picture in to_output(output[None], "pil")]
         else:
@@ -162,6 +203,7 @@ class ImageTranslationPipeline(DiffusionPipeline):
         self,
         network: ModelMixin,
         images: torch.Tensor,
+        latents: torch.Tensor | None,
         tile_size: int | None,
         tile_overlap: int | None,
         tile_batch_size: int,
@@ -172,11 +214,13 @@ class ImageTranslationPipeline(DiffusionPipeline):
         below, right = (max(-side % network.stride, least - side) for side in (height, width))
         padded = pad_images(images, height + below, width + right).to(self._execution_device)
 
-        def forward(sample: torch.Tensor, class_labels: None = None) -> torch.Tensor:
-            return network(sample.to(network.dtype), return_dict=False)[0].float()
+        def forward(sample: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+            inputs = [sample] if latents is None else [sample, latents.to(sample.device)[rows]]
+            return network(*(entry.to(network.dtype) for entry in inputs), return_dict=False)[0].float()
 
+        rows = torch.arange(len(padded), device=padded.device)
         tiling = plan_tiling(tile_size, tile_overlap, tile_batch_size, *padded.shape[2:])
-        output = forward(padded) if tiling is None else predict_tiled(forward, padded, None, tiling)
+        output = forward(padded, rows) if tiling is None else predict_tiled(forward, padded, rows, tiling)
         return output[..., :height, :width]
 
     @classmethod
@@ -196,6 +240,8 @@ class ImageTranslationPipeline(DiffusionPipeline):
         dropout: bool,
         num_images_per_input: int,
         generator: torch.Generator | list[torch.Generator] | None,
+        style_image: ImageInput | list[ImageInput] | None,
+        latents: torch.Tensor | None,
         output_type: str,
         batch_size: int | None,
         tile_size: int | None,
@@ -203,8 +249,19 @@ class ImageTranslationPipeline(DiffusionPipeline):
     ):
         """Refuses what the call could not carry out, with a `ValueError` of one sentence."""
         check_positive_int("num_images_per_input", num_images_per_input)
-        if num_images_per_input > 1 and not dropout:
-            raise ValueError("`num_images_per_input` needs `dropout=True`: without it, all would be the same.")
+        latent_dim = network.config.get("latent_dim")
+        if num_images_per_input > 1 and not dropout and latent_dim is None:
+            raise ValueError(
+                "`num_images_per_input` needs a generator with `latent_dim`, or `dropout=True`: without them, all "
+                "would be the same."
+            )
+        if style_image is not None and (self.style_encoder is None or network is not self.generator):
+            raise ValueError("`style_image` needs the `style_encoder` component, and no `reverse=True`.")
+        if style_image is not None and latents is not None:
+            raise ValueError("`style_image` and `latents` both give the style: pass one of them.")
+        if latents is not None and latent_dim is None:
+            raise ValueError("`latents` needs a generator with `latent_dim`, which this one has not.")
+        check_latents(latents, (len(sizes) * num_images_per_input, latent_dim))
         if dropout and not any(isinstance(module, nn.Dropout) and module.p > 0 for module in network.modules()):
             raise ValueError("`dropout=True` needs a generator that has dropout, but this one has none.")
         check_generator(generator, len(sizes) * num_images_per_input)

@@ -2,13 +2,13 @@
 
 import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput, ModelMixin
-from diffusers.utils.torch_utils import randn_tensor
 from torch.nn import functional as F
 
 from .checks import check_generator, check_latents, check_output_type, check_positive_int
-from .images import ImageInput, check_one_size, denormalize, fit_channels, list_images, read_image, to_output
+from .images import ImageInput, check_one_size, denormalize, list_images, to_output
 from .label_maps import check_labels, instance_edges, one_hot_labels, read_instance_map, read_label_map
 from .networks import get_sample_size, get_shared_models
+from .style_latents import draw_style_latents, read_style_images
 
 
 class SemanticSynthesisPipeline(DiffusionPipeline):
@@ -120,11 +120,15 @@ class SemanticSynthesisPipeline(DiffusionPipeline):
         if self.generator.config.instance_edges:
             edges = self._edges(maps, instance_map)
             segmentation = torch.cat([segmentation, edges], dim=1)
-        styles = None if style_image is None else self._read_styles(style_image, len(maps))
+        styles = None
+        if style_image is not None:
+            styles = read_style_images(style_image, self.style_encoder.config.in_channels, len(maps))
 
         # 2. Styles
-        if latents is None and self.generator.config.latent_dim is not None:
-            latents = self._draw_latents(styles, count, num_images_per_input, generator)
+        latent_dim, device = self.generator.config.latent_dim, self._execution_device
+        if latents is None and latent_dim is not None:
+            shape = (count, latent_dim)
+            latents = draw_style_latents(styles, self.style_encoder, shape, num_images_per_input, generator, device)
 
         # 3. Images
         segmentation, step = segmentation.repeat_interleave(num_images_per_input, dim=0), batch_size or count
@@ -150,39 +154,6 @@ class SemanticSynthesisPipeline(DiffusionPipeline):
                 f"label maps, but has {sizes}."
             )
         return torch.stack([instance_edges(entry) for entry in instances])
-
-    def _read_styles(self, style_image: ImageInput | list[ImageInput], count: int) -> list[torch.Tensor]:
-        """A style image `(1, C, H, W)` in `[-1, 1]` for each label map."""
-        channels = self.style_encoder.config.in_channels
-        styles = [
-            fit_channels("style_image", read_image("style_image", entry), channels)[None] * 2 - 1
-            for entry in list_images("style_image", style_image)
-        ]
-        if len(styles) not in (1, count):
-            raise ValueError(f"`style_image` must be one image or {count}, one for each label map, not {len(styles)}.")
-        return styles * count if len(styles) == 1 else styles
-
-    def _draw_latents(
-        self,
-        styles: list[torch.Tensor] | None,
-        count: int,
-        num_images_per_input: int,
-        generator: torch.Generator | list[torch.Generator] | None,
-    ) -> torch.Tensor:
-        """Latents `(count, latent_dim)`: standard normal, or of the distributions of the style images."""
-        device = self._execution_device
-        shape = (count, self.generator.config.latent_dim)
-        noise = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
-        if styles is None:
-            return noise
-        encoder, parts = self.style_encoder, []
-        for style in styles:
-            parts.append(encoder(style.to(device, encoder.dtype), return_dict=False)[0])
-        mean, std = (
-            torch.cat([getattr(part, name) for part in parts]).float().repeat_interleave(num_images_per_input, dim=0)
-            for name in ("mean", "std")
-        )
-        return mean + std * noise
 
     def _generate(self, segmentation: torch.Tensor, latents: torch.Tensor | None) -> torch.Tensor:
         """Images in `[0, 1]`; maps are padded at the right and below by their last labels, and images cropped."""

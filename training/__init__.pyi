@@ -44,6 +44,10 @@ from .train_inversion_encoder import (
 )
 from .train_latent_mapper import LatentMapperConfig as LatentMapperConfig, LatentMapperRecipe as LatentMapperRecipe
 from .train_maskgit import MaskGITConfig as MaskGITConfig, MaskGITRecipe as MaskGITRecipe
+from .train_multimodal_translation import (
+    MultimodalConfig as MultimodalConfig,
+    MultimodalRecipe as MultimodalRecipe,
+)
 from .train_palette import PaletteConfig as PaletteConfig, PaletteRecipe as PaletteRecipe
 from .train_pixels import PixelConfig as PixelConfig, PixelRecipe as PixelRecipe
 from .train_prior import PriorConfig as PriorConfig, PriorRecipe as PriorRecipe

@@ -122,6 +122,12 @@ COMMANDS = {
         "unet_options": json.dumps({"base_channels": 4, "num_levels": 2}),
         "critic_options": json.dumps({"base_channels": 2}),
     },
+    "train_multimodal_translation": {
+        **DIGITS,
+        "inputs": "edges",
+        "generator_channels": 4,
+        "discriminator_channels": 4,
+    },
     "train_spade": {
         "train_data_dir": "@label_maps",
         "conditioning_image_column": "conditioning_image",
@@ -375,7 +381,7 @@ def recipe_builder(module, command: str):
         return module.FineTuningRecipe
     if command == "train_image_tokens":
         return module.image_token_recipe
-    if command in ("train_autoencoder", "train_distillation", "train_translation"):
+    if command in ("train_autoencoder", "train_distillation", "train_translation", "train_multimodal_translation"):
         return getattr(module, command.removeprefix("train_") + "_recipe")
     return defined_in(module, "Recipe")
 

@@ -41,6 +41,24 @@ class TestBatchNorm(BatchNormConfig, ModelSaveLoadTesterMixin, ModelTrainingTest
     pass
 
 
+def test_latents_are_channels_of_the_input():
+    torch.manual_seed(0)
+    model = UNetGenerator(None, 1, 1, (4, 4), "none", dropout=0.0, latent_dim=2).eval()
+    plain = UNetGenerator(None, 3, 1, (4, 4), "none", dropout=0.0).eval()
+    plain.load_state_dict(model.state_dict())
+    sample, latents = torch.randn(2, 1, 4, 8), torch.randn(2, 2)
+    expected = plain(torch.cat([sample, latents[:, :, None, None].repeat(1, 1, 4, 8)], dim=1)).sample
+    torch.testing.assert_close(model(sample, latents).sample, expected, rtol=0, atol=0)
+    for network, arguments, message in (
+        (model, [sample], r"`latents` must be \(2, 2\) for this network, but is None"),
+        (plain, [torch.zeros(1, 3, 4, 4), latents], "`latents` must be None for this network"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            network(*arguments)
+    with pytest.raises(ValueError, match="`latent_dim` must be at least 1 or None"):
+        UNetGenerator(latent_dim=0)
+
+
 @pytest.mark.parametrize("levels", [1, 2, 3, 5])
 @pytest.mark.parametrize("normalization", ["batch", "instance", "none"])
 def test_any_depth_trains_on_one_image_of_the_least_size(levels, normalization):

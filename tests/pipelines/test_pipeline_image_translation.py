@@ -4,7 +4,7 @@ import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
 
-from diffusers_ext.models import DCGANGenerator, PatchDiscriminator, ResnetGenerator, UNetGenerator
+from diffusers_ext.models import DCGANGenerator, PatchDiscriminator, ResnetGenerator, SPADEEncoder, UNetGenerator
 from diffusers_ext.pipelines import ImageTranslationPipeline
 from diffusers_ext.pipelines.pipeline_image_translation import drop
 from tests.pipelines.testing import (
@@ -32,12 +32,17 @@ def resnet() -> ResnetGenerator:
     return ResnetGenerator(in_channels=3, out_channels=1, base_channels=4, num_blocks=1).eval()
 
 
+def style_encoder(latent_dim=4) -> SPADEEncoder:
+    torch.manual_seed(2)
+    return SPADEEncoder(8, base_channels=2, latent_dim=latent_dim, normalization="none").eval()
+
+
 def images(count=2, channels=1, height=16, width=24) -> torch.Tensor:
     return torch.rand(count, channels, height, width, generator=torch.Generator().manual_seed(0))
 
 
 class TranslationConfig(PipelineTesterConfig):
-    """Two generators of several kinds, and all that is random."""
+    """Two generators of several kinds, an encoder of styles, and all that is random."""
 
     pipeline_class = ImageTranslationPipeline
     output_shape = (2, 3, 16, 24)
@@ -45,7 +50,7 @@ class TranslationConfig(PipelineTesterConfig):
     num_images_param = "num_images_per_input"
 
     def get_components(self):
-        return {"generator": unet(), "reverse_generator": resnet()}
+        return {"generator": unet(latent_dim=4), "reverse_generator": resnet(), "style_encoder": style_encoder()}
 
     def get_inputs(self):
         return {"image": images(), "dropout": True, "image_statistics": True}
@@ -66,6 +71,12 @@ class TestTranslationBatch(TranslationConfig, PipelineBatchTesterMixin):
 @pytest.fixture
 def pipe():
     return ImageTranslationPipeline(unet(), resnet())
+
+
+@pytest.fixture(scope="module")
+def many():
+    """Many translations of an image, by latents."""
+    return ImageTranslationPipeline(unet(latent_dim=4, dropout=0.0), style_encoder=style_encoder())
 
 
 def run(pipe, image, **arguments):
@@ -173,6 +184,46 @@ def test_image_statistics_are_a_training_batch_of_one(pipe):
     assert not torch.allclose(outputs, run(pipe, images()), atol=1e-2)
 
 
+# Latents
+
+
+def test_latents_choose_the_translation(many):
+    latents = torch.randn(4, 4, generator=torch.Generator().manual_seed(3))
+    outputs = run(many, images(), num_images_per_input=2, latents=latents)
+    with torch.no_grad():
+        expected = many.generator(images().repeat_interleave(2, dim=0) * 2 - 1, latents).sample / 2 + 0.5
+    assert_equal(outputs, expected.clamp(0, 1))
+    drawn, again = (run(many, images(), num_images_per_input=2, generator=generators(range(4))) for _ in range(2))
+    assert_equal(drawn, again)
+    assert not torch.equal(drawn[0], drawn[1])
+    torch.testing.assert_close(run(many, images()[1], generator=generators([3])), drawn[3:], rtol=0, atol=1e-5)
+    mixed = many([images()[0], Image.new("L", (9, 30))], num_images_per_input=2, latents=latents, batch_size=1).images
+    assert [image.size for image in mixed] == [(24, 16)] * 2 + [(9, 30)] * 2
+    tiled = run(many, images(height=17, width=40), latents=latents[1:3], tile_size=16)
+    assert tiled.shape == (2, 3, 17, 40) and tiled.isfinite().all()
+
+
+def test_a_style_image_gives_the_latents(many):
+    style, noise = images(1, channels=3, height=10), torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        posterior = many.style_encoder(style * 2 - 1).latent_dist
+    outputs = run(many, images(), style_image=style[0], generator=torch.Generator().manual_seed(0))
+    assert_equal(outputs, run(many, images(), latents=posterior.mean + posterior.std * noise))
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"latents": torch.zeros(1, 4)}, "`latents` must be a tensor of the shape"),
+        ({"style_image": torch.rand(3, 3, 8, 8)}, "one image or 2, one for each input, not 3"),
+        ({"style_image": torch.rand(3, 8, 8), "latents": torch.zeros(2, 4)}, "both give the style"),
+    ],
+)
+def test_wrong_styles_are_refused(many, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        many(images(), **arguments)
+
+
 # Precision and publishing
 
 
@@ -204,7 +255,9 @@ def test_loads_without_this_package(pipe, tmp_path):
         ({"image": 3}, "must be a PIL image, a path, an array or a tensor, but is of the type int"),
         ({"image": images() * 3}, "values from 0 to 1"),
         ({"image": images(channels=5)}, "must have 1 channels, but has 5"),
-        ({"num_images_per_input": 2}, "needs `dropout=True`"),
+        ({"num_images_per_input": 2}, "needs a generator with `latent_dim`, or `dropout=True`"),
+        ({"latents": torch.zeros(2, 4)}, "`latents` needs a generator with `latent_dim`"),
+        ({"style_image": torch.rand(3, 8, 8)}, "`style_image` needs the `style_encoder`"),
         ({"num_images_per_input": 0, "dropout": True}, "positive integer"),
         ({"dropout": True, "generator": generators(range(3))}, "one generator or a list of 2"),
         ({"dropout": True, "generator": 0}, "`generator` must be a torch.Generator or a list of them, but has 0"),
@@ -220,6 +273,8 @@ def test_bad_input_is_refused(pipe, arguments, message):
 def test_generators_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="makes 3 channels from 1, so `reverse_generator` must make 1 from 3"):
         ImageTranslationPipeline(unet(), unet())
+    with pytest.raises(ValueError, match="makes latents of length 3, but `generator` takes none"):
+        ImageTranslationPipeline(unet(), style_encoder=style_encoder(3))
 
 
 def test_generators_of_something_else_are_refused():

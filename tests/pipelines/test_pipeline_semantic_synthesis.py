@@ -183,7 +183,7 @@ def test_loads_without_this_package(pipe, tmp_path):
         ({"label_map": [torch.zeros(8, 12).long(), torch.zeros(8, 8).long()]}, "must have one size"),
         ({"label_map": torch.zeros(8, 8).long()}, r"height and width of the training, \(8, 12\)"),
         ({"latents": torch.zeros(1, LATENT)}, "`latents` must be a tensor of the shape"),
-        ({"style_image": torch.rand(3, 3, 8, 8)}, "one image or 2, one for each label map, not 3"),
+        ({"style_image": torch.rand(3, 3, 8, 8)}, "one image or 2, one for each input, not 3"),
         ({"style_image": torch.rand(3, 8, 8), "latents": torch.zeros(2, LATENT)}, "both give the style"),
         ({"instance_map": torch.zeros(8, 12)}, "needs a generator with `instance_edges`"),
         ({"num_images_per_input": 0}, "positive integer"),

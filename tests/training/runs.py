@@ -3,6 +3,8 @@
 import json
 import multiprocessing
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -122,6 +124,18 @@ def steps(trainer, count: int) -> list[dict]:
 def weights(network: torch.nn.Module) -> torch.Tensor:
     """A copy of all parameters, in one row."""
     return torch.cat([parameter.detach().flatten() for parameter in network.parameters()]).clone()
+
+
+def launch(command: str, output_dir: Path, processes: int, **options) -> tuple[list[dict], dict]:
+    """The records and the last checkpoint's weights of a run of `command`, such as train_spade, in new processes."""
+    options = {**options, "output_dir": str(output_dir)}
+    options = {name: json.dumps(value) if isinstance(value, dict) else value for name, value in options.items()}
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    line += ["-m", f"diffusers_ext.training.{command}"]
+    for name, value in options.items():
+        line += [f"--{name}", *map(str, value)] if isinstance(value, list) else [f"--{name}={value}"]
+    subprocess.run(line, check=True, env=environment(), capture_output=True, text=True, timeout=300)
+    return records(output_dir), tensors(output_dir, options["max_train_steps"])
 
 
 def environment() -> dict[str, str]:

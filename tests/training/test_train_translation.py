@@ -1,8 +1,6 @@
 """Pix2pix, CycleGAN and DualGAN train, resume and are published; and what does not fit is refused."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -22,7 +20,7 @@ from diffusers_ext.training.translation.networks import default_unet
 from diffusers_ext.training.translation.translation_recipe import TranslationConfig, TranslationRecipe
 from tests.data.drawing import draw
 from tests.training import runs
-from tests.training.runs import context, environment, records, steps, tensors, weights
+from tests.training.runs import context, steps, tensors, weights
 from tests.waits import waits_of_an_update
 
 
@@ -301,14 +299,7 @@ def test_files_with_pairs_side_by_side(tmp_path):
 
 
 def launch(output_dir, processes, **options):
-    options = {**OPTIONS, "resolution": 16, **options, "output_dir": str(output_dir)}
-    options = {name: json.dumps(value) if isinstance(value, dict) else value for name, value in options.items()}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    command += ["-m", "diffusers_ext.training.train_translation"]
-    for name, value in options.items():
-        command += [f"--{name}", *map(str, value)] if isinstance(value, list) else [f"--{name}={value}"]
-    subprocess.run(command, check=True, env=environment(), capture_output=True, text=True, timeout=300)
-    return records(output_dir), tensors(output_dir, options["max_train_steps"])
+    return runs.launch("train_translation", output_dir, processes, **{**OPTIONS, **options})
 
 
 @pytest.mark.slow

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 
 from diffusers_ext.data import ImageDataset
-from diffusers_ext.metrics import FeatureOutput, compute_metrics, load_feature_extractor
-from diffusers_ext.metrics.compute import check_measurable
+from diffusers_ext.metrics import FeatureOutput, compute_metrics
 from diffusers_ext.training.evaluation.classification import ClassificationScore
+from diffusers_ext.training.evaluation.measurable import load_measuring_extractor
 from diffusers_ext.training.loop.configuration import Config, option
 from diffusers_ext.training.loop.context import Context
 from diffusers_ext.training.loop.sampling import Generation
@@ -63,11 +63,14 @@ class SampleEvaluator:
     ):
         self.dataset, self.split, self.metrics, self.classification = dataset, split, metrics, classification
         self.num_samples, self.batch_size = num_samples, batch_size
-        self.extractor = None
-        if feature_extractor is not None:
-            self.extractor = load_feature_extractor(feature_extractor, device=device)
-            shape = (dataset.channels, *dataset.resolution)
-            check_measurable(self.extractor, shape, metrics, dataset.num_examples, num_samples)
+        self.extractor = load_measuring_extractor(
+            feature_extractor,
+            metrics,
+            shape=(dataset.channels, *dataset.resolution),
+            num_real=dataset.num_examples,
+            num_generated=num_samples,
+            device=device,
+        )
         self._real = None
 
     def __call__(self, generate: Generation, num_inference_steps: int, guidance_scales: list[float]) -> list[dict]:

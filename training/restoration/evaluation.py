@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import math
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,8 +15,6 @@ from diffusers_ext.data.conditions.segmentation import segmentation
 from diffusers_ext.data.corruptions import Corruption
 from diffusers_ext.data.untrained_fills import FILLS, load_fill, visible
 from diffusers_ext.hub.card import markdown_table
-from diffusers_ext.metrics import load_feature_extractor
-from diffusers_ext.metrics.compute import check_measurable
 from diffusers_ext.pipelines import PalettePipeline
 from diffusers_ext.pixels import as_uint8, to_pixel_values
 from diffusers_ext.training.evaluation.grids import sample_grid
@@ -78,12 +75,9 @@ class RestorationEvaluator:
         self.num_samples, self.batch_size = num_samples, batch_size
         self.call_options, self.num_restorations = call_options, num_restorations
         self._settings = {"corruption_seed": seed, "task_options": dict(task_options), "first_guess": first_guess}
-        self.extractor = None
-        if feature_extractor is not None:
-            self.extractor = load_feature_extractor(feature_extractor, device=context.device)
-            count = min(num_samples, dataset.num_examples or math.inf)
-            check_measurable(self.extractor, (dataset.channels, *dataset.resolution), metrics, count, count)
-        self._measure = PairedMeasures(metrics, dataset, self.extractor, context.device)
+        self._measure = PairedMeasures(
+            metrics, dataset, feature_extractor=feature_extractor, num_samples=num_samples, device=context.device
+        )
         self.guess = load_fill(first_guess, dataset.channels)
 
     def __call__(self, generate: Generation, num_inference_steps: int, guidance_scales: list[float]) -> list[dict]:
@@ -166,9 +160,7 @@ class RestorationEvaluator:
     @cached_property
     def _class_labels(self) -> torch.Tensor | None:
         """The classes of this process's images, if a classifier measures them."""
-        if self.dataset.id2label is None or self.extractor is None:
-            return None
-        return torch.cat([batch["class_labels"] for _, batch in self._batches(**self.context.share)])
+        return self._measure.class_labels(batch for _, batch in self._batches(**self.context.share))
 
     def _restore(
         self, generate: Generation, task: str, batch: dict, indices: list[int], corruption: Corruption, **arguments

@@ -13,8 +13,6 @@ from diffusers_ext.data import ImageDataset, derive_seed
 from diffusers_ext.data.corruptions.levels import from_levels, to_levels
 from diffusers_ext.data.corruptions.resampling import resample
 from diffusers_ext.data.untrained_fills import visible
-from diffusers_ext.metrics import load_feature_extractor
-from diffusers_ext.metrics.compute import check_measurable
 from diffusers_ext.pixels import as_uint8, to_pixel_values
 from diffusers_ext.training.evaluation.grids import sample_grid
 from diffusers_ext.training.evaluation.pairs import PairedMeasures
@@ -103,16 +101,13 @@ class OnePassEvaluator:
         self.degraded, self.dataset, self.context = degraded, dataset, context
         self.split, self.seed, self.metrics = split, seed, metrics
         self.num_samples, self.batch_size = num_samples, batch_size
-        self.extractor = None
-        if feature_extractor is not None:
-            self.extractor = load_feature_extractor(feature_extractor, device=context.device)
-            count = min(num_samples, dataset.num_examples or math.inf)
-            check_measurable(self.extractor, (dataset.channels, *dataset.resolution), metrics, count, count)
-        self._measure = PairedMeasures(metrics, dataset, self.extractor, context.device)
+        self._measure = PairedMeasures(
+            metrics, dataset, feature_extractor=feature_extractor, num_samples=num_samples, device=context.device
+        )
 
     def __call__(self, generate: Generation) -> list[dict]:
         """Two rows per task: the input, enlarged by bicubic interpolation, and the restoration."""
-        if self.metrics is None and self.extractor is None:
+        if self.metrics is None and self._measure.extractor is None:
             return []
         methods = {"input" if self.degraded.scale == 1 else "bicubic": self._enlarged}
         methods["model"] = lambda shown: restored(generate.pipeline, shown)
@@ -139,9 +134,7 @@ class OnePassEvaluator:
     @cached_property
     def _class_labels(self) -> torch.Tensor | None:
         """The classes of this process's images, if a classifier measures them."""
-        if self.dataset.id2label is None or self.extractor is None:
-            return None
-        return torch.cat([batch["class_labels"] for batch in self._batches(**self.context.share)])
+        return self._measure.class_labels(self._batches(**self.context.share))
 
     def pairs(
         self, task: str, process_index: int = 0, num_processes: int = 1

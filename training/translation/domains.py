@@ -50,10 +50,11 @@ class TranslationDataConfig(ValidationConfig):
             "--validation_split with --target_split needs --validation_target_split",
         )
         self.require(not (self.side_by_side and self.streaming), "--side_by_side can't be streamed")
-        measures, known = self.metrics or (), ", ".join(METRICS)
-        of_pairs = [name for name in measures if name not in METRICS]
+        measures, of_sets = self.metrics or (), [name for name in METRICS if name != "accuracy"]
+        of_pairs = [name for name in measures if name not in of_sets]
         self.require(
-            pairs or not of_pairs, f"--metrics without pairs must be among {known}, not {', '.join(of_pairs)}"
+            pairs or not of_pairs,
+            f"--metrics without pairs must be among {', '.join(of_sets)}, not {', '.join(of_pairs)}",
         )
         needy = [name for name in measures if name in (*METRICS, "perceptual_distance", "deep_feature_distance")]
         self.require(not needy or self.feature_extractor, f"--metrics {' '.join(needy)} needs --feature_extractor")

@@ -12,7 +12,14 @@ PATCH_LAYERS = {1: 0, 16: 1, 34: 2, 70: 3, 142: 4, 286: 5}
 
 
 def build_generator(
-    kind: str, arguments: dict, *, size: tuple[int, int], channels: int, base_channels: int, normalization: str
+    kind: str,
+    arguments: dict,
+    *,
+    size: tuple[int, int],
+    channels: int,
+    base_channels: int,
+    normalization: str,
+    latent_dim: int | None = None,
 ) -> UNetGenerator | ResnetGenerator:
     """A new generator.
 
@@ -22,6 +29,7 @@ def build_generator(
         size, channels: of the images; size is height and width.
         base_channels (`int`): the channels of the first layer.
         normalization (`str`): "batch", "instance" or "none".
+        latent_dim (`int`, *optional*): the length of the latents of a U-Net; by default it has none.
 
     Raises:
         ValueError: if the arguments do not fit the class or the images.
@@ -31,10 +39,13 @@ def build_generator(
     if kind == "resnet":
         network_class = ResnetGenerator
         usual = {"num_blocks": 9 if min(size) >= 256 else 6, "base_channels": base_channels}
+    else:
+        decided["latent_dim"] = latent_dim
 
     def trial(network: UNetGenerator | ResnetGenerator) -> None:
         _check_size(network, size)
-        network(torch.zeros(1, channels, *size))
+        latents = [] if latent_dim is None else [torch.zeros(1, latent_dim)]
+        network(torch.zeros(1, channels, *size), *latents)
 
     network = build_network(network_class, "--generator_options", arguments, usual=usual, decided=decided, trial=trial)
     _check_size(network, size)
@@ -88,6 +99,8 @@ def pretrained_generators(
                 raise ValueError(
                     f"{name} has a generator of {key}={generator.config[key]}, but this run has --channels {channels}."
                 )
+        if generator.config.get("latent_dim") is not None:
+            raise ValueError(f"{name} has a generator with latents, which train_multimodal_translation.py trains.")
         _check_size(generator, size)
         generator.register_to_config(sample_size=size)
     return generators

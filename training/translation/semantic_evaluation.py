@@ -8,8 +8,6 @@ from PIL import Image
 
 from diffusers_ext.data import ImageDataset, derive_seed
 from diffusers_ext.data.conditions.segmentation import segmentation
-from diffusers_ext.metrics import load_feature_extractor
-from diffusers_ext.metrics.compute import check_measurable
 from diffusers_ext.pixels import as_uint8, to_pixel_values
 from diffusers_ext.training.evaluation.grids import sample_grid
 from diffusers_ext.training.evaluation.pairs import PairedMeasures
@@ -53,22 +51,21 @@ class SemanticEvaluator:
         self.dataset, self.context, self.num_styles = dataset, context, num_styles
         self.split, self.metrics = split, metrics
         self.num_samples, self.batch_size = num_samples, batch_size
-        self.extractor = None
-        if feature_extractor is not None:
-            self.extractor = load_feature_extractor(feature_extractor, device=context.device)
-            count = min(num_samples, dataset.num_examples or num_samples)
-            check_measurable(self.extractor, (dataset.channels, *dataset.resolution), metrics, count, count)
-        self._measure = PairedMeasures(metrics, dataset, self.extractor, context.device)
+        self._measure = PairedMeasures(
+            metrics, dataset, feature_extractor=feature_extractor, num_samples=num_samples, device=context.device
+        )
 
     def __call__(self, generate: Generation) -> list[dict]:
         """Measure a pipeline: one row, or none if neither metrics nor a feature extractor are given."""
-        if self.metrics is None and self.extractor is None:
+        if self.metrics is None and self._measure.extractor is None:
             return []
         context = self.context
         batches = context.progress(self._batches(**context.share), "Images of label maps")
         outputs = (self._outputs(generate, batch, indices) for indices, batch in batches)
         truth = (batch["pixel_values"] for _, batch in self._batches(**context.share))
-        return [self._measure(truth, outputs, context, provenance={"split": self.split})]
+        class_labels = self._measure.class_labels(batch for _, batch in self._batches(**context.share))
+        provenance = {"split": self.split}
+        return [self._measure(truth, outputs, context, class_labels=class_labels, provenance=provenance)]
 
     def panel(self, generate: Generation) -> Image.Image:
         """Rows of a label map in colours, the images that are made of it, and the true one."""

@@ -58,15 +58,18 @@ def default_upsamplings(size: tuple[int, int]) -> int:
     return count
 
 
-def build_spade_encoder(*, size: tuple[int, int], channels: int, base_channels: int, latent_dim: int) -> SPADEEncoder:
+def build_spade_encoder(
+    *, size: tuple[int, int], channels: int, base_channels: int, latent_dim: int, normalization: str = "instance"
+) -> SPADEEncoder:
     """A new encoder for styles, which resizes images to a square with a power of two as its side.
 
     Args:
         size, channels: of the images; size is height and width.
         base_channels (`int`): the channels of the first layer.
         latent_dim (`int`): the length of the style.
+        normalization (`str`): "instance", "batch" or "none".
     """
     side = 8
     while side * 2 <= min(*size, LARGEST_STYLE_IMAGE):
         side *= 2
-    return SPADEEncoder(side, channels, base_channels, latent_dim)
+    return SPADEEncoder(side, channels, base_channels, latent_dim, normalization=normalization)

@@ -13,11 +13,9 @@ from diffusers_ext.losses.adversarial import AdversarialLoss
 from diffusers_ext.losses.discriminator_outputs import accuracies, judge_both
 from diffusers_ext.pipelines import ImageTranslationPipeline
 from diffusers_ext.training.loop.configuration import JSONObject, LRScheduler, option
-from diffusers_ext.training.loop.recipe import Recipe
 from diffusers_ext.training.translation.domains import TranslationDataConfig
-from diffusers_ext.training.translation.evaluation import TranslationEvaluator
+from diffusers_ext.training.translation.domains_recipe import DomainsRecipe
 from diffusers_ext.training.translation.image_pool import ImagePool
-from diffusers_ext.training.translation.inputs import MadeInputs
 from diffusers_ext.training.translation.networks import (
     PATCH_LAYERS,
     build_discriminator,
@@ -26,7 +24,7 @@ from diffusers_ext.training.translation.networks import (
 )
 
 
-class TranslationRecipe(Recipe):
+class TranslationRecipe(DomainsRecipe):
     """Generators between domain A and domain B, and a discriminator for the outputs of each generator.
 
     Subclasses define the directions and the step.
@@ -67,12 +65,6 @@ class TranslationRecipe(Recipe):
                 spectral_norm=config.spectral_norm,
             )
         return networks
-
-    def domains(self, batch, draw) -> tuple[torch.Tensor, torch.Tensor]:
-        """The images of domain A and of domain B in a batch."""
-        second = batch["pixel_values"]
-        first = batch["conditioning_pixel_values"] if self.make_inputs is None else self.make_inputs(second, draw)
-        return (second, first) if self.is_swapped else (first, second)
 
     def is_generators_turn(self, draw) -> bool:
         """Whether generators are updated too: in each k-th step, for k = `--discriminator_steps`."""
@@ -127,26 +119,8 @@ class TranslationRecipe(Recipe):
         if config.gradient_penalty > 0:
             context.refuse_sharding("--gradient_penalty")
         super().__init__(config, context)
-        self.is_swapped = config.direction == "BtoA"
         self.is_adversarial = config.adversarial_weight > 0
-        self.make_inputs = None
-        if config.inputs is not None:
-            self.make_inputs = MadeInputs(
-                config.inputs, config.input_options, config.seed, config.channels, config.size
-            )
-        self.evaluator = TranslationEvaluator(
-            config.load_validation_dataset(self.dataset),
-            context,
-            make_inputs=self.make_inputs,
-            is_swapped=self.is_swapped,
-            split=config.validation_split or config.dataset_split,
-            **config.measured(),
-        )
         self.pools = {name: ImagePool(config.pool_size) for name in self.discriminator_names}
-
-    def before_training(self) -> None:
-        super().before_training()
-        self.evaluator.dataset.prepare()
 
     def identity(self) -> dict:
         names = ("method", "direction", "adversarial_loss", "adversarial_weight", "l1_weight", "perceptual_weight")
@@ -172,14 +146,6 @@ class TranslationRecipe(Recipe):
             pool.load_state_dict(
                 {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
             )
-
-    def sample_grid(self, generate):
-        """Inputs, outputs and truth; without pairs both directions, there and back."""
-        return self.evaluator.panel(generate)
-
-    def evaluate(self, generate):
-        """A row per direction; nothing without `--metrics` or `--feature_extractor`."""
-        return self.evaluator(generate)
 
     def describe(self) -> dict:
         config = self.config

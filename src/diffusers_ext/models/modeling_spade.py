@@ -15,7 +15,7 @@ from .diagonal_gaussian import DiagonalGaussian
 from .disk_offloading import DiskOffloadMixin
 from .gan_checks import check_choice, check_positive
 from .spectral_normalization import spectral_norm as with_spectral_norm
-from .translation_layers import normalization_layer
+from .translation_layers import NORMALIZATIONS, normalization_layer
 
 
 SPADE_NORMALIZATIONS = ("batch", "instance")
@@ -228,6 +228,9 @@ class SPADEEncoder(DiskOffloadMixin, ModelMixin, ConfigMixin):
             The length of the latent.
         spectral_norm (`bool`, defaults to `True`):
             Whether the weights of the convolutions are divided by their spectral norms.
+        normalization (`str`, defaults to `"instance"`):
+            `"instance"` (without parameters), `"batch"` or `"none"`. Instance norm takes away how bright and colourful
+            an image is as a whole.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -241,19 +244,21 @@ class SPADEEncoder(DiskOffloadMixin, ModelMixin, ConfigMixin):
         base_channels: int = 64,
         latent_dim: int = 256,
         spectral_norm: bool = True,
+        normalization: str = "instance",
     ):
         super().__init__()
         check_positive(in_channels=in_channels, base_channels=base_channels, latent_dim=latent_dim)
+        check_choice("normalization", normalization, NORMALIZATIONS)
         num_layers = sample_size.bit_length() - SMALLEST_MAP.bit_length()
         if num_layers < 1 or sample_size & (sample_size - 1):
             raise ValueError(f"`sample_size` must be a power of two, at least 8, but is {sample_size}.")
         widths = [in_channels, *(base_channels * min(2**layer, 8) for layer in range(num_layers))]
         self.convs = nn.ModuleList(
-            # without a bias, which the instance norm would cancel
-            nn.Conv2d(before, after, kernel_size=3, stride=2, padding=1, bias=False)
+            # a normalization would cancel a bias
+            nn.Conv2d(before, after, kernel_size=3, stride=2, padding=1, bias=normalization == "none")
             for before, after in pairwise(widths)
         )
-        self.norms = nn.ModuleList(normalization_layer("instance", width) for width in widths[1:])
+        self.norms = nn.ModuleList(normalization_layer(normalization, width) for width in widths[1:])
         self.linear_mean = nn.Linear(widths[-1] * SMALLEST_MAP**2, latent_dim)
         self.linear_logvar = nn.Linear(widths[-1] * SMALLEST_MAP**2, latent_dim)
 

@@ -17,8 +17,10 @@ class UNetGenerator(DiskOffloadMixin, ModelMixin, ConfigMixin):
 
     The generator of pix2pix: "Image-to-Image Translation with Conditional Adversarial Networks" (Isola et al. 2017,
     section 3.2.1 and appendix 6.1.1, https://huggingface.co/papers/1611.07004; `UnetGenerator` in
-    https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix). Its only random input is dropout. The defaults are those
-    for images of 256 pixels.
+    https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix). Its only random input is dropout, unless it has latents,
+    with which an image has many translations: they are further channels of the input, equal at all pixels, as in
+    BicycleGAN (Zhu et al. 2017, "Toward Multimodal Image-to-Image Translation", section 4,
+    https://huggingface.co/papers/1711.11586: "add to input"). The defaults are those for images of 256 pixels.
 
     Height and width can be any multiples of [`~UNetGenerator.stride`], which is 2 to the power of the number of
     levels.
@@ -36,6 +38,8 @@ class UNetGenerator(DiskOffloadMixin, ModelMixin, ConfigMixin):
             The dropout probability in `num_dropout_layers` layers of the decoder.
         num_dropout_layers (`int`, defaults to 3):
             The number of layers with dropout, starting from the second innermost, as far as there are as many.
+        latent_dim (`int`, *optional*):
+            The length of the latents; by default there are none.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -54,6 +58,7 @@ class UNetGenerator(DiskOffloadMixin, ModelMixin, ConfigMixin):
         normalization: str = "batch",
         dropout: float = 0.5,
         num_dropout_layers: int = 3,
+        latent_dim: int | None = None,
     ):
         super().__init__()
         if in_channels < 1 or out_channels < 1 or not block_out_channels or min(block_out_channels) < 1:
@@ -69,9 +74,12 @@ class UNetGenerator(DiskOffloadMixin, ModelMixin, ConfigMixin):
                 f"{num_dropout_layers}."
             )
 
+        if latent_dim is not None and latent_dim < 1:
+            raise ValueError(f"`latent_dim` must be at least 1 or None, but is {latent_dim}.")
+
         # 1. down; the first map is not normalized, nor is the innermost one, which may be a single pixel
         widths, levels = list(block_out_channels), len(block_out_channels)
-        self.conv_in = nn.Conv2d(in_channels, widths[0], 4, stride=2, padding=1)
+        self.conv_in = nn.Conv2d(in_channels + (latent_dim or 0), widths[0], 4, stride=2, padding=1)
         self.down_layers = nn.ModuleList(
             DownLayer(widths[level - 1], widths[level], "none" if level == levels - 1 else normalization)
             for level in range(1, levels)
@@ -100,11 +108,15 @@ class UNetGenerator(DiskOffloadMixin, ModelMixin, ConfigMixin):
             return self._gradient_checkpointing_func(layer, hidden_states)
         return layer(hidden_states)
 
-    def forward(self, sample: torch.Tensor, return_dict: bool = True) -> UNet2DOutput | tuple[torch.Tensor]:
+    def forward(
+        self, sample: torch.Tensor, latents: torch.Tensor | None = None, return_dict: bool = True
+    ) -> UNet2DOutput | tuple[torch.Tensor]:
         r"""
         Args:
             sample (`torch.Tensor` of shape `(N, in_channels, H, W)`):
                 The images to translate, in `[-1, 1]`.
+            latents (`torch.Tensor` of shape `(N, latent_dim)`, *optional*):
+                Standard normal; for networks with `latent_dim`, and no others.
             return_dict (`bool`, defaults to `True`):
                 Whether to return a [`~models.unets.unet_2d.UNet2DOutput`] instead of a tuple.
 
@@ -112,7 +124,8 @@ class UNetGenerator(DiskOffloadMixin, ModelMixin, ConfigMixin):
             [`~models.unets.unet_2d.UNet2DOutput`] or `tuple`: the `sample` `(N, out_channels, H, W)`, in `[-1, 1]`.
 
         Raises:
-            ValueError: for another number of channels, and if height or width is not a multiple of `stride`.
+            ValueError: for another number of channels, latents of another shape, and if height or width is not a
+                multiple of `stride`.
         """
         if sample.ndim != 4 or sample.shape[1] != self.config.in_channels:
             raise ValueError(
@@ -125,7 +138,14 @@ class UNetGenerator(DiskOffloadMixin, ModelMixin, ConfigMixin):
                 f"{tuple(sample.shape[-2:])}."
             )
 
+        expected = None if self.config.latent_dim is None else (len(sample), self.config.latent_dim)
+        found = None if latents is None else tuple(latents.shape)
+        if found != expected:
+            raise ValueError(f"The shape of `latents` must be {expected} for this network, but is {found}.")
+
         # 1. down
+        if latents is not None:
+            sample = torch.cat([sample, latents[:, :, None, None].expand(-1, -1, *sample.shape[2:])], dim=1)
         hidden_states = self.conv_in(sample)
         skips = []
         for layer in self.down_layers:
