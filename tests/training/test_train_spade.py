@@ -15,7 +15,7 @@ from diffusers_ext.training.train_spade import SPADEConfig, SPADERecipe
 from diffusers_ext.training.translation.semantic_networks import default_upsamplings
 from tests.tiny_label_maps import write_label_maps
 from tests.training import runs
-from tests.training.runs import context, steps, tensors, weights
+from tests.training.runs import context, tensors, weights
 from tests.waits import waits_of_an_update
 
 
@@ -28,12 +28,14 @@ OPTIONS = {
     "discriminator_channels": 2,
     "conditioning_image_column": "conditioning_image",
     "conditioning_num_labels": LABELS,
-    "max_train_steps": 4,
-    "train_batch_size": 4,
-    "checkpointing_steps": 2,
+    "max_train_steps": 2,
+    "train_batch_size": 2,
+    "checkpointing_steps": 1,
     "label_column": "none",
 }
 STYLES = {"latent_dim": 3}
+RESUMED = {**STYLES, "lr_scheduler": "constant", "use_ema": True}
+MEASURED = {"metrics": ["psnr", "ssim"], "validation_split": "test", "num_evaluation_samples": 6}
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +60,19 @@ def trained(folder, output_dir, **options) -> SemanticSynthesisPipeline:
     return SemanticSynthesisPipeline.from_pretrained(output_dir)
 
 
+@pytest.fixture(scope="module")
+def whole(folder, tmp_path_factory):
+    """A run with all networks, measured at its end, and its pipeline."""
+    output_dir = tmp_path_factory.mktemp("whole")
+    return output_dir, trained(folder, output_dir, **RESUMED, **MEASURED)
+
+
 @pytest.mark.parametrize("options", [{"num_scales": 3, "normalization": "instance"}, STYLES], ids=["plain", "styles"])
-def test_all_networks_learn(folder, tmp_path, options):
+def test_all_networks_learn_and_wait_for_no_device(folder, tmp_path, options):
     run = trainer(folder, tmp_path, **options)
     before = {name: weights(network) for name, network in run.networks.items()}
-    _, values = steps(run, 2)
+    assert not waits_of_an_update(run)
+    values = run.reports.read()[0][-1][1]
     assert list(before) == ["generator", "discriminator", *(["style_encoder"] if options is STYLES else [])]
     assert all(not torch.equal(weights(network), before[name]) for name, network in run.networks.items())
     assert {"fooled", "feature_matching", "real_accuracy"} <= values.keys() and ("kl" in values) == (options is STYLES)
@@ -104,30 +114,27 @@ def test_the_truth_gets_no_gradient_from_feature_matching():
     assert fake.grad.any() and real.grad is None
 
 
-def test_a_run_resumes_bit_for_bit(folder, tmp_path):
-    options = {**STYLES, "lr_scheduler": "constant", "use_ema": True}
-    trained(folder, tmp_path / "whole", **options)
-    trained(folder, tmp_path / "parts", **{**options, "max_train_steps": 2})
-    trained(folder, tmp_path / "parts", **options, resume_from_checkpoint="latest")
-    whole, parts = tensors(tmp_path / "whole", 4), tensors(tmp_path / "parts", 4)
-    assert whole.keys() == parts.keys()
-    assert all(torch.equal(parts[name], tensor) for name, tensor in whole.items())
-    assert any(name.startswith("style_encoder_ema") for name in whole)
+def test_a_run_resumes_bit_for_bit(folder, tmp_path, whole):
+    trained(folder, tmp_path, **{**RESUMED, "max_train_steps": 1})
+    trained(folder, tmp_path, **RESUMED, resume_from_checkpoint="latest")
+    expected, parts = tensors(whole[0], 2), tensors(tmp_path, 2)
+    assert expected.keys() == parts.keys()
+    assert all(torch.equal(parts[name], tensor) for name, tensor in expected.items())
+    assert any(name.startswith("style_encoder_ema") for name in expected)
     with pytest.raises(ValueError, match="kl_weight"):
-        trained(folder, tmp_path / "parts", **options, kl_weight=1.0, resume_from_checkpoint="latest")
+        trained(folder, tmp_path, **RESUMED, kl_weight=1.0, resume_from_checkpoint="latest")
 
 
-def test_a_run_leaves_measures_a_panel_and_a_pipeline(folder, tmp_path):
-    measured = {"metrics": ["psnr", "ssim"], "validation_split": "test", "num_evaluation_samples": 6}
-    pipe = trained(folder, tmp_path, **STYLES, **measured)
-    (row,) = json.loads((tmp_path / "metrics.json").read_text())["evaluations"]
+def test_a_run_leaves_measures_a_panel_and_a_pipeline(whole):
+    output_dir, pipe = whole
+    (row,) = json.loads((output_dir / "metrics.json").read_text())["evaluations"]
     assert {"psnr", "ssim"} <= row.keys()
     assert row["provenance"]["split"] == "test" and row["provenance"]["num_images"] == 6
-    with Image.open(tmp_path / "samples.png") as panel:  # six rows of a map, four images and the truth
+    with Image.open(output_dir / "samples.png") as panel:  # six rows of a map, four images and the truth
         assert panel.mode == "RGB" and panel.width >= 6 * 64 and panel.height >= 6 * 64
-    card = (tmp_path / "README.md").read_text()
+    card = (output_dir / "README.md").read_text()
     assert "pipeline_tag: image-to-image" in card and "pipe(label_map, style_image=photo)" in card
-    other = DiffusionPipeline.from_pretrained(tmp_path, trust_remote_code=True)
+    other = DiffusionPipeline.from_pretrained(output_dir, trust_remote_code=True)
     labels = torch.zeros(16, 16, dtype=torch.long)
     first, second = (
         p(labels, generator=torch.Generator().manual_seed(0), output_type="pt").images for p in (pipe, other)
@@ -166,8 +173,4 @@ def test_generators_fit_the_images(folder, tmp_path):
 )
 def test_bad_options_are_refused(folder, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
-        recipe(folder, tmp_path, **options)
-
-
-def test_an_update_waits_for_no_device(folder, tmp_path):
-    assert not waits_of_an_update(trainer(folder, tmp_path, **STYLES))
+        configuration(folder, tmp_path, **options)
