@@ -29,6 +29,8 @@ def read_label_map(name: str, image: ImageInput) -> torch.Tensor:
     if isinstance(image, np.ndarray) and image.dtype.kind in "biu" and image.size:
         image = _check_bytes(name, image).astype(np.uint8)
     elif isinstance(image, torch.Tensor) and not image.is_floating_point() and image.numel():
+        if image.ndim == 3 and is_one_hot(image):  # the numbers of torch.nn.functional.one_hot are integers
+            image = image.float().argmax(dim=0)
         image = _check_bytes(name, image).to(torch.uint8)
     image = read_image(name, image)
     if is_one_hot(image):

@@ -99,8 +99,9 @@ def test_all_kinds_of_label_maps_are_equal(plain, tmp_path):
     palette = Image.fromarray(numbers, "P")
     palette.putpalette([value for index in range(256) for value in (index, 255 - index, 7)])
     palette.save(tmp_path / "map.png")
+    both_one_hot = [one_hot(labels[None])[0], one_hot(labels[None])[0].long()]
     expected = run(plain, labels)
-    for label_map in (numbers, indices, palette, str(tmp_path / "map.png"), one_hot(labels[None])[0]):
+    for label_map in (numbers, indices, palette, str(tmp_path / "map.png"), *both_one_hot):
         assert_equal(run(plain, label_map), expected)
 
 
