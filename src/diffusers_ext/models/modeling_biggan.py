@@ -13,7 +13,7 @@ from torch import nn
 
 from .disk_offloading import DiskOffloadMixin
 from .gan_checks import check_choice, check_images, check_latents, check_positive
-from .spectral_normalization import spectral_norm as with_spectral_norm
+from .spectral_normalization import with_spectral_norm
 from .style_mapping import check_style_labels
 
 

@@ -21,7 +21,7 @@ from .gan_checks import (
     check_positive,
     height_and_width,
 )
-from .spectral_normalization import spectral_norm as with_spectral_norm
+from .spectral_normalization import with_spectral_norm
 
 
 @dataclass

@@ -12,7 +12,7 @@ from torch import nn
 
 from .disk_offloading import DiskOffloadMixin
 from .gan_checks import check_labels, check_latents, check_positive
-from .spectral_normalization import spectral_norm
+from .spectral_normalization import with_spectral_norm
 
 
 @dataclass
@@ -112,7 +112,7 @@ class DVDGANGenerator(DiskOffloadMixin, ModelMixin, ConfigMixin):
             pair = [FrameBlock(width, width, condition_dim), FrameBlock(width, after, condition_dim, upsamples=True)]
             self.blocks.append(nn.ModuleList(pair))
             width = after
-        self.conv_out = spectral_norm(nn.Conv2d(width, out_channels, 3, padding=1))
+        self.conv_out = with_spectral_norm(nn.Conv2d(width, out_channels, 3, padding=1))
 
     @property
     def sample_size(self) -> int:
@@ -362,10 +362,10 @@ class FrameBlock(nn.Module):
         super().__init__()
         self.upsamples = upsamples
         self.norm1 = ConditionedBatchNorm(in_channels, condition_dim)
-        self.conv1 = spectral_norm(nn.Conv2d(in_channels, out_channels, 3, padding=1))
+        self.conv1 = with_spectral_norm(nn.Conv2d(in_channels, out_channels, 3, padding=1))
         self.norm2 = ConditionedBatchNorm(out_channels, condition_dim)
-        self.conv2 = spectral_norm(nn.Conv2d(out_channels, out_channels, 3, padding=1))
-        self.shortcut = spectral_norm(nn.Conv2d(in_channels, out_channels, 1))
+        self.conv2 = with_spectral_norm(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        self.shortcut = with_spectral_norm(nn.Conv2d(in_channels, out_channels, 1))
 
     def forward(self, frames: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
         hidden_states = F.relu(self.norm1(frames, condition))
@@ -398,9 +398,9 @@ class CriticBlock(nn.Module):
         super().__init__()
         conv = nn.Conv3d if is_3d else nn.Conv2d
         self.is_first, self.is_3d = is_first, is_3d
-        self.conv1 = spectral_norm(conv(in_channels, out_channels, 3, padding=1))
-        self.conv2 = spectral_norm(conv(out_channels, out_channels, 3, padding=1))
-        self.shortcut = spectral_norm(conv(in_channels, out_channels, 1))
+        self.conv1 = with_spectral_norm(conv(in_channels, out_channels, 3, padding=1))
+        self.conv2 = with_spectral_norm(conv(out_channels, out_channels, 3, padding=1))
+        self.shortcut = with_spectral_norm(conv(in_channels, out_channels, 1))
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         factors = (2, 2, 2) if self.is_3d else (2, 2)
@@ -421,8 +421,8 @@ class ProjectionHead(nn.Module):
 
     def __init__(self, width: int, num_classes: int | None):
         super().__init__()
-        self.linear = spectral_norm(nn.Linear(width, 1))
-        self.class_embedding = None if num_classes is None else spectral_norm(nn.Embedding(num_classes, width))
+        self.linear = with_spectral_norm(nn.Linear(width, 1))
+        self.class_embedding = None if num_classes is None else with_spectral_norm(nn.Embedding(num_classes, width))
 
     def forward(self, features: torch.Tensor, class_labels: torch.Tensor | None) -> torch.Tensor:
         scores = self.linear(features)[:, 0]

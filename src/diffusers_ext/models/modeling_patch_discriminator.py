@@ -10,7 +10,7 @@ from diffusers.utils import BaseOutput
 from torch import nn
 
 from .disk_offloading import DiskOffloadMixin
-from .spectral_normalization import spectral_norm as with_spectral_norm
+from .spectral_normalization import with_spectral_norm
 from .translation_layers import NORMALIZATIONS, initialize_weights, normalization_layer
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from .diagonal_gaussian import DiagonalGaussian
 from .disk_offloading import DiskOffloadMixin
 from .gan_checks import check_choice, check_positive
-from .spectral_normalization import spectral_norm as with_spectral_norm
+from .spectral_normalization import with_spectral_norm
 from .translation_layers import NORMALIZATIONS, normalization_layer
 
 

@@ -13,7 +13,7 @@ class SpectralNorm(parametrizations._SpectralNorm):
             super()._power_method(weight_mat, n_power_iterations)
 
 
-def spectral_norm(layer: nn.Module, eps: float = 1e-12) -> nn.Module:
+def with_spectral_norm(layer: nn.Module, eps: float = 1e-12) -> nn.Module:
     """Divides the weight of a layer by an estimate of its largest singular value (Miyato et al. 2018, algorithm 1).
 
     It is `torch.nn.utils.parametrizations.spectral_norm`, with the same vectors and names of weights, but makes no
