@@ -6,7 +6,7 @@ import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput, ModelMixin
 from torch.nn import functional as F
 
-from .checks import accepts, check_output_type, is_integer, is_number
+from .checks import accepts, check_choice, check_output_type, is_integer, is_number
 from .images import (
     ImageInput,
     carry_profiles,
@@ -18,6 +18,7 @@ from .images import (
     to_output,
 )
 from .networks import get_sample_size, get_shared_models
+from .photographs import guided_filter, luminance, match_luminance, with_colors_of
 
 
 class StyleTransferPipeline(DiffusionPipeline):
@@ -28,21 +29,30 @@ class StyleTransferPipeline(DiffusionPipeline):
       any image, or of several.
     - With a [`FastStyleNet`] (Johnson et al. 2016, https://huggingface.co/papers/1603.08155), in its own style.
     - By optimisation (Gatys et al. 2016, "Image Style Transfer Using Convolutional Neural Networks"), with the
-      features of an [`AdaINStyleNet`], whose encoder is VGG-19: `num_optimization_steps`.
+      features of a [`VGG`], or of the encoder of an [`AdaINStyleNet`]: `num_optimization_steps`.
 
     Args:
-        generator ([`AdaINStyleNet`] or [`FastStyleNet`]):
+        generator ([`AdaINStyleNet`] or [`FastStyleNet`], *optional*):
             A network whose `forward` has an argument `style` takes the images of the style. Images are in `[0, 1]`,
             and have sides of at least `generator.smallest_side`.
+        feature_network ([`VGG`], *optional*):
+            What sees content and style in the optimisation: `feature_network.encode(images)` returns a map for each
+            name in `feature_network.layers`. By default `generator`, if it has this method.
+
+    Raises:
+        ValueError: without both of them.
     """
 
     pipeline_tag = "image-to-image"
     samples_from_noise = False
-    model_cpu_offload_seq = "generator"
+    model_cpu_offload_seq = "generator->feature_network"
+    _optional_components = ["generator", "feature_network"]
 
-    def __init__(self, generator: ModelMixin):
+    def __init__(self, generator: ModelMixin | None = None, feature_network: ModelMixin | None = None):
         super().__init__()
-        self.register_modules(generator=generator)
+        if generator is None and feature_network is None:
+            raise ValueError("A StyleTransferPipeline needs a `generator`, a `feature_network`, or both.")
+        self.register_modules(generator=generator, feature_network=feature_network)
 
     @torch.no_grad()
     def __call__(
@@ -51,10 +61,13 @@ class StyleTransferPipeline(DiffusionPipeline):
         style_image: ImageInput | list[ImageInput] | None = None,
         style_weights: Sequence[float] | None = None,
         strength: float = 1.0,
-        preserve_colors: bool = False,
+        preserve_colors: bool | str = False,
+        guided_filter_radius: int = 0,
         num_optimization_steps: int = 0,
         content_weight: float = 1.0,
         style_weight: float = 1000.0,
+        content_layer: str | None = None,
+        style_layers: Sequence[str] | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
     ) -> ImagePipelineOutput | tuple:
@@ -71,12 +84,19 @@ class StyleTransferPipeline(DiffusionPipeline):
                 The share of each style, which are divided by their sum; by default equal.
             strength (`float`, defaults to 1.0):
                 How much of the style images get, from 0 to 1.
-            preserve_colors (`bool`, defaults to `False`):
-                Whether to give the style images the colours of each image first, so that it keeps its own.
+            preserve_colors (`bool` or `str`, defaults to `False`):
+                How each image keeps its colours. `"coral"`, or `True`: the style images get them first. `"luminance"`:
+                only the luminance is painted, in that of the style.
+            guided_filter_radius (`int`, defaults to 0):
+                For photographs that stay photographs: half the side of windows in which painted images become linear
+                functions of the image, so that they have its edges, and no strokes. 0 for paintings.
             num_optimization_steps (`int`, defaults to 0):
                 Steps of L-BFGS that lower Gatys' loss, from the images themselves.
             content_weight, style_weight (`float`):
                 Of the squared errors of features, and of their Gram matrices, in this optimisation.
+            content_layer (`str`, *optional*), style_layers (`Sequence[str]`, *optional*):
+                The layers that see content and style in it, such as `"relu3_1"`. By default relu4_2 and, of each
+                level, the first; of an AdaINStyleNet, which ends with relu4_1, this sees the content too.
             output_type (`str`, defaults to `"pil"`):
                 `"pil"`, `"np"` (`(N, H, W, C)`) or `"pt"` (`(N, C, H, W)`, float32); the latter two in `[0, 1]`.
             return_dict (`bool`, defaults to `True`):
@@ -95,7 +115,18 @@ class StyleTransferPipeline(DiffusionPipeline):
         styles = [] if style_image is None else list_images("style_image", style_image)
         styles = [fit_channels("style_image", read_image("style_image", entry), 3)[None] for entry in styles]
         check_one_size(images)
-        self.check_inputs(len(styles), style_weights, strength, preserve_colors, num_optimization_steps, output_type)
+        preserve_colors = "coral" if preserve_colors is True else preserve_colors
+        self.check_inputs(
+            len(styles),
+            style_weights,
+            strength,
+            preserve_colors,
+            guided_filter_radius,
+            num_optimization_steps,
+            content_layer,
+            style_layers,
+            output_type,
+        )
         device = self._execution_device
         images, styles = torch.stack(images).to(device), [style.to(device) for style in styles]
         shares = torch.tensor(style_weights or [1.0] * len(styles))
@@ -103,14 +134,24 @@ class StyleTransferPipeline(DiffusionPipeline):
 
         # 2. Painting, of one image after the other
         painted = []
-        for entry in self.progress_bar(images.split(1)):
-            own = [give_colors(style[0], entry[0])[None] for style in styles] if preserve_colors else styles
+        for image in self.progress_bar(images.split(1)):
+            entry, own = image, styles
+            if preserve_colors == "coral":
+                own = [give_colors(style[0], image[0])[None] for style in styles]
+            elif preserve_colors == "luminance":
+                entry, own = luminance(image), [match_luminance(style, image) for style in styles]
             if num_optimization_steps > 0:
-                painted.append(
-                    self._optimize(entry, own, shares, num_optimization_steps, content_weight, style_weight)
+                layers = content_layer, style_layers
+                output = self._optimize(
+                    entry, own, shares, num_optimization_steps, content_weight, style_weight, *layers
                 )
             else:
-                painted.append(self._paint(entry, own, shares, strength))
+                output = self._paint(entry, own, shares, strength)
+            if preserve_colors == "luminance":
+                output = with_colors_of(image, output)
+            if guided_filter_radius > 0:
+                output = guided_filter(image, output, guided_filter_radius)
+            painted.append(output)
         painted = torch.cat(painted).clamp(0, 1)
         self.maybe_free_model_hooks()
 
@@ -145,13 +186,23 @@ class StyleTransferPipeline(DiffusionPipeline):
         num_steps: int,
         content_weight: float,
         style_weight: float,
+        content_layer: str | None,
+        style_layers: Sequence[str] | None,
     ) -> torch.Tensor:
         """Gatys et al. 2016, eq. 7: the image `(1, 3, H, W)` whose features and Gram matrices are the wanted ones."""
         height, width = image.shape[2:]
+        network = self._seeing
+        content_layer = content_layer or ("relu4_2" if "relu4_2" in network.layers else network.layers[-1])
+        style_layers = style_layers or [name for name in network.layers if name.endswith("_1")]
+
+        def see(images: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+            maps = dict(zip(network.layers, network.encode(images), strict=True))
+            return maps[content_layer], [gram_matrix(maps[name]) for name in style_layers]
+
         image = self._large_enough(image)
-        content = self.generator.encode(image)[-1]
+        content, _ = see(image)
         grams = [
-            [share * gram_matrix(layer) for layer in self.generator.encode(self._large_enough(style))]
+            [share * gram for gram in see(self._large_enough(style))[1]]
             for style, share in zip(styles, shares, strict=True)
         ]
         grams = [sum(layers) for layers in zip(*grams, strict=True)]
@@ -161,17 +212,25 @@ class StyleTransferPipeline(DiffusionPipeline):
 
             def loss() -> torch.Tensor:
                 optimizer.zero_grad()
-                features = self.generator.encode(painted)
-                errors = [F.mse_loss(gram_matrix(layer), gram) for layer, gram in zip(features, grams, strict=True)]
-                total = content_weight * F.mse_loss(features[-1], content) + style_weight * sum(errors)
+                features, own = see(painted)
+                errors = [F.mse_loss(layer, gram) for layer, gram in zip(own, grams, strict=True)]
+                total = content_weight * F.mse_loss(features, content) + style_weight * sum(errors)
                 (painted.grad,) = torch.autograd.grad(total, painted)
                 return total
 
             optimizer.step(loss)
         return painted.detach()[..., :height, :width]
 
+    @property
+    def _seeing(self) -> ModelMixin | None:
+        """The network whose layers see content and style in the optimisation, if there is one."""
+        network = self.generator if self.feature_network is None else self.feature_network
+        return network if hasattr(network, "layers") else None
+
     def _large_enough(self, images: torch.Tensor) -> torch.Tensor:
-        return pad_images(images, *(max(side, self.generator.smallest_side) for side in images.shape[2:]))
+        networks = [network for network in (self.generator, self.feature_network) if network is not None]
+        least = max(network.smallest_side for network in networks)
+        return pad_images(images, *(max(side, least) for side in images.shape[2:]))
 
     @classmethod
     def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs) -> "StyleTransferPipeline":
@@ -180,24 +239,46 @@ class StyleTransferPipeline(DiffusionPipeline):
 
     @property
     def image_shape(self) -> tuple[int, int | None, int | None]:
-        """Channels of the images, and height and width of the training images if `generator` knows them."""
-        return (3, *get_sample_size(self.generator))
+        """Channels of the images, and height and width of the training images if a network knows them."""
+        return (3, *get_sample_size(self.feature_network if self.generator is None else self.generator))
 
     def check_inputs(
         self,
         num_styles: int,
         style_weights: Sequence[float] | None,
         strength: float,
-        preserve_colors: bool,
+        preserve_colors: bool | str,
+        guided_filter_radius: int,
         num_optimization_steps: int,
+        content_layer: str | None,
+        style_layers: Sequence[str] | None,
         output_type: str,
     ):
         """Refuses what the call could not carry out, with a `ValueError` of one sentence."""
-        takes_styles = accepts(self.generator.forward, "style")
+        if not is_integer(num_optimization_steps) or num_optimization_steps < 0:
+            raise ValueError(
+                f"`num_optimization_steps` must be an integer of at least 0, but is {num_optimization_steps!r}."
+            )
+        optimizes = num_optimization_steps > 0
+        if optimizes and self._seeing is None:
+            raise ValueError(
+                "`num_optimization_steps` needs a network with features: an AdaINStyleNet, or a `feature_network`."
+            )
+        if not optimizes and self.generator is None:
+            raise ValueError("`num_optimization_steps` must be above 0, because there is no `generator` that paints.")
+        takes_styles = optimizes or accepts(self.generator.forward, "style")
         if takes_styles and num_styles == 0:
             raise ValueError("`style_image` is required by this network: pass the image of the style.")
         if not takes_styles and num_styles > 0:
             raise ValueError("This network has a style of its own: leave out `style_image`.")
+        for name, layers in (("content_layer", [content_layer]), ("style_layers", style_layers)):
+            if layers in (None, [None]):
+                continue
+            if not optimizes:
+                raise ValueError(f"`{name}` is for `num_optimization_steps`, which is 0.")
+            unknown = [layer for layer in layers if layer not in self._seeing.layers]
+            if unknown or not layers:
+                raise ValueError(f"`{name}` must be of {', '.join(self._seeing.layers)}, but is {layers}.")
         if style_weights is not None:
             is_fine = len(style_weights) == num_styles and all(is_number(w) and w >= 0 for w in style_weights)
             if not is_fine or sum(style_weights) == 0:
@@ -207,14 +288,14 @@ class StyleTransferPipeline(DiffusionPipeline):
                 )
         if not is_number(strength) or not 0 <= strength <= 1:
             raise ValueError(f"`strength` must be from 0 to 1, but is {strength!r}.")
-        if preserve_colors and not takes_styles:
-            raise ValueError("`preserve_colors` needs a network that takes style images.")
-        if not is_integer(num_optimization_steps) or num_optimization_steps < 0:
+        if preserve_colors is not False:
+            check_choice("preserve_colors", preserve_colors, ("coral", "luminance"))
+        if preserve_colors == "coral" and not takes_styles:
+            raise ValueError("`preserve_colors` must be 'luminance' for a network that takes no style images.")
+        if not is_integer(guided_filter_radius) or guided_filter_radius < 0:
             raise ValueError(
-                f"`num_optimization_steps` must be an integer of at least 0, but is {num_optimization_steps!r}."
+                f"`guided_filter_radius` must be an integer of at least 0, but is {guided_filter_radius!r}."
             )
-        if num_optimization_steps > 0 and not takes_styles:
-            raise ValueError("`num_optimization_steps` needs a network with features, such as an AdaINStyleNet.")
         check_output_type(output_type, 3)
 
 

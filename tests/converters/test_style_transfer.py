@@ -3,8 +3,15 @@
 import pytest
 import torch
 
-from diffusers_ext.converters import convert_adain, convert_checkpoint, convert_fast_neural_style
+from diffusers_ext.converters import (
+    convert_adain,
+    convert_checkpoint,
+    convert_fast_neural_style,
+    convert_torchvision_vgg,
+)
 from diffusers_ext.converters.naoto0804.adain import PARTS
+from diffusers_ext.losses import gram_loss, gram_matrix, map_loss, statistics_loss
+from diffusers_ext.models import VGG
 from diffusers_ext.pipelines import StyleTransferPipeline
 from diffusers_ext.pipelines.pipeline_style_transfer import give_colors
 from tests.converters.cases import assert_near, assert_refused, load_case
@@ -20,6 +27,53 @@ def test_adain():
     assert_near(network.restyle(content[-1], style[-1]), case.outputs["adain"])
     output = network(case.inputs["content"], case.inputs["style"], strength=0.5).sample
     assert_near(output, case.outputs["decoded"])
+
+
+@torch.no_grad()
+def test_losses_of_adain():
+    case = load_case("adain", "net_alpha_half")
+    network = convert_adain(case.weights)
+    output = network(case.inputs["content"], case.inputs["style"], strength=0.5)
+    assert_near(output.target, case.outputs["mixed"])
+    features = network.encode(output.sample)
+    assert_near(map_loss(features[-1], output.target).mean(), case.outputs["loss_content"])
+    assert_near(statistics_loss(features, output.style_features).mean(), case.outputs["loss_style"])
+
+
+def test_losses_of_fast_neural_style():
+    case = load_case("fast_neural_style", "perceptual_losses")
+    network, used = convert_torchvision_vgg(case.weights), ["relu1_2", "relu2_2", "relu3_3", "relu4_3"]
+    assert network.layers[-1] == "relu4_3"
+
+    def see(name):
+        maps = dict(zip(network.layers, network.encode(case.inputs[name] / 255), strict=True))
+        return [maps[layer] for layer in used]
+
+    case.inputs["y"].requires_grad_(True)
+    own, wanted, grams = see("y"), see("x"), [gram_matrix(layer) for layer in see("style")]
+    for name, gram in zip(used, grams, strict=True):
+        assert_near(gram[0], case.outputs[f"gram_style.{name}"][0])
+    content = case.config["content_weight"] * map_loss(own[1], wanted[1]).mean()
+    style = case.config["style_weight"] * gram_loss(own, grams).mean()
+    assert_near(content, case.outputs["content_loss"])
+    assert_near(style, case.outputs["style_loss"])
+    (gradient,) = torch.autograd.grad(content + style, case.inputs["y"])
+    expected = case.outputs["grad_y"]
+    torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-4 * expected.abs().max().item())
+
+
+def test_vgg_of_torchvision(tmp_path):
+    """A whole file has other names than the golden case, and a classifier, which is left out."""
+    weights = load_case("fast_neural_style", "perceptual_losses").weights
+    whole = {f"features.{key.split('.', 1)[1]}": tensor for key, tensor in weights.items()}
+    torch.save({**whole, "classifier.0.weight": torch.zeros(2, 2)}, tmp_path / "vgg16.pth")
+    assert convert_checkpoint(tmp_path / "vgg16.pth", tmp_path / "vgg", "torchvision_vgg").startswith("VGG in")
+    network, expected = VGG.from_pretrained(tmp_path / "vgg"), convert_torchvision_vgg(weights)
+    assert network.config.layers_per_block == [2, 2, 3, 3]
+    for key, tensor in expected.state_dict().items():
+        assert torch.equal(network.state_dict()[key], tensor)
+    with_batch_norm = {**whole, "features.1.running_mean": torch.zeros(6)}
+    assert_refused(convert_torchvision_vgg, with_batch_norm, {}, "without batch norm")
 
 
 def published(weights: dict) -> tuple[dict, dict]:

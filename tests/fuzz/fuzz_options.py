@@ -128,6 +128,15 @@ COMMANDS = {
         "generator_channels": 4,
         "discriminator_channels": 4,
     },
+    "train_style": {
+        "train_data_dir": "@pictures",
+        "style_image": "@photo/photo.png",
+        "feature_network": "@vgg",
+        "generator_options": json.dumps({"block_out_channels": [4, 4], "num_blocks": 1}),
+        "resolution": 16,
+        "max_train_steps": 1,
+        "train_batch_size": 2,
+    },
     "train_spade": {
         "train_data_dir": "@label_maps",
         "conditioning_image_column": "conditioning_image",
@@ -303,7 +312,7 @@ def prepare(folder: Path) -> None:
         TextToImagePixelPipeline,
         VQVAEModel,
     )
-    from diffusers_ext.models import StyleEncoder, StyleGAN2Generator
+    from diffusers_ext.models import VGG, StyleEncoder, StyleGAN2Generator
     from tests.pipelines.tiny_text import tiny_text_encoder, tiny_text_unet, tiny_tokenizer
     from tests.tiny_clip import save_tiny_clip
     from tests.tiny_films import write_captioned_films
@@ -327,6 +336,7 @@ def prepare(folder: Path) -> None:
     GANPipeline(generator).save_pretrained(folder / "gan")
     encoder = StyleEncoder(32, 1, generator.num_styles, generator.config.style_dim, **json.loads(TINY_ENCODER))
     GANInversionPipeline(generator, encoder).save_pretrained(folder / "inversion")
+    VGG((4, 4), (1, 2)).save_pretrained(folder / "vgg")
     captioned_images(folder / "pictures", 3)
     (folder / "photo").mkdir()
     Image.new("RGB", (20, 16), "olive").save(folder / "photo" / "photo.png")
@@ -381,7 +391,8 @@ def recipe_builder(module, command: str):
         return module.FineTuningRecipe
     if command == "train_image_tokens":
         return module.image_token_recipe
-    if command in ("train_autoencoder", "train_distillation", "train_translation", "train_multimodal_translation"):
+    with_a_function = ("train_autoencoder", "train_distillation", "train_multimodal_translation", "train_style")
+    if command in (*with_a_function, "train_translation"):
         return getattr(module, command.removeprefix("train_") + "_recipe")
     return defined_in(module, "Recipe")
 

@@ -4,8 +4,9 @@ import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
 
-from diffusers_ext.models import AdaINStyleNet, FastStyleNet
+from diffusers_ext.models import VGG, AdaINStyleNet, FastStyleNet
 from diffusers_ext.pipelines import StyleTransferPipeline
+from diffusers_ext.pipelines.photographs import guided_filter, luminance, match_luminance, with_colors_of
 from diffusers_ext.pipelines.pipeline_style_transfer import gram_matrix
 from tests.pipelines.testing import PipelineSaveLoadTesterMixin, PipelineTesterConfig, assert_equal
 
@@ -23,6 +24,11 @@ def adain() -> StyleTransferPipeline:
 def fast() -> StyleTransferPipeline:
     torch.manual_seed(0)
     return quiet(StyleTransferPipeline(FastStyleNet(block_out_channels=(4, 6, 8), num_blocks=1).eval()))
+
+
+def gatys() -> StyleTransferPipeline:
+    torch.manual_seed(0)
+    return quiet(StyleTransferPipeline(feature_network=VGG((4, 6, 8), (2, 1, 2), padding_mode="reflect").eval()))
 
 
 def quiet(pipe: StyleTransferPipeline) -> StyleTransferPipeline:
@@ -51,6 +57,15 @@ class TestStyleTransferSaveLoad(PipelineTesterConfig, PipelineSaveLoadTesterMixi
     def run(self, pipe, seed=0, **changes):
         return paint(quiet(pipe), **self.get_inputs())
 
+    def test_optional_components_may_be_missing(self, tmp_path):
+        """One of the two has to be there."""
+        for make, missing in ((adain, "feature_network"), (gatys, "generator")):
+            pipe, options = make(), {"num_optimization_steps": 1 if make is gatys else 0}
+            pipe.save_pretrained(tmp_path / missing)
+            loaded = quiet(StyleTransferPipeline.from_pretrained(tmp_path / missing))
+            assert getattr(loaded, missing) is None
+            assert_equal(paint(loaded, **self.get_inputs(), **options), paint(pipe, **self.get_inputs(), **options))
+
 
 @torch.no_grad()
 def test_it_is_the_network():
@@ -76,17 +91,69 @@ def test_colors_may_stay():
     assert not torch.allclose(paint(pipe, images(), red, preserve_colors=True), paint(pipe, images(), red), atol=1e-4)
 
 
-def test_optimisation_lowers_the_loss_of_gatys():
-    pipe, image, style = adain(), images(count=1), images(1, 1) ** 4
+def test_only_the_luminance_may_be_painted():
+    image = 0.4 + 0.2 * images()
+    for pipe, style in ((adain(), [images(1, 1)]), (fast(), [])):
+        painted = paint(pipe, image, *style, preserve_colors="luminance")
+        unclipped = ((painted > 0) & (painted < 1)).all(dim=1, keepdim=True).expand_as(image)
+        assert unclipped.any() and not torch.allclose(painted, image, atol=1e-2)
+        colors = [pixels - luminance(pixels) for pixels in (painted, image)]
+        torch.testing.assert_close(colors[0][unclipped], colors[1][unclipped], rtol=0, atol=1e-5)
+
+
+def test_luminance_has_the_statistics_of_the_image():
+    matched, wanted = match_luminance(images(1, 1), 0.3 + 0.1 * images(0, 1)), luminance(0.3 + 0.1 * images(0, 1))
+    torch.testing.assert_close(matched.mean(), wanted.mean())
+    torch.testing.assert_close(matched.std(), wanted.std())
+    torch.testing.assert_close(luminance(with_colors_of(images(), luminance(images(3)))), luminance(images(3)))
+
+
+def test_a_guided_filter_gives_the_edges_of_the_guide():
+    """As the formula of one window says; functions of the guide stay, and noise on flat ground goes."""
+    guide = images(0, 1, 24, 30)
+    linear = guide.flip(1) * 0.5 + 0.1
+    torch.testing.assert_close(guided_filter(guide, linear, 3, 1e-8), linear, rtol=0, atol=1e-3)
+    flat = torch.full_like(guide, 0.5)
+    assert guided_filter(flat, guide, 3).std() < 0.2 * guide.std()
+    whole = guided_filter(guide, images(1, 1, 24, 30), 30, 0.01)  # one window: ridge regression over all pixels
+    rows, target = guide[0].flatten(1).double(), images(1, 1, 24, 30)[0].flatten(1).double()
+    centred = rows - rows.mean(1, keepdim=True)
+    covariance = centred @ centred.T / rows.shape[1] + 0.01 * torch.eye(3).double()
+    slopes = torch.linalg.solve(covariance, centred @ (target - target.mean(1, keepdim=True)).T / rows.shape[1])
+    expected = (slopes.T @ centred + target.mean(1, keepdim=True)).view(3, 24, 30).float()
+    torch.testing.assert_close(whole[0], expected, rtol=0, atol=1e-4)
+
+
+def test_photographs_stay_photographs():
+    pipe, style = adain(), images(1, 1)
+    image = torch.nn.functional.interpolate(images(0, 1, 3, 4), (24, 32), mode="bilinear")
+    painted, smooth = paint(pipe, image, style), paint(pipe, image, style, guided_filter_radius=4)
+    assert smooth.diff(dim=3).abs().mean() < 0.7 * painted.diff(dim=3).abs().mean()
+
+
+@pytest.mark.parametrize("make", [adain, gatys])
+def test_optimisation_lowers_the_loss_of_gatys(make):
+    pipe, image, style = make(), images(count=1), images(1, 1) ** 4
     painted = paint(pipe, image, style, num_optimization_steps=20, style_weight=1e4)
+    network = pipe.feature_network or pipe.generator
+    used = [index for index, name in enumerate(network.layers) if name.endswith("_1")]
 
     def style_error(candidate):
         with torch.no_grad():
-            pairs = zip(pipe.generator.encode(candidate), pipe.generator.encode(style), strict=True)
-            return sum((gram_matrix(own) - gram_matrix(wanted)).square().mean() for own, wanted in pairs)
+            maps = [network.encode(picture) for picture in (candidate, style)]
+            return sum((gram_matrix(maps[0][i]) - gram_matrix(maps[1][i])).square().mean() for i in used)
 
     assert style_error(painted) < 0.5 * style_error(image)
-    assert not painted.requires_grad and not any(p.grad is not None for p in pipe.generator.parameters())
+    assert not painted.requires_grad and not any(p.grad is not None for p in network.parameters())
+
+
+def test_layers_of_the_optimisation_may_be_chosen():
+    pipe, image, style = gatys(), images(count=1), images(1, 1)
+    usual = paint(pipe, image, style, num_optimization_steps=3)
+    named = {"content_layer": "relu3_2", "style_layers": ["relu1_1", "relu2_1", "relu3_1"]}
+    assert_equal(paint(pipe, image, style, num_optimization_steps=3, **named), usual)
+    named["style_layers"] = ["relu1_2"]
+    assert not torch.equal(paint(pipe, image, style, num_optimization_steps=3, **named), usual)
 
 
 @pytest.mark.parametrize("make", [adain, fast])
@@ -100,12 +167,13 @@ def test_any_size_and_mode(make):
 
 
 def test_loads_without_this_package(tmp_path):
-    for make, style in ((adain, [images(1, 1)]), (fast, [])):
+    for make, style in ((adain, [images(1, 1)]), (fast, []), (gatys, [images(1, 1)])):
         pipe, folder = make(), tmp_path / make.__name__
         pipe.save_pretrained(folder)
         other = quiet(DiffusionPipeline.from_pretrained(folder, trust_remote_code=True))
         assert type(other).__module__.startswith("diffusers_modules")
-        assert_equal(paint(other, images(), *style), paint(pipe, images(), *style))
+        options = {"num_optimization_steps": 1} if make is gatys else {"guided_filter_radius": 2}
+        assert_equal(paint(other, images(), *style, **options), paint(pipe, images(), *style, **options))
 
 
 @pytest.mark.parametrize(
@@ -113,7 +181,17 @@ def test_loads_without_this_package(tmp_path):
     [
         (adain, {}, "`style_image` is required"),
         (fast, {"style_image": images(1, 1)}, "has a style of its own"),
-        (fast, {"preserve_colors": True}, "`preserve_colors` needs a network that takes style images"),
+        (fast, {"preserve_colors": True}, "`preserve_colors` must be 'luminance' for a network that takes no style"),
+        (fast, {"preserve_colors": "hue"}, "`preserve_colors` must be one of coral, luminance"),
+        (fast, {"guided_filter_radius": 1.5}, "`guided_filter_radius` must be an integer"),
+        (gatys, {"style_image": images(1, 1)}, "`num_optimization_steps` must be above 0"),
+        (gatys, {"num_optimization_steps": 1}, "`style_image` is required"),
+        (adain, {"style_image": images(1, 1), "content_layer": "relu1_1"}, "`content_layer` is for"),
+        (
+            gatys,
+            {"style_image": images(1, 1), "num_optimization_steps": 1, "style_layers": ["relu9_9"]},
+            "`style_layers` must be of relu1_1, relu1_2",
+        ),
         (fast, {"num_optimization_steps": 3}, "`num_optimization_steps` needs a network with features"),
         (adain, {"style_image": images(1, 1), "style_weights": [1, 2]}, "`style_weights` must be 1 numbers"),
         (adain, {"style_image": images(1, 1), "style_weights": [0]}, "not all 0"),
@@ -125,3 +203,8 @@ def test_loads_without_this_package(tmp_path):
 def test_bad_input_is_refused(make, arguments, message):
     with pytest.raises(ValueError, match=message):
         make()(images(), **arguments)
+
+
+def test_a_pipeline_without_networks_is_refused():
+    with pytest.raises(ValueError, match="needs a `generator`, a `feature_network`, or both"):
+        StyleTransferPipeline()

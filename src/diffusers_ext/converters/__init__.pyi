@@ -57,5 +57,6 @@ from .pytorch_vae.network import convert_pytorch_vae as convert_pytorch_vae
 from .rosinality.stylegan2 import convert_stylegan2_rosinality as convert_stylegan2_rosinality
 from .stylegan2_ada.networks import convert_stylegan2_ada as convert_stylegan2_ada
 from .tamarott_singan.networks import convert_singan as convert_singan
+from .torchvision.vgg import convert_torchvision_vgg as convert_torchvision_vgg
 from .uvadlc_notebooks.energy import convert_uvadlc_energy as convert_uvadlc_energy
 from .uvadlc_notebooks.gated_pixelcnn import convert_uvadlc_pixelcnn as convert_uvadlc_pixelcnn

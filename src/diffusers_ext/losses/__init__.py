@@ -68,6 +68,13 @@ from diffusers_ext.losses.sketches import (
     pen_state_loss as pen_state_loss,
     stroke_offset_loss as stroke_offset_loss,
 )
+from diffusers_ext.losses.style import (
+    gram_loss as gram_loss,
+    gram_matrix as gram_matrix,
+    map_loss as map_loss,
+    statistics_loss as statistics_loss,
+    total_variation as total_variation,
+)
 from diffusers_ext.losses.translation import (
     cycle_loss as cycle_loss,
     identity_loss as identity_loss,

@@ -82,6 +82,7 @@ from diffusers_ext.models.modeling_stylegan2 import (
 )
 from diffusers_ext.models.modeling_unclip_conditioner import UnCLIPConditioner as UnCLIPConditioner
 from diffusers_ext.models.modeling_unet_generator import UNetGenerator as UNetGenerator
+from diffusers_ext.models.modeling_vgg import VGG as VGG
 from diffusers_ext.models.modeling_vqvae import VQVAEModel as VQVAEModel
 from diffusers_ext.models.modeling_vqvae2 import VQVAE2Model as VQVAE2Model
 from diffusers_ext.registration import register

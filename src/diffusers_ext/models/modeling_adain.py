@@ -1,12 +1,33 @@
 """Style transfer to any style by adaptive instance normalization: a part of VGG-19, and a decoder of its features."""
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.unets.unet_2d import UNet2DOutput
+from diffusers.utils import BaseOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import nn
+
+
+@dataclass
+class AdaINStyleOutput(BaseOutput):
+    """
+    The output of [`AdaINStyleNet`].
+
+    Args:
+        sample (`torch.Tensor` of shape `(N, 3, H', W')`):
+            The painted images, about in `[0, 1]`.
+        target (`torch.Tensor` of shape `(N, C, H' / 8, W' / 8)`):
+            The features that the painted images should have at relu4_1.
+        style_features (`list[torch.Tensor]`):
+            The features of the style at relu1_1, relu2_1, relu3_1 and relu4_1.
+    """
+
+    sample: torch.Tensor
+    target: torch.Tensor | None = None
+    style_features: list[torch.Tensor] | None = None
 
 
 class AdaINStyleNet(ModelMixin, ConfigMixin):
@@ -26,6 +47,7 @@ class AdaINStyleNet(ModelMixin, ConfigMixin):
     """
 
     _no_split_modules = ["ReflectedConv"]
+    layers = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")  # of the maps that `encode` returns
 
     @register_to_config
     def __init__(self, block_out_channels: tuple[int, ...] = (64, 128, 256, 512)):
@@ -117,7 +139,7 @@ class AdaINStyleNet(ModelMixin, ConfigMixin):
 
     def forward(
         self, sample: torch.Tensor, style: torch.Tensor, strength: float = 1.0, return_dict: bool = True
-    ) -> UNet2DOutput | tuple[torch.Tensor]:
+    ) -> AdaINStyleOutput | tuple:
         r"""
         Args:
             sample (`torch.Tensor` of shape `(N, 3, H, W)`):
@@ -127,19 +149,19 @@ class AdaINStyleNet(ModelMixin, ConfigMixin):
             strength (`float`, defaults to 1.0):
                 How much of the style they get; 0 for none.
             return_dict (`bool`, defaults to `True`):
-                Whether to return a [`~models.unets.unet_2d.UNet2DOutput`] instead of a tuple.
+                Whether to return an [`AdaINStyleOutput`] instead of a tuple.
 
         Returns:
-            [`~models.unets.unet_2d.UNet2DOutput`] or `tuple`: the `sample` `(N, 3, H', W')`, about in `[0, 1]`, where
-            H' and W' are H and W rounded up to multiples of 8.
+            [`AdaINStyleOutput`] or `tuple`: the painted images, whose H' and W' are H and W rounded up to multiples of
+            8; the features they should have; and those of the style.
         """
-        content = self.encode(sample)[-1]
-        normalized = self.restyle(content, self.encode(style)[-1])
-        sample = self.decode(strength * normalized + (1 - strength) * content)
+        content, style_features = self.encode(sample)[-1], self.encode(style)
+        target = strength * self.restyle(content, style_features[-1]) + (1 - strength) * content
+        sample = self.decode(target)
 
         if not return_dict:
-            return (sample,)
-        return UNet2DOutput(sample=sample)
+            return sample, target, style_features
+        return AdaINStyleOutput(sample=sample, target=target, style_features=style_features)
 
 
 class ReflectedConv(nn.Module):

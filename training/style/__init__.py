@@ -1,0 +1,1 @@
+"""Style transfer by feed-forward networks (train_style.py)."""
