@@ -17,7 +17,7 @@ ROOMS |= {room: ROOT / room for room in ("pipelines", "training")}
 FOUNDATION = {"diffusers_ext", "atomic", "exports", "on_demand", "pixels", "registration"}
 
 # Commands beside the rooms, which no file imports, and the rooms that each may import.
-COMMANDS = {"restore": {"data", "pipelines"}}
+COMMANDS = {"restore": {"data", "pipelines"}, "volumes": {"data", "metrics", "pipelines"}}
 
 # The rooms that each room may import, besides itself and the foundation. Training may import all of them.
 ALLOWED = {
@@ -27,7 +27,7 @@ ALLOWED = {
     "hub": set(),
     "data": set(),
     "metrics": {"data", "models"},
-    "losses": {"metrics"},
+    "losses": {"metrics", "models"},
     "likelihoods": {"data", "losses", "metrics", "schedulers"},
     "pipelines": {"hub"},
     "demo": {"data", "hub", "pipelines"},
