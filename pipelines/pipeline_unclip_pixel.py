@@ -38,6 +38,7 @@ from .image_priors import check_prior, sample_image_embeds
 from .images import ImageInput, check_one_size, denormalize, fit_channels, list_images, read_image, to_output
 from .interpolation import slerp
 from .processes import TrainedProcessMixin
+from .prompts import check_tokenizer
 from .schedules import check_schedule, get_step_arguments, reads_variance, scale_input, set_timesteps
 
 
@@ -76,7 +77,8 @@ class UnCLIPPixelPipeline(TrainedProcessMixin, DiffusionPipeline):
             The noise process of the decoder's training, as `save_pretrained` writes it; by default the scheduler's.
 
     Raises:
-        ValueError: if parts are for CLIPs of different widths, or the prior or its scheduler is missing alone.
+        ValueError: if parts are for CLIPs of different widths, the tokenizer does not fit, or the prior or its
+            scheduler is missing alone.
     """
 
     pipeline_tag = "text-to-image"
@@ -101,9 +103,12 @@ class UnCLIPPixelPipeline(TrainedProcessMixin, DiffusionPipeline):
         trained_processes: dict[str, dict] | None = None,
     ):
         super().__init__()
-        wanted, given = conditioner.config.clip_embeddings_dim, text_encoder.config.projection_dim
-        if wanted != given:
-            raise ValueError(f"`conditioner` is for a CLIP of {wanted} channels, but this CLIP has {given}.")
+        check_tokenizer(tokenizer, text_encoder)
+        wanted = conditioner.config.clip_embeddings_dim
+        for name, tower in (("text_encoder", text_encoder), ("image_encoder", image_encoder)):
+            given = tower.config.projection_dim
+            if given != wanted:
+                raise ValueError(f"`conditioner` is for embeddings of {wanted} channels, but `{name}` has {given}.")
         if (prior is None) != (prior_scheduler is None):
             raise ValueError("`prior` and `prior_scheduler` belong together: give both or none.")
         if prior is not None:

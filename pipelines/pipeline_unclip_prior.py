@@ -12,6 +12,7 @@ from .checks import check_generator, check_latents, check_positive_int
 from .clip_embeddings import check_prompt, embed_prompts
 from .denoising import build_guider, check_guidance_scale, check_needs_no_classifier
 from .image_priors import check_prior, sample_image_embeds
+from .prompts import check_tokenizer
 from .schedules import check_schedule
 
 
@@ -50,7 +51,8 @@ class UnCLIPPriorPipeline(DiffusionPipeline):
             The number of steps of a call without `num_inference_steps`.
 
     Raises:
-        ValueError: if the prior is for a CLIP of other widths, or for texts of another length.
+        ValueError: if the prior is for a CLIP of other widths, or for texts of another length, or if the tokenizer
+            does not fit the text encoder.
     """
 
     pipeline_tag = "text-to-image"
@@ -68,6 +70,7 @@ class UnCLIPPriorPipeline(DiffusionPipeline):
         default_num_inference_steps: int = 25,
     ):
         super().__init__()
+        check_tokenizer(tokenizer, text_encoder)
         check_prior(prior, text_encoder)
         check_positive_int("default_num_inference_steps", default_num_inference_steps)
         self.register_modules(

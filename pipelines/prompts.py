@@ -154,13 +154,19 @@ def get_max_length(tokenizer: PreTrainedTokenizerBase, text_encoder: Any, max_le
     return limit
 
 
-def check_text_encoder(tokenizer: PreTrainedTokenizerBase, text_encoder: Any, unet: ModelMixin):
-    """Refuses a tokenizer that has more tokens than a text encoder knows, and states that a denoiser does not read."""
-    known, width = (getattr(text_encoder.config, name, None) for name in ("vocab_size", "hidden_size"))
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, text_encoder: Any):
+    """Refuses a tokenizer that has more tokens than a text encoder knows, or that can't fill up short prompts."""
+    known = getattr(text_encoder.config, "vocab_size", None)
     if known is not None and len(tokenizer) > known:
         raise ValueError(f"`tokenizer` has {len(tokenizer)} tokens, but `text_encoder` knows only {known} of them.")
     if tokenizer.pad_token_id is None:
         raise ValueError("`tokenizer` has no padding token, which fills up short prompts.")
+
+
+def check_text_encoder(tokenizer: PreTrainedTokenizerBase, text_encoder: Any, unet: ModelMixin):
+    """Refuses a tokenizer that does not fit a text encoder, and states that a denoiser does not read."""
+    check_tokenizer(tokenizer, text_encoder)
+    width = getattr(text_encoder.config, "hidden_size", None)
     read = unet.config.get("encoder_hid_dim") or unet.config.get("cross_attention_dim")
     if None not in (read, width) and isinstance(read, int) and read != width:
         raise ValueError(f"`text_encoder` has states of {width} channels, but `unet` attends to {read}.")

@@ -163,7 +163,7 @@ def test_what_a_call_refuses(pipe, options, message):
 
 def test_parts_that_do_not_fit_are_refused():
     config = UnCLIPConfig()
-    with pytest.raises(ValueError, match="`conditioner` is for a CLIP of 8 channels, but this CLIP has 16"):
+    with pytest.raises(ValueError, match="is for embeddings of 8 channels, but `text_encoder` has 16"):
         proj = UnCLIPConditioner(clip_embeddings_dim=8, time_embed_dim=32, cross_attention_dim=8)
         config.get_pipeline(conditioner=proj)
     with pytest.raises(ValueError, match="`prior` and `prior_scheduler` belong together"):

@@ -5,6 +5,7 @@ import torch
 from diffusers import DDPMScheduler, DiffusionPipeline, PriorTransformer
 
 from diffusers_ext.pipelines import UnCLIPPriorPipeline
+from diffusers_ext.training.text_and_image.caption_tokenizer import make_caption_tokenizer
 from tests.pipelines.testing import assert_equal, generators
 from tests.tiny_clip import LENGTH, WIDTH, clip_parts
 
@@ -116,3 +117,9 @@ def test_a_prior_for_another_clip_is_refused():
         prior_pipeline(prior=tiny_prior(embedding_dim=24))
     with pytest.raises(ValueError, match="for another CLIP: it reads texts of 7 tokens, but this CLIP makes 12"):
         prior_pipeline(prior=tiny_prior(num_embeddings=7))
+
+
+def test_a_tokenizer_with_other_tokens_is_refused():
+    tokenizer = make_caption_tokenizer(["a red picture", "two green pictures of something else"], 600)
+    with pytest.raises(ValueError, match=f"`tokenizer` has {len(tokenizer)} tokens, but `text_encoder` knows only"):
+        prior_pipeline(tokenizer=tokenizer)

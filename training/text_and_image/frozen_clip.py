@@ -26,8 +26,9 @@ class FrozenCLIP:
         device (`torch.device`): where the towers are.
 
     Raises:
-        ValueError: naming `--clip`, if it is no `CLIPModel`, or if the states of its tokens and its embeddings differ
-            in width, which networks of diffusers for unCLIP do not take.
+        ValueError: naming `--clip`, if it is no `CLIPModel`, if its tokenizer has more tokens than it knows, or if
+            the states of its tokens and its embeddings differ in width, which networks of diffusers for unCLIP do not
+            take.
     """
 
     def __init__(self, name: str, cache_dir: str | None, device: torch.device):
@@ -45,6 +46,12 @@ class FrozenCLIP:
         clip = CLIPModel.from_pretrained(name, cache_dir=cache_dir)
         self.text_encoder = _tower(CLIPTextModelWithProjection(clip.config.text_config), clip).to(device)
         self.image_encoder = _tower(CLIPVisionModelWithProjection(clip.config.vision_config), clip).to(device)
+        known = self.text_encoder.config.vocab_size
+        if len(self.tokenizer) > known:
+            raise ValueError(
+                f"--clip: the tokenizer of {name} has {len(self.tokenizer)} tokens, but its text encoder knows only "
+                f"{known}."
+            )
         states, embeddings = self.text_encoder.config.hidden_size, self.embedding_dim
         if states != embeddings:
             raise ValueError(
