@@ -70,11 +70,3 @@ def normalized_pixels(image_processor: CLIPImageProcessor, images: torch.Tensor)
     """Images `(N, C, H, W)` in `[0, 1]` with the mean and the deviation of each channel that a CLIP knows."""
     mean, std = (images.new_tensor(v).view(-1, 1, 1) for v in (image_processor.image_mean, image_processor.image_std))
     return (images - mean) / std
-
-
-def check_prompt(prompt: str | list[str]) -> list[str]:
-    """The prompts as a list; refuses everything but a string and a list of strings."""
-    prompts = [prompt] if isinstance(prompt, str) else prompt
-    if not isinstance(prompts, list) or not prompts or not all(isinstance(entry, str) for entry in prompts):
-        raise ValueError(f"`prompt` must be a string or a list of strings, but is {prompt!r}.")
-    return prompts

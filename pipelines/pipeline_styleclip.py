@@ -18,7 +18,6 @@ from .checks import (
     check_positive_int,
     is_integer,
 )
-from .clip_embeddings import check_prompt
 from .clip_scores import check_clip, embed_texts, embed_views
 from .images import ImageInput, denormalize, read_images_of_shape, to_output
 from .labels import (
@@ -31,6 +30,7 @@ from .labels import (
 from .latent_generators import LATENT_SPACES, check_latent_generator, make_images
 from .latent_optimization import optimize_latents
 from .networks import get_sample_size, get_shared_models
+from .prompts import list_prompts
 from .style_options import check_styles, has_styles, per_layer
 
 
@@ -195,7 +195,7 @@ class StyleCLIPPipeline(DiffusionPipeline):
         ```
         """
         # 1. Input
-        prompts = check_prompt(prompt)
+        prompts = list_prompts("prompt", prompt)
         is_edit = styles is not None or latents is not None
         if space is None:
             space = "z" if latents is not None or not has_styles(self.generator) else "w+" if is_edit else "w"

@@ -22,7 +22,7 @@ from .image_tokens import ImageTokens, TokenPipelineMixin, get_label_prefix, gui
 from .images import ImageInput, denormalize, read_images_of_shape, to_output
 from .labels import ClassLabels, check_class_labels_given, check_label_range, count_images, read_id2label
 from .masks import Box
-from .prompts import warn_of_long_prompts
+from .prompts import list_prompts, warn_of_long_prompts
 from .token_sequences import count_text_tokens, draw_codes, get_null_prefix, get_text_prefix
 from .uniform_numbers import rand_tensor
 
@@ -198,7 +198,7 @@ class TokensToImagePipeline(TokenPipelineMixin, DiffusionPipeline):
         """
         # 1. Inputs
         given = None if image is None else read_images_of_shape("image", image, self.image_shape)
-        prompt = [prompt] if isinstance(prompt, str) else prompt
+        prompt = None if prompt is None else list_prompts("prompt", prompt)
         number = self.check_inputs(
             prompt,
             class_labels,
@@ -365,8 +365,6 @@ class TokensToImagePipeline(TokenPipelineMixin, DiffusionPipeline):
             raise ValueError("`prompt` must be left out, because the pipeline has no `tokenizer`.")
         if prompt is None and has_text and not self.config.knows_no_text:
             raise ValueError("`prompt` must be given, because the network has never seen an image without text.")
-        if prompt is not None and not (prompt and all(isinstance(text, str) for text in prompt)):
-            raise ValueError(f"`prompt` must be a text or a list of them, but is {prompt!r}.")
         if prompt is not None:
             if num_images_per_label != 1:
                 raise ValueError("`num_images_per_label` is for `class_labels`: pass `num_images_per_prompt`.")

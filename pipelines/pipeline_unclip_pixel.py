@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from .checks import check_callback_inputs, check_generator, check_latents, check_output_type, check_positive_int
-from .clip_embeddings import PromptEmbeddings, check_prompt, embed_images, embed_prompts
+from .clip_embeddings import PromptEmbeddings, embed_images, embed_prompts
 from .denoising import (
     StepCallback,
     build_guider,
@@ -38,7 +38,7 @@ from .image_priors import check_prior, sample_image_embeds
 from .images import ImageInput, check_one_size, denormalize, fit_channels, list_images, read_image, to_output
 from .interpolation import slerp
 from .processes import TrainedProcessMixin
-from .prompts import check_tokenizer
+from .prompts import check_tokenizer, list_prompts
 from .schedules import check_schedule, get_step_arguments, reads_variance, scale_input, set_timesteps
 
 
@@ -222,14 +222,12 @@ class UnCLIPPixelPipeline(TrainedProcessMixin, DiffusionPipeline):
         # 2. Text
         if image is not None:
             image_embeds = self.embed_images(image)
-        rows = len(check_prompt(prompt)) if image_embeds is None else len(image_embeds)
+        rows = len(list_prompts("prompt", prompt)) if image_embeds is None else len(image_embeds)
         count = rows * num_images_per_prompt
         shape = (count, *self.image_shape)
         check_generator(generator, count)
         check_latents(latents, shape)
-        prompts = [""] * rows if prompt is None else check_prompt(prompt)
-        if len(prompts) != rows:
-            raise ValueError(f"`prompt` must have a text for each of {rows} images, but has {len(prompts)}.")
+        prompts = list_prompts("prompt", "" if prompt is None else prompt, rows)
         text, empty_text = embed_prompts(self.tokenizer, self.text_encoder, [*prompts, ""]).split(rows)
         text, empty_text = text.repeat(num_images_per_prompt), empty_text.repeat(count)
 
@@ -353,7 +351,7 @@ class UnCLIPPixelPipeline(TrainedProcessMixin, DiffusionPipeline):
         if tuple(images.shape[1:]) != self.image_shape:
             raise ValueError(f"`image` must have the shape {self.image_shape}, but has {tuple(images.shape[1:])}.")
         count = len(images)
-        prompts = [""] * count if prompt is None else check_prompt(prompt)
+        prompts = list_prompts("prompt", "" if prompt is None else prompt, count)
         text = embed_prompts(self.tokenizer, self.text_encoder, prompts)
         conditions = self._get_conditions(self.embed_images(image), text)
         scheduler = DDIMInverseScheduler.from_config(self.scheduler.config, clip_sample=False)
@@ -430,7 +428,7 @@ class UnCLIPPixelPipeline(TrainedProcessMixin, DiffusionPipeline):
                     "A `prompt` alone needs the `prior` component, which is missing: give `image` or `image_embeds`."
                 )
         if prompt is not None:
-            check_prompt(prompt)
+            list_prompts("prompt", prompt)
         if image_embeds is not None:
             width = self.conditioner.config.clip_embeddings_dim
             if not torch.is_tensor(image_embeds) or image_embeds.ndim != 2 or image_embeds.shape[1] != width:

@@ -9,10 +9,10 @@ from diffusers.utils.torch_utils import randn_tensor
 from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerBase
 
 from .checks import check_generator, check_latents, check_positive_int
-from .clip_embeddings import check_prompt, embed_prompts
+from .clip_embeddings import embed_prompts
 from .denoising import build_guider, check_guidance_scale, check_needs_no_classifier
 from .image_priors import check_prior, sample_image_embeds
-from .prompts import check_tokenizer
+from .prompts import check_tokenizer, list_prompts
 from .schedules import check_schedule
 
 
@@ -127,7 +127,7 @@ class UnCLIPPriorPipeline(DiffusionPipeline):
         ```
         """
         # 1. Checks
-        prompts = check_prompt(prompt)
+        prompts = list_prompts("prompt", prompt)
         check_positive_int("num_images_per_prompt", num_images_per_prompt)
         check_positive_int("num_candidates", num_candidates)
         count = len(prompts) * num_images_per_prompt

@@ -115,7 +115,7 @@ def test_squares_are_inside_and_of_the_sides_asked_for():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"prompt": 3}, "`prompt` must be a string"),
+        ({"prompt": 3}, "`prompt` must be a text"),
         ({"prompt": ["a"] * 3, "styles": torch.zeros(2, 6)}, "`prompt` must be one text for all images or 2"),
         ({"styles": torch.zeros(2, 7)}, "`styles` must be a finite tensor of the shape"),
         ({"styles": torch.zeros(2, 6), "latents": torch.zeros(2, 5)}, "give one of them"),

@@ -247,7 +247,7 @@ def test_refusals(inputs, message):
 @pytest.mark.parametrize(
     "inputs, message",
     [
-        ({"prompt": []}, "`prompt` must be a text or a list of them"),
+        ({"prompt": []}, "`prompt` must be a text or a list of texts"),
         ({"prompt": "one", "class_labels": 3}, "`class_labels` must be left out"),
         ({"prompt": "one", "num_images_per_label": 2}, "pass `num_images_per_prompt`"),
     ],

@@ -100,7 +100,7 @@ def test_both_ways_of_loading_draw_the_same(pipe, tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"prompt": []}, "`prompt` must be a string or a list of strings"),
+        ({"prompt": []}, "`prompt` must be a text or a list of texts"),
         ({"num_candidates": 0}, "`num_candidates` must be a positive integer"),
         ({"generator": generators([1])}, "`generator` must be one generator or a list of 2"),
         ({"latents": torch.zeros(2, WIDTH)}, r"`latents` must be a tensor of the shape \(2, 2, 16\)"),
