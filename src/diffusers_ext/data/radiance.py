@@ -33,8 +33,8 @@ def read_radiance(path: str | os.PathLike) -> np.ndarray:
     if not (height and width and exposure > 0):
         raise ValueError("the Radiance file is damaged: its size and exposure must be positive")
     pixels = _read_pixels(np.frombuffer(content, np.uint8, offset=match.end()), height, width)
-    mantissas, exponents = pixels[..., :3].astype(np.float32), pixels[..., 3:].astype(np.int32)
-    return np.where(exponents > 0, np.ldexp(mantissas, exponents - 136), 0) / np.float32(exposure)
+    scales = np.ldexp(np.float32(1 / exposure), pixels[..., 3:].astype(np.int32) - 136)
+    return pixels[..., :3] * np.where(pixels[..., 3:] > 0, scales, 0)
 
 
 def encode_radiance(light: np.ndarray) -> bytes:
@@ -43,11 +43,12 @@ def encode_radiance(light: np.ndarray) -> bytes:
     Args:
         light (`np.ndarray` of shape (H, W, 3)): finite, at least 0 and below 2^127.
     """
-    brightest = light.max(axis=2, keepdims=True).astype(np.float64)
-    exponents = np.frexp(brightest)[1].clip(-127)
-    mantissas = np.ldexp(light.astype(np.float64), 8 - exponents).round().clip(0, 255)
-    pixels = np.concatenate([mantissas, np.where(mantissas.any(axis=2, keepdims=True), exponents + 128, 0)], axis=2)
-    return HEADER % light.shape[:2] + pixels.astype(np.uint8).tobytes()
+    pixels = np.empty((*light.shape[:2], 4), np.uint8)
+    for row, values in zip(pixels, light, strict=True):  # so that a large image takes little memory
+        exponents = np.frexp(values.max(axis=1, keepdims=True))[1].clip(-127)
+        row[:, :3] = np.ldexp(values.astype(np.float64), 8 - exponents).round().clip(0, 255)
+        row[:, 3:] = np.where(row[:, :3].any(axis=1, keepdims=True), exponents + 128, 0)
+    return HEADER % light.shape[:2] + pixels.tobytes()
 
 
 def _read_pixels(data: np.ndarray, height: int, width: int) -> np.ndarray:
