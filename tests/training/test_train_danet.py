@@ -1,5 +1,7 @@
 """DANet trains a denoiser and a generator of noise, resumes and is published; and what does not fit is refused."""
 
+import json
+
 import pytest
 import torch
 from diffusers import DiffusionPipeline
@@ -10,6 +12,7 @@ from diffusers_ext.training.loop.draws import Draw
 from diffusers_ext.training.train_danet import DANetConfig, DANetRecipe
 from tests.training import runs
 from tests.training.runs import context, tensors
+from tests.training.text_to_image_runs import run_on_one_and_two_processes
 
 
 OPTIONS = {
@@ -82,6 +85,15 @@ def test_the_losses_of_a_step_are_those_of_the_paper(tmp_path):
         apart = (score(denoised, noisy) + score(clean, generated)) / 2 - score(clean, noisy)
     penalties = losses["critic"] - apart
     assert (penalties > 0).all() and (penalties < 10).all()  # gradients are shorter than 1 in the beginning
+
+
+@pytest.mark.slow
+def test_two_processes_train_like_one(tmp_path):
+    options = {k: json.dumps(v) if isinstance(v, dict) else v for k, v in OPTIONS.items()}
+    one, two = (tensors(folder, 4) for folder in run_on_one_and_two_processes("train_danet", options, tmp_path))
+    assert one.keys() == two.keys()
+    for key, tensor in one.items():
+        torch.testing.assert_close(two[key], tensor, rtol=1e-3, atol=1e-4, msg=key)
 
 
 @pytest.mark.parametrize(

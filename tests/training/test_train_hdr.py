@@ -1,5 +1,7 @@
 """HDR from one exposure: training, resuming, measuring; and what does not fit is refused."""
 
+import json
+
 import pytest
 import torch
 from diffusers import DiffusionPipeline
@@ -9,6 +11,7 @@ from diffusers_ext.training.restoration.exposures import light_errors, overexpos
 from diffusers_ext.training.train_hdr import HDRConfig, HDRRecipe
 from tests.training import runs
 from tests.training.runs import tensors
+from tests.training.text_to_image_runs import run_on_one_and_two_processes
 
 
 OPTIONS = {
@@ -55,6 +58,15 @@ def test_exposures_and_errors():
     torch.testing.assert_close(errors[0, :2], torch.tensor([2.0, 1.0]))  # one value is two stops too dark
     exact = light_errors(light, light, shown, peak=4.0)
     assert exact[0, 0] == 0 and exact[0, 2] > errors[0, 2]
+
+
+@pytest.mark.slow
+def test_two_processes_train_like_one(tmp_path):
+    options = {k: json.dumps(v) if isinstance(v, dict) else v for k, v in OPTIONS.items()}
+    one, two = (tensors(folder, 4) for folder in run_on_one_and_two_processes("train_hdr", options, tmp_path))
+    assert one.keys() == two.keys()
+    for key, tensor in one.items():
+        torch.testing.assert_close(two[key], tensor, rtol=1e-3, atol=1e-4, msg=key)
 
 
 @pytest.mark.parametrize(
