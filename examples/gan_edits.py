@@ -24,7 +24,19 @@ from diffusers_ext.training.evaluation.grids import sample_grid
 
 
 INVERSIONS = ("hybrid", "pivotal")
-CLIP_EDIT = {"num_optimization_steps": 80, "latent_weight": 0.0, "num_cutouts": 4}
+DIRECTION_EDITS = (("classes", 4.0), ("classes", 6.0), ("means", 1.0), ("means", 1.5))
+CLIP_EDITS = {
+    "StyleCLIP": {"num_optimization_steps": 80},
+    "CLIP in w": {"num_optimization_steps": 80, "space": "w", "latent_weight": 0.0, "num_cutouts": 4},
+}
+NEAR = {"space": "w", "latent_weight": 0.01, "num_cutouts": 2}
+AFTER_MEANS = {"num_optimization_steps": 40, **NEAR}
+PROMPTED = {
+    "the best of 8 random digits": {"num_optimization_steps": 0},
+    "optimised from 1": {"num_candidates": 1, "num_optimization_steps": 80, "num_cutouts": 4},
+    "the best of 4, optimised": {"num_candidates": 4, "num_optimization_steps": 80, "num_cutouts": 4},
+    "the best of 8, optimised, near the start": {"num_optimization_steps": 30, **NEAR},
+}
 SHOWN = 12
 
 
@@ -69,31 +81,30 @@ def main() -> None:
 
     print("| inverted by | edited by | another digit | the one asked for | perceptual distance | CPU seconds |")
     print("|---|---|---|---|---|---|")
-    classes, means = class_directions(gan), mean_directions(gan)
+    found_by = {"classes": class_directions(gan), "means": mean_directions(gan)}
     for name in INVERSIONS:
         found = inversion(images, generator=seeded(), output_type="pt", **METHODS[name])
         editor = GANPipeline(found.generator or gan.generator)
         before, seconds = as_bytes(found.images), time.process_time()
-        for kind, directions, strength in (("classes", classes, 4.0), ("means", means, 1.0), ("means", means, 1.5)):
-            edited = edit_by(editor, directions, strength, found.styles, labels, names)
+        for kind, strength in DIRECTION_EDITS:
+            styles, edited = edit_by(editor, found_by[kind], strength, found.styles, labels, names)
             measure(name, f"{kind}, {strength:g}", before, edited, seconds)
-            if name == "hybrid" and strength != 1.5:
-                rows, titles = [*rows, edited], [*titles, f"{kind}, {strength:g}"]
+            if (kind, strength) == ("means", 1.0):
+                among_others, by_means = styles, edited
             seconds = time.process_time()
         writer = quiet(StyleCLIPPipeline(editor.generator, clip, *parts))
         prompts = [names[target] for target in measure.targets.tolist()]
-        edited = as_bytes(writer(prompts, styles=found.styles, output_type="pt", **CLIP_EDIT).images)
-        measure(name, "CLIP", before, edited, seconds)
+        edits = [(text, found.styles, arguments) for text, arguments in CLIP_EDITS.items()]
+        for text, styles, arguments in [*edits, ("means, 1, then CLIP in w", among_others, AFTER_MEANS)]:
+            edited = as_bytes(writer(prompts, styles=styles, output_type="pt", **arguments).images)
+            measure(name, text, before, edited, seconds)
+            seconds = time.process_time()
         if name == "hybrid":
-            rows, titles = [*rows, edited], [*titles, "CLIP"]
+            rows, titles = [*rows, by_means, edited], [*titles, "hybrid, means", "hybrid, means, CLIP"]
 
     print("\n| from a prompt | the one asked for | CPU seconds |\n|---|---|---|")
     writer, prompts = quiet(StyleCLIPPipeline(gan.generator, clip, *parts)), [names[digit] for digit in range(10)]
-    for text, arguments in (
-        ("the best of 8 random digits", {"num_optimization_steps": 0}),
-        ("optimised from 1", {"num_candidates": 1, "num_optimization_steps": 80, "num_cutouts": 4}),
-        ("the best of 4, optimised", {"num_candidates": 4, "num_optimization_steps": 80, "num_cutouts": 4}),
-    ):
+    for text, arguments in PROMPTED.items():
         start = time.process_time()
         made = [as_bytes(writer(prompts, generator=seeded(i), output_type="pt", **arguments).images) for i in (0, 1)]
         seen = judge(torch.cat(made)).logits.argmax(dim=1)
@@ -124,15 +135,17 @@ def main() -> None:
     sample_grid(torch.cat([row[:SHOWN] for row in rows]), SHOWN, row_titles=titles).save(options.picture)
 
 
-def edit_by(pipe: GANPipeline, directions, strength: float, styles, labels, names) -> torch.Tensor:
-    """Images that are moved towards the next digit, and as far away from their own: bytes."""
-    edited = torch.empty(len(styles), *pipe.image_shape, dtype=torch.uint8)
+def edit_by(
+    pipe: GANPipeline, directions, strength: float, styles, labels, names
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Styles that are moved towards the next digit, and as far away from their own, and their images, as bytes."""
+    edited, new_styles = torch.empty(len(styles), *pipe.image_shape, dtype=torch.uint8), torch.empty_like(styles)
     for digit in labels.unique().tolist():
         of_digit = labels == digit
         moved = pipe.edit(directions, names[(digit + 1) % 10], strength, styles=styles[of_digit]).styles
         moved = pipe.edit(directions, names[digit], -strength, styles=moved, output_type="pt")
-        edited[of_digit] = as_bytes(moved.images)
-    return edited
+        edited[of_digit], new_styles[of_digit] = as_bytes(moved.images), moved.styles
+    return new_styles, edited
 
 
 def quiet(pipe):

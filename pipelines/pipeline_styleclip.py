@@ -147,8 +147,9 @@ class StyleCLIPPipeline(DiffusionPipeline):
                 What `distance` and `pixel_weight` compare results with, such as the photographs that were inverted;
                 by default the images of `styles` or `latents`.
             space (`str`, *optional*):
-                Where the search goes: `"z"`; `"w"`, one style for all layers; or `"w+"`, a style for each. By default
-                w+ for given styles, w for random ones, and z for given latents and generators without styles.
+                Where the search goes: `"z"`; `"w"`, where the styles of all layers move alike; or `"w+"`, where each
+                moves on its own, as in StyleCLIP, which finds more images that deceive the CLIP. By default w+ for
+                given styles, w for random ones, and z for given latents and generators without styles.
             num_candidates (`int`, *optional*, defaults to 8):
                 From how many random starts each image is searched. The one with the largest cosine is kept.
             truncation_psi (`float`, defaults to 0.7):
@@ -158,7 +159,7 @@ class StyleCLIPPipeline(DiffusionPipeline):
             learning_rate (`float`, defaults to 0.1):
                 At its height: it rises during the first 5% of the steps, and falls during the last 25%.
             latent_weight (`float`, *optional*):
-                The weight of the squared distance of latents or styles from the start; by default 0.008 for given
+                The weight of the squared length of the move; by default 0.008 for given
                 ones, and 0 for random ones.
             distance (`Callable`, *optional*):
                 `distance(first, second)`, of shape `(N,)` and with gradients, for images `(N, C, H, W)` in `[-1, 1]`:
@@ -219,7 +220,7 @@ class StyleCLIPPipeline(DiffusionPipeline):
         # 2. The start, and what must stay
         if is_edit:
             start = (latents if styles is None else styles).to(device, torch.float32)
-            start = per_layer(start, self.generator.num_styles) if space == "w+" else start
+            start = start if space == "z" else per_layer(start, self.generator.num_styles)
         else:
             start, labels = self._random_start(space, count, candidates, labels, truncation_psi, generator)
         in_z = labels if space == "z" else None
@@ -234,12 +235,12 @@ class StyleCLIPPipeline(DiffusionPipeline):
         # Squares are drawn with a seed of their own, so that they are the same in each call.
         source = torch.Generator().manual_seed(0)
 
-        def losses(moved: torch.Tensor, _: list[torch.Tensor]) -> torch.Tensor:
-            made = make_images(self.generator, space, moved, in_z)
+        def losses(moves: torch.Tensor, _: list[torch.Tensor]) -> torch.Tensor:
+            made = make_images(self.generator, space, start + moves, in_z)
             views = embed_views(self.clip, self.image_processor, made / 2 + 0.5, num_cutouts, smallest_cutout, source)
             total = 1 - (views * texts).sum(dim=1)
             if latent_weight > 0:
-                total = total + latent_weight * (moved - start).square().flatten(1).sum(dim=1)
+                total = total + latent_weight * moves.square().flatten(1).sum(dim=1)
             if pixel_weight > 0:
                 total = total + pixel_weight * (made - reference).square().mean(dim=(1, 2, 3))
             if distance is not None:
@@ -247,13 +248,14 @@ class StyleCLIPPipeline(DiffusionPipeline):
             return total
 
         # 3. Optimisation
-        moved = start
+        moves = torch.zeros_like(start[:, :1] if space == "w" else start)
         if num_optimization_steps > 0:
-            moved, _ = optimize_latents(
-                losses, start, [], num_optimization_steps, learning_rate, steps=self.progress_bar
+            moves, _ = optimize_latents(
+                losses, moves, [], num_optimization_steps, learning_rate, steps=self.progress_bar
             )
 
         # 4. The best candidate of each image
+        moved = start + moves
         shown = denormalize(make_images(self.generator, space, moved, in_z))
         scores = (embed_views(self.clip, self.image_processor, shown) * texts).sum(dim=1)
         scores, best = scores.unflatten(0, (count, candidates)).max(dim=1)
@@ -266,7 +268,7 @@ class StyleCLIPPipeline(DiffusionPipeline):
             images=outputs,
             scores=scores,
             latents=moved[chosen] if space == "z" else None,
-            styles=None if space == "z" else self.generator.broadcast_styles(moved[chosen]).clone(),
+            styles=None if space == "z" else moved[chosen],
             class_labels=None if labels is None else labels[chosen],
         )
 
@@ -293,7 +295,7 @@ class StyleCLIPPipeline(DiffusionPipeline):
             labels = randn_tensor((count, candidates, self.num_classes), generator, device).argmax(dim=2).flatten()
         options = {"truncation_psi": truncation_psi, "return_dict": False}
         styles = network(latents.to(network.dtype), labels, **options)[1].float()
-        return (styles[:, 0] if space == "w" else styles), labels
+        return styles, labels
 
     def _expand_labels(
         self, class_labels: ClassLabels, count: int, candidates: int, device: torch.device
@@ -347,8 +349,6 @@ class StyleCLIPPipeline(DiffusionPipeline):
             raise ValueError(f"`space` is for styles, but a {type(self.generator).__name__} has none.")
         if (latents is not None and space != "z") or (styles is not None and space == "z"):
             raise ValueError(f"`space` is {space}, but what is given is {'styles' if latents is None else 'latents'}.")
-        if space == "w" and styles is not None and styles.ndim == 3:
-            raise ValueError("`space` is w, but `styles` have a style for each layer: give `(N, style_dim)`.")
         if space == "z":
             check_class_labels_given(class_labels, self.num_classes is not None, None, "the generator")
         elif styles is not None and class_labels is not None:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
 
 from diffusers_ext.losses.perceptual_loss import load_perceptual_loss
 from diffusers_ext.models import LatentMapper
@@ -25,6 +24,7 @@ from diffusers_ext.training.evaluation.grids import sample_grid
 from diffusers_ext.training.loop.configuration import JSONObject, ValidationConfig, option
 from diffusers_ext.training.loop.network_options import build_network
 from diffusers_ext.training.loop.recipe import Recipe
+from diffusers_ext.training.text_and_image.frozen_clip import load_whole_clip
 
 
 class LatentMapperRecipe(Recipe):
@@ -77,11 +77,9 @@ class LatentMapperRecipe(Recipe):
             )
         self.generator = inversion.generator.to(device).requires_grad_(False).eval()
         self.encoder = inversion.encoder.to(device).requires_grad_(False).eval()
-        clip = CLIPModel.from_pretrained(config.clip, cache_dir=config.cache_dir)
+        clip, tokenizer, self.image_processor = load_whole_clip(config.clip, config.cache_dir)
         check_clip(clip, self.generator)
         self.clip = clip.to(device).requires_grad_(False).eval()
-        self.image_processor = CLIPImageProcessor.from_pretrained(config.clip, cache_dir=config.cache_dir)
-        tokenizer = AutoTokenizer.from_pretrained(config.clip, cache_dir=config.cache_dir)
         with torch.no_grad():
             self.text = embed_texts(self.clip, tokenizer, [config.prompt])
         self.validation_images = config.load_validation_dataset(self.dataset)

@@ -69,7 +69,7 @@ def test_an_image_is_restored_through_what_happened_to_it():
         camera.gain.copy_(torch.tensor([0.6, 0.8]).view(2, 1, 1, 1))
         photos = camera(GaussianBlur(0.7)(clean * 2 - 1)) / 2 + 0.5
     unknown = torch.nn.Sequential(GaussianBlur(0.7), CameraResponse(2))
-    options = {"space": "w", "num_optimization_steps": 60, "output_type": "pt"}
+    options = {"space": "w", "num_optimization_steps": 40, "output_type": "pt"}
     plain = pipe(photos, generator=seeded(), **options)
     found = pipe(photos, degradation=unknown, generator=seeded(), **options)
     distances = [(images - clean).square().mean() for images in (found.images, plain.images)]

@@ -67,6 +67,7 @@ def test_the_mapper_learns_and_the_others_stay(tmp_path):
     assert all(torch.equal(weights(network), kept) for network, kept in zip(frozen, before, strict=True))
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_same_bit_for_bit_and_leaves_a_pipeline(tmp_path):
     assert trainer(tmp_path / "whole").train()
     stopped = trainer(tmp_path / "stopped")
@@ -92,6 +93,7 @@ def test_a_resumed_run_is_the_same_bit_for_bit_and_leaves_a_pipeline(tmp_path):
     [
         ({"prompt": None}, "--prompt is required"),
         ({"clip": None}, "--clip is required"),
+        ({"clip": "nonsense"}, "--clip: nonsense is no CLIPModel of transformers"),
         ({"latent_weight": -1.0}, "--latent_weight"),
         ({"resolution": [16]}, "makes images of the shape"),
         ({"mapper": {"levels": ["fine"]}}, "--mapper: .*`levels` must be one or more of coarse"),

@@ -10,6 +10,7 @@ from transformers import (
     CLIPTextModelWithProjection,
     CLIPVisionModelWithProjection,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
 )
 
 from diffusers_ext.pipelines.clip_embeddings import PromptEmbeddings, embed_images, embed_tokens
@@ -32,18 +33,8 @@ class FrozenCLIP:
     """
 
     def __init__(self, name: str, cache_dir: str | None, device: torch.device):
-        try:
-            kind = AutoConfig.from_pretrained(name, cache_dir=cache_dir).model_type
-        except (OSError, ValueError) as error:
-            raise ValueError(
-                f"--clip: {name} is no CLIPModel of transformers, such as train_clip.py makes."
-            ) from error
-        if kind != "clip":
-            raise ValueError(f"--clip: {name} is a model of the type {kind}, but must be a CLIPModel.")
+        clip, self.tokenizer, self.image_processor = load_whole_clip(name, cache_dir)
         self.name = name
-        self.tokenizer = load_tokenizer(name, cache_dir, "--clip")
-        self.image_processor = CLIPImageProcessor.from_pretrained(name, cache_dir=cache_dir)
-        clip = CLIPModel.from_pretrained(name, cache_dir=cache_dir)
         self.text_encoder = _tower(CLIPTextModelWithProjection(clip.config.text_config), clip).to(device)
         self.image_encoder = _tower(CLIPVisionModelWithProjection(clip.config.vision_config), clip).to(device)
         known = self.text_encoder.config.vocab_size
@@ -87,6 +78,23 @@ class FrozenCLIP:
     def fingerprint(self) -> str:
         """32 hexadecimal digits that identify the weights."""
         return weights_fingerprint(self.text_encoder, self.image_encoder)
+
+
+def load_whole_clip(name: str, cache_dir: str | None) -> tuple[CLIPModel, PreTrainedTokenizerBase, CLIPImageProcessor]:
+    """The CLIP that `--clip` names, with its tokenizer and its image processor.
+
+    Raises:
+        ValueError: naming `--clip`, if it is no `CLIPModel`, or has no tokenizer.
+    """
+    try:
+        kind = AutoConfig.from_pretrained(name, cache_dir=cache_dir).model_type
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--clip: {name} is no CLIPModel of transformers, such as train_clip.py makes.") from error
+    if kind != "clip":
+        raise ValueError(f"--clip: {name} is a model of the type {kind}, but must be a CLIPModel.")
+    tokenizer = load_tokenizer(name, cache_dir, "--clip")
+    image_processor = CLIPImageProcessor.from_pretrained(name, cache_dir=cache_dir)
+    return CLIPModel.from_pretrained(name, cache_dir=cache_dir), tokenizer, image_processor
 
 
 def _tower(tower: PreTrainedModel, clip: CLIPModel) -> PreTrainedModel:
