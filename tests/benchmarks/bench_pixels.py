@@ -29,7 +29,7 @@ def main() -> None:
         pipe.set_progress_bar_config(disable=True)
         cpu_seconds(pipe, True)
         cached, whole = cpu_seconds(pipe, True), cpu_seconds(pipe, False)
-        print(f"| {name} | {cached:.2f} | {whole:.1f} | {whole / cached:.0f} |")
+        print(f"| {name} | {cached:.2f} | {whole:.1f} | {whole / cached:.1f} |")
 
 
 if __name__ == "__main__":

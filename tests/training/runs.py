@@ -141,3 +141,13 @@ def launch(command: str, output_dir: Path, processes: int, **options) -> tuple[l
 def environment() -> dict[str, str]:
     """Variables for commands that the tests start."""
     return {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+
+
+def train_in_processes(module: str, options: dict, output_dir: Path, processes: int) -> None:
+    """Run a training command in several processes, with the same images in each step as in one."""
+    options = {**options, "train_batch_size": options["train_batch_size"] // processes, "output_dir": output_dir}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    command += ["-m", f"diffusers_ext.training.{module}"]
+    for name, value in options.items():
+        command += [f"--{name}={json.dumps(value) if isinstance(value, dict) else value}"]
+    subprocess.run(command, check=True, env=environment(), capture_output=True, text=True, timeout=600)

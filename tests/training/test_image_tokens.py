@@ -160,6 +160,18 @@ def test_a_resumed_run_is_the_same_bit_for_bit(tmp_path, vae, trained):
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
+@pytest.mark.slow
+def test_two_processes_train_a_maskgit_like_one(tmp_path, vae):
+    """With the same images in each step; the order of additions differs."""
+    transformer = {**BERT, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    options = {**OPTIONS, "resolution": 8, "vae": vae, "transformer": transformer}
+    for processes in (1, 2):
+        runs.train_in_processes("train_maskgit", options, tmp_path / str(processes), processes)
+    one, two = tensors(tmp_path / "1", 4), tensors(tmp_path / "2", 4)
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-5, msg=name)
+
+
 def test_a_run_leaves_a_pipeline_which_loads_in_both_ways(trained):
     kind, folder = trained
 

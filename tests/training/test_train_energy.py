@@ -102,6 +102,19 @@ def test_a_resumed_run_is_the_same_bit_for_bit(tmp_path, trained):
     assert all(torch.equal(kept[0][name], kept[1][name]) for name in kept[0])
 
 
+@pytest.mark.slow
+def test_two_processes_train_like_one(tmp_path):
+    """With the same images and chains in each step; the order of additions differs."""
+    options = {**OPTIONS, "resolution": 8, "class_conditional": True}
+    for processes in (1, 2):
+        runs.train_in_processes("train_energy", options, tmp_path / str(processes), processes)
+    one, two = tensors(tmp_path / "1", 4), tensors(tmp_path / "2", 4)
+    for folder, values in ((tmp_path / "1", one), (tmp_path / "2", two)):
+        values |= load_file(folder / "checkpoint-4" / "recipe_state.safetensors")  # the buffer
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-5, msg=name)
+
+
 def test_a_run_leaves_a_pipeline_which_loads_in_both_ways(trained):
     def images(pipe):
         generator = torch.Generator().manual_seed(0)

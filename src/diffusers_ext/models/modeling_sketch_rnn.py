@@ -206,14 +206,15 @@ class SketchRNN(ModelMixin, ConfigMixin):
         """
         if self.config.latent_dim is None:
             raise ValueError("This SketchRNN is a decoder alone (its `latent_dim` is None), which can't encode.")
-        state = strokes.new_zeros(len(strokes), self.config.encoder_hidden_size)
+        state = strokes.new_zeros(strokes.shape[0], self.config.encoder_hidden_size)
         last = (lengths - 1)[:, None]
         steps = torch.arange(strokes.shape[1], device=strokes.device)
-        backwards = strokes.take_along_dim((last - steps).clamp(min=0)[:, :, None], dim=1)
+        order = (last - steps).clamp(min=0)[:, :, None]  # gather, because the export of take_along_dim fixes the batch
+        backwards = strokes.gather(1, order.expand(-1, -1, strokes.shape[2]))
         forward_states, _ = self.forward_encoder(strokes, (state, state))
         backward_states, _ = self.backward_encoder(backwards, (state, state))
         both = torch.cat([forward_states, backward_states], dim=2)
-        summary = both.take_along_dim(last[:, :, None], dim=1)[:, 0]
+        summary = both.gather(1, last[:, :, None].expand(-1, -1, both.shape[2]))[:, 0]
         return self.to_mean(summary), self.to_logvar(summary)
 
     def condition(self, latents: torch.Tensor | None, class_labels: torch.Tensor | None) -> torch.Tensor | None:
@@ -256,7 +257,7 @@ class SketchRNN(ModelMixin, ConfigMixin):
                 The state after earlier points; by default that of a new sketch.
         """
         if state is None and condition is None:
-            zeros = before.new_zeros(len(before), self.config.decoder_hidden_size)
+            zeros = before.new_zeros(before.shape[0], self.config.decoder_hidden_size)
             state = (zeros, zeros)
         elif state is None:
             # the cell of Magenta keeps the memory before the output
@@ -314,7 +315,7 @@ class SketchRNN(ModelMixin, ConfigMixin):
     @staticmethod
     def start_points(like: torch.Tensor) -> torch.Tensor:
         """The point before the first one of each sketch, `(N, 1, 5)`, for N rows of `like`, in its precision."""
-        return like.new_tensor([0.0, 0.0, 1.0, 0.0, 0.0]).expand(len(like), 1, 5)
+        return like.new_tensor([0.0, 0.0, 1.0, 0.0, 0.0]).expand(like.shape[0], 1, 5)
 
     @staticmethod
     def to_stroke5(strokes: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
