@@ -65,8 +65,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("its_style", help="the image of this style")
     parser.add_argument("textures", type=Path, help="a folder with the styles for the two other ways")
     parser.add_argument("picture", type=Path, help="the picture to write")
-    parser.add_argument("--steps", type=int, default=60, help="steps of the optimisation")
-    parser.add_argument("--style_weight", type=float, default=1e3, help="the weight of the style in it")
+    parser.add_argument("--steps", type=int, default=80, help="steps of the optimisation")
+    parser.add_argument("--style_weight", type=float, default=1e5, help="the weight of the style in it")
     options = parser.parse_args(arguments)
 
     vgg = load_style_features(options.features)

@@ -3,7 +3,7 @@
     python examples/train_vgg.py --train_data_dir photos --output_dir outputs/vgg
 
 The folder has a subfolder per class. The result is for `--feature_network outputs/vgg` of `training/train_style.py`,
-and for Gatys' optimisation in [`StyleTransferPipeline`]. Its channels are scaled to a mean of 1.
+and for Gatys' optimisation in [`StyleTransferPipeline`]. Its channels are scaled to a mean square of 1.
 """
 
 from diffusers_ext.training.loop.command import one_sentence

@@ -208,17 +208,31 @@ class StyleTransferPipeline(DiffusionPipeline):
         grams = [sum(layers) for layers in zip(*grams, strict=True)]
         with torch.enable_grad():
             painted = image.clone().requires_grad_(True)
-            optimizer = torch.optim.LBFGS([painted], max_iter=num_steps, tolerance_grad=0, tolerance_change=0)
+            optimizer = torch.optim.LBFGS(
+                [painted],
+                max_iter=num_steps,
+                max_eval=2 * num_steps,
+                tolerance_grad=0,
+                tolerance_change=0,
+                line_search_fn="strong_wolfe",
+            )
+
+            def error() -> torch.Tensor:
+                features, own = see(painted)
+                errors = [F.mse_loss(layer, gram) for layer, gram in zip(own, grams, strict=True)]
+                return content_weight * F.mse_loss(features, content) + style_weight * sum(errors)
+
+            # As a part of what it is at the start: L-BFGS diverges where gradients are large.
+            start = error().detach()
 
             def loss() -> torch.Tensor:
                 optimizer.zero_grad()
-                features, own = see(painted)
-                errors = [F.mse_loss(layer, gram) for layer, gram in zip(own, grams, strict=True)]
-                total = content_weight * F.mse_loss(features, content) + style_weight * sum(errors)
-                (painted.grad,) = torch.autograd.grad(total, painted)
-                return total
+                part = error() / start
+                (painted.grad,) = torch.autograd.grad(part, painted)
+                return part
 
-            optimizer.step(loss)
+            if start > 0:  # otherwise, there is nothing to change
+                optimizer.step(loss)
         return painted.detach()[..., :height, :width]
 
     @property

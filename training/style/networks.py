@@ -23,8 +23,8 @@ def usual_layers(layers: Sequence[str]) -> tuple[str, list[str]]:
 def adain_from_vgg(vgg: VGG, name: str, images: torch.Tensor) -> AdaINStyleNet:
     """An AdaIN network with a new decoder, and with the first levels of a VGG as its encoder.
 
-    The channels of the encoder are scaled to a mean of 1 over `images`, as in the VGG of Huang and Belongie (2017);
-    otherwise, layers with large values would rule the loss.
+    The channels of the encoder are scaled to a mean square of 1 over `images`; otherwise, layers with large values
+    would rule the loss. (The VGG of Huang and Belongie (2017) is scaled too, to means of 1.)
 
     Args:
         vgg ([`VGG`]): the network, which is changed.

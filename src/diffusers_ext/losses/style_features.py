@@ -76,20 +76,21 @@ def load_style_features(name_or_path: str, device: str | torch.device = "cpu") -
 
 @torch.no_grad()
 def normalize_activations(network: VGG, images: torch.Tensor) -> None:
-    """Scale the channels of all layers, so that their mean over images and positions is 1.
+    """Scale the channels of all layers, so that their mean square over images and positions is 1.
 
-    Gatys et al. (2016, section 2): as all layers are followed by a ReLU, the network computes the same up to these
-    factors, and each channel counts equally in a loss. Channels that are 0 everywhere stay as they are.
+    As all layers are followed by a ReLU, the network computes the same up to these factors, and each channel counts
+    equally in a loss. Gatys et al. (2016, section 2) do it with the mean; but a channel that is rarely active then has
+    peaks that rule the loss of a small network. Channels that are 0 everywhere stay as they are.
 
     Args:
         network ([`VGG`]): the network, which is changed.
         images (`torch.Tensor` of shape `(N, 3, H, W)`): in `[0, 1]`.
     """
     convs = [conv for block in network.blocks for conv in block]
-    means = [features.mean(dim=(0, 2, 3)) for features in network.encode(images)]
+    roots = [features.square().mean(dim=(0, 2, 3)).sqrt() for features in network.encode(images)]
     before = torch.ones_like(convs[0].weight[0, :, 0, 0])
-    for conv, mean in zip(convs, means, strict=True):
-        factor = torch.where(mean > 0, mean, 1.0)
+    for conv, root in zip(convs, roots, strict=True):
+        factor = torch.where(root > 0, root, 1.0)
         conv.weight *= before.view(1, -1, 1, 1) / factor.view(-1, 1, 1, 1)
         conv.bias /= factor
         before = factor
