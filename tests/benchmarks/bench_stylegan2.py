@@ -85,7 +85,7 @@ def main() -> None:
     torch.manual_seed(0)
     generator = StyleGAN2Generator(256, block_out_channels=widths).eval()
     channels_last = copy.deepcopy(generator).to(memory_format=torch.channels_last)
-    half = copy.deepcopy(generator).to(torch.bfloat16)
+    half = copy.deepcopy(generator).to(torch.bfloat16) if arguments.bfloat16 else None
     with torch.no_grad():
         for batch_size in arguments.batch_sizes:
             latents = torch.randn(batch_size, 512)
@@ -94,7 +94,7 @@ def main() -> None:
                 "ours": lambda latents=latents: generator(latents).sample,
                 "ours, channels last": lambda latents=latents: channels_last(latents).sample,
             }
-            if arguments.bfloat16:
+            if half is not None:
                 ways["ours, bfloat16"] = lambda latents=latents: half(latents.bfloat16()).sample
             if arguments.compile:
                 compiled = torch.compile(generator, fullgraph=True)
