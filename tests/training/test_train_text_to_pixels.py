@@ -116,17 +116,20 @@ def test_it_learns_colours(tmp_path):
 def test_two_processes_train_like_one(tmp_path, job):
     options = {**OPTIONS, "unet": json.dumps(OPTIONS["unet"]), "text_config": json.dumps(OPTIONS["text_config"])}
     one, two = run_on_one_and_two_processes(job, options, tmp_path)
+    found = tensors(two, 3)
     for name, tensor in tensors(one, 3).items():
-        torch.testing.assert_close(tensors(two, 3)[name], tensor, rtol=1e-4, atol=1e-6)
+        if "k_proj.bias" not in name:  # of attention, which it does not change: its gradient is rounding
+            torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-6, msg=name)
 
 
 def test_a_given_text_encoder_stays_as_it_is(tmp_path):
+    """Captions are cut to three tokens, and so are those of the samples."""
     tokenizer = tiny_tokenizer()
     torch.manual_seed(0)
     t5 = T5EncoderModel(T5Config(vocab_size=len(tokenizer), d_model=8, d_kv=4, d_ff=16, num_layers=1, num_heads=2))
     for part in (t5, tokenizer):
         part.save_pretrained(tmp_path / "t5")
-    job = base(tmp_path / "run", text_encoder=str(tmp_path / "t5"), text_config={})
+    job = base(tmp_path / "run", text_encoder=str(tmp_path / "t5"), text_config={}, max_caption_length=3)
     assert list(job.networks) == ["unet"]
     assert job.train()
     pipe = TextToImagePixelPipeline.from_pretrained(tmp_path / "run")
