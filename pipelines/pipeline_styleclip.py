@@ -159,8 +159,8 @@ class StyleCLIPPipeline(DiffusionPipeline):
             learning_rate (`float`, defaults to 0.1):
                 At its height: it rises during the first 5% of the steps, and falls during the last 25%.
             latent_weight (`float`, *optional*):
-                The weight of the squared length of the move; by default 0.008 for given
-                ones, and 0 for random ones.
+                The weight of the squared length of the move; by default 0.008 from given styles or latents, and 0
+                from random ones.
             distance (`Callable`, *optional*):
                 `distance(first, second)`, of shape `(N,)` and with gradients, for images `(N, C, H, W)` in `[-1, 1]`:
                 what must stay, such as the identity of a person by the features of a network.
