@@ -15,7 +15,7 @@ PAGE = (EXAMPLES.parent / "docs" / "generative_models_compared.md").read_text(en
 def test_the_page_has_the_commands(data, capsys):
     generative_table.main([data, "--print_commands"])
     commands = capsys.readouterr().out
-    assert commands.count("train_") == len(generative_table.ROWS) and commands in PAGE
+    assert commands.count("training/train_") == len(generative_table.ROWS) and commands in PAGE
 
 
 def test_a_local_folder_takes_the_place_of_the_hub():
