@@ -1,11 +1,12 @@
-r"""Ten photographs of scikit-image, each in a style, in three ways: distances to content and style, and a picture.
+r"""Ten photographs of scikit-image, each in a style: distances to content and style of several ways, and a picture.
 
-    python examples/style_figure.py outputs/vgg outputs/any_style outputs/mosaic \
-        outputs/textures/test/0007.png outputs/textures/test style_transfer.jpg
+    python examples/style_figure.py outputs/vgg outputs/textures/test style_transfer.jpg \
+        --any_style outputs/any_style --one_style outputs/mosaic --its_style outputs/textures/test/0007.png
 
 The photographs are free (their sources are named in skimage.data), and the styles are drawn by
-examples/style_textures.py, or are textures of scikit-image. Distances are those of `training/train_style.py`, in the
-features of the VGG that is named first, beside those of the photograph and of the style. Needs scikit-image.
+examples/style_textures.py (--count 240), or are textures of scikit-image. Distances are those of
+`training/train_style.py`, in the features of the VGG that is named first, beside those of the photograph and of the
+style. Needs scikit-image.
 """
 
 import argparse
@@ -20,12 +21,14 @@ from diffusers_ext import StyleTransferPipeline
 from diffusers_ext.data import decode_image
 from diffusers_ext.losses import gram_loss, gram_matrix, map_loss
 from diffusers_ext.losses.style_features import load_style_features
+from diffusers_ext.pipelines.photographs import guided_filter
 from diffusers_ext.training.evaluation.grids import sample_grid
 from diffusers_ext.training.style.networks import usual_layers
 
 
 SIZE = 128
-SHOWN = (0, 2, 4, 6, 8)
+SHOWN = (0, 2, 5, 6, 9)
+RADIUS = 6  # of the guided filter
 # Boxes of photographs: name, top, left, side
 PHOTOGRAPHS = (
     ("astronaut", 0, 100, 280),
@@ -60,12 +63,12 @@ def main(arguments: list[str] | None = None) -> None:
     """Paint, print the table, and draw the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("features", help="the folder of a VGG")
-    parser.add_argument("any_style", help="an AdaIN pipeline")
-    parser.add_argument("one_style", help="a pipeline of one style")
-    parser.add_argument("its_style", help="the image of this style")
-    parser.add_argument("textures", type=Path, help="a folder with the styles for the two other ways")
+    parser.add_argument("textures", type=Path, help="a folder with the styles")
     parser.add_argument("picture", type=Path, help="the picture to write")
-    parser.add_argument("--steps", type=int, default=80, help="steps of the optimisation")
+    parser.add_argument("--any_style", help="an AdaIN pipeline")
+    parser.add_argument("--one_style", help="a pipeline of one style")
+    parser.add_argument("--its_style", help="the image of this style")
+    parser.add_argument("--steps", type=int, default=30, help="steps of the optimisation")
     parser.add_argument("--style_weight", type=float, default=1e5, help="the weight of the style in it")
     options = parser.parse_args(arguments)
 
@@ -77,31 +80,33 @@ def main(arguments: list[str] | None = None) -> None:
             maps = dict(zip(vgg.layers, vgg.encode(images), strict=True))
         return maps[content_layer], [maps[name] for name in style_layers]
 
+    def paint(pipe: StyleTransferPipeline, *styles: list[torch.Tensor], **keywords) -> list[torch.Tensor]:
+        pipe.set_progress_bar_config(disable=True)
+        start = time.process_time()
+        rows = zip(contents, *styles, strict=True)
+        painted = [pipe(*row, **keywords, output_type="pt").images for row in rows]
+        print(f"{(time.process_time() - start) / len(painted):.2f} CPU seconds for an image")
+        return painted
+
     contents = [photograph(*box) for box in PHOTOGRAPHS]
     styles = [square(decode_image(str(options.textures / f"{name}.png"), 3)) for name in TEXTURES]
     styles += [texture(name) for name in ("brick", "grass", "gravel")]
-    own = [square(decode_image(options.its_style, 3))] * len(contents)
     gatys = StyleTransferPipeline(feature_network=vgg)
-    adain = StyleTransferPipeline.from_pretrained(options.any_style)
-    fast = StyleTransferPipeline.from_pretrained(options.one_style)
-    optimised = {"num_optimization_steps": options.steps, "style_weight": options.style_weight}
-    ways = {
-        "optimised": (gatys, styles, optimised),
-        "AdaIN": (adain, styles, {}),
-        "AdaIN, photographic": (adain, styles, {"guided_filter_radius": 6, "preserve_colors": "coral"}),
-        "one style": (fast, own, {}),
-    }
-    print("| | content distance | of the style | Gram distance | of the photograph | pairs below both | seconds |")
-    print("|---|---|---|---|---|---|---|")
-    columns = {"content": contents, "style": styles}
-    for name, (pipe, wanted, arguments_) in ways.items():
-        pipe.set_progress_bar_config(disable=True)
-        start, painted, rows = time.process_time(), [], []
-        for content, style in zip(contents, wanted, strict=True):
-            given = [] if pipe is fast else [style]
-            painted.append(pipe(content, *given, **arguments_, output_type="pt").images)
-        seconds = (time.process_time() - start) / len(painted)
-        for content, style, image in zip(contents, wanted, painted, strict=True):
+    painted = paint(gatys, styles, num_optimization_steps=options.steps, style_weight=options.style_weight)
+    filtered = [guided_filter(*pair, RADIUS).clamp(0, 1) for pair in zip(contents, painted, strict=True)]
+    ways = {"optimised": (painted, styles), "filtered": (filtered, styles)}
+    if options.any_style is not None:
+        ways["AdaIN"] = (paint(StyleTransferPipeline.from_pretrained(options.any_style), styles), styles)
+    if options.one_style is not None:
+        its_style = square(decode_image(options.its_style, 3))
+        pipe = StyleTransferPipeline.from_pretrained(options.one_style)
+        ways["one style"] = (paint(pipe), [its_style] * len(contents))
+
+    print("| | content distance | of the style | Gram distance | of the photograph | pairs below both |")
+    print("|---|---|---|---|---|---|")
+    for name, (images, wanted) in ways.items():
+        rows = []
+        for content, style, image in zip(contents, wanted, images, strict=True):
             of_content, of_style, of_image = see(content), see(style), see(image)
             grams = [gram_matrix(layer) for layer in of_style[1]]
             values = [map_loss(of_image[0], of_content[0]), map_loss(of_style[0], of_content[0])]
@@ -109,15 +114,11 @@ def main(arguments: list[str] | None = None) -> None:
             rows.append(torch.cat(values).double())
         table = torch.stack(rows)
         below = ((table[:, 0] < table[:, 1]) & (table[:, 2] < table[:, 3])).sum().item()
-        near, style_away, gram, content_gram = table.mean(dim=0).tolist()
-        print(
-            f"| {name} | {near:.3g} | {style_away:.3g} | {gram:.3g} | {content_gram:.3g} | {below} of {len(rows)} | "
-            f"{seconds:.2f} |"
-        )
-        columns[name] = painted
-    cells = [torch.cat([column[index] for column in columns.values()]) for index in SHOWN]
-    cells = (torch.cat(cells) * 255).round().byte()
-    sample_grid(cells, len(columns), list(columns)).save(options.picture, quality=85)
+        means = " | ".join(f"{value:.3g}" for value in table.mean(dim=0).tolist())
+        print(f"| {name} | {means} | {below} of {len(rows)} |")
+    columns = {"content": contents, "style": styles, **{name: images for name, (images, _) in ways.items()}}
+    cells = torch.cat([torch.cat([column[index] for column in columns.values()]) for index in SHOWN])
+    sample_grid((cells * 255).round().byte(), len(columns), list(columns)).save(options.picture, quality=85)
 
 
 if __name__ == "__main__":
