@@ -127,7 +127,7 @@ class MSGANRecipe(MultimodalRecipe):
 
 
 class BicycleGANRecipe(MultimodalRecipe):
-    """Zhu et al. 2017, eq. 8: latents of true images give these images, and random latents are found in theirs.
+    """Zhu et al. 2017, section 3.4: latents of true images give these images, and random latents are found in theirs.
 
     As in https://github.com/junyanz/BicycleGAN, discriminators see no inputs, and only the generator learns from the
     latents that are found in its images.
