@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from diffusers.utils import BaseOutput, export_to_video
 from PIL import Image
+from torch.nn import functional as F
 
 from .checks import check_positive
-from .images import to_pictures
+from .images import check_one_size, fit_channels, list_images, read_image, to_pictures
 
 
 SLOWEST_GIF = 0.002  # frames per second
@@ -83,6 +84,56 @@ def write_film(frames: list[Image.Image], path: str | os.PathLike, fps: float):
         if os.path.exists(unfinished):
             os.remove(unfinished)
         os.rmdir(folder)
+
+
+FilmInput = list[Image.Image] | np.ndarray | torch.Tensor
+
+
+def read_films(name: str, films: FilmInput | list[FilmInput], channels: int) -> torch.Tensor:
+    """
+    The films in an argument that is one film or several.
+
+    Args:
+        name (`str`): the argument's name, for errors.
+        films: a film is a list of pictures, an array `(F, H, W, C)` or a tensor `(F, C, H, W)` in `[0, 1]`; several
+            are a list of them, or an array or a tensor of five dimensions.
+        channels (`int`): of the result.
+
+    Returns:
+        `torch.Tensor` of shape `(N, C, F, H, W)`: float32 in `[0, 1]`.
+
+    Raises:
+        ValueError: for what is no film, and for films of different sizes.
+    """
+    is_batch = isinstance(films, (np.ndarray, torch.Tensor)) and films.ndim == 5
+    is_list = isinstance(films, (list, tuple)) and len(films) > 0 and all(map(_is_film, films))
+    films = list(films) if is_batch or is_list else [films]
+    if not all(map(_is_film, films)):
+        raise ValueError(
+            f"`{name}` must be a film or a list of films: lists of pictures, arrays (F, H, W, C) or tensors "
+            "(F, C, H, W)."
+        )
+    read = []
+    for film in films:
+        frames = [fit_channels(name, read_image(name, frame), channels) for frame in list_images(name, film)]
+        check_one_size(frames)
+        read.append(torch.stack(frames, dim=1))
+    if len({film.shape for film in read}) > 1:
+        raise ValueError(f"The films in `{name}` must have one size and one number of frames.")
+    return torch.stack(read)
+
+
+def _is_film(film) -> bool:
+    if isinstance(film, (np.ndarray, torch.Tensor)):
+        return film.ndim == 4
+    return isinstance(film, (list, tuple)) and len(film) > 0 and not any(map(_is_film, film))
+
+
+def enlarge_films(films: torch.Tensor, num_frames: int, size: tuple[int, int]) -> torch.Tensor:
+    """Small films `(N, C, f, h, w)` as large ones `(N, C, num_frames, *size)`: repeated frames, bilinear in space."""
+    frames = films.repeat_interleave(num_frames // films.shape[2], dim=2).transpose(1, 2)
+    large = F.interpolate(frames.flatten(0, 1), tuple(size), mode="bilinear")
+    return large.unflatten(0, frames.shape[:2]).transpose(1, 2)
 
 
 @dataclass

@@ -39,11 +39,15 @@ from .images import ImageInput, check_one_size, denormalize, fit_channels, list_
 from .known_pixels import keep_known_pixels
 from .networks import get_sample_size, get_size_multiple
 from .processes import TrainedProcessMixin
-from .prompts import check_text_encoder, encode_tokens, get_max_length, list_prompts, tokenize_prompts
+from .prompts import (
+    NOISE_LEVELS,
+    check_text_encoder,
+    encode_tokens,
+    get_max_length,
+    list_prompts,
+    tokenize_prompts,
+)
 from .schedules import check_schedule, set_timesteps
-
-
-NOISE_LEVELS = 1000  # a network is told the level s of the noise in a small image as 1000 s
 
 
 class TextToImagePixelPipeline(TrainedProcessMixin, DiffusionPipeline):

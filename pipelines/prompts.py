@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers import ModelMixin
+from diffusers import ModelMixin, UNet3DConditionModel
+from diffusers.models.embeddings import get_timestep_embedding
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .checks import check_positive_int
@@ -13,6 +14,8 @@ from .checks import check_positive_int
 
 # Embeddings by which a U-Net adds a text as a whole to the timestep: those of its classes.
 POOLED_TYPES = ("identity", "projection", "simple_projection")
+NOISE_LEVELS = 1000  # a network is told the level s of the noise in a small image as 1000 s
+LEVEL_WIDTH = 16  # of the embedding of such a level beside a text as a whole
 
 
 def list_prompts(name: str, prompts: str | Sequence[str], count: int | None = None) -> list[str]:
@@ -88,41 +91,55 @@ def encode_tokens(
 
 
 def encode_film_tokens(
-    text_encoder: PreTrainedModel | ModelMixin, unet: ModelMixin, input_ids: torch.Tensor, attention_mask: torch.Tensor
+    text_encoder: PreTrainedModel | ModelMixin, input_ids: torch.Tensor, attention_mask: torch.Tensor
 ) -> dict[str, torch.Tensor]:
     """
-    What a denoiser of films is told of texts, as [`tell_film`] takes it.
+    What a denoiser of films is told of texts, as [`film_inputs`] takes it.
 
     Args:
         text_encoder, input_ids, attention_mask: as in [`encode_tokens`].
-        unet ([`ModelMixin`]): the denoiser, for its configuration.
 
     Returns:
-        `dict`: `encoder_hidden_states` `(N, L, D)`, and `text_embeds` `(N, D)` where the denoiser adds the text as a
-        whole to the timestep (`addition_embed_type="text_time"`).
+        `dict`: `encoder_hidden_states` `(N, L, D)`, and the text as a whole, `text_embeds` `(N, D)`: the state that
+        the encoder makes of it, or the mean of the states where it makes none, as T5 (Imagen's mean is learned).
     """
     output = text_encoder(input_ids=input_ids, attention_mask=attention_mask)
-    told = {"encoder_hidden_states": output.last_hidden_state}
-    if unet.config.get("addition_embed_type") == "text_time":
-        told["text_embeds"] = output.pooler_output
-    return told
-
-
-def tell_film(texts: dict[str, torch.Tensor], num_frames: int) -> dict[str, Any]:
-    """
-    The arguments of a [`UNetMotionModel`] for films of `num_frames` frames with these texts.
-
-    The states stand there once for each frame. Beside a text as a whole, the network is told the number of frames.
-    """
-    states = texts["encoder_hidden_states"].repeat_interleave(num_frames, dim=0)
-    pooled = texts.get("text_embeds")
+    states, pooled = output.last_hidden_state, output.get("pooler_output")
     if pooled is None:
-        return {"encoder_hidden_states": states}
-    time_ids = torch.full((len(pooled), 1), num_frames, dtype=pooled.dtype, device=pooled.device)
-    return {
-        "encoder_hidden_states": states,
-        "added_cond_kwargs": {"text_embeds": pooled, "time_ids": time_ids},
-    }
+        weights = attention_mask.unsqueeze(-1).to(states.dtype)
+        pooled = (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+    return {"encoder_hidden_states": states, "text_embeds": pooled}
+
+
+def film_inputs(
+    unet: ModelMixin, texts: dict[str, torch.Tensor], num_frames: int, noise_levels: torch.Tensor | None = None
+) -> dict[str, Any]:
+    """
+    The arguments of a denoiser for films of `num_frames` frames with these texts.
+
+    A [`UNetMotionModel`] gets the states once for each frame. To its timestep it may add the text as a whole, with the
+    number of frames and the noise levels (`addition_embed_type="text_time"`). A [`UNet3DConditionModel`] repeats the
+    states by itself, and may add the text as a whole, with embeddings of the noise levels (`time_cond_proj_dim`).
+
+    Args:
+        unet ([`ModelMixin`]): the denoiser.
+        texts (`dict`): of [`encode_film_tokens`].
+        num_frames (`int`): F.
+        noise_levels (`torch.Tensor` of shape `(N,)`, *optional*): of the noise in the small films that a
+            super-resolver enlarges, from 0 to 1.
+    """
+    states, pooled = texts["encoder_hidden_states"], texts["text_embeds"]
+    levels = [] if noise_levels is None else [NOISE_LEVELS * noise_levels.to(pooled.dtype)]
+    if isinstance(unet, UNet3DConditionModel):
+        if unet.config.time_cond_proj_dim is None:
+            return {"encoder_hidden_states": states}
+        embeddings = [get_timestep_embedding(level, LEVEL_WIDTH).to(pooled.dtype) for level in levels]
+        return {"encoder_hidden_states": states, "timestep_cond": torch.cat([pooled, *embeddings], dim=1)}
+    told = {"encoder_hidden_states": states.repeat_interleave(num_frames, dim=0)}
+    if unet.config.addition_embed_type == "text_time":
+        numbers = [torch.full_like(pooled[:, 0], num_frames), *levels]
+        told["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": torch.stack(numbers, dim=1)}
+    return told
 
 
 def takes_pooled_text(unet: ModelMixin) -> bool:

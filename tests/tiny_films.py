@@ -22,6 +22,14 @@ TINY_MOTION_UNET = {
     "motion_num_attention_heads": 2,
     "motion_max_seq_length": 4,
 }
+TINY_CONVOLUTIONAL_UNET = {
+    "block_out_channels": [8, 16],
+    "down_block_types": ["DownBlock3D", "CrossAttnDownBlock3D"],
+    "up_block_types": ["CrossAttnUpBlock3D", "UpBlock3D"],
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "attention_head_dim": 2,
+}
 TINY_TEXT = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1}
 
 
@@ -62,8 +70,17 @@ def tiny_text_encoder(tokenizer: CLIPTokenizer, **changes) -> CLIPTextModel:
     return CLIPTextModel(CLIPTextConfig(**arguments)).eval()
 
 
-def tiny_motion_unet() -> UNetMotionModel:
+def tiny_motion_unet(**changes) -> UNetMotionModel:
     torch.manual_seed(0)
-    return UNetMotionModel(
-        **TINY_MOTION_UNET, sample_size=8, in_channels=1, out_channels=1, cross_attention_dim=16
-    ).eval()
+    arguments = {"sample_size": 8, "in_channels": 1, "out_channels": 1, "cross_attention_dim": 16, **changes}
+    return UNetMotionModel(**TINY_MOTION_UNET, **arguments).eval()
+
+
+def tiny_film_super_resolver() -> UNetMotionModel:
+    """It sees a small film, and is told the number of frames and the level of the noise."""
+    told = {
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 4,
+        "projection_class_embeddings_input_dim": 24,
+    }
+    return tiny_motion_unet(in_channels=2, **told)

@@ -6,6 +6,10 @@ from .loop.posthoc_ema import PowerEMA as PowerEMA, Snapshots as Snapshots
 from .loop.recipe import Recipe as Recipe
 from .loop.trainer import NonFiniteLossError as NonFiniteLossError, Trainer as Trainer
 from .reconstruct_ema import reconstruct_ema as reconstruct_ema
+from .text_and_image.film_diffusion import (
+    FilmDiffusionConfig as FilmDiffusionConfig,
+    FilmDiffusionRecipe as FilmDiffusionRecipe,
+)
 from .text_and_image.text_diffusion import (
     TextDiffusionConfig as TextDiffusionConfig,
     TextDiffusionRecipe as TextDiffusionRecipe,
@@ -75,3 +79,7 @@ from .train_unclip_decoder import (
 )
 from .train_video import VideoConfig as VideoConfig, VideoRecipe as VideoRecipe
 from .train_video_gan import VideoGANConfig as VideoGANConfig, VideoGANRecipe as VideoGANRecipe
+from .train_video_super_resolution import (
+    VideoSuperResolutionConfig as VideoSuperResolutionConfig,
+    VideoSuperResolutionRecipe as VideoSuperResolutionRecipe,
+)

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from diffusers_ext.pipelines.pipeline_text_to_image_pixel import NOISE_LEVELS
-from diffusers_ext.training.loop.configuration import option
+from diffusers_ext.pipelines.prompts import NOISE_LEVELS
+from diffusers_ext.training.text_and_image.small_images import SmallImagesConfig, add_level, shrink
 from diffusers_ext.training.text_and_image.text_diffusion import (
     POOLED_BY_ATTENTION,
     TextDiffusionConfig,
@@ -64,41 +64,13 @@ class TextSuperResolutionRecipe(TextDiffusionRecipe):
         return {**super().call_inputs(count), "low_res_image": list((small + 1) / 2)}
 
 
-def shrink(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Images (N, C, H, W) in [-1, 1] at a smaller size, by the bicubic filter, rounded to bytes."""
-    small = F.interpolate(images, size, mode="bicubic", antialias=True)
-    return ((small + 1) * 127.5).round().clamp(0, 255) / 127.5 - 1
-
-
-def add_level(images: torch.Tensor, noise: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
-    """`sqrt(1 - level**2) * image + level * noise` for levels (N,) in [0, 1)."""
-    levels = levels[:, None, None, None]
-    return (1 - levels**2).sqrt() * images + levels * noise
-
-
 @dataclass
-class TextSuperResolutionConfig(TextDiffusionConfig):
+class TextSuperResolutionConfig(SmallImagesConfig, TextDiffusionConfig):
     """The options of train_text_super_resolution.py."""
-
-    factor: int = option(2, help="How many times larger than the small images --resolution is.", essential=True)
-    conditioning_augmentation: float = option(
-        0.5, help="The highest level of the noise in small images, in [0, 1); levels are uniform up to it."
-    )
 
     def __post_init__(self):
         super().__post_init__()
         self.require_at_least(2, "factor")
-        level = self.conditioning_augmentation
-        self.require(0 <= level < 1, f"--conditioning_augmentation must be in [0, 1), not {level}")
-        self.require(
-            not any(side % self.factor for side in self.size),
-            f"--resolution must be a multiple of --factor {self.factor}, not {' '.join(map(str, self.size))}",
-        )
-
-    @property
-    def small_size(self) -> tuple[int, int]:
-        """Height and width of the small images."""
-        return tuple(side // self.factor for side in self.size)
 
 
 if __name__ == "__main__":

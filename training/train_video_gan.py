@@ -23,11 +23,11 @@ from diffusers_ext.metrics.compute import check_measurable
 from diffusers_ext.models import DVDGANGenerator, DVDGANSpatialDiscriminator, DVDGANTemporalDiscriminator
 from diffusers_ext.pipelines import VideoGANPipeline
 from diffusers_ext.training.adversarial.recipe import AdversarialConfig
+from diffusers_ext.training.evaluation.films import film_strips, measure_frames
 from diffusers_ext.training.evaluation.samples import balanced_labels
 from diffusers_ext.training.loop.configuration import JSONObject, option
 from diffusers_ext.training.loop.network_options import build_network
 from diffusers_ext.training.loop.recipe import Recipe
-from diffusers_ext.training.video.evaluation import film_strips, measure_frames
 
 
 NUM_SHOWN = 10  # films in the picture of samples
@@ -76,7 +76,11 @@ class VideoGANRecipe(Recipe):
 
     def step(self, batch, draw):
         real, labels = batch["pixel_values"], None if self.id2label is None else batch["class_labels"]
-        fake = self.generator(draw.normal(self.network("generator").config.latent_dim), labels).sample
+        is_generators_turn = (draw.step + 1) % self.config.discriminator_steps == 0
+
+        latents = draw.normal(self.network("generator").config.latent_dim)
+        with torch.set_grad_enabled(is_generators_turn):
+            fake = self.generator(latents, labels).sample
         frames = [self.sample_frames(films, draw) for films in (real, fake)]
         views = {"spatial_discriminator": frames, "temporal_discriminator": (real, fake)}
 
@@ -86,10 +90,12 @@ class VideoGANRecipe(Recipe):
             self.log(**{f"{name}_real_logits": scores[0], f"{name}_fake_logits": scores[1]})
             self.minimise(name, discriminator_loss("hinge", *scores))
 
-        losses = [
-            generator_loss("hinge", self.network(name)(on_fake, labels).logits) for name, (_, on_fake) in views.items()
-        ]
-        self.minimise("generator", sum(losses))
+        if is_generators_turn:
+            losses = [
+                generator_loss("hinge", self.network(name)(on_fake, labels).logits)
+                for name, (_, on_fake) in views.items()
+            ]
+            self.minimise("generator", sum(losses))
 
     def sample_frames(self, films: torch.Tensor, draw) -> torch.Tensor:
         """Some random frames of each film, in their order: (N, C, `--num_sampled_frames`, H, W)."""
@@ -125,7 +131,8 @@ class VideoGANRecipe(Recipe):
         return ("generator",)
 
     def identity(self) -> dict:
-        return {"num_frames": self.config.num_frames, "num_sampled_frames": self.config.num_sampled_frames}
+        names = ("num_frames", "num_sampled_frames", "discriminator_steps")
+        return {name: getattr(self.config, name) for name in names}
 
     def asked(self, count: int) -> dict[str, list]:
         """The classes of so many films, in turn."""
@@ -193,6 +200,13 @@ class VideoGANConfig(AdversarialConfig):
     )
     num_sampled_frames: int = option(8, help="So many frames of each film are seen by the spatial discriminator.")
 
+    discriminator_steps: int = option(
+        2,
+        help="Steps of the discriminators for each step of the generator, as in BigGAN. --max_train_steps counts "
+        "steps of the discriminators.",
+        group="optimisation",
+    )
+
     # Usual for DVD-GAN
     learning_rate: float = option(1e-4, help="The generator's learning rate after the warm-up.")
     discriminator_learning_rate: float | None = option(5e-4, help="The discriminators' learning rate.")
@@ -202,7 +216,7 @@ class VideoGANConfig(AdversarialConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        self.require_at_least(1, "num_frames", "frame_stride", "num_sampled_frames")
+        self.require_at_least(1, "num_frames", "frame_stride", "num_sampled_frames", "discriminator_steps")
         self.require(
             self.num_sampled_frames <= self.num_frames,
             f"--num_sampled_frames must be at most --num_frames {self.num_frames}, not {self.num_sampled_frames}",

@@ -43,6 +43,15 @@ ATTENDING_UNET = json.dumps(
     }
 )
 PIXELS = {"train_data_dir": "@pictures", "resolution": 8, "max_train_steps": 1, "num_inference_steps": 1}
+FILMS = {
+    "train_data_dir": "@films",
+    "resolution": 8,
+    "channels": 1,
+    "num_frames": 2,
+    "unet": json.dumps({"block_out_channels": [8, 16], "layers_per_block": 1}),
+    "max_train_steps": 1,
+    **SAMPLES,
+}
 TINY_ENCODER = json.dumps({"block_out_channels": [4] * 4, "layers_per_block": [1] * 4, "se_reduction": 2})
 # The commands with an option class, and the options of a tiny run of each; "@name" is something that `prepare` makes.
 COMMANDS = {
@@ -188,15 +197,8 @@ COMMANDS = {
         "max_train_steps": 1,
         "train_batch_size": 2,
     },
-    "train_video": {
-        "train_data_dir": "@films",
-        "resolution": 8,
-        "channels": 1,
-        "num_frames": 2,
-        "unet": json.dumps({"block_out_channels": [8, 16], "layers_per_block": 1}),
-        "max_train_steps": 1,
-        **SAMPLES,
-    },
+    "train_video": FILMS,
+    "train_video_super_resolution": FILMS,
     "train_prior": {**SAMPLES, "resolution": 8, "clip": "@clip", "train_data_dir": "@pictures", "max_train_steps": 1},
     "train_unclip_decoder": {
         **SAMPLES,

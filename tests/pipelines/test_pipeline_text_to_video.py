@@ -17,7 +17,7 @@ from tests.pipelines.testing import (
     PipelineTesterConfig,
     assert_equal,
 )
-from tests.tiny_films import tiny_motion_unet, tiny_text_encoder, tiny_tokenizer
+from tests.tiny_films import tiny_film_super_resolver, tiny_motion_unet, tiny_text_encoder, tiny_tokenizer
 
 
 class TextToVideoConfig(PipelineTesterConfig):
@@ -104,6 +104,8 @@ class TestTextToVideo(
             ({"latents": torch.zeros(2, 3, 1, 8, 8)}, r"`latents` must be a tensor of the shape \(2, 1, 3, 8, 8\)"),
             ({"output_type": "gif"}, "`output_type` must be"),
             ({"num_inference_steps": 0}, "`num_inference_steps` must be"),
+            ({"low_res_video": torch.rand(1, 1, 4, 4)}, "`low_res_video` must be left out"),
+            ({"conditioning_noise_level": 0.1}, "`conditioning_noise_level` must be at most 0.0"),
         ],
     )
     def test_what_it_cannot_do_is_refused(self, changes, reason):
@@ -122,3 +124,53 @@ class TestTextToVideo(
         pipe.scheduler = DDPMScheduler(prediction_type="epsilon")
         with pytest.raises(ValueError, match="was trained for"):
             self.run(pipe)
+
+
+class TestVideoSuperResolution(TextToVideoConfig):
+    """Films of two small frames become films of four."""
+
+    def get_components(self):
+        changes = {"unet": tiny_film_super_resolver(), "image_channels": 1, "conditioning_augmentation": 0.5}
+        return {**super().get_components(), **changes, "default_num_frames": 4}
+
+    def get_inputs(self):
+        small = torch.linspace(0, 1, 2 * 2 * 16).view(2, 2, 1, 4, 4)
+        return {"prompt": ["a one", "two"], "low_res_video": small}
+
+    def test_small_films_come_as_tensors_arrays_and_pictures(self):
+        pipe, small = self.get_pipeline(), (self.get_inputs()["low_res_video"] * 255).round() / 255
+        films = self.run(pipe, low_res_video=small)
+        assert films.shape == (2, 4, 1, 8, 8) and pipe.is_super_resolver and pipe.image_shape == (1, 8, 8)
+        arrays = small.permute(0, 1, 3, 4, 2).numpy()
+        pictures = [
+            [Image.fromarray((frame[..., 0] * 255).round().astype(np.uint8)) for frame in film] for film in arrays
+        ]
+        for given in (arrays, pictures, list(small)):
+            assert_equal(self.run(pipe, low_res_video=given), films)
+        assert not torch.equal(self.run(pipe, low_res_video=1 - small), films)
+        assert self.run(pipe, prompt=None, low_res_video=small).shape == films.shape
+        assert self.run(pipe, prompt="two", low_res_video=pictures[0]).shape == (1, 4, 1, 8, 8)
+
+    def test_the_level_of_the_noise_is_told(self):
+        pipe, seen = self.get_pipeline(), []
+        pipe.unet.register_forward_pre_hook(lambda net, args, inputs: seen.append(inputs), with_kwargs=True)
+        self.run(pipe, conditioning_noise_level=0.5)
+        assert seen[0]["added_cond_kwargs"]["time_ids"].unique(dim=0).tolist() == [[4.0, 500.0]]
+
+    @pytest.mark.parametrize(
+        ("changes", "reason"),
+        [
+            ({"low_res_video": None}, "`low_res_video` is missing"),
+            ({"low_res_video": torch.rand(1, 4, 4)}, "`low_res_video` must be a film or a list of films"),
+            (
+                {"low_res_video": torch.rand(3, 2, 1, 4, 4)},
+                "`low_res_video` must be 2 films, one per prompt",
+            ),
+            ({"num_frames": 3}, "`num_frames` must be a multiple of 2, the frames of `low_res_video`"),
+            ({"conditioning_noise_level": 0.6}, "`conditioning_noise_level` must be at most 0.5"),
+            ({"low_res_video": [torch.rand(2, 1, 4, 4), torch.rand(1, 1, 4, 4)]}, "must have one size and one number"),
+        ],
+    )
+    def test_what_it_cannot_enlarge_is_refused(self, changes, reason):
+        with pytest.raises(ValueError, match=reason):
+            self.run(self.get_pipeline(), **changes)

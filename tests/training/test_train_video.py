@@ -5,11 +5,14 @@ import json
 import pytest
 import torch
 from PIL import Image
+from transformers import T5Config, T5EncoderModel
 
 from diffusers_ext import TextToVideoPixelPipeline
+from diffusers_ext.pipelines.prompts import encode_film_tokens
 from diffusers_ext.training.loop.draws import Draw
 from diffusers_ext.training.train_video import VideoConfig, VideoRecipe
 from tests.tiny_films import (
+    TINY_CONVOLUTIONAL_UNET,
     TINY_MOTION_UNET,
     TINY_TEXT,
     tiny_text_encoder,
@@ -17,6 +20,7 @@ from tests.tiny_films import (
     write_captioned_films,
 )
 from tests.training.runs import context, steps, tensors, trainer
+from tests.training.text_to_image_runs import run_on_one_and_two_processes
 from tests.waits import waits_of_an_update
 
 
@@ -89,8 +93,8 @@ def test_a_step_reads_no_value(tmp_path):
 
 
 def test_images_are_single_frames_whose_layers_of_time_see_no_other(tmp_path):
-    recipe = VideoRecipe(configuration(tmp_path), context())
-    recipe.unet = recipe.networks()["unet"].eval()
+    recipe = trainer(VideoRecipe, configuration(tmp_path)).recipe
+    recipe.network("unet").eval()
     films, levels = torch.randn(2, 1, 3, 8, 8), torch.tensor([100, 600])
     texts = {"encoder_hidden_states": torch.randn(2, 4, 16), "text_embeds": torch.randn(2, 16)}
     noise = torch.randn_like(films)
@@ -150,6 +154,46 @@ def test_a_given_text_encoder_stays_as_it_is_or_is_trained(tmp_path):
         assert trainer(VideoRecipe, configuration(folder, train_text_encoder=train, **options)).train()
         found = TextToVideoPixelPipeline.from_pretrained(folder).text_encoder.get_input_embeddings().weight
         assert torch.equal(found, encoder.get_input_embeddings().weight) != train
+
+
+@pytest.mark.slow
+def test_a_text_encoder_without_a_state_of_the_whole_text(tmp_path):
+    """The mean of the states of a T5 takes its place."""
+    tokenizer, name = tiny_tokenizer(), tmp_path / "t5"
+    T5EncoderModel(
+        T5Config(vocab_size=len(tokenizer), d_model=16, d_kv=4, d_ff=16, num_layers=1, num_heads=2)
+    ).save_pretrained(name)
+    tokenizer.save_pretrained(name)
+    assert trainer(VideoRecipe, configuration(tmp_path / "run", text_encoder=str(name), text_config={})).train()
+    pipe = TextToVideoPixelPipeline.from_pretrained(tmp_path / "run")
+    ids, mask = tokenizer(["a two"], return_tensors="pt").values()
+    told = encode_film_tokens(pipe.text_encoder, ids, mask)
+    torch.testing.assert_close(told["text_embeds"], told["encoder_hidden_states"].mean(dim=1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("denoiser", ["UNetMotionModel", "UNet3DConditionModel"])
+def test_a_run_begins_with_another_ones_result(tmp_path, denoiser):
+    """Such as a model of single frames; its text encoder then stays as it is."""
+    unet = TINY_MOTION_UNET if denoiser == "UNetMotionModel" else TINY_CONVOLUTIONAL_UNET
+    first = configuration(tmp_path / "images", image_share=1.0, denoiser=denoiser, unet=unet)
+    assert trainer(VideoRecipe, first).train()
+    options = {"pretrained_model_name_or_path": str(tmp_path / "images"), "unet": {}, "text_config": {}}
+    job = trainer(VideoRecipe, configuration(tmp_path / "films", **options))
+    assert list(job.networks) == ["unet"]
+    begun = TextToVideoPixelPipeline.from_pretrained(tmp_path / "images").unet.state_dict()
+    assert all(torch.equal(weight, begun[name]) for name, weight in job.networks["unet"].state_dict().items())
+    assert job.train()
+    with pytest.raises(ValueError, match="prediction_type=v_prediction, but this run needs epsilon"):
+        trainer(VideoRecipe, configuration(tmp_path / "other", **options, prediction_type="epsilon"))
+
+
+@pytest.mark.slow
+def test_two_processes_train_like_one(tmp_path):
+    options = {**OPTIONS, "unet": json.dumps(TINY_MOTION_UNET), "text_config": json.dumps(TINY_TEXT)}
+    one, two = run_on_one_and_two_processes("train_video", options, tmp_path)
+    for name, tensor in tensors(one, 3).items():
+        torch.testing.assert_close(tensors(two, 3)[name], tensor, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """GANs of films: what a run leaves, exact resume, and what is refused."""
 
+import json
+
 import pytest
 import torch
 from diffusers import DiffusionPipeline
@@ -9,6 +11,7 @@ from diffusers_ext.training.loop.draws import Draw
 from diffusers_ext.training.train_video_gan import VideoGANConfig, VideoGANRecipe, usual_widths
 from tests.tiny_films import write_captioned_films
 from tests.training.runs import context, records, steps, tensors, trainer
+from tests.training.text_to_image_runs import run_on_one_and_two_processes
 from tests.waits import waits_of_an_update
 
 
@@ -46,7 +49,10 @@ def configuration(output_dir, **options) -> VideoGANConfig:
 def test_each_step_improves_all_three_networks(tmp_path):
     run = trainer(VideoGANRecipe, configuration(tmp_path))
     before = {name: [weight.clone() for weight in net.parameters()] for name, net in run.networks.items()}
-    (logged,) = steps(run, 1)
+    first, second = steps(run, 2)
+    # The generator's turn is every second step.
+    assert "generator_loss" not in first and "spatial_discriminator_loss" in first
+    logged = second
     assert {"generator_loss", "spatial_discriminator_loss", "temporal_discriminator_real_logits"} <= logged.keys()
     for name, network in run.networks.items():
         assert any(not torch.equal(a, b) for a, b in zip(before[name], network.parameters(), strict=True)), name
@@ -112,6 +118,15 @@ def test_a_run_leaves_a_pipeline_which_loads_in_both_ways(tmp_path):
     films = [p("two", generator=torch.Generator().manual_seed(0), output_type="pt").frames for p in (pipe, other)]
     assert films[0].shape == (1, 4, 1, 8, 8)
     torch.testing.assert_close(films[0], films[1])
+
+
+@pytest.mark.slow
+def test_two_processes_train_like_one(tmp_path):
+    networks = ("generator", "spatial_discriminator", "temporal_discriminator")
+    options = {**OPTIONS, **{name: json.dumps(OPTIONS[name]) for name in networks}}
+    one, two = run_on_one_and_two_processes("train_video_gan", options, tmp_path)
+    for name, tensor in tensors(one, 4).items():
+        torch.testing.assert_close(tensors(two, 4)[name], tensor, rtol=1e-4, atol=1e-5)
 
 
 def test_a_step_waits_for_no_device(tmp_path):

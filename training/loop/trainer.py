@@ -137,7 +137,7 @@ class Trainer:
             if config.gradient_checkpointing and _can_checkpoint(network):
                 network.enable_gradient_checkpointing()
             if self.channels_last:
-                network.to(memory_format=torch.channels_last)
+                _keep_channels_innermost(network)
             optimizer = build_optimizer(network, own_options, self.accelerator, self.recipe.decays_vectors)
             self.lr_schedulers[name] = build_lr_scheduler(optimizer, own_options, self.max_train_steps)
             is_flat = isinstance(optimizer, FlatAdamW)
@@ -453,6 +453,13 @@ class Trainer:
 
 def _is_due(step: int, every: int | None) -> bool:
     return every is not None and step % every == 0
+
+
+def _keep_channels_innermost(network: torch.nn.Module) -> None:
+    """As `network.to(memory_format=torch.channels_last)`, which refuses networks with convolutions over time."""
+    for weight in network.parameters():
+        if weight.ndim == 4:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
 
 
 def _can_checkpoint(network: torch.nn.Module) -> bool:
