@@ -18,12 +18,11 @@ from torch import nn
 
 from diffusers_ext.data import ImageDataset
 from diffusers_ext.losses import discriminator_loss, generator_loss
-from diffusers_ext.metrics import load_feature_extractor
-from diffusers_ext.metrics.compute import check_measurable
 from diffusers_ext.models import DVDGANGenerator, DVDGANSpatialDiscriminator, DVDGANTemporalDiscriminator
 from diffusers_ext.pipelines import VideoGANPipeline
 from diffusers_ext.training.adversarial.recipe import AdversarialConfig
 from diffusers_ext.training.evaluation.films import film_strips, measure_frames
+from diffusers_ext.training.evaluation.measurable import load_measuring_extractor
 from diffusers_ext.training.evaluation.samples import balanced_labels
 from diffusers_ext.training.loop.configuration import JSONObject, option
 from diffusers_ext.training.loop.network_options import build_network
@@ -112,12 +111,14 @@ class VideoGANRecipe(Recipe):
         if config.class_conditional and self.dataset.id2label is None:
             raise ValueError("--class_conditional needs labels: name the column with --label_column.")
         self.id2label = self.dataset.id2label if config.class_conditional else None
-        self.extractor = None
-        if config.feature_extractor is not None:
-            self.extractor = load_feature_extractor(config.feature_extractor, device=context.device)
-            shape, per_film = (config.channels, *config.size), config.num_frames
-            num_real, num_sampled = self.dataset.num_examples * per_film, config.num_evaluation_samples * per_film
-            check_measurable(self.extractor, shape, config.metrics, num_real, num_sampled)
+        self.extractor = load_measuring_extractor(
+            config.feature_extractor,
+            config.metrics,
+            shape=(config.channels, *config.size),
+            num_real=self.dataset.num_examples * config.num_frames,
+            num_generated=config.num_evaluation_samples * config.num_frames,
+            device=context.device,
+        )
 
     @property
     def num_classes(self) -> int | None:

@@ -11,14 +11,13 @@ from diffusers import ModelMixin
 from diffusers_ext.data import ImageDataset
 from diffusers_ext.hub.card import trained_from
 from diffusers_ext.losses.diffusion import PredictionType
-from diffusers_ext.metrics import load_feature_extractor
-from diffusers_ext.metrics.compute import check_measurable
 from diffusers_ext.pipelines import TextToVideoPixelPipeline
 from diffusers_ext.pipelines.prompts import encode_film_tokens, film_inputs
 from diffusers_ext.training.diffusion.denoisers import DenoiserConfig, check_size, sample_size
 from diffusers_ext.training.diffusion.objective_options import ObjectiveConfig
 from diffusers_ext.training.diffusion.objectives import process
 from diffusers_ext.training.evaluation.films import film_strips, measure_frames
+from diffusers_ext.training.evaluation.measurable import load_measuring_extractor
 from diffusers_ext.training.evaluation.pipeline_classes import find_pipeline_class
 from diffusers_ext.training.evaluation.samples import SamplingConfig
 from diffusers_ext.training.loop.configuration import JSONObject, TrainingConfig, option
@@ -148,12 +147,14 @@ class FilmDiffusionRecipe(Recipe):
             self.tokenizer = self.pretrained.tokenizer
         warn_of_cut_captions(self.tokenizer, texts, self.tokenizer.model_max_length)
         self.caption_tokens = tokenize(self.tokenizer, texts, self.tokenizer.model_max_length)
-        self.extractor = None
-        if config.feature_extractor is not None:
-            self.extractor = load_feature_extractor(config.feature_extractor, device=context.device)
-            shape, num_films = (config.channels, *config.size), config.num_evaluation_samples
-            num_real = self.dataset.num_examples * config.num_frames
-            check_measurable(self.extractor, shape, config.metrics, num_real, num_films * config.num_frames)
+        self.extractor = load_measuring_extractor(
+            config.feature_extractor,
+            config.metrics,
+            shape=(config.channels, *config.size),
+            num_real=self.dataset.num_examples * config.num_frames,
+            num_generated=config.num_evaluation_samples * config.num_frames,
+            device=context.device,
+        )
 
     def pretrained_unet(self) -> ModelMixin:
         """The denoiser to train on.
