@@ -408,9 +408,7 @@ class TextToVideoPixelPipeline(TrainedProcessMixin, DiffusionPipeline):
         if low_res is None:
             return
         if len(low_res) != num_prompts:
-            raise ValueError(
-                f"`low_res_video` must be one film for each of {num_prompts} prompts, but is {len(low_res)}."
-            )
+            raise ValueError(f"`low_res_video` must be {num_prompts} films, one per prompt, but is {len(low_res)}.")
         if num_frames % low_res.shape[2]:
             raise ValueError(
                 f"`num_frames` must be a multiple of {low_res.shape[2]}, the frames of `low_res_video`, but is "
