@@ -8,8 +8,9 @@ LATENT_SPACES = ("z", "w", "w+")  # latents; styles, one for all layers; styles,
 
 
 def check_latent_generator(generator: ModelMixin) -> None:
-    """Refuses a network that does not make images from latents, with a `ValueError`."""
-    if not {"latent_dim", "out_channels"} <= set(generator.config):
+    """Refuses a network that does not make images from latents, or from images too, with a `ValueError`."""
+    config = generator.config
+    if not {"latent_dim", "out_channels"} <= set(config) or "in_channels" in config:
         raise ValueError(
             "`generator` must make images from latents, with `latent_dim` and `out_channels` in its "
             f"configuration, but its class is {type(generator).__name__}."
