@@ -117,7 +117,7 @@ def test_a_killed_writer_never_leaves_half_a_folder(tmp_path):
         parent, ready = tmp_path / str(moment), processes.Event()
         writer = processes.Process(target=write_again_and_again, args=(parent, ready))
         writer.start()
-        assert ready.wait(timeout=60)
+        assert ready.wait(timeout=1800)
         time.sleep(0.0061 * moment)
         writer.kill()
         writer.join()

@@ -15,7 +15,7 @@ from tests.training.runs import environment
 
 def measure(*options) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "tests.benchmarks.gpu", *options]
-    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=600)
+    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=1800)
 
 
 def test_a_table_goes_on_after_errors_and_ends_in_time(tmp_path, capsys):

@@ -238,7 +238,7 @@ def test_two_devices_follow_one(tmp_path, device):
         options = {"unet": UNET, "train_batch_size": 8 // count, "mixed_precision": "no", "allow_tf32": False}
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
         command += ["-m", "diffusers_ext.training.train_diffusion", *arguments(tmp_path / str(count), **options)]
-        subprocess.run(command, check=True, env=environment(), timeout=600)
+        subprocess.run(command, check=True, env=environment(), timeout=1800)
     one, two = (records(tmp_path / str(count)) for count in (1, 2))
     for line, other in zip(one, two, strict=True):
         if "loss" in line:

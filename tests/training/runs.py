@@ -89,7 +89,7 @@ def start(command_line: list[str], log: Path | str = os.devnull) -> multiprocess
 def finish(command_line: list[str], log: Path | str = os.devnull) -> int:
     """One run in a new process, to its end: the exit code."""
     process = start(command_line, log)
-    process.join(120)
+    process.join(1800)
     return process.exitcode
 
 
@@ -134,7 +134,7 @@ def launch(command: str, output_dir: Path, processes: int, **options) -> tuple[l
     line += ["-m", f"diffusers_ext.training.{command}"]
     for name, value in options.items():
         line += [f"--{name}", *map(str, value)] if isinstance(value, list) else [f"--{name}={value}"]
-    subprocess.run(line, check=True, env=environment(), capture_output=True, text=True, timeout=300)
+    subprocess.run(line, check=True, env=environment(), capture_output=True, text=True, timeout=1800)
     return records(output_dir), tensors(output_dir, options["max_train_steps"])
 
 
@@ -150,4 +150,4 @@ def train_in_processes(module: str, options: dict, output_dir: Path, processes: 
     command += ["-m", f"diffusers_ext.training.{module}"]
     for name, value in options.items():
         command += [f"--{name}={json.dumps(value) if isinstance(value, dict) else value}"]
-    subprocess.run(command, check=True, env=environment(), capture_output=True, text=True, timeout=600)
+    subprocess.run(command, check=True, env=environment(), capture_output=True, text=True, timeout=1800)

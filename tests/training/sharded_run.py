@@ -64,7 +64,7 @@ def launch(module: str, arguments: list[str], processes: int = 2, **variables: s
     """Run a command on `processes` processes, with divided weights if there are several."""
     variables = {**_environment(), **variables}
     command = _command(module, arguments, processes)
-    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=600)
+    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=1800)
 
 
 def launch_and_kill(module: str, arguments: list[str], checkpoint: Path, processes: int = 2) -> None:

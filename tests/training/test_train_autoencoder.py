@@ -150,7 +150,7 @@ def test_two_processes_follow_one(name, tmp_path):
         ]
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
         command += ["-m", "diffusers_ext.training.train_autoencoder", *arguments]
-        subprocess.run(command, check=True, env=environment(), capture_output=True, text=True, timeout=600)
+        subprocess.run(command, check=True, env=environment(), capture_output=True, text=True, timeout=1800)
         found.append(folder)
     one, two = (records(folder) for folder in found)
     for line, other in zip(one, two, strict=True):

@@ -203,7 +203,7 @@ def test_two_processes_fit_the_same(tmp_path, density):
             *options,
             f"--output_dir={tmp_path / str(processes)}",
         ]
-        subprocess.run(command, check=True, env=environment(), capture_output=True, text=True, timeout=600)
+        subprocess.run(command, check=True, env=environment(), capture_output=True, text=True, timeout=1800)
     one, two = tensors(tmp_path / "1", 1), tensors(tmp_path / "2", 1)
     assert one and all(torch.equal(two[name], one[name]) for name in one)
 

@@ -334,7 +334,7 @@ def launch(output_dir, processes, batch_size, **options):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     command += ["-m", "diffusers_ext.training.train_gan", f"--output_dir={output_dir}"]
     command += [f"--{name}={value}" for name, value in shown.items()]
-    subprocess.run(command, check=True, env=environment(), capture_output=True, text=True, timeout=300)
+    subprocess.run(command, check=True, env=environment(), capture_output=True, text=True, timeout=1800)
     return records(output_dir)
 
 

@@ -175,7 +175,7 @@ def test_two_processes_train_like_one(folder, tmp_path):
         command += ["-m", "diffusers_ext.training.train_sketches", f"--train_batch_size={6 // processes}"]
         command += [f"--{name}={value}" for name, value in options.items()]
         command += [f"--output_dir={tmp_path / str(processes)}"]
-        subprocess.run(command, check=True, env=environment(), capture_output=True, text=True, timeout=600)
+        subprocess.run(command, check=True, env=environment(), capture_output=True, text=True, timeout=1800)
     expected, found = (tensors(tmp_path / name, 3) for name in ("1", "2"))
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-5, msg=name)

@@ -224,7 +224,7 @@ def test_two_processes_follow_one(folder, tmp_path, kind):
         (output_dir.parent / f"{processes}.yaml").write_text(config.to_yaml())
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
         command += ["-m", "diffusers_ext.training.train_style", "--config", str(tmp_path / f"{processes}.yaml")]
-        subprocess.run(command, check=True, env=environment(), capture_output=True, text=True, timeout=900)
+        subprocess.run(command, check=True, env=environment(), capture_output=True, text=True, timeout=1800)
         found.append(tensors(output_dir, 4))
     assert found[0].keys() == found[1].keys()
     for name, tensor in found[0].items():

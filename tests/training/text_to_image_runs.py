@@ -48,6 +48,6 @@ def run_on_one_and_two_processes(job: str, options: dict, folder: Path) -> tuple
         own = {**options, "train_batch_size": 4 // processes, "output_dir": str(folder / str(processes))}
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
         command += ["-m", f"diffusers_ext.training.{job}", *command_line(own)]
-        done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=600)
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=1800)
         assert done.returncode == 0, done.stderr[-2000:]
     return folder / "1", folder / "2"

@@ -16,7 +16,7 @@ def launch(output_dir, processes, **options):
     options = {"max_train_steps": STEPS, "checkpointing_steps": 1000, "unet": UNET_WITHOUT_DROPOUT, **options}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     command += ["-m", "diffusers_ext.training.train_diffusion", *arguments(output_dir, **options)]
-    subprocess.run(command, check=True, env=environment(), capture_output=True, text=True, timeout=300)
+    subprocess.run(command, check=True, env=environment(), capture_output=True, text=True, timeout=1800)
     return records(output_dir)
 
 

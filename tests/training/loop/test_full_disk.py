@@ -153,7 +153,7 @@ def test_the_errors_of_real_writers_are_recognised(tmp_path):
     process = context.Process(target=write_too_much, args=(tmp_path, answers))
     process.start()
     for _ in range(3):
-        sentence = answers.get(timeout=60)
+        sentence = answers.get(timeout=1800)
         assert sentence.startswith("A file can't be written (") and sentence.endswith("and go on.")
     process.join()
 

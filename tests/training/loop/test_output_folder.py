@@ -114,7 +114,7 @@ def test_of_two_runs_at_once_in_one_folder_one_is_refused_and_the_other_undistur
     logs = [tmp_path / f"{number}.log" for number in range(2)]
     both = [runs.start(command, log) for log in logs]
     for process in both:
-        process.join(300)
+        process.join(1800)
     assert sorted(process.exitcode for process in both) == [0, 2]
     (refused,) = [log for process, log in zip(both, logs, strict=True) if process.exitcode == 2]
     assert refused.read_text().splitlines()[-1].startswith("error: Another run writes into --output_dir")

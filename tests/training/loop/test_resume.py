@@ -59,7 +59,7 @@ def test_a_signal_writes_a_checkpoint_and_stops(uninterrupted, tmp_path, number)
     while not (tmp_path / "logs" / "metrics.jsonl").exists() or not records(tmp_path):
         time.sleep(0.01)
     os.kill(process.pid, number)
-    process.join(60)
+    process.join(1800)
     assert process.exitcode == 0
     (checkpoint,) = tmp_path.glob("checkpoint-*")
     assert checkpoint.name != "checkpoint-12" and not (tmp_path / "model_index.json").exists()

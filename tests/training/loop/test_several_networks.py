@@ -79,7 +79,7 @@ def launch(output_dir, processes=1, **changes):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     command += ["-m", "tests.training.pair_recipe", *arguments(output_dir, **changes)]
     # The recipe has no pipeline: the run ends with an error there, after the training and its last checkpoint.
-    ended = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
+    ended = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=1800)
     assert "NotImplementedError" in ended.stderr, ended.stderr
     return tensors(output_dir, STEPS)
 

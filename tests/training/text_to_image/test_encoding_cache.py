@@ -137,7 +137,7 @@ def test_several_processes_fill_one_cache(tmp_path):
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(60)
+        worker.join(1800)
     assert [worker.exitcode for worker in workers] == [0] * 4
     assert len(files(tmp_path)) == 60 and len(list(tmp_path.rglob("*"))) == 60 + len(list(tmp_path.iterdir()))
     cache = TensorCache(tmp_path, [])
