@@ -89,7 +89,7 @@ def start(command_line: list[str], log: Path | str = os.devnull) -> multiprocess
 def finish(command_line: list[str], log: Path | str = os.devnull) -> int:
     """One run in a new process, to its end: the exit code."""
     process = start(command_line, log)
-    process.join(1800)
+    process.join(120)
     return process.exitcode
 
 
@@ -126,15 +126,27 @@ def weights(network: torch.nn.Module) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in network.parameters()]).clone()
 
 
-def launch(command: str, output_dir: Path, processes: int, **options) -> tuple[list[dict], dict]:
-    """The records and the last checkpoint's weights of a run of `command`, such as train_spade, in new processes."""
-    options = {**options, "output_dir": str(output_dir)}
-    options = {name: json.dumps(value) if isinstance(value, dict) else value for name, value in options.items()}
-    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    line += ["-m", f"diffusers_ext.training.{command}"]
+def command_line(options: dict) -> list[str]:
+    """Options as a user types them: a dictionary as JSON, and each value of a list as a word."""
+    parts = []
     for name, value in options.items():
-        line += [f"--{name}", *map(str, value)] if isinstance(value, list) else [f"--{name}={value}"]
-    subprocess.run(line, check=True, env=environment(), capture_output=True, text=True, timeout=1800)
+        value = json.dumps(value) if isinstance(value, dict) else value
+        parts += [f"--{name}", *map(str, value)] if isinstance(value, list) else [f"--{name}={value}"]
+    return parts
+
+
+def run_in_processes(command: str, processes: int, options: dict) -> None:
+    """Run `command`, such as train_spade, to its end in new processes."""
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    line += ["-m", f"diffusers_ext.training.{command}", *command_line(options)]
+    # The time is for a run that hangs, not for one that other work on the machine slows down.
+    done = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def launch(command: str, output_dir: Path, processes: int, **options) -> tuple[list[dict], dict]:
+    """The records and the last checkpoint's weights of a run of `command` in new processes."""
+    run_in_processes(command, processes, {**options, "output_dir": output_dir})
     return records(output_dir), tensors(output_dir, options["max_train_steps"])
 
 
@@ -143,11 +155,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 
 
-def train_in_processes(module: str, options: dict, output_dir: Path, processes: int) -> None:
+def train_in_processes(command: str, options: dict, output_dir: Path, processes: int) -> None:
     """Run a training command in several processes, with the same images in each step as in one."""
-    options = {**options, "train_batch_size": options["train_batch_size"] // processes, "output_dir": output_dir}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    command += ["-m", f"diffusers_ext.training.{module}"]
-    for name, value in options.items():
-        command += [f"--{name}={json.dumps(value) if isinstance(value, dict) else value}"]
-    subprocess.run(command, check=True, env=environment(), capture_output=True, text=True, timeout=1800)
+    batch_size = options["train_batch_size"] // processes
+    run_in_processes(command, processes, {**options, "train_batch_size": batch_size, "output_dir": output_dir})

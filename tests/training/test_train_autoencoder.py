@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -21,7 +19,7 @@ from diffusers_ext.training.loop.draws import Draw
 from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.train_autoencoder import AutoencoderConfig, AutoencoderRecipe, autoencoder_recipe
 from tests.training import runs
-from tests.training.runs import context, environment, records, tensors
+from tests.training.runs import context, records, run_in_processes, tensors
 from tests.waits import waits_of_an_update
 
 
@@ -145,21 +143,12 @@ def test_two_processes_follow_one(name, tmp_path):
         folder = tmp_path / str(processes)
         options = {**OPTIONS, **RUNS[name], "train_batch_size": batch_size, "max_train_steps": 12}
         options |= {"output_dir": folder, "resolution": 8, "learning_rate": 1e-3, "checkpointing_steps": 12}
-        arguments = [
-            f"--{key}={json.dumps(value) if isinstance(value, dict) else value}" for key, value in options.items()
-        ]
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        command += ["-m", "diffusers_ext.training.train_autoencoder", *arguments]
-        subprocess.run(command, check=True, env=environment(), capture_output=True, text=True, timeout=1800)
+        run_in_processes("train_autoencoder", processes, options)
         found.append(folder)
     one, two = (records(folder) for folder in found)
     for line, other in zip(one, two, strict=True):
         for key in line.keys() - {"step"}:
             assert other[key] == pytest.approx(line[key], rel=1e-3, abs=1e-4), key
-    configs = [json.loads((folder / "autoencoder" / "config.json").read_text()) for folder in found]
-    assert configs[0].keys() == configs[1].keys()
-    factors = [config.get("scaling_factor", 1.0) for config in configs]
-    assert factors[0] == pytest.approx(factors[1], rel=1e-3) and (factors[0] != 0.18215)
     configs = [json.loads((folder / "autoencoder" / "config.json").read_text()) for folder in found]
     assert configs[0].keys() == configs[1].keys()
     factors = [config.get("scaling_factor", 1.0) for config in configs]

@@ -2,8 +2,6 @@
 
 import json
 import math
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -16,7 +14,7 @@ from diffusers_ext.training import evaluate_pipeline
 from diffusers_ext.training.density.fitting import fit_classes, fit_kernels, fit_mixture, fit_pca
 from diffusers_ext.training.train_density import DensityConfig, DensityRecipe
 from tests.training import runs
-from tests.training.runs import context, environment, steps, tensors, weights
+from tests.training.runs import context, run_in_processes, steps, tensors, weights
 
 
 OPTIONS = {
@@ -194,16 +192,8 @@ def test_the_latents_of_an_autoencoder_get_a_prior(tmp_path):
 @pytest.mark.parametrize("density", ["mixture", "kernel"])
 def test_two_processes_fit_the_same(tmp_path, density):
     options = {**OPTIONS, "resolution": 8, "density": density, "class_conditional": True}
-    options = [f"--{name}={value}" for name, value in options.items()]
     for processes in (1, 2):
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        command += [
-            "-m",
-            "diffusers_ext.training.train_density",
-            *options,
-            f"--output_dir={tmp_path / str(processes)}",
-        ]
-        subprocess.run(command, check=True, env=environment(), capture_output=True, text=True, timeout=1800)
+        run_in_processes("train_density", processes, {**options, "output_dir": tmp_path / str(processes)})
     one, two = tensors(tmp_path / "1", 1), tensors(tmp_path / "2", 1)
     assert one and all(torch.equal(two[name], one[name]) for name in one)
 

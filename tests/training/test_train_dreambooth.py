@@ -17,9 +17,9 @@ from diffusers_ext.training.loop.draws import Draw
 from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.text_to_image.lora import FILE
 from diffusers_ext.training.train_dreambooth import DreamBoothConfig, DreamBoothRecipe
-from tests.training.runs import records, tensors, trainer as build_trainer
+from tests.training.runs import command_line, records, tensors, trainer as build_trainer
 from tests.training.text_to_image_models import PROMPT_LENGTH, SIZE, captioned_images, tiny_base
-from tests.training.text_to_image_runs import OPTIONS, command_line, image, load, run_on_one_and_two_processes
+from tests.training.text_to_image_runs import OPTIONS, image, load, run_on_one_and_two_processes
 from tests.waits import waits_of_an_update
 
 

@@ -1,8 +1,6 @@
 """GANs of every kind train, resume and are published; and what does not fit is refused."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -19,7 +17,7 @@ from diffusers_ext.training.loop.draws import Draw
 from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.train_gan import GANConfig, GANRecipe
 from tests.training import runs
-from tests.training.runs import context, environment, records, steps, tensors, weights
+from tests.training.runs import context, records, run_in_processes, steps, tensors, weights
 from tests.waits import waits_of_an_update
 
 
@@ -330,11 +328,7 @@ def test_options_are_read_from_the_command_line(tmp_path):
 
 def launch(output_dir, processes, batch_size, **options):
     options = {**OPTIONS, **options, "resolution": 8, "train_batch_size": batch_size, "max_train_steps": 10}
-    shown = {name: json.dumps(value) if isinstance(value, dict) else value for name, value in options.items()}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    command += ["-m", "diffusers_ext.training.train_gan", f"--output_dir={output_dir}"]
-    command += [f"--{name}={value}" for name, value in shown.items()]
-    subprocess.run(command, check=True, env=environment(), capture_output=True, text=True, timeout=1800)
+    run_in_processes("train_gan", processes, {**options, "output_dir": output_dir})
     return records(output_dir)
 
 

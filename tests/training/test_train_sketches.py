@@ -2,8 +2,6 @@
 
 import json
 import math
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -13,7 +11,7 @@ from diffusers_ext import SketchPipeline
 from diffusers_ext.training.train_sketches import SketchConfig, SketchRecipe
 from tests.tiny_sketches import write_stairs
 from tests.training import runs
-from tests.training.runs import environment, steps, tensors
+from tests.training.runs import steps, tensors, train_in_processes
 
 
 MODEL = {
@@ -165,17 +163,14 @@ def test_two_processes_train_like_one(folder, tmp_path):
     """With the same sketches in each step; the order of additions differs."""
     options = {
         "train_data_dir": folder,
-        "model": json.dumps({**MODEL, "recurrent_dropout": 0.0}),
+        "model": {**MODEL, "recurrent_dropout": 0.0},
+        "train_batch_size": 6,
         "max_train_steps": 3,
         "validation_steps": 0,
         "kl_tolerance": 0.0,
     }
     for processes in (1, 2):
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        command += ["-m", "diffusers_ext.training.train_sketches", f"--train_batch_size={6 // processes}"]
-        command += [f"--{name}={value}" for name, value in options.items()]
-        command += [f"--output_dir={tmp_path / str(processes)}"]
-        subprocess.run(command, check=True, env=environment(), capture_output=True, text=True, timeout=1800)
+        train_in_processes("train_sketches", options, tmp_path / str(processes), processes)
     expected, found = (tensors(tmp_path / name, 3) for name in ("1", "2"))
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-5, msg=name)

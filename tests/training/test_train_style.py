@@ -1,8 +1,6 @@
 """Networks of one style, and AdaIN, train, resume and are published; and what does not fit is refused."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +18,7 @@ from diffusers_ext.training.loop.draws import Draw
 from diffusers_ext.training.style.networks import usual_layers
 from diffusers_ext.training.train_style import StyleConfig, style_recipe
 from tests.training import runs
-from tests.training.runs import context, environment, steps, tensors, weights
+from tests.training.runs import context, run_in_processes, steps, tensors, weights
 from tests.waits import waits_of_an_update
 
 
@@ -222,9 +220,7 @@ def test_two_processes_follow_one(folder, tmp_path, kind):
         config = configuration(folder, output_dir, **kind, **plain)
         output_dir.mkdir()
         (output_dir.parent / f"{processes}.yaml").write_text(config.to_yaml())
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        command += ["-m", "diffusers_ext.training.train_style", "--config", str(tmp_path / f"{processes}.yaml")]
-        subprocess.run(command, check=True, env=environment(), capture_output=True, text=True, timeout=1800)
+        run_in_processes("train_style", processes, {"config": tmp_path / f"{processes}.yaml"})
         found.append(tensors(output_dir, 4))
     assert found[0].keys() == found[1].keys()
     for name, tensor in found[0].items():

@@ -16,7 +16,7 @@ from diffusers_ext.training.loop.draws import Draw
 from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.text_to_image.fine_tuning import FineTuningConfig, FineTuningRecipe
 from diffusers_ext.training.text_to_image.lora import FILE
-from tests.training.runs import context, records, tensors, trainer as build_trainer
+from tests.training.runs import command_line, context, records, tensors, trainer as build_trainer
 from tests.training.text_to_image_models import (
     FAMILIES,
     PROMPT_LENGTH,
@@ -27,7 +27,6 @@ from tests.training.text_to_image_models import (
     tokenizer,
 )
 from tests.training.text_to_image_runs import (
-    command_line,
     image as image_of_prompt,
     load,
     run_on_one_and_two_processes,

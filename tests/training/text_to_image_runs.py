@@ -1,14 +1,12 @@
 """Shared by the tests of the text-to-image recipes: options of tiny runs, and pipelines as users load them."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 
-from tests.training.runs import environment
+from tests.training.runs import train_in_processes
 from tests.training.text_to_image_models import SIZE
 
 
@@ -35,19 +33,8 @@ def image(pipeline, prompt: str) -> np.ndarray:
     return pipeline(prompt, generator=torch.Generator().manual_seed(0), **options).images
 
 
-def command_line(options: dict) -> list[str]:
-    parts = []
-    for name, value in options.items():
-        parts += [f"--{name}", *map(str, value)] if isinstance(value, list) else [f"--{name}={value}"]
-    return parts
-
-
 def run_on_one_and_two_processes(job: str, options: dict, folder: Path) -> tuple[Path, Path]:
     """Run `diffusers_ext.training.<job>` on one and on two processes, with batches of four images: both folders."""
     for processes in (1, 2):
-        own = {**options, "train_batch_size": 4 // processes, "output_dir": str(folder / str(processes))}
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        command += ["-m", f"diffusers_ext.training.{job}", *command_line(own)]
-        done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=1800)
-        assert done.returncode == 0, done.stderr[-2000:]
+        train_in_processes(job, {**options, "train_batch_size": 4}, folder / str(processes), processes)
     return folder / "1", folder / "2"
