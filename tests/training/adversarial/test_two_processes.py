@@ -9,7 +9,9 @@ from tests.training.text_to_image_runs import run_on_one_and_two_processes
 
 
 DIGITS = {"dataset_name": "digits", "resolution": 8, "channels": 1}
-# The groups of the minibatch standard deviation and of the pulling-away term are those of each process.
+# The groups of the minibatch standard deviation and of the pulling-away term are those of each process: the networks
+# here do without, and what EBGAN reports of the term is another number.
+OF_EACH_PROCESS = {"pulling_away"}
 COMMANDS = {
     "train_biggan": {
         **DIGITS,
@@ -65,5 +67,5 @@ def test_two_processes_train_like_one(tmp_path, command):
     one, two = run_on_one_and_two_processes(command, options, tmp_path)
     for line, other in zip(records(two), records(one), strict=True):
         assert line.keys() == other.keys()
-        for name, value in other.items():
-            assert line[name] == pytest.approx(value, rel=1e-3, abs=1e-5), name
+        for name in other.keys() - OF_EACH_PROCESS:
+            assert line[name] == pytest.approx(other[name], rel=1e-3, abs=1e-5), name
