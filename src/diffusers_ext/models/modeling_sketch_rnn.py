@@ -79,11 +79,9 @@ class LSTMLayer(nn.Module):
         # the gates are, one after the other: input, forget, new values, output
         self.weight_ih = nn.Parameter(torch.empty(4 * hidden_size, input_size))
         self.weight_hh = nn.Parameter(torch.empty(4 * hidden_size, hidden_size))
-        self.bias = nn.Parameter(torch.zeros(4 * hidden_size))
-        nn.init.xavier_uniform_(self.weight_ih)
-        for gate in self.weight_hh.detach().chunk(4):
-            nn.init.orthogonal_(gate)
-        self.bias.data[hidden_size : 2 * hidden_size] = 1.0  # at first the memory is kept
+        self.bias = nn.Parameter(torch.empty(4 * hidden_size))
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -(hidden_size**-0.5), hidden_size**-0.5)  # as torch.nn.LSTM
 
     def forward(self, inputs: torch.Tensor, state: LSTMState) -> tuple[torch.Tensor, LSTMState]:
         """
@@ -182,14 +180,12 @@ class SketchRNN(ModelMixin, ConfigMixin):
         if latent_dim is not None:
             self.forward_encoder = LSTMLayer(5, encoder_hidden_size, recurrent_dropout)
             self.backward_encoder = LSTMLayer(5, encoder_hidden_size, recurrent_dropout)
-            self.to_mean = _small_linear(2 * encoder_hidden_size, latent_dim)
-            self.to_logvar = _small_linear(2 * encoder_hidden_size, latent_dim)
+            self.to_mean = nn.Linear(2 * encoder_hidden_size, latent_dim)
+            self.to_logvar = nn.Linear(2 * encoder_hidden_size, latent_dim)
         if condition_dim:
-            self.to_state = _small_linear(condition_dim, 2 * decoder_hidden_size)
+            self.to_state = nn.Linear(condition_dim, 2 * decoder_hidden_size)
         self.decoder = LSTMLayer(5 + condition_dim, decoder_hidden_size, recurrent_dropout)
         self.to_parameters = nn.Linear(decoder_hidden_size, 3 + 6 * num_mixtures)
-        nn.init.xavier_uniform_(self.to_parameters.weight)
-        nn.init.zeros_(self.to_parameters.bias)
 
     def encode(self, strokes: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """
@@ -360,14 +356,6 @@ class SketchRNN(ModelMixin, ConfigMixin):
         y = correlation * x + (1 - correlation.square()).sqrt() * y
         offsets = means + math.sqrt(temperature) * log_stds.exp() * torch.stack([x, y], dim=1)
         return torch.cat([offsets, nn.functional.one_hot(pen, 3).float()], dim=1)
-
-
-def _small_linear(in_features: int, out_features: int) -> nn.Linear:
-    """A layer whose outputs hardly depend on its inputs at first."""
-    layer = nn.Linear(in_features, out_features)
-    nn.init.normal_(layer.weight, std=0.001)
-    nn.init.zeros_(layer.bias)
-    return layer
 
 
 def _draw_index(logits: torch.Tensor, uniforms: torch.Tensor, temperature: float) -> torch.Tensor:
