@@ -17,7 +17,7 @@ ROOMS |= {room: ROOT / room for room in ("pipelines", "training")}
 FOUNDATION = {"diffusers_ext", "atomic", "exports", "on_demand", "pixels", "registration"}
 
 # Commands beside the rooms, which no file imports, and the rooms that each may import.
-COMMANDS = {"restore": {"data", "pipelines"}, "volumes": {"data", "metrics", "pipelines"}}
+COMMANDS = {"restore": {"data", "hub", "pipelines"}, "volumes": {"data", "hub", "metrics", "pipelines"}}
 
 # The rooms that each room may import, besides itself and the foundation. Training may import all of them.
 ALLOWED = {

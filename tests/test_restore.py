@@ -106,3 +106,25 @@ def test_what_can_not_be_done_is_said(model, tmp_path, capsys):
     assert "There is no file or folder" in capsys.readouterr().err
     assert main([str(tmp_path), str(tmp_path / "notes.txt"), *arguments[2:]]) == 1
     assert "is a folder, so the output must be one" in capsys.readouterr().err
+
+
+def test_originals_are_not_overwritten(model, tmp_path, capsys):
+    Image.new("RGB", (4, 3)).save(tmp_path / "a.png")
+    before = (tmp_path / "a.png").read_bytes()
+    for path in (tmp_path, tmp_path / "a.png"):
+        assert main([str(path), str(path), "--model", model, "--device", "cpu"]) == 1
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert line == f"The original {tmp_path / 'a.png'} would be overwritten: name another output."
+    assert (tmp_path / "a.png").read_bytes() == before
+
+
+def test_models_and_devices_that_there_are_not_are_named(model, tmp_path, capsys):
+    Image.new("RGB", (4, 3)).save(tmp_path / "a.png")
+    (tmp_path / "empty").mkdir()
+    files = [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+    assert main([*files, "--model", str(tmp_path / "empty"), "--device", "cpu"]) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"--model {tmp_path / 'empty'} is no RestorationPipeline: ")
+    assert main([*files, "--model", model, "--device", "banana"]) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("--device banana can't be used: ")

@@ -79,6 +79,9 @@ def test_what_is_wrong_is_said_in_one_sentence(scans, tmp_path, capsys):
 
     assert "There are no .nii or .nii.gz files in" in sentence("slices", tmp_path, tmp_path / "out")
     assert "must hold values from 0 to 1" in sentence("compare", scans, scans)
+    translate = ("translate", scans, tmp_path / "out", "--device", "cpu", "--model", tmp_path)
+    assert f"--model {tmp_path} is no ImageTranslationPipeline: " in sentence(*translate)
+    assert "would be overwritten" in sentence("translate", scans, scans, *translate[3:])
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "anna.nii").write_bytes((scans / "ben.nii").read_bytes()[:400])
     assert "must have the same subjects" in sentence("compare", scans, tmp_path / "other")
@@ -87,6 +90,8 @@ def test_what_is_wrong_is_said_in_one_sentence(scans, tmp_path, capsys):
     assert "can't be normalized" in sentence("slices", tmp_path / "other", tmp_path / "out")
     nibabel.save(nibabel.Nifti1Image(np.zeros((4, 4, 2, 2), np.float32), AFFINE), tmp_path / "other" / "anna.nii")
     assert "must have three dimensions" in sentence("slices", tmp_path / "other", tmp_path / "out")
+    (tmp_path / "other" / "anna.nii.gz").write_bytes(b"")
+    assert "anna.nii.gz have the same name" in sentence("slices", tmp_path / "other", tmp_path / "out")
 
 
 def test_phantoms_have_two_contrasts_of_the_same_shapes(tmp_path):

@@ -21,6 +21,7 @@ from diffusers_ext.models import LatentMapper
 from diffusers_ext.pipelines import GANInversionPipeline, StyleCLIPMapperPipeline
 from diffusers_ext.pipelines.clip_scores import check_clip, embed_texts, embed_views
 from diffusers_ext.training.evaluation.grids import sample_grid
+from diffusers_ext.training.evaluation.pipeline_classes import load_pipeline
 from diffusers_ext.training.loop.configuration import JSONObject, ValidationConfig, option
 from diffusers_ext.training.loop.network_options import build_network
 from diffusers_ext.training.loop.recipe import Recipe
@@ -67,9 +68,11 @@ class LatentMapperRecipe(Recipe):
     def __init__(self, config: LatentMapperConfig, context):
         super().__init__(config, context)
         name, device = config.pretrained_model_name_or_path, context.device
-        inversion = GANInversionPipeline.from_pretrained(name, cache_dir=config.cache_dir)
+        inversion = load_pipeline(name, config.cache_dir, "--pretrained_model_name_or_path", GANInversionPipeline)
         if inversion.encoder is None:
-            raise ValueError(f"{name} has no encoder, which finds the styles of images.")
+            raise ValueError(
+                f"--pretrained_model_name_or_path {name} has no encoder, which finds the styles of images."
+            )
         if inversion.image_shape != (config.channels, *config.size):
             raise ValueError(
                 f"{name} makes images of the shape {inversion.image_shape}, but --channels and --resolution are "

@@ -25,7 +25,6 @@ from diffusers_ext.data.decoding import UnreadableImageError
 from diffusers_ext.data.unpaired import load_unpaired_dataset
 from diffusers_ext.hub.card import trained_from
 from diffusers_ext.losses import gram_loss, gram_matrix, map_loss, statistics_loss, total_variation
-from diffusers_ext.losses.style_features import load_style_features
 from diffusers_ext.models import VGG, AdaINStyleNet, FastStyleNet
 from diffusers_ext.pipelines import StyleTransferPipeline
 from diffusers_ext.training.loop.configuration import JSONObject, ValidationConfig, option
@@ -35,6 +34,7 @@ from diffusers_ext.training.style.evaluation import StyleEvaluator
 from diffusers_ext.training.style.networks import (
     adain_from_vgg,
     freeze_encoder,
+    load_feature_network,
     pretrained_style_net,
     usual_layers,
 )
@@ -137,7 +137,7 @@ class FastStyleRecipe(StyleRecipe):
     # What stands around the algorithm
 
     def __init__(self, config: StyleConfig, context):
-        self.features = load_style_features(config.feature_network, context.device)
+        self.features = load_feature_network(config.feature_network, context.device)
         content_layer, style_layers = usual_layers(self.features.layers)
         self.content_layer = config.content_layer or content_layer
         self.style_layers = config.style_layers or style_layers
@@ -175,7 +175,7 @@ class AdaINRecipe(StyleRecipe):
         if config.pretrained_model_name_or_path is not None:
             network = pretrained_style_net(config.pretrained_model_name_or_path, AdaINStyleNet, config.cache_dir)
             return {"generator": freeze_encoder(network)}
-        vgg = load_style_features(config.feature_network)
+        vgg = load_feature_network(config.feature_network)
         if not isinstance(vgg, VGG):
             raise ValueError(f"--feature_network must be a VGG for AdaIN, and {config.feature_network} is none.")
         images = next(self.dataset.source.reference_batches(NORMALIZED_BY))["pixel_values"] / 255

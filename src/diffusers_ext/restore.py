@@ -66,14 +66,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import torch
     from tqdm import tqdm
 
+    from diffusers_ext.hub.loading import load_model
     from diffusers_ext.pipelines import RestorationPipeline
 
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    pipeline = RestorationPipeline.from_pretrained(args.model, dtype=getattr(torch, args.dtype)).to(device)
-    pipeline.set_progress_bar_config(disable=True)
-    makes_light = pipeline.config.peak is not None
     try:
+        pipeline = load_model(RestorationPipeline, args.model, args.device, args.dtype)
+        pipeline.set_progress_bar_config(disable=True)
+        makes_light = pipeline.config.peak is not None
         files = outputs_of(args.input, args.output, makes_light, args.light_format)
+        refuse_overwriting(files)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1
@@ -104,6 +105,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report = {"model": args.model, "restored": restored, "skipped": skipped}
         write_text_atomically(args.report, json.dumps(report, indent=2) + "\n")
     return 0 if restored else 1
+
+
+def refuse_overwriting(files: dict[Path, Path]) -> None:
+    """Refuses, with a `ValueError`, to write over a file that is read."""
+    sources = {path.resolve() for path in files}
+    for target in files.values():
+        if target.resolve() in sources:
+            raise ValueError(f"The original {target} would be overwritten: name another output.")
 
 
 def outputs_of(

@@ -73,13 +73,16 @@ def find_volumes(folder: Path) -> dict[str, Path]:
     """The volumes of a folder by subject, which is the name of the file without its ending.
 
     Raises:
-        ValueError: if there are none.
+        ValueError: if there are none, or two of one name.
     """
     found = {}
     for path in sorted(folder.glob("*")):
         ending = next((ending for ending in ENDINGS if path.name.endswith(ending)), None)
         if ending is not None:
-            found[path.name.removesuffix(ending)] = path
+            subject = path.name.removesuffix(ending)
+            if subject in found:
+                raise ValueError(f"{found[subject]} and {path.name} have the same name: leave only one of them there.")
+            found[subject] = path
     if not found:
         raise ValueError(f"There are no .nii or .nii.gz files in {folder}.")
     return found
@@ -135,14 +138,15 @@ def translate_volumes(
     input: Path, output: Path, axis: int, model: str, reverse: bool, batch_size: int, device: str | None
 ) -> None:
     """Translates each volume, and writes it as float32 with the position and the voxel sizes of the original."""
-    import torch
     from tqdm import tqdm
 
+    from diffusers_ext.hub.loading import load_model
     from diffusers_ext.pipelines import ImageTranslationPipeline
 
-    pipeline = ImageTranslationPipeline.from_pretrained(model)
-    pipeline = pipeline.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     volumes = find_volumes(input)
+    if input.resolve() == output.resolve():
+        raise ValueError(f"The volumes of {input} would be overwritten: name another output.")
+    pipeline = load_model(ImageTranslationPipeline, model, device)
     for subject, path in tqdm(volumes.items(), desc="translated", unit="volume"):
         slices, file = read_volume(path, axis)
         write_volume(output / f"{subject}.nii.gz", translate(pipeline, slices, reverse, batch_size), file, axis)

@@ -81,4 +81,7 @@ def test_what_are_no_directions_is_refused():
     assert_refused(convert, {"smile": torch.zeros(7)}, other, r"has the shape \(7,\), but the styles")
     assert_refused(convert, {"note": "text"}, other, "no directions of encoder4editing: the file has note")
     assert_refused(convert, [1], other, "the file holds a list")
+    assert_refused(convert, {"eigvec": [[1.0]]}, other, "eigvec must be a tensor, but is a list")
+    components = {"comp": torch.ones(3, 6), "mean": torch.zeros(6), "std": torch.ones(2)}
+    assert_refused(convert, components, other, "comp has 3 components, but std has the deviations of 2")
     assert_refused(convert, {"smile": torch.full((6,), float("nan"))}, other, "must be a finite tensor")

@@ -74,6 +74,8 @@ def test_vgg_of_torchvision(tmp_path):
         assert torch.equal(network.state_dict()[key], tensor)
     with_batch_norm = {**whole, "features.1.running_mean": torch.zeros(6)}
     assert_refused(convert_torchvision_vgg, with_batch_norm, {}, "without batch norm")
+    with_gap = {key: tensor for key, tensor in whole.items() if not key.startswith("features.2.")}
+    assert_refused(convert_torchvision_vgg, with_gap, {}, "lacks layers between features.0 and features.5")
 
 
 def published(weights: dict) -> tuple[dict, dict]:

@@ -60,3 +60,6 @@ def test_refusals():
         HaltonScheduler(3).step(torch.zeros(1, 6, 3), 7, tokens, torch.zeros(1, 6, 3))
     with pytest.raises(ValueError, match="not a map of height 4"):
         HaltonScheduler(3, token_height=4).step(torch.zeros(1, 6, 3), 7, tokens, torch.zeros(1, 6, 3))
+    for height in (0, -4, 2.0):
+        with pytest.raises(ValueError, match="`token_height` must be a positive integer"):
+            HaltonScheduler(3, token_height=height)

@@ -1,5 +1,7 @@
 """A latent mapper learns to move images to a prompt, resumes and is published; and what does not fit is refused."""
 
+import shutil
+
 import pytest
 import torch
 from diffusers import DiffusionPipeline
@@ -109,3 +111,14 @@ def test_an_inversion_without_an_encoder_is_refused(tmp_path, pretrained):
     GANInversionPipeline(pipe.generator).save_pretrained(tmp_path / "gan")
     with pytest.raises(ValueError, match="has no encoder, which finds the styles of images"):
         trainer(tmp_path, pretrained_model_name_or_path=str(tmp_path / "gan"))
+
+
+def test_models_that_there_are_not_are_named_by_their_options(tmp_path, pretrained):
+    (tmp_path / "empty").mkdir()
+    for name, reason in ((tmp_path / "empty", "is no pipeline"), (pretrained / "clip", "is no pipeline")):
+        with pytest.raises(OSError, match=f"--pretrained_model_name_or_path {name} {reason}"):
+            trainer(tmp_path / "out", pretrained_model_name_or_path=str(name))
+    shutil.copytree(pretrained / "clip", tmp_path / "clip")
+    (tmp_path / "clip" / "preprocessor_config.json").unlink()
+    with pytest.raises(ValueError, match="--clip: there is no image processor in"):
+        trainer(tmp_path / "out", clip=str(tmp_path / "clip"))

@@ -195,6 +195,7 @@ def test_usual_layers_are_those_of_johnson():
         ({**FAST, "metrics": ["fid"]}, "--metrics are not for style transfer"),
         ({**FAST, "feature_extractor": "digits"}, "are not for style transfer"),
         ({**FAST, "style_layers": ["relu9_9"]}, "must be among the layers of vgg, relu1_1"),
+        ({**FAST, "feature_network": "nothing"}, "--feature_network .* is neither a VGG nor an image model"),
         ({**FAST, "style_image": "vgg/config.json"}, "--style_image .* can't be read: not an image"),
         ({**FAST, "generator_options": {"depth": 3}}, "--generator_options: FastStyleNet has no argument 'depth'"),
     ],

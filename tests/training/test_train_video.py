@@ -186,6 +186,9 @@ def test_a_run_begins_with_another_ones_result(tmp_path, denoiser):
     assert job.train()
     with pytest.raises(ValueError, match="prediction_type=v_prediction, but this run needs epsilon"):
         trainer(VideoRecipe, configuration(tmp_path / "other", **options, prediction_type="epsilon"))
+    if denoiser == "UNetMotionModel":
+        with pytest.raises(ValueError, match="--num_frames must be at most 4 for .*, not 5"):
+            trainer(VideoRecipe, configuration(tmp_path / "other", **{**options, "num_frames": 5}))
 
 
 @pytest.mark.slow

@@ -27,3 +27,23 @@ def find_pipeline_class(name: str, cache_dir: str | None, option: str | None = N
         raise OSError(f"{given} is no pipeline, or its training has not finished: {reason}") from error
     class_name = class_name[-1] if isinstance(class_name, list) else class_name
     return getattr(diffusers_ext, class_name, ClassConditionalPipeline)
+
+
+def load_pipeline(
+    name: str, cache_dir: str | None, option: str, pipeline_class: type[DiffusionPipeline]
+) -> DiffusionPipeline:
+    """The pipeline that an option names.
+
+    Args:
+        name (`str`): a folder, or a repository of the Hub.
+        cache_dir (`str`, *optional*): where downloads are kept.
+        option (`str`): the option by which `name` was given, for errors.
+        pipeline_class (`type`): the class that it must have.
+
+    Raises:
+        ValueError, OSError: naming the option, if there is no pipeline, or it has another class.
+    """
+    found = find_pipeline_class(name, cache_dir, option)
+    if not issubclass(found, pipeline_class):
+        raise ValueError(f"{option} {name} is no {pipeline_class.__name__}, but {found.__name__}.")
+    return found.from_pretrained(name, cache_dir=cache_dir)

@@ -5,9 +5,25 @@ from collections.abc import Sequence
 
 import torch
 
-from diffusers_ext.losses.style_features import normalize_activations
+from diffusers_ext.losses.style_features import ImageModelFeatures, load_style_features, normalize_activations
 from diffusers_ext.models import VGG, AdaINStyleNet, FastStyleNet
 from diffusers_ext.pipelines import StyleTransferPipeline
+from diffusers_ext.training.evaluation.pipeline_classes import load_pipeline
+
+
+def load_feature_network(name: str, device: str | torch.device = "cpu") -> VGG | ImageModelFeatures:
+    """The network of `--feature_network`, see [`load_style_features`].
+
+    Raises:
+        ValueError: naming the option, if there is no such network, or it has no maps.
+    """
+    try:
+        return load_style_features(name, device)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"--feature_network {name} is neither a VGG nor an image model of Transformers: {reason}"
+        ) from error
 
 
 def usual_layers(layers: Sequence[str]) -> tuple[str, list[str]]:
@@ -68,10 +84,11 @@ def pretrained_style_net(
     Raises:
         ValueError: if it is of another kind.
     """
-    generator = StyleTransferPipeline.from_pretrained(name, cache_dir=cache_dir).generator
+    option = "--pretrained_model_name_or_path"
+    generator = load_pipeline(name, cache_dir, option, StyleTransferPipeline).generator
     if not isinstance(generator, network_class):
         raise ValueError(
-            f"--pretrained_model_name_or_path must have {'an' if network_class is AdaINStyleNet else 'a'} "
+            f"{option} must have {'an' if network_class is AdaINStyleNet else 'a'} "
             f"{network_class.__name__}, but {name} has a {type(generator).__name__}."
         )
     return generator

@@ -18,7 +18,7 @@ from diffusers_ext.training.diffusion.objective_options import ObjectiveConfig
 from diffusers_ext.training.diffusion.objectives import process
 from diffusers_ext.training.evaluation.films import film_strips, measure_frames
 from diffusers_ext.training.evaluation.measurable import load_measuring_extractor
-from diffusers_ext.training.evaluation.pipeline_classes import find_pipeline_class
+from diffusers_ext.training.evaluation.pipeline_classes import load_pipeline
 from diffusers_ext.training.evaluation.samples import SamplingConfig
 from diffusers_ext.training.loop.configuration import JSONObject, TrainingConfig, option
 from diffusers_ext.training.loop.context import TrainingContext
@@ -143,7 +143,12 @@ class FilmDiffusionRecipe(Recipe):
         if config.pretrained_model_name_or_path is None:
             self.tokenizer = config.load_tokenizer(texts, config.cache_dir)
         else:
-            self.pretrained = load_video_pipeline(config.pretrained_model_name_or_path, config.cache_dir)
+            self.pretrained = load_pipeline(
+                config.pretrained_model_name_or_path,
+                config.cache_dir,
+                "--pretrained_model_name_or_path",
+                TextToVideoPixelPipeline,
+            )
             self.tokenizer = self.pretrained.tokenizer
         warn_of_cut_captions(self.tokenizer, texts, self.tokenizer.model_max_length)
         self.caption_tokens = tokenize(self.tokenizer, texts, self.tokenizer.model_max_length)
@@ -168,6 +173,12 @@ class FilmDiffusionRecipe(Recipe):
         for key, value in needed.items():
             if found.get(key) != value:
                 raise ValueError(f"{name} has {key}={found.get(key)}, but this run needs {value}.")
+        longest = unet.config.get("motion_max_seq_length")
+        if longest is not None and longest < self.config.num_frames:
+            raise ValueError(
+                f"--num_frames must be at most {longest} for {name}, whose network can order no more, not "
+                f"{self.config.num_frames}."
+            )
         check_size(unet, size)
         unet.register_to_config(sample_size=sample_size(size))
         return unet
@@ -235,20 +246,6 @@ class FilmDiffusionRecipe(Recipe):
             "base_model": config.pretrained_model_name_or_path,
             "tags": ["text-to-video", "diffusion"],
         }
-
-
-def load_video_pipeline(name: str, cache_dir: str | None) -> TextToVideoPixelPipeline:
-    """The pipeline to train on.
-
-    Raises:
-        ValueError, OSError: naming `--pretrained_model_name_or_path`, if it is no such pipeline.
-    """
-    found = find_pipeline_class(name, cache_dir, "--pretrained_model_name_or_path")
-    if not issubclass(found, TextToVideoPixelPipeline):
-        raise ValueError(
-            f"--pretrained_model_name_or_path {name} is no TextToVideoPixelPipeline, but {found.__name__}."
-        )
-    return found.from_pretrained(name, cache_dir=cache_dir)
 
 
 @dataclass

@@ -84,7 +84,7 @@ def load_whole_clip(name: str, cache_dir: str | None) -> tuple[CLIPModel, PreTra
     """The CLIP that `--clip` names, with its tokenizer and its image processor.
 
     Raises:
-        ValueError: naming `--clip`, if it is no `CLIPModel`, or has no tokenizer.
+        ValueError: naming `--clip`, if it is no `CLIPModel`, or has no tokenizer or image processor.
     """
     try:
         kind = AutoConfig.from_pretrained(name, cache_dir=cache_dir).model_type
@@ -93,7 +93,10 @@ def load_whole_clip(name: str, cache_dir: str | None) -> tuple[CLIPModel, PreTra
     if kind != "clip":
         raise ValueError(f"--clip: {name} is a model of the type {kind}, but must be a CLIPModel.")
     tokenizer = load_tokenizer(name, cache_dir, "--clip")
-    image_processor = CLIPImageProcessor.from_pretrained(name, cache_dir=cache_dir)
+    try:
+        image_processor = CLIPImageProcessor.from_pretrained(name, cache_dir=cache_dir)
+    except OSError as error:
+        raise ValueError(f"--clip: there is no image processor in {name}.") from error
     return CLIPModel.from_pretrained(name, cache_dir=cache_dir), tokenizer, image_processor
 
 

@@ -46,6 +46,8 @@ class HaltonScheduler(MaskedTokensMixin, SchedulerMixin, ConfigMixin):
         num_inference_steps: int = 8,
     ):
         self.check_schedule()
+        if token_height is not None and (type(token_height) is not int or token_height < 1):
+            raise ValueError(f"`token_height` must be a positive integer, but is {token_height!r}.")
         self.set_timesteps()
 
     def num_drawn(self, timestep: int | torch.Tensor, num_tokens: int) -> torch.Tensor:

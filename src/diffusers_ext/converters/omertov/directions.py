@@ -39,7 +39,15 @@ def convert_editing_directions(content: Mapping, generator: ModelMixin) -> Laten
     """
     if not isinstance(content, Mapping):
         raise ValueError(f"These are no directions of encoder4editing: the file holds a {type(content).__name__}.")
-    if set(PRINCIPAL) <= set(content):
+    principal = set(PRINCIPAL) <= set(content)
+    for name in PRINCIPAL if principal else ("eigvec",) if "eigvec" in content else ():
+        if not torch.is_tensor(content[name]):
+            raise ValueError(f"{name} must be a tensor, but is a {type(content[name]).__name__}.")
+    if principal and len(content["comp"]) != content["std"].numel():
+        raise ValueError(
+            f"comp has {len(content['comp'])} components, but std has the deviations of {content['std'].numel()}."
+        )
+    if principal:
         rows = content["comp"].flatten(1) * content["std"].reshape(-1, 1)
         found = {f"component_{index + 1}": row for index, row in enumerate(rows)}
         purpose = "a principal component of the styles (GANSpace)"

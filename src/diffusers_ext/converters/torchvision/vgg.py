@@ -40,6 +40,8 @@ def convert_torchvision_vgg(state_dict: StateDict, **config) -> VGG:
     # A ReLU follows each convolution, and a pooling layer each level.
     levels, positions = [[]], sorted(names)
     for before, position in zip([positions[0], *positions[:-1]], positions, strict=True):
+        if position - before not in (0, 2, 3):
+            raise ValueError(f"This VGG lacks layers between {names[before]} and {names[position]}.")
         if position - before == 3:
             levels.append([])
         levels[-1].append(names[position])
