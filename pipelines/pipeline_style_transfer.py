@@ -123,13 +123,14 @@ class StyleTransferPipeline(DiffusionPipeline):
             preserve_colors,
             guided_filter_radius,
             num_optimization_steps,
+            {"content_weight": content_weight, "style_weight": style_weight},
             content_layer,
             style_layers,
             output_type,
         )
         device = self._execution_device
         images, styles = torch.stack(images).to(device), [style.to(device) for style in styles]
-        shares = torch.tensor(style_weights or [1.0] * len(styles))
+        shares = torch.tensor([1.0] * len(styles) if style_weights is None else list(style_weights))
         shares = (shares / shares.sum()).tolist() if styles else []
 
         # 2. Painting, of one image after the other
@@ -264,6 +265,7 @@ class StyleTransferPipeline(DiffusionPipeline):
         preserve_colors: bool | str,
         guided_filter_radius: int,
         num_optimization_steps: int,
+        weights: dict[str, float],
         content_layer: str | None,
         style_layers: Sequence[str] | None,
         output_type: str,
@@ -293,6 +295,9 @@ class StyleTransferPipeline(DiffusionPipeline):
             unknown = [layer for layer in layers if layer not in self._seeing.layers]
             if unknown or not layers:
                 raise ValueError(f"`{name}` must be of {', '.join(self._seeing.layers)}, but is {layers}.")
+        for name, weight in weights.items():
+            if not is_number(weight) or weight < 0:
+                raise ValueError(f"`{name}` must be a number of at least 0, but is {weight!r}.")
         if style_weights is not None:
             is_fine = len(style_weights) == num_styles and all(is_number(w) and w >= 0 for w in style_weights)
             if not is_fine or sum(style_weights) == 0:
@@ -302,6 +307,8 @@ class StyleTransferPipeline(DiffusionPipeline):
                 )
         if not is_number(strength) or not 0 <= strength <= 1:
             raise ValueError(f"`strength` must be from 0 to 1, but is {strength!r}.")
+        if optimizes and strength != 1:
+            raise ValueError("`strength` is for networks that paint in one pass, not for `num_optimization_steps`.")
         if preserve_colors is not False:
             check_choice("preserve_colors", preserve_colors, ("coral", "luminance"))
         if preserve_colors == "coral" and not takes_styles:

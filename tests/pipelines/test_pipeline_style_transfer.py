@@ -80,7 +80,7 @@ def test_it_is_the_network():
 
 def test_several_styles_are_mixed_by_their_weights():
     pipe, first, second = adain(), images(1, 1), images(2, 1, 30, 20)
-    mixed = paint(pipe, images(), [first[0], second[0]], style_weights=[2, 0])
+    mixed = paint(pipe, images(), [first[0], second[0]], style_weights=np.array([2.0, 0.0]))
     torch.testing.assert_close(mixed, paint(pipe, images(), first))
     half = paint(pipe, images(), [first[0], second[0]])
     assert not torch.allclose(half, mixed, atol=1e-4)
@@ -195,6 +195,12 @@ def test_loads_without_this_package(tmp_path):
         (fast, {"num_optimization_steps": 3}, "`num_optimization_steps` needs a network with features"),
         (adain, {"style_image": images(1, 1), "style_weights": [1, 2]}, "`style_weights` must be 1 numbers"),
         (adain, {"style_image": images(1, 1), "style_weights": [0]}, "not all 0"),
+        (
+            adain,
+            {"style_image": images(1, 1), "num_optimization_steps": 1, "style_weight": float("nan")},
+            "`style_weight` must be a number of at least 0, but is nan",
+        ),
+        (adain, {"style_image": images(1, 1), "num_optimization_steps": 1, "strength": 0.5}, "paint in one pass"),
         (adain, {"style_image": images(1, 1), "strength": 1.5}, "`strength` must be from 0 to 1"),
         (adain, {"style_image": images(1, 1), "num_optimization_steps": -1}, "an integer of at least 0"),
         (adain, {"style_image": images(1, 1), "output_type": "latent"}, "`output_type`"),
