@@ -128,3 +128,12 @@ def test_models_and_devices_that_there_are_not_are_named(model, tmp_path, capsys
     assert main([*files, "--model", model, "--device", "banana"]) == 1
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("--device banana can't be used: ")
+
+
+def test_files_that_can_not_be_written_are_named(model, tmp_path, capsys):
+    Image.new("RGB", (4, 3)).save(tmp_path / "a.png")
+    arguments = [str(tmp_path / "a.png"), str(tmp_path / "a.png" / "b.png"), "--model", model, "--device", "cpu"]
+    assert main(arguments) == 1
+    assert f"{tmp_path / 'a.png' / 'b.png'} can't be written: " in capsys.readouterr().err.splitlines()[-1]
+    assert main([arguments[0], str(tmp_path / "b.png"), *arguments[2:], "--report", str(tmp_path)]) == 1
+    assert f"--report {tmp_path} can't be written: " in capsys.readouterr().err.splitlines()[-1]

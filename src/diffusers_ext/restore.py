@@ -89,21 +89,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
 
-    skipped = {}
+    skipped, failure = {}, None
     for source, target in tqdm(files.items(), desc="restored", unit="image"):
         try:
             content = restore_file(pipeline, source, target.suffix, **options)
         except (ValueError, OSError, ImportError) as error:
             skipped[str(source)] = " ".join(str(error).split())
-        else:
+            continue
+        try:
             write_bytes_atomically(target, content)
+        except OSError as error:
+            failure = f"{target} can't be written: {error}"
+            break
+    if failure is not None:  # below the progress bar, which ends with the loop
+        print(failure, file=sys.stderr)
+        return 1
     restored = {str(source): str(target) for source, target in files.items() if str(source) not in skipped}
     print(f"{len(restored)} of {len(files)} files restored" + (f", {len(skipped)} skipped:" if skipped else "."))
     for name, reason in skipped.items():
         print(f"  {name}: {reason}")
     if args.report is not None:
         report = {"model": args.model, "restored": restored, "skipped": skipped}
-        write_text_atomically(args.report, json.dumps(report, indent=2) + "\n")
+        try:
+            write_text_atomically(args.report, json.dumps(report, indent=2) + "\n")
+        except OSError as error:
+            print(f"--report {args.report} can't be written: {error}", file=sys.stderr)
+            return 1
     return 0 if restored else 1
 
 
