@@ -156,6 +156,11 @@ def environment() -> dict[str, str]:
 
 
 def train_in_processes(command: str, options: dict, output_dir: Path, processes: int) -> None:
-    """Run a training command in several processes, with the same images in each step as in one."""
+    """Run a training command in several processes, with the same images in each step as in one.
+
+    With the usual epsilon of Adam, a weight whose gradient is nothing but rounding, such as the bias of an attention's
+    keys or one before a normalization, would move as far as any other, in another direction in each run.
+    """
     batch_size = options["train_batch_size"] // processes
-    run_in_processes(command, processes, {**options, "train_batch_size": batch_size, "output_dir": output_dir})
+    options = {"adam_epsilon": 1e-3, **options, "train_batch_size": batch_size, "output_dir": output_dir}
+    run_in_processes(command, processes, options)

@@ -97,11 +97,12 @@ def test_it_learns_from_captions(tmp_path, vae, captioned):
 
 @pytest.mark.slow
 def test_two_processes_train_like_one(tmp_path, vae, captioned):
-    given = {**OPTIONS, **captioned, "vae": vae, "transformer": json.dumps(GPT), "dropout": 0.0}
+    given = {**OPTIONS, **captioned, "vae": vae, "transformer": GPT, "dropout": 0.0}
     options = {name: value for name, value in given.items() if name not in ("dataset_name", "class_conditional")}
     one, two = run_on_one_and_two_processes("train_image_tokens", options, tmp_path)
+    found = tensors(two, 4)
     for name, tensor in tensors(one, 4).items():
-        torch.testing.assert_close(tensors(two, 4)[name], tensor, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-6, msg=name)
 
 
 def test_losses_are_those_of_dalle_pytorch(tmp_path, captioned):

@@ -1,7 +1,5 @@
 """HDR from one exposure: training, resuming, measuring; and what does not fit is refused."""
 
-import json
-
 import pytest
 import torch
 from diffusers import DiffusionPipeline
@@ -62,8 +60,7 @@ def test_exposures_and_errors():
 
 @pytest.mark.slow
 def test_two_processes_train_like_one(tmp_path):
-    options = {k: json.dumps(v) if isinstance(v, dict) else v for k, v in OPTIONS.items()}
-    one, two = (tensors(folder, 4) for folder in run_on_one_and_two_processes("train_hdr", options, tmp_path))
+    one, two = (tensors(folder, 4) for folder in run_on_one_and_two_processes("train_hdr", OPTIONS, tmp_path))
     assert one.keys() == two.keys()
     for key, tensor in one.items():
         torch.testing.assert_close(two[key], tensor, rtol=1e-3, atol=1e-4, msg=key)

@@ -193,10 +193,10 @@ def test_a_run_begins_with_another_ones_result(tmp_path, denoiser):
 
 @pytest.mark.slow
 def test_two_processes_train_like_one(tmp_path):
-    options = {**OPTIONS, "unet": json.dumps(TINY_MOTION_UNET), "text_config": json.dumps(TINY_TEXT)}
-    one, two = run_on_one_and_two_processes("train_video", options, tmp_path)
+    one, two = run_on_one_and_two_processes("train_video", OPTIONS, tmp_path)
+    found = tensors(two, 3)
     for name, tensor in tensors(one, 3).items():
-        torch.testing.assert_close(tensors(two, 3)[name], tensor, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-6, msg=name)
 
 
 @pytest.mark.slow
