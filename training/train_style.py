@@ -148,6 +148,13 @@ class FastStyleRecipe(StyleRecipe):
                 f"{', '.join(self.features.layers)}, not {', '.join(sorted(unknown))}."
             )
         self.style = read_style(config.style_image, config.style_size)
+        least = getattr(self.features, "smallest_side", 1)
+        if min(self.style.shape[2:]) < least:
+            height, width = self.style.shape[2:]
+            raise ValueError(
+                f"--style_image, by --style_size, is seen in {height}x{width} pixels, but {config.seen_by} needs "
+                f"sides of at least {least}."
+            )
         super().__init__(config, context)
         with torch.no_grad():
             self.grams = [gram_matrix(layer) for layer in self.see(self.style.to(context.device))[1]]

@@ -194,6 +194,7 @@ def test_usual_layers_are_those_of_johnson():
         ({**FAST, "style_weight": 0.0}, "--style_weight must be above 0"),
         ({**FAST, "metrics": ["fid"]}, "--metrics are not for style transfer"),
         ({**FAST, "feature_extractor": "digits"}, "are not for style transfer"),
+        ({**FAST, "style_size": 1}, "--style_image, by --style_size, is seen in 1x1 pixels, but vgg needs sides of"),
         ({**FAST, "style_layers": ["relu9_9"]}, "must be among the layers of vgg, relu1_1"),
         ({**FAST, "feature_network": "nothing"}, "--feature_network .* is neither a VGG nor an image model"),
         ({**FAST, "style_image": "vgg/config.json"}, "--style_image .* can't be read: not an image"),
