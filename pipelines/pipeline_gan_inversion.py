@@ -321,16 +321,16 @@ class GANInversionPipeline(DiffusionPipeline):
         # Random latents are drawn on the CPU with a seed of their own, so that they are the same in each call.
         source = torch.Generator().manual_seed(0)
         latents = torch.randn(SPREAD_LATENTS, network.config.latent_dim, generator=source).to(device, network.dtype)
-        average = network.style_average.float().expand(number, -1)
         if self.num_classes is None:
             styles = network.map_latents(latents).float()
+            average = network.style_average.float().expand(number, -1)
             spread = (styles - average[0]).square().sum(dim=1).mean().sqrt()
         else:
             of_all = torch.arange(SPREAD_LATENTS, device=device) % self.num_classes
             styles = network.map_latents(latents, of_all).float()
             means = torch.stack([styles[of_all == label].mean(dim=0) for label in range(self.num_classes)])
             spread = (styles - means[of_all]).square().sum(dim=1).mean().sqrt()
-            average = average if labels is None else means[labels]
+            average = network.style_average.float().expand(number, -1) if labels is None else means[labels]
         return (average if space == "w" else network.broadcast_styles(average)).clone(), float(spread)
 
     def _tune(self, loss: Callable[[ModelMixin], torch.Tensor], num_steps: int, learning_rate: float) -> ModelMixin:

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from accelerate import cpu_offload_with_hook
 
 from diffusers_ext.models import StyleGAN2Discriminator, StyleGAN2Generator
 from diffusers_ext.models.equalized_layers import EqualizedConv2d, EqualizedLinear, append_minibatch_stddev
@@ -288,3 +289,11 @@ def test_labels_that_do_not_fit_are_refused():
             discriminator(sample, labels)
     with pytest.raises(ValueError, match=r"`sample` must be \(N, 3, 16, 16\)"):
         discriminator(torch.zeros(2, 3, 8, 8), torch.tensor([0, 1]))
+
+
+def test_an_offloaded_network_is_moved_before_it_maps_latents():
+    """As for a forward pass; a pipeline with `enable_model_cpu_offload` may map latents first."""
+    network = tiny_generator()
+    cpu_offload_with_hook(network, "meta")
+    assert network.map_latents(torch.zeros(2, 6, device="meta")).shape == (2, 7)
+    assert network.device.type == "meta"

@@ -1,6 +1,7 @@
 """The latent spaces of a generator with styles: z, w (one style for all layers), w+ (one for each layer), noise."""
 
 import torch
+from diffusers.utils.accelerate_utils import apply_forward_hook
 
 from .style_mapping import check_style_labels
 
@@ -13,6 +14,7 @@ class StyleSpaceMixin:
     """For a generator with `mapping`, `num_styles`, `noise_shapes`, the buffer `style_average`, and layers whose
     stored noise is their buffer `noise`."""
 
+    @apply_forward_hook
     def map_latents(self, latents: torch.Tensor, class_labels: torch.Tensor | None = None) -> torch.Tensor:
         """The styles `(N, style_dim)` of latents `(N, latent_dim)`, or `(N, num_styles, style_dim)` of a latent for
         each layer, which is `(N, num_styles, latent_dim)`.
