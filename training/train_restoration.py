@@ -33,7 +33,7 @@ from diffusers_ext.losses import (
     relative_logits,
 )
 from diffusers_ext.losses.adversarial import AdversarialLoss
-from diffusers_ext.losses.discriminator_outputs import accuracies, has_batch_norm, judge_both
+from diffusers_ext.losses.discriminator_outputs import accuracies, has_batch_norm, judge_both, pair_accuracy
 from diffusers_ext.losses.perceptual_loss import load_perceptual_loss
 from diffusers_ext.metrics.restoration import RESTORATION_METRICS
 from diffusers_ext.models.modeling_deepdeblur import halve
@@ -114,10 +114,12 @@ class RestorationRecipe(Recipe):
         """What the discriminator minimises, of shape (N,)."""
         config = self.config
         on_truth, on_output = (judged.logits for judged in judge_both(self.discriminator, truth, output))
-        self.log(**accuracies(config.adversarial_loss, on_truth, on_output))
         if config.relativistic:
-            losses = real_loss(config.adversarial_loss, relative_logits(on_truth, on_output))
+            relative = relative_logits(on_truth, on_output)
+            self.log(**pair_accuracy(relative))
+            losses = real_loss(config.adversarial_loss, relative)
         else:
+            self.log(**accuracies(config.adversarial_loss, on_truth, on_output))
             losses = discriminator_loss(config.adversarial_loss, on_truth, on_output)
         if config.gradient_penalty > 0:
             penalty = gradient_penalty(lambda mixed: self.discriminator(mixed).logits, truth, output, draw.uniform())

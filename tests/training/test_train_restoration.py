@@ -90,7 +90,8 @@ def test_the_losses_of_a_step_are_those_of_the_papers(tmp_path):
     networks = {name: network.eval() for name, network in networks.items()}
     for name, network in networks.items():
         setattr(job, name, network)
-    job.network, job.log = networks.get, lambda **values: None
+    logged = {}
+    job.network, job.log = networks.get, lambda **values: logged.update(values)
     job.minimise = lambda name, loss: losses.update({name: loss.detach()})
     truth = torch.rand(3, 1, 16, 16) * 2 - 1
     draw = Draw(0, torch.device("cpu"))
@@ -105,6 +106,8 @@ def test_the_losses_of_a_step_are_those_of_the_papers(tmp_path):
     torch.testing.assert_close(losses["generator"], expected)
     expected = torch.nn.functional.softplus(on_output - on_truth).mean(dim=(1, 2, 3))
     torch.testing.assert_close(losses["discriminator"], expected)
+    assert torch.equal(logged["pair_accuracy"], (on_truth > on_output).flatten())
+    assert "real_accuracy" not in logged
 
 
 def test_the_loss_of_a_network_of_several_sizes_is_a_sum_over_them(tmp_path):

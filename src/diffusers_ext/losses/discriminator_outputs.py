@@ -69,5 +69,20 @@ def accuracies(kind: str, real_logits: Logits, fake_logits: Logits) -> dict[str,
     return {"real_accuracy": _flat(real_logits) > boundary, "fake_accuracy": _flat(fake_logits) < boundary}
 
 
+def pair_accuracy(relative_logits: Logits) -> dict[str, torch.Tensor]:
+    """For which pairs a relativistic discriminator finds the real image more real: a value to report.
+
+    Its logits of single images mean nothing, so that it has no [`accuracies`].
+
+    Args:
+        relative_logits (`torch.Tensor` of shape (N, ...), or a sequence of such): those of real images, relative to
+            generated ones, by [`relative_logits`].
+
+    Returns:
+        `dict`: `pair_accuracy`, bool of shape (M,), one value per logit.
+    """
+    return {"pair_accuracy": _flat(relative_logits) > 0}
+
+
 def _flat(logits: Logits) -> torch.Tensor:
     return torch.cat([scores.flatten() for scores in ([logits] if torch.is_tensor(logits) else logits)])
