@@ -22,6 +22,7 @@ from diffusers_ext.training.adversarial.directions import (
     mean_directions,
     principal_directions,
 )
+from diffusers_ext.training.evaluation.pipeline_classes import load_pipeline
 
 
 OPTIONS = {
@@ -87,7 +88,8 @@ def main(arguments: list[str] | None = None) -> None:
                 raise ValueError(f"--{name} must be at least {least}, not {options[name]}.")
         if "classifier" in options:
             options["classifier"] = load_feature_extractor(options["classifier"])
-        directions = find_directions(GANPipeline.from_pretrained(folder), method, seed=seed, **options)
+        pipe = load_pipeline(folder, None, "pipeline", GANPipeline)
+        directions = find_directions(pipe, method, seed=seed, **options)
         directions.save(output)
     for name, purpose in directions.purposes.items():
         print(f"{name}: {purpose}")

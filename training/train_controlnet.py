@@ -187,6 +187,8 @@ def _condition_help() -> str:
 class ControlNetConfig(TextToImageConfig):
     """The options of train_controlnet.py."""
 
+    takes_conditioning_images = True
+
     condition: str | None = option(help=_condition_help(), group="data", essential=True)
     condition_options: JSONObject = option(
         JSONObject(), help="Its options, as JSON or a YAML mapping, such as '{\"sigma\": 2.0}'.", group="data"

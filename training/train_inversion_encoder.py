@@ -22,6 +22,7 @@ from diffusers_ext.losses.perceptual_loss import load_perceptual_loss
 from diffusers_ext.models import LatentDiscriminator, StyleEncoder
 from diffusers_ext.pipelines import GANInversionPipeline, GANPipeline
 from diffusers_ext.training.evaluation.grids import sample_grid
+from diffusers_ext.training.evaluation.pipeline_classes import load_pipeline
 from diffusers_ext.training.loop.configuration import JSONObject, ValidationConfig, option
 from diffusers_ext.training.loop.network_options import build_network
 from diffusers_ext.training.loop.recipe import Recipe
@@ -116,7 +117,7 @@ class InversionEncoderRecipe(Recipe):
         if config.adversarial_weight > 0 and config.r1 > 0:
             context.refuse_sharding("A penalty of gradients (--r1)")
         name = config.pretrained_model_name_or_path
-        pipeline = GANPipeline.from_pretrained(name, cache_dir=config.cache_dir)
+        pipeline = load_pipeline(name, config.cache_dir, "--pretrained_model_name_or_path", GANPipeline)
         if not hasattr(pipeline.generator, "num_styles"):
             raise ValueError(f"The generator of {name} has no styles, which an encoder could find.")
         if pipeline.image_shape != (config.channels, *config.size):

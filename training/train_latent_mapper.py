@@ -172,6 +172,12 @@ class LatentMapperConfig(ValidationConfig):
         for name in ("pretrained_model_name_or_path", "clip", "prompt"):
             self.require(bool(getattr(self, name)), f"--{name} is required")
         self.require_at_least(0, "latent_weight", "perceptual_weight")
+        self.require_default(
+            self.perceptual_weight > 0, ("perceptual_network",), "is for --perceptual_weight above 0, which is not set"
+        )
+        self.require_default(
+            False, ("feature_extractor", "metrics"), "is for other recipes: edits are measured by --clip"
+        )
 
 
 if __name__ == "__main__":

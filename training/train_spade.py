@@ -170,6 +170,8 @@ class SPADERecipe(Recipe):
 class SPADEConfig(ValidationConfig):
     """The options of train_spade.py."""
 
+    takes_conditioning_images = True
+
     # Networks
     generator_channels: int = option(64, help="The generator's channels at full size.", group="network")
     latent_dim: int | None = option(

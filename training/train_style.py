@@ -324,7 +324,6 @@ class StyleConfig(ValidationConfig):
             all(side % multiple == 0 and side >= 16 for side in self.size),
             f"--resolution must be a multiple of {multiple} and at least 16, not {self.resolution}",
         )
-        self.require(not self.conditioning_options(), "conditioning images are not for style transfer")
         has_encoder = not is_fast and self.pretrained_model_name_or_path is not None
         self.require(
             (self.feature_network is None) == has_encoder,

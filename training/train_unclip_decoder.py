@@ -21,6 +21,7 @@ from diffusers_ext.models import UnCLIPConditioner
 from diffusers_ext.pipelines import UnCLIPPixelPipeline, UnCLIPPriorPipeline
 from diffusers_ext.training.diffusion.objectives import DiscreteDiffusion, WeightingConfig
 from diffusers_ext.training.evaluation.grids import sample_grid
+from diffusers_ext.training.evaluation.pipeline_classes import load_pipeline
 from diffusers_ext.training.evaluation.samples import SamplingConfig
 from diffusers_ext.training.loop.configuration import JSONObject, ValidationConfig, option
 from diffusers_ext.training.loop.network_options import build_network
@@ -122,7 +123,7 @@ class UnCLIPDecoderRecipe(Recipe):
 
     def _load_prior(self) -> UnCLIPPriorPipeline:
         name = self.config.prior_model
-        prior = UnCLIPPriorPipeline.from_pretrained(name, cache_dir=self.config.cache_dir)
+        prior = load_pipeline(name, self.config.cache_dir, "--prior_model", UnCLIPPriorPipeline)
         if weights_fingerprint(prior.text_encoder.cpu()) != weights_fingerprint(self.clip.text_encoder):
             raise ValueError(f"--prior_model: {name} is a prior for another CLIP than --clip {self.config.clip}.")
         prior.prior.requires_grad_(False).to(self.context.device)

@@ -232,8 +232,6 @@ class VideoGANConfig(AdversarialConfig):
         )
         self.require(self.train_batch_size > 1, "--train_batch_size must be at least 2, for batch normalization")
         self.require(not self.streaming, "--streaming is not for films: leave it out")
-        named = self.conditioning_options()
-        self.require(not named, f"{' and '.join(named)} can't be used: films have no conditioning images")
 
     def load_dataset(self, size: tuple[int, int], channels: int, *augmentations, **options) -> ImageDataset:
         """The films that these options name, with their classes."""

@@ -73,6 +73,7 @@ def test_two_processes_train_like_one(tmp_path):
         ({"stops": [2.0, 1.0]}, "--stops must be two numbers"),
         ({"channels": 4}, "--channels must be 1 or 3"),
         ({"feature_extractor": "digits"}, "--feature_extractor is for other recipes"),
+        ({"conditioning_image_column": "image"}, "--conditioning_image_column can't be used: this training has no"),
         ({"metrics": ["fid"]}, "--metrics must be among log_error, psnr_mu"),
     ],
 )

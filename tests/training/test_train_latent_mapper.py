@@ -97,6 +97,8 @@ def test_a_resumed_run_is_the_same_bit_for_bit_and_leaves_a_pipeline(tmp_path):
         ({"clip": None}, "--clip is required"),
         ({"clip": "nonsense"}, "--clip: nonsense is no CLIPModel of transformers"),
         ({"latent_weight": -1.0}, "--latent_weight"),
+        ({"perceptual_network": "x"}, "--perceptual_network is for --perceptual_weight above 0"),
+        ({"metrics": ["fid"]}, "--metrics is for other recipes"),
         ({"resolution": [16]}, "makes images of the shape"),
         ({"mapper": {"levels": ["fine"]}}, "--mapper: .*`levels` must be one or more of coarse"),
     ],

@@ -157,7 +157,7 @@ def test_a_super_resolver_follows_a_base(trained, tmp_path):
 
 
 def test_inpainting_starts_from_the_base(trained, tmp_path):
-    """The new channels of the first convolution have no effect at first."""
+    """The new channels of the first convolution have no effect at first, and the text encoder stays as it is."""
     options = {"pretrained_model_name_or_path": str(trained), "unet": {}, "text_config": {}}
     config = TextInpaintingConfig(**{**OPTIONS, **options, "output_dir": str(tmp_path)})
     job = trainer(TextInpaintingRecipe, config)
@@ -169,6 +169,12 @@ def test_inpainting_starts_from_the_base(trained, tmp_path):
     mask[:4] = 1
     filled = draw(pipe, image=image, mask_image=mask)
     torch.testing.assert_close(filled[0, :, 4:], image[:, 4:], rtol=0, atol=1e-4)
+    begun = TextToImagePixelPipeline.from_pretrained(trained).text_encoder
+    assert all(torch.equal(a, b) for a, b in zip(pipe.text_encoder.parameters(), begun.parameters(), strict=True))
+    both = base(
+        tmp_path / "both", pretrained_model_name_or_path=str(trained), unet={}, text_config={}, train_text_encoder=True
+    )
+    assert list(both.networks) == ["unet", "text_encoder"]
 
 
 @pytest.mark.parametrize(

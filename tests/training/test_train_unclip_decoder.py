@@ -117,6 +117,8 @@ def test_what_is_refused(tmp_path):
     refused("--decoder: UNet2DConditionModel has no argument 'depth'", decoder={"depth": 2})
     other = save_tiny_clip(tmp_path / "other", seed=1)
     refused("--prior_model: .* is a prior for another CLIP than --clip", clip=other)
+    with pytest.raises(OSError, match="--prior_model .*/other is no pipeline"):
+        UnCLIPDecoderRecipe(configuration(tmp_path, prior_model=other), context())
 
 
 @pytest.mark.slow

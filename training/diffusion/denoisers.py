@@ -8,7 +8,7 @@ from diffusers import DiffusionPipeline, DiTTransformer2DModel, ModelMixin, UNet
 
 from diffusers_ext.pipelines.networks import get_num_labels, get_size_multiple
 from diffusers_ext.training.diffusion.objectives import process
-from diffusers_ext.training.evaluation.pipeline_classes import find_pipeline_class
+from diffusers_ext.training.evaluation.pipeline_classes import load_pipeline
 from diffusers_ext.training.loop.configuration import Config, JSONObject, option
 from diffusers_ext.training.loop.network_options import build_network
 from diffusers_ext.training.loop.weights import weights_fingerprint
@@ -139,12 +139,7 @@ def pretrained_networks(
     Raises:
         ValueError: if the pipeline is for something else, or the network can't halve images of this size.
     """
-    found_class = find_pipeline_class(name, cache_dir, "--pretrained_model_name_or_path")
-    if not issubclass(found_class, pipeline_class):
-        raise ValueError(
-            f"--pretrained_model_name_or_path {name} is no {pipeline_class.__name__}, but {found_class.__name__}."
-        )
-    pipeline = pipeline_class.from_pretrained(name, cache_dir=cache_dir)
+    pipeline = load_pipeline(name, cache_dir, "--pretrained_model_name_or_path", pipeline_class)
     _check_autoencoder(name, getattr(pipeline, "vae", None), vae)
     networks = {part: getattr(pipeline, part, None) for part in ("unet", "class_embedder", "conditioner")}
     networks = {part: network for part, network in networks.items() if network is not None}

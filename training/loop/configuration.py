@@ -450,7 +450,21 @@ class RunConfig(PublishingConfig, OutputConfig, SpeedConfig, OptimisationConfig)
 
 @dataclass
 class TrainingConfig(RunConfig, ImageConfig, DataConfig, EvaluationConfig):
-    """The options of every recipe that is trained on images."""
+    """The options of every recipe that is trained on images.
+
+    Attributes:
+        takes_conditioning_images (`bool`): whether the recipe reads conditioning images; others refuse them.
+    """
+
+    takes_conditioning_images = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        named = " and ".join(self.conditioning_options())
+        self.require(
+            self.takes_conditioning_images or not named,
+            f"{named} can't be used: this training has no conditioning images",
+        )
 
 
 @dataclass

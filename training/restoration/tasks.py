@@ -95,6 +95,8 @@ _DECIDED_ELSEWHERE = {
 class TaskConfig(DataConfig, EvaluationConfig):
     """Which tasks are trained or measured."""
 
+    takes_conditioning_images = True
+
     tasks: list[str] | None = option(help=_tasks_help(), essential=True)
     task_options: JSONObject = option(
         JSONObject(), help="Options of the tasks, by task, as JSON or a YAML mapping: '{\"super_resolution\": {...}}'."

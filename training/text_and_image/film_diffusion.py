@@ -13,7 +13,7 @@ from diffusers_ext.hub.card import trained_from
 from diffusers_ext.losses.diffusion import PredictionType
 from diffusers_ext.pipelines import TextToVideoPixelPipeline
 from diffusers_ext.pipelines.prompts import encode_film_tokens, film_inputs
-from diffusers_ext.training.diffusion.denoisers import DenoiserConfig, check_size, sample_size
+from diffusers_ext.training.diffusion.denoisers import check_size, sample_size
 from diffusers_ext.training.diffusion.objective_options import ObjectiveConfig
 from diffusers_ext.training.diffusion.objectives import process
 from diffusers_ext.training.evaluation.films import film_strips, measure_frames
@@ -49,7 +49,8 @@ class FilmDiffusionRecipe(Recipe):
             encoder = self.config.build_text_encoder(self.tokenizer, self.config.cache_dir)
             unet = self.new_unet(encoder.config.hidden_size)
         else:
-            encoder, unet = self.pretrained.text_encoder.requires_grad_(False), self.pretrained_unet()
+            encoder = self.pretrained.text_encoder.requires_grad_(self.config.train_text_encoder)
+            unet = self.pretrained_unet()
         if any(weight.requires_grad for weight in encoder.parameters()):
             self.text_encoder = encoder
             return {"unet": unet, "text_encoder": encoder}
@@ -249,7 +250,7 @@ class FilmDiffusionRecipe(Recipe):
 
 
 @dataclass
-class FilmDiffusionConfig(TextEncoderConfig, DenoiserConfig, ObjectiveConfig, SamplingConfig, TrainingConfig):
+class FilmDiffusionConfig(TextEncoderConfig, ObjectiveConfig, SamplingConfig, TrainingConfig):
     """Options that these recipes have."""
 
     num_frames: int = option(8, help="The frames of a clip that is trained on and made.", group="data", essential=True)
@@ -283,12 +284,9 @@ class FilmDiffusionConfig(TextEncoderConfig, DenoiserConfig, ObjectiveConfig, Sa
         super().__post_init__()
         self.require_at_least(1, "num_frames", "frame_stride")
         self.require(not self.streaming, "--streaming is not for films: leave it out")
-        named = self.conditioning_options()
-        self.require(not named, f"{' and '.join(named)} can't be used: films have no conditioning images")
-        of_new_models = ("text_encoder", "text_config", "tokenizer_name_or_path", "vocabulary_size")
         self.require_default(
             self.pretrained_model_name_or_path is None,
-            (*of_new_models, "max_caption_length", "denoiser"),
+            ("denoiser",),
             "is for a new model, and --pretrained_model_name_or_path has one",
         )
 

@@ -12,11 +12,10 @@ from diffusers_ext.hub.card import trained_from
 from diffusers_ext.pipelines import TextToImagePixelPipeline
 from diffusers_ext.pipelines.prompts import POOLED_TYPES, encode_tokens
 from diffusers_ext.training.diffusion.denoiser_classes import build_attending_unet
-from diffusers_ext.training.diffusion.denoisers import DenoiserConfig
 from diffusers_ext.training.diffusion.objective_options import ObjectiveConfig
 from diffusers_ext.training.diffusion.objectives import process
 from diffusers_ext.training.evaluation.grids import sample_grid
-from diffusers_ext.training.evaluation.pipeline_classes import find_pipeline_class
+from diffusers_ext.training.evaluation.pipeline_classes import load_pipeline
 from diffusers_ext.training.evaluation.samples import SampleEvaluator, SamplingConfig
 from diffusers_ext.training.loop.configuration import ValidationConfig, option
 from diffusers_ext.training.loop.context import TrainingContext
@@ -49,7 +48,8 @@ class TextDiffusionRecipe(Recipe):
             self.text_encoder = config.build_text_encoder(self.tokenizer, config.cache_dir)
             unet = self.new_unet(self.text_encoder.config.hidden_size)
         else:
-            self.text_encoder, unet = self.pretrained.text_encoder, self.pretrained_unet()
+            self.text_encoder = self.pretrained.text_encoder.requires_grad_(config.train_text_encoder)
+            unet = self.pretrained_unet()
         networks = {"unet": unet}
         if any(weight.requires_grad for weight in self.text_encoder.parameters()):
             return {**networks, "text_encoder": self.text_encoder}
@@ -151,7 +151,12 @@ class TextDiffusionRecipe(Recipe):
             captions = None if config.streaming else self.dataset.captions
             self.tokenizer = config.load_tokenizer(captions, config.cache_dir)
         else:
-            self.pretrained = load_text_pipeline(config.pretrained_model_name_or_path, config.cache_dir)
+            self.pretrained = load_pipeline(
+                config.pretrained_model_name_or_path,
+                config.cache_dir,
+                "--pretrained_model_name_or_path",
+                TextToImagePixelPipeline,
+            )
             self.tokenizer = self.pretrained.tokenizer
         if not config.streaming:
             warn_of_cut_captions(self.tokenizer, self.dataset.captions, self.tokenizer.model_max_length)
@@ -239,22 +244,8 @@ class TextDiffusionRecipe(Recipe):
         }
 
 
-def load_text_pipeline(name: str, cache_dir: str | None) -> TextToImagePixelPipeline:
-    """The pipeline to train on.
-
-    Raises:
-        ValueError, OSError: naming `--pretrained_model_name_or_path`, if it is no such pipeline.
-    """
-    found = find_pipeline_class(name, cache_dir, "--pretrained_model_name_or_path")
-    if not issubclass(found, TextToImagePixelPipeline):
-        raise ValueError(
-            f"--pretrained_model_name_or_path {name} is no TextToImagePixelPipeline, but {found.__name__}."
-        )
-    return found.from_pretrained(name, cache_dir=cache_dir)
-
-
 @dataclass
-class TextDiffusionConfig(TextEncoderConfig, DenoiserConfig, ObjectiveConfig, SamplingConfig, ValidationConfig):
+class TextDiffusionConfig(TextEncoderConfig, ObjectiveConfig, SamplingConfig, ValidationConfig):
     """Options that all of these recipes have."""
 
     caption_column: str = option(
@@ -277,11 +268,6 @@ class TextDiffusionConfig(TextEncoderConfig, DenoiserConfig, ObjectiveConfig, Sa
         self.require(ratio is None or 0 < ratio <= 1, f"--dynamic_thresholding must be in (0, 1], not {ratio}")
         self.require(
             ratio is None or self.prediction_type != "edm", "--dynamic_thresholding is not for --prediction_type edm"
-        )
-        self.require_default(
-            self.pretrained_model_name_or_path is None,
-            ("text_encoder", "text_config", "tokenizer_name_or_path", "vocabulary_size", "max_caption_length"),
-            "is for a new model, and --pretrained_model_name_or_path has one",
         )
 
     def load_dataset(self, size: tuple[int, int], channels: int, *augmentations, **options) -> ImageDataset:

@@ -13,7 +13,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from diffusers_ext.training.loop.configuration import Config, JSONObject, option
+from diffusers_ext.training.diffusion.denoisers import DenoiserConfig
+from diffusers_ext.training.loop.configuration import JSONObject, option
 from diffusers_ext.training.loop.network_options import build_network
 from diffusers_ext.training.text_and_image.caption_tokenizer import (
     load_tokenizer,
@@ -26,7 +27,7 @@ SMALL = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2, "n
 
 
 @dataclass
-class TextEncoderConfig(Config):
+class TextEncoderConfig(DenoiserConfig):
     """Which text encoder a denoiser reads captions by, and how captions are tokenised."""
 
     option_group = "network"
@@ -35,7 +36,11 @@ class TextEncoderConfig(Config):
         help="A text encoder of transformers (T5, CLIP, BERT ...), a local folder or a Hub name, which stays as it "
         "is; by default a small CLIPTextModel is trained with the denoiser."
     )
-    train_text_encoder: bool = option(False, help="Train this --text_encoder, too.")
+    train_text_encoder: bool = option(
+        False,
+        help="Train the text encoder of --text_encoder or --pretrained_model_name_or_path, too, which otherwise stays "
+        "as it is.",
+    )
     text_config: JSONObject = option(
         JSONObject(), help="Arguments of the configuration of a new CLIPTextModel, as JSON or a YAML mapping."
     )
@@ -55,8 +60,17 @@ class TextEncoderConfig(Config):
         self.require_at_least(514, "vocabulary_size")
         self.require_at_least(3, "max_caption_length")
         self.require(0 <= self.caption_dropout < 1, f"--caption_dropout must be in [0, 1), not {self.caption_dropout}")
-        given = self.text_encoder is not None
-        self.require_default(given, ("train_text_encoder",), "is for a given --text_encoder")
+        given, pretrained = self.text_encoder is not None, self.pretrained_model_name_or_path is not None
+        self.require_default(
+            given or pretrained,
+            ("train_text_encoder",),
+            "is for a given --text_encoder or --pretrained_model_name_or_path: a new text encoder is always trained",
+        )
+        self.require_default(
+            not pretrained,
+            ("text_encoder", "text_config", "tokenizer_name_or_path", "vocabulary_size", "max_caption_length"),
+            "is for a new model, and --pretrained_model_name_or_path has one",
+        )
         self.require_default(not given, ("text_config",), "is for a new text encoder, and not for --text_encoder")
         self.require_default(
             not given and self.tokenizer_name_or_path is None,

@@ -42,7 +42,3 @@ class SubjectsConfig(DataConfig):
     def __post_init__(self):
         super().__post_init__()
         self.require(not self.streaming, "--streaming is not for the few images of a subject")
-        self.require(
-            not self.has_conditioning_images(),
-            f"{' '.join(self.conditioning_options())} is not for the images of a subject",
-        )

@@ -17,6 +17,7 @@ class TranslationDataConfig(ValidationConfig):
     """Where domain A and domain B come from, and which of their images are measured."""
 
     option_group = "data"
+    takes_conditioning_images = True
 
     side_by_side: bool = option(False, help="Each file holds a pair: A on the left and B on the right.")
     inputs: str | None = option(

@@ -159,3 +159,6 @@ def test_the_command_writes_a_file(tmp_path, capsys):
         with pytest.raises(SystemExit):
             main([*arguments, *extra])
         assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "nowhere"), *arguments[1:]])
+    assert "nowhere is no pipeline, or its training has not finished" in capsys.readouterr().err
