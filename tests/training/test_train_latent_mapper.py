@@ -14,7 +14,7 @@ from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.train_latent_mapper import LatentMapperConfig, LatentMapperRecipe
 from tests.tiny_clip import save_tiny_clip
 from tests.training import runs
-from tests.training.runs import records, steps, tensors, weights
+from tests.training.runs import records, steps, tensors, train_in_processes, weights
 
 
 OPTIONS = {
@@ -88,6 +88,16 @@ def test_a_resumed_run_is_the_same_bit_for_bit_and_leaves_a_pipeline(tmp_path):
     other = DiffusionPipeline.from_pretrained(tmp_path / "whole", trust_remote_code=True)
     images = [each(torch.zeros(1, 6), output_type="pt").images for each in (pipe, other)]
     torch.testing.assert_close(*images)
+
+
+@pytest.mark.slow
+def test_two_processes_train_like_one(tmp_path):
+    for processes in (1, 2):
+        train_in_processes("train_latent_mapper", OPTIONS, tmp_path / str(processes), processes)
+    one, two = tensors(tmp_path / "1", 4), tensors(tmp_path / "2", 4)
+    assert one.keys() == two.keys()
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-5, msg=name)
 
 
 @pytest.mark.parametrize(
