@@ -104,3 +104,11 @@ def check_output_type(output_type: str, channels: int, picture_channels: Sequenc
         raise ValueError(f"`output_type` must be 'pil', 'np' or 'pt', but is {output_type!r}.")
     if output_type == "pil" and channels not in picture_channels:
         raise ValueError(f"PIL has no images of {channels} channels: pass `output_type='np'` or 'pt'.")
+
+
+def check_small_input(name: str, value: object, is_super_resolver: bool):
+    """Refuses a missing small input of a super-resolver, and one that is given to another pipeline."""
+    if value is None and is_super_resolver:
+        raise ValueError(f"`{name}` is missing: this pipeline is a super-resolver, and enlarges it.")
+    if value is not None and not is_super_resolver:
+        raise ValueError(f"`{name}` must be left out, because this pipeline is no super-resolver.")

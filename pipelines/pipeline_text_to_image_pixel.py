@@ -23,6 +23,7 @@ from .checks import (
     check_multiple,
     check_output_type,
     check_positive_int,
+    check_small_input,
 )
 from .denoising import (
     StepCallback,
@@ -383,12 +384,9 @@ class TextToImagePixelPipeline(TrainedProcessMixin, DiffusionPipeline):
 
     def _read_low_res(self, low_res_image, count: int) -> torch.Tensor | None:
         """The small images `(count, C, h, w)` in `[-1, 1]`, rounded to bytes as the pictures of a training."""
-        if low_res_image is None and self.is_super_resolver:
-            raise ValueError("`low_res_image` is missing: this pipeline is a super-resolver, and enlarges it.")
+        check_small_input("low_res_image", low_res_image, self.is_super_resolver)
         if low_res_image is None:
             return None
-        if not self.is_super_resolver:
-            raise ValueError("`low_res_image` must be left out, because this pipeline is no super-resolver.")
         return (self._read("low_res_image", low_res_image, count) * 255).round() / 127.5 - 1
 
     def _read_known(

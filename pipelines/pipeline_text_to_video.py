@@ -15,6 +15,7 @@ from .checks import (
     check_multiple,
     check_output_type,
     check_positive_int,
+    check_small_input,
 )
 from .denoising import (
     StepCallback,
@@ -221,7 +222,7 @@ class TextToVideoPixelPipeline(TrainedProcessMixin, DiffusionPipeline):
         callback_inputs = get_callback_inputs(callback_on_step_end, callback_on_step_end_tensor_inputs)
 
         # 1. Defaults and checks
-        low_res = self._read_low_res(low_res_video)
+        low_res = self._read_small_films(low_res_video)
         num_unconditional = (1 if low_res is None else len(low_res)) if batch_size is None else batch_size
         check_positive_int("batch_size", num_unconditional)
         check_positive_int("num_videos_per_prompt", num_videos_per_prompt)
@@ -328,14 +329,11 @@ class TextToVideoPixelPipeline(TrainedProcessMixin, DiffusionPipeline):
             sample = torch.cat([sample, shown], dim=1)
         return run_network(self.unet, sample, noise_level, dtype, **inputs)
 
-    def _read_low_res(self, low_res_video) -> torch.Tensor | None:
+    def _read_small_films(self, low_res_video) -> torch.Tensor | None:
         """The small films `(N, C, f, h, w)` in `[-1, 1]`, rounded to bytes as those of a training."""
-        if low_res_video is None and self.is_super_resolver:
-            raise ValueError("`low_res_video` is missing: this pipeline is a super-resolver, and enlarges it.")
+        check_small_input("low_res_video", low_res_video, self.is_super_resolver)
         if low_res_video is None:
             return None
-        if not self.is_super_resolver:
-            raise ValueError("`low_res_video` must be left out, because this pipeline is no super-resolver.")
         films = read_films("low_res_video", low_res_video, self.config.image_channels)
         return (films * 255).round() / 127.5 - 1
 
