@@ -75,7 +75,7 @@ def test_each_option_stands_once_in_a_section(file):
     names = [name for section in found.values() for name in section]
     assert sorted(names) == sorted(["config", *(field.name for field in fields(parser.config_class))])
     assert set(found) >= {FIRST, "Data", "Evaluation"}
-    assert 5 <= len(found[FIRST]) <= 14 and found[FIRST][0] == "config"
+    assert 5 <= len(found[FIRST]) <= 15 and found[FIRST][0] == "config"
 
 
 @pytest.mark.parametrize(

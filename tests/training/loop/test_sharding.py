@@ -12,10 +12,9 @@ from diffusers_ext import ClassConditionalPipeline
 from diffusers_ext.training.loop.sharding import block_names
 from tests.tiny_autoencoders import tiny_vae
 from tests.tiny_unet import tiny_unet
-from tests.training.runs import TINY_UNET, arguments, records
+from tests.training.runs import TINY_UNET, arguments, command_line, records
 from tests.training.sharded_run import held_bytes, launch, launch_and_kill
 from tests.training.text_to_image_models import captioned_images, tiny_base
-from tests.training.text_to_image_runs import command_line
 
 
 STEPS = 20
