@@ -105,7 +105,7 @@ def test_two_processes_train_like_one(tmp_path):
     [
         ({"prompt": None}, "--prompt is required"),
         ({"clip": None}, "--clip is required"),
-        ({"clip": "nonsense"}, "--clip: nonsense is no CLIPModel of transformers"),
+        ({"clip": "./nonsense"}, "--clip: ./nonsense is no CLIPModel of transformers"),
         ({"latent_weight": -1.0}, "--latent_weight"),
         ({"perceptual_network": "x"}, "--perceptual_network is for --perceptual_weight above 0"),
         ({"metrics": ["fid"]}, "--metrics is for other recipes"),
