@@ -94,13 +94,15 @@ def optimize_latents(
         noise = [maps.detach().clone().requires_grad_(True) for maps in noise]
         others = list(others)
         optimised = [latents, *noise, *others]
-        groups = [{"params": [latents, *noise]}] + ([{"params": others}] if others else [])
+        groups = [{"params": [latents, *noise], "share": 1.0}]
+        if others:
+            groups.append({"params": others, "share": others_rate})
         optimizer = torch.optim.Adam(groups, betas=(0.9, 0.999))
         perturbations = None if perturbations is None else iter(perturbations)
         for step in steps(range(num_steps)):
             progress = step / num_steps
-            for group, rate in zip(optimizer.param_groups, (1.0, others_rate), strict=False):
-                group["lr"] = rate * learning_rate * ramped(progress)
+            for group in optimizer.param_groups:
+                group["lr"] = group["share"] * learning_rate * ramped(progress)
             moved = latents
             if perturbations is not None:
                 moved = latents + next(perturbations) * (spread * perturbation_scale(progress, noise_factor))

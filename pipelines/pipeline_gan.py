@@ -21,12 +21,11 @@ from .labels import (
     check_class_labels_given,
     check_label_range,
     count_images,
-    look_up_labels,
     read_id2label,
 )
 from .latent_directions import LatentDirections, read_strengths
-from .latent_generators import check_latent_generator
-from .networks import get_sample_size, get_shared_models
+from .latent_generators import LatentPipelineMixin, check_latent_generator
+from .networks import get_shared_models
 from .style_options import check_style_options, check_styles, has_styles, per_layer
 
 
@@ -102,7 +101,7 @@ class GANWalkOutput(BaseOutput):
         write_film([arrange_pictures(list(frame), columns) for frame in zip(*rows, strict=True)], path, fps)
 
 
-class GANPipeline(DiffusionPipeline):
+class GANPipeline(LatentPipelineMixin, DiffusionPipeline):
     r"""
     Generates images by one pass through the generator of a generative adversarial network.
 
@@ -694,30 +693,9 @@ class GANPipeline(DiffusionPipeline):
         return super().from_pipe(pipeline, **{**get_shared_models(pipeline, cls), **kwargs})
 
     @property
-    def image_shape(self) -> tuple[int, int | None, int | None]:
-        """Channels, height and width of the images."""
-        return (self.generator.config.out_channels, *get_sample_size(self.generator))
-
-    @property
-    def num_classes(self) -> int | None:
-        """The number of classes of the generator; `None` for an unconditional one."""
-        return self.generator.config.get("num_classes")
-
-    @property
     def _has_truncations(self) -> bool:
         """Whether the generator has statistics for each truncation."""
         return self.generator.config.get("num_truncations") is not None
-
-    def get_label_ids(self, class_labels: ClassLabels) -> list[int]:
-        r"""
-        The class ids of labels that are given by id or by name. Names are spelled as in `id2label`.
-
-        Raises:
-            ValueError: for no label at all, an unknown or ambiguous name, an id out of range, or anything else, and
-                if the generator has no classes.
-        """
-        check_class_labels_given(class_labels, self.num_classes is not None, None, "the generator")
-        return look_up_labels(class_labels, self.config.id2label, self.num_classes)
 
     def check_inputs(
         self,

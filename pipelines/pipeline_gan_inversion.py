@@ -17,12 +17,11 @@ from .labels import (
     ClassLabels,
     check_class_labels_given,
     check_label_range,
-    look_up_labels,
     read_id2label,
 )
-from .latent_generators import LATENT_SPACES, check_latent_generator, make_images
+from .latent_generators import LATENT_SPACES, LatentPipelineMixin, check_latent_generator, make_images
 from .latent_optimization import optimize_latents, standardized
-from .networks import get_sample_size, get_shared_models
+from .networks import get_shared_models
 from .style_options import has_styles
 
 
@@ -66,7 +65,7 @@ class GANInversionOutput(ImagePipelineOutput):
     degradation: torch.nn.Module | None = None
 
 
-class GANInversionPipeline(DiffusionPipeline):
+class GANInversionPipeline(LatentPipelineMixin, DiffusionPipeline):
     r"""
     Finds the latents from which a generator makes given images, so that these images can be edited.
 
@@ -232,7 +231,9 @@ class GANInversionPipeline(DiffusionPipeline):
         images = read_images_of_shape("image", image, shape)
         check_generator(generator, len(images))
         target = (images * 2 - 1).to(device)
-        labels = None if class_labels is None else self._labels(class_labels, len(images), device)
+        labels = None
+        if class_labels is not None:
+            labels = torch.tensor(self.get_label_ids(class_labels, len(images)), device=device)
         pixel_weight = float(distance is None) if pixel_weight is None else pixel_weight
 
         def compare(made: torch.Tensor) -> torch.Tensor:
@@ -349,31 +350,10 @@ class GANInversionPipeline(DiffusionPipeline):
             optimizer.zero_grad()
         return tuned
 
-    def _labels(self, class_labels: ClassLabels, number: int, device: torch.device) -> torch.Tensor:
-        ids = self.get_label_ids(class_labels)
-        if len(ids) not in (1, number):
-            raise ValueError(f"`class_labels` must be one for all images or {number}, but are {len(ids)}.")
-        return torch.tensor(ids, device=device).expand(number)
-
     @classmethod
     def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs) -> "GANInversionPipeline":
         """As in diffusers, but models of other classes than the signature names are taken over, too."""
         return super().from_pipe(pipeline, **{**get_shared_models(pipeline, cls), **kwargs})
-
-    @property
-    def image_shape(self) -> tuple[int, int | None, int | None]:
-        """Channels, height and width of the images."""
-        return (self.generator.config.out_channels, *get_sample_size(self.generator))
-
-    @property
-    def num_classes(self) -> int | None:
-        """The number of classes of the generator; `None` for an unconditional one."""
-        return self.generator.config.get("num_classes")
-
-    def get_label_ids(self, class_labels: ClassLabels) -> list[int]:
-        """The class ids of labels that are given by id or by name, as in [`GANPipeline`]."""
-        check_class_labels_given(class_labels, self.num_classes is not None, None, "the generator")
-        return look_up_labels(class_labels, self.config.id2label, self.num_classes)
 
     def check_inputs(
         self,

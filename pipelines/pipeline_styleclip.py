@@ -24,12 +24,11 @@ from .labels import (
     ClassLabels,
     check_class_labels_given,
     check_label_range,
-    look_up_labels,
     read_id2label,
 )
-from .latent_generators import LATENT_SPACES, check_latent_generator, make_images
+from .latent_generators import LATENT_SPACES, LatentPipelineMixin, check_latent_generator, make_images
 from .latent_optimization import optimize_latents
-from .networks import get_sample_size, get_shared_models
+from .networks import get_shared_models
 from .prompts import list_prompts
 from .style_options import check_styles, has_styles, per_layer
 
@@ -62,7 +61,7 @@ class StyleCLIPOutput(ImagePipelineOutput):
     class_labels: torch.Tensor | None = None
 
 
-class StyleCLIPPipeline(DiffusionPipeline):
+class StyleCLIPPipeline(LatentPipelineMixin, DiffusionPipeline):
     r"""
     Moves latents of a generator so that a CLIP sees a prompt in its images.
 
@@ -215,7 +214,9 @@ class StyleCLIPPipeline(DiffusionPipeline):
             raise ValueError(f"`prompt` must be one text for all images or {count}, but are {len(prompts)}.")
         check_generator(generator, count)
         device, candidates = self._execution_device, 1 if is_edit else num_candidates or USUAL_CANDIDATES
-        labels = None if class_labels is None else self._expand_labels(class_labels, count, candidates, device)
+        labels = None
+        if class_labels is not None:
+            labels = torch.tensor(self.get_label_ids(class_labels, count), device=device).repeat_interleave(candidates)
 
         # 2. The start, and what must stay
         if is_edit:
@@ -297,33 +298,10 @@ class StyleCLIPPipeline(DiffusionPipeline):
         styles = network(latents.to(network.dtype), labels, **options)[1].float()
         return styles, labels
 
-    def _expand_labels(
-        self, class_labels: ClassLabels, count: int, candidates: int, device: torch.device
-    ) -> torch.Tensor:
-        ids = self.get_label_ids(class_labels)
-        if len(ids) not in (1, count):
-            raise ValueError(f"`class_labels` must be one for all images or {count}, but are {len(ids)}.")
-        return torch.tensor(ids, device=device).expand(count).repeat_interleave(candidates)
-
     @classmethod
     def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs) -> "StyleCLIPPipeline":
         """As in diffusers, but models of other classes than the signature names are taken over, too."""
         return super().from_pipe(pipeline, **{**get_shared_models(pipeline, cls), **kwargs})
-
-    @property
-    def image_shape(self) -> tuple[int, int | None, int | None]:
-        """Channels, height and width of the images."""
-        return (self.generator.config.out_channels, *get_sample_size(self.generator))
-
-    @property
-    def num_classes(self) -> int | None:
-        """The number of classes of the generator; `None` for an unconditional one."""
-        return self.generator.config.get("num_classes")
-
-    def get_label_ids(self, class_labels: ClassLabels) -> list[int]:
-        """The class ids of labels that are given by id or by name, as in [`GANPipeline`]."""
-        check_class_labels_given(class_labels, self.num_classes is not None, None, "the generator")
-        return look_up_labels(class_labels, self.config.id2label, self.num_classes)
 
     def check_inputs(
         self,

@@ -206,7 +206,7 @@ class AdaINRecipe(StyleRecipe):
     def validation_pairs(self, process_index: int, num_processes: int):
         sets = (self.validation_images.source, self.validation_images.target)
         parts = [self.validation_batches(part, process_index, num_processes) for part in sets]
-        for images, styles in zip(*parts, strict=False):
+        for images, styles in zip(*parts, strict=False):  # as many pairs as the smaller of the two sets has images
             count = min(len(images), len(styles))
             yield images[:count], styles[:count]
 

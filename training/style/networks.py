@@ -64,7 +64,7 @@ def adain_from_vgg(vgg: VGG, name: str, images: torch.Tensor) -> AdaINStyleNet:
         network.conv_colors.bias.copy_(-torch.tensor(vgg.config.image_mean) * scale)
     convs = [conv for block in vgg.blocks for conv in block]
     encoder = [layer.conv for stage in network.stages for layer in stage]
-    for layer, conv in zip(encoder, convs, strict=False):  # relu4_1 is the last
+    for layer, conv in zip(encoder, convs[: len(encoder)], strict=True):  # relu4_1 is the last
         layer.load_state_dict(conv.state_dict())
     return freeze_encoder(network)
 
