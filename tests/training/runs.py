@@ -93,6 +93,27 @@ def finish(command_line: list[str], log: Path | str = os.devnull) -> int:
     return process.exitcode
 
 
+def assert_resumes_exactly(train: Callable[..., Trainer], folder: Path, stop: int, end: int) -> None:
+    """A run in `folder`/stopped that is stopped after `stop` steps and resumed has the bits of one in `folder`/whole.
+
+    Args:
+        train: makes a trainer of an output folder and further options.
+        folder: where both runs write.
+        stop, end: the steps after which the one is stopped, and both end.
+    """
+    whole, stopped = folder / "whole", folder / "stopped"
+    assert train(whole).train()
+    run = train(stopped)
+    steps(run, stop)
+    run._started = 0.0
+    run._save()
+    assert train(stopped, resume_from_checkpoint="latest").train()
+    expected, found = tensors(whole, end), tensors(stopped, end)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert records(stopped) == records(whole)[stop:]
+
+
 def write_few_digits(folder: Path, count: int = 40) -> None:
     """A folder per class, of few images and thus soon read."""
     for number, row in enumerate(load_digits_dataset()["test"].select(range(count))):

@@ -1,5 +1,7 @@
 """BigGANs are trained, resumed and published; and what does not fit is refused."""
 
+from functools import partial
+
 import pytest
 import torch
 from diffusers import DiffusionPipeline
@@ -9,7 +11,7 @@ from diffusers_ext.losses import orthogonal_penalty
 from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.train_biggan import BigGANConfig, BigGANRecipe
 from tests.training import runs
-from tests.training.runs import records, steps, tensors, weights, write_few_digits
+from tests.training.runs import assert_resumes_exactly, steps, weights, write_few_digits
 
 
 NETWORK = {"attention_size": None}
@@ -77,16 +79,7 @@ def test_every_second_step_improves_the_generator(tmp_path):
     ],
 )
 def test_a_resumed_run_is_the_same_bit_for_bit(tmp_path, options):
-    assert trainer(tmp_path / "whole", **options).train()
-    stopped = trainer(tmp_path / "stopped", **options)
-    steps(stopped, 2)
-    stopped._started = 0.0
-    stopped._save()
-    assert trainer(tmp_path / "stopped", resume_from_checkpoint="latest", **options).train()
-    expected, found = tensors(tmp_path / "whole", 4), tensors(tmp_path / "stopped", 4)
-    assert expected.keys() == found.keys()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
-    assert records(tmp_path / "stopped") == records(tmp_path / "whole")[2:]
+    assert_resumes_exactly(partial(trainer, **options), tmp_path, stop=2, end=4)
 
 
 def test_a_run_leaves_a_pipeline_which_loads_in_both_ways(tmp_path):

@@ -8,7 +8,7 @@ from diffusers_ext import GANPipeline
 from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.train_ebgan import EBGANConfig, EBGANRecipe
 from tests.training import runs
-from tests.training.runs import records, steps, tensors, write_few_digits
+from tests.training.runs import assert_resumes_exactly, steps, write_few_digits
 
 
 OPTIONS = {
@@ -51,16 +51,7 @@ def test_only_generated_images_below_the_margin_are_raised(tmp_path):
 
 
 def test_a_resumed_run_is_the_same_bit_for_bit(tmp_path):
-    assert trainer(tmp_path / "whole").train()
-    stopped = trainer(tmp_path / "stopped")
-    steps(stopped, 2)
-    stopped._started = 0.0
-    stopped._save()
-    assert trainer(tmp_path / "stopped", resume_from_checkpoint="latest").train()
-    expected, found = tensors(tmp_path / "whole", 4), tensors(tmp_path / "stopped", 4)
-    assert expected.keys() == found.keys()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
-    assert records(tmp_path / "stopped") == records(tmp_path / "whole")[2:]
+    assert_resumes_exactly(trainer, tmp_path, stop=2, end=4)
     pipe = GANPipeline.from_pretrained(tmp_path / "stopped")
     assert "EBGAN" in (tmp_path / "stopped" / "README.md").read_text(encoding="utf-8")
     other = DiffusionPipeline.from_pretrained(tmp_path / "stopped", trust_remote_code=True)

@@ -1,5 +1,7 @@
 """An encoder learns to invert a generator, resumes and is published; and what does not fit is refused."""
 
+from functools import partial
+
 import pytest
 import torch
 from diffusers import DiffusionPipeline
@@ -9,7 +11,7 @@ from diffusers_ext.models import DCGANGenerator, StyleGAN2Generator
 from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.train_inversion_encoder import InversionEncoderConfig, InversionEncoderRecipe
 from tests.training import runs
-from tests.training.runs import records, steps, tensors, weights
+from tests.training.runs import assert_resumes_exactly, steps, weights
 
 
 OPTIONS = {
@@ -58,16 +60,7 @@ def test_the_encoder_learns_and_the_generator_stays(tmp_path):
 
 @pytest.mark.parametrize("options", [pytest.param({}, marks=pytest.mark.slow), E4E], ids=["pixels", "e4e"])
 def test_a_resumed_run_is_the_same_bit_for_bit(tmp_path, options):
-    assert trainer(tmp_path / "whole", **options).train()
-    stopped = trainer(tmp_path / "stopped", **options)
-    steps(stopped, 2)
-    stopped._started = 0.0
-    stopped._save()
-    assert trainer(tmp_path / "stopped", resume_from_checkpoint="latest", **options).train()
-    expected, found = tensors(tmp_path / "whole", 4), tensors(tmp_path / "stopped", 4)
-    assert expected.keys() == found.keys()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
-    assert records(tmp_path / "stopped") == records(tmp_path / "whole")[2:]
+    assert_resumes_exactly(partial(trainer, **options), tmp_path, stop=2, end=4)
 
 
 def test_a_run_leaves_a_pipeline_which_loads_in_both_ways(tmp_path):

@@ -14,7 +14,7 @@ from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.train_latent_mapper import LatentMapperConfig, LatentMapperRecipe
 from tests.tiny_clip import save_tiny_clip
 from tests.training import runs
-from tests.training.runs import records, steps, tensors, train_in_processes, weights
+from tests.training.runs import assert_resumes_exactly, steps, tensors, train_in_processes, weights
 
 
 OPTIONS = {
@@ -71,16 +71,7 @@ def test_the_mapper_learns_and_the_others_stay(tmp_path):
 
 @pytest.mark.slow
 def test_a_resumed_run_is_the_same_bit_for_bit_and_leaves_a_pipeline(tmp_path):
-    assert trainer(tmp_path / "whole").train()
-    stopped = trainer(tmp_path / "stopped")
-    steps(stopped, 2)
-    stopped._started = 0.0
-    stopped._save()
-    assert trainer(tmp_path / "stopped", resume_from_checkpoint="latest").train()
-    expected, found = tensors(tmp_path / "whole", 4), tensors(tmp_path / "stopped", 4)
-    assert expected.keys() == found.keys()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
-    assert records(tmp_path / "stopped") == records(tmp_path / "whole")[2:]
+    assert_resumes_exactly(trainer, tmp_path, stop=2, end=4)
 
     pipe = StyleCLIPMapperPipeline.from_pretrained(tmp_path / "whole")
     assert pipe.config.prompt == "a red picture"

@@ -1,5 +1,7 @@
 """Progressive GANs grow, resume and are published; and what does not fit is refused."""
 
+from functools import partial
+
 import pytest
 import torch
 from diffusers import DiffusionPipeline
@@ -13,7 +15,7 @@ from diffusers_ext.training.train_progressive_gan import (
     reduce_images,
 )
 from tests.training import runs
-from tests.training.runs import records, steps, tensors, write_few_digits
+from tests.training.runs import assert_resumes_exactly, steps, write_few_digits
 
 
 # Steps of 8 images: two of 4x4, two in which 8x8 fades in, and from then on 8x8.
@@ -93,16 +95,7 @@ def test_weights_change_once_their_resolution_has_begun(tmp_path):
 
 @pytest.mark.parametrize("options", [{}, {"class_conditional": True}], ids=["plain", "conditional"])
 def test_a_resumed_run_is_the_same_bit_for_bit(tmp_path, options):
-    assert trainer(tmp_path / "whole", **options).train()
-    stopped = trainer(tmp_path / "stopped", **options)
-    steps(stopped, 3)  # while 8x8 fades in
-    stopped._started = 0.0
-    stopped._save()
-    assert trainer(tmp_path / "stopped", resume_from_checkpoint="latest", **options).train()
-    expected, found = tensors(tmp_path / "whole", 6), tensors(tmp_path / "stopped", 6)
-    assert expected.keys() == found.keys()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
-    assert records(tmp_path / "stopped") == records(tmp_path / "whole")[3:]
+    assert_resumes_exactly(partial(trainer, **options), tmp_path, stop=3, end=6)  # while 8x8 fades in
 
 
 def test_another_growth_is_not_resumed(tmp_path):

@@ -9,7 +9,7 @@ from diffusers_ext import SinGANPipeline
 from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.train_singan import SinGANConfig, SinGANRecipe, pyramid_sizes
 from tests.training import runs
-from tests.training.runs import records, steps, tensors
+from tests.training.runs import assert_resumes_exactly, steps
 
 
 OPTIONS = {
@@ -74,16 +74,7 @@ def test_a_scale_is_trained_after_the_other_which_stays(tmp_path):
 
 @pytest.mark.parametrize("stop", [2, 3, 4])
 def test_a_resumed_run_is_the_same_bit_for_bit(tmp_path, stop):
-    assert trainer(tmp_path / "whole").train()
-    stopped = trainer(tmp_path / "stopped")
-    steps(stopped, stop)
-    stopped._started = 0.0
-    stopped._save()
-    assert trainer(tmp_path / "stopped", resume_from_checkpoint="latest").train()
-    expected, found = tensors(tmp_path / "whole", 6), tensors(tmp_path / "stopped", 6)
-    assert expected.keys() == found.keys()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
-    assert records(tmp_path / "stopped") == records(tmp_path / "whole")[stop:]
+    assert_resumes_exactly(trainer, tmp_path, stop=stop, end=6)
     images = [SinGANPipeline.from_pretrained(tmp_path / run).reconstruct("pt") for run in ("whole", "stopped")]
     assert torch.equal(*images)
 

@@ -1,5 +1,7 @@
 """StyleGAN2 trains, resumes and is published; and what does not fit is refused."""
 
+from functools import partial
+
 import pytest
 import torch
 from diffusers import DiffusionPipeline
@@ -19,7 +21,7 @@ from diffusers_ext.training.loop.ema import HalfLifeEMA
 from diffusers_ext.training.loop.trainer import Trainer
 from diffusers_ext.training.train_stylegan import StyleGANConfig, StyleGANRecipe
 from tests.training import runs
-from tests.training.runs import records, steps, tensors, weights, write_few_digits
+from tests.training.runs import assert_resumes_exactly, steps, weights, write_few_digits
 
 
 OPTIONS = {
@@ -77,16 +79,7 @@ def test_what_is_left_out_is_not_computed(tmp_path):
 
 @pytest.mark.parametrize("options", [{}, CONDITIONAL], ids=["plain", "conditional, adaptive"])
 def test_a_resumed_run_is_the_same_bit_for_bit(tmp_path, options):
-    assert trainer(tmp_path / "whole", **options).train()
-    stopped = trainer(tmp_path / "stopped", **options)
-    steps(stopped, 2)
-    stopped._started = 0.0
-    stopped._save()
-    assert trainer(tmp_path / "stopped", resume_from_checkpoint="latest", **options).train()
-    expected, found = tensors(tmp_path / "whole", 4), tensors(tmp_path / "stopped", 4)
-    assert expected.keys() == found.keys()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
-    assert records(tmp_path / "stopped") == records(tmp_path / "whole")[2:]
+    assert_resumes_exactly(partial(trainer, **options), tmp_path, stop=2, end=4)
 
 
 def test_another_training_is_not_resumed(tmp_path):

@@ -8,7 +8,7 @@ from diffusers_ext import VideoGANPipeline
 from diffusers_ext.training.loop.draws import Draw
 from diffusers_ext.training.train_video_gan import VideoGANConfig, VideoGANRecipe, usual_widths
 from tests.tiny_films import write_captioned_films
-from tests.training.runs import context, records, steps, tensors, trainer
+from tests.training.runs import assert_resumes_exactly, context, steps, tensors, trainer
 from tests.training.text_to_image_runs import run_on_one_and_two_processes
 from tests.waits import waits_of_an_update
 
@@ -93,17 +93,10 @@ def test_sampled_frames_are_distinct_and_in_order(tmp_path):
     ],
 )
 def test_a_resumed_run_is_the_same_bit_for_bit(tmp_path, options):
-    assert trainer(VideoGANRecipe, configuration(tmp_path / "whole", **options)).train()
-    stopped = trainer(VideoGANRecipe, configuration(tmp_path / "stopped", **options))
-    steps(stopped, 2)
-    stopped._started = 0.0
-    stopped._save()
-    resumed = configuration(tmp_path / "stopped", resume_from_checkpoint="latest", **options)
-    assert trainer(VideoGANRecipe, resumed).train()
-    expected, found = tensors(tmp_path / "whole", 4), tensors(tmp_path / "stopped", 4)
-    assert expected.keys() == found.keys()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
-    assert records(tmp_path / "stopped") == records(tmp_path / "whole")[2:]
+    def train(output_dir, **further):
+        return trainer(VideoGANRecipe, configuration(output_dir, **options, **further))
+
+    assert_resumes_exactly(train, tmp_path, stop=2, end=4)
 
 
 def test_a_run_leaves_a_pipeline_which_loads_in_both_ways(tmp_path):
