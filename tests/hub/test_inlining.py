@@ -273,6 +273,7 @@ def brighter(folder: Path) -> Path:
     return copy
 
 
+@pytest.mark.slow
 def test_two_versions_in_one_process_without_the_package(hub, alice, bob, tmp_path):
     """The shared part of one repository differs: old and new instances of both keep their own."""
     this, other = tmp_path / "this", tmp_path / "other"

@@ -89,7 +89,7 @@ def start(command_line: list[str], log: Path | str = os.devnull) -> multiprocess
 def finish(command_line: list[str], log: Path | str = os.devnull) -> int:
     """One run in a new process, to its end: the exit code."""
     process = start(command_line, log)
-    process.join(120)
+    process.join(1800)
     return process.exitcode
 
 

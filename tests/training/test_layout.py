@@ -6,8 +6,6 @@ import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
-import pytest
-
 
 TRAINING = Path(__file__).parents[2] / "training"
 SHARED = (
@@ -63,9 +61,9 @@ def allowed(importer: str) -> set[str]:
     return {*SHARED, importer}
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(TRAINING).as_posix())
-def test_imports_point_one_way(file):
-    assert imported(file) <= allowed(package(file))
+def test_imports_point_one_way():
+    against = {file: imported(file) - allowed(package(file)) for file in FILES}
+    assert {file: packages for file, packages in against.items() if packages} == {}
 
 
 def test_the_rule_sees_imports(tmp_path):
@@ -91,10 +89,10 @@ def test_no_name_at_the_top_hides_a_package():
     assert not own & {*sys.stdlib_module_names, *packages_distributions(), *WELL_KNOWN}
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(TRAINING).as_posix())
-def test_recipes_reach_neither_the_trainer_nor_the_accelerator(file):
-    if package(file) != "loop":
-        text = file.read_text()
-        assert "_trainer" not in text
-        if file.name != "evaluate_pipeline.py":  # which builds one
-            assert not re.search(r"\baccelerator\.|PartialState", text)
+def test_recipes_reach_neither_the_trainer_nor_the_accelerator():
+    for file in FILES:
+        if package(file) != "loop":
+            text = file.read_text()
+            assert "_trainer" not in text, file
+            if file.name != "evaluate_pipeline.py":  # which builds one
+                assert not re.search(r"\baccelerator\.|PartialState", text), file

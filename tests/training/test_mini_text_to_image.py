@@ -59,6 +59,7 @@ def rows(table: str) -> dict[str, dict[str, str]]:
     return {line[0]: dict(zip(lines[0], line, strict=True)) for line in lines[2:]}
 
 
+@pytest.mark.slow
 def test_the_commands_lead_from_one_to_the_next(tmp_path):
     table, mini = rows(execute(ONE_STEP, tmp_path)), tmp_path / "outputs" / "mini"
     assert tuple(table) == RESULTS

@@ -44,7 +44,10 @@ def recipe(diffusion, output_dir, **options) -> ClassifierRecipe:
 
 @pytest.mark.parametrize(
     "scheduler",
-    [UniPCMultistepScheduler(prediction_type="v_prediction"), EDMDPMSolverMultistepScheduler(sigma_max=20.0)],
+    [
+        pytest.param(UniPCMultistepScheduler(prediction_type="v_prediction"), marks=pytest.mark.slow),
+        EDMDPMSolverMultistepScheduler(sigma_max=20.0),
+    ],
     ids=["v_prediction", "edm"],
 )
 def test_a_run_leaves_a_pipeline_that_is_guided(tmp_path, scheduler):

@@ -77,7 +77,11 @@ def test_prediction_types_train_and_load(tmp_path, prediction_type):
     ("options", "scheduler"),
     [
         ({"prediction_type": "edm"}, "EDMDPMSolverMultistepScheduler"),
-        ({"prediction_type": "epsilon", "variance_type": "learned_range"}, "UniPCMultistepScheduler"),
+        pytest.param(
+            {"prediction_type": "epsilon", "variance_type": "learned_range"},
+            "UniPCMultistepScheduler",
+            marks=pytest.mark.slow,
+        ),
         (
             {"prediction_type": "v_prediction", "variance_type": "learned", "loss_type": "kl"},
             "UniPCMultistepScheduler",

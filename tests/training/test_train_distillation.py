@@ -100,9 +100,9 @@ def losses_of_a_step(recipe, batch):
     ("kind", "num_steps", "sampler", "predicts"),
     [
         ("flow_prediction", 1, DPMSolverMultistepScheduler, "flow_prediction"),
-        ("v_prediction", 2, DDIMScheduler, "v_prediction"),
-        ("epsilon", 4, DDIMScheduler, "v_prediction"),
-        ("edm", 2, EDMEulerScheduler, "epsilon"),
+        pytest.param("v_prediction", 2, DDIMScheduler, "v_prediction", marks=pytest.mark.slow),
+        pytest.param("epsilon", 4, DDIMScheduler, "v_prediction", marks=pytest.mark.slow),
+        pytest.param("edm", 2, EDMEulerScheduler, "epsilon", marks=pytest.mark.slow),
     ],
 )
 def test_the_student_is_a_pipeline_of_few_steps(tmp_path, kind, num_steps, sampler, predicts):

@@ -260,7 +260,11 @@ def test_caches_change_nothing(trainer, tmp_path):
 
 @pytest.mark.parametrize(
     ("family", "kind"),
-    [("sd1", {}), ("sdxl", {**LORA, "train_text_encoder": True, "cache_latents": True}), ("sd3", LORA)],
+    [
+        pytest.param("sd1", {}, marks=pytest.mark.slow),
+        ("sdxl", {**LORA, "train_text_encoder": True, "cache_latents": True}),
+        pytest.param("sd3", LORA, marks=pytest.mark.slow),
+    ],
 )
 def test_a_resumed_run_ends_with_the_same_bits(trainer, tmp_path, family, kind):
     kind = {**kind, **PRIOR, "family": family, "checkpointing_steps": 1, "prompt_dropout": 0.3}

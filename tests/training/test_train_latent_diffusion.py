@@ -206,7 +206,11 @@ def test_a_run_goes_on_in_its_own_latents_only(tmp_path, vae):
         trainer(DiffusionRecipe, config).start()
 
 
-@pytest.mark.parametrize("options", [{"denoiser": "UNet2DConditionModel"}, {}], ids=["context", "labels"])
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param({"denoiser": "UNet2DConditionModel"}, marks=pytest.mark.slow), {}],
+    ids=["context", "labels"],
+)
 def test_training_goes_on_from_a_published_model(tmp_path, vae, options):
     first = trained(vae, tmp_path / "first", **options)
     start = {"pretrained_model_name_or_path": str(tmp_path / "first"), "unet": {}, "learning_rate": 1e-12}
@@ -238,7 +242,10 @@ def test_a_cache_that_can_not_be_a_folder_is_refused_before_the_training(tmp_pat
 
 @pytest.mark.parametrize(
     "options",
-    [{"denoiser": "UNet2DConditionModel"}, {"denoiser": "DiTTransformer2DModel", "unet": DIT}],
+    [
+        pytest.param({"denoiser": "UNet2DConditionModel"}, marks=pytest.mark.slow),
+        {"denoiser": "DiTTransformer2DModel", "unet": DIT},
+    ],
     ids=["context", "transformer"],
 )
 def test_a_student_works_in_the_latents_of_its_teacher(tmp_path, vae, options):

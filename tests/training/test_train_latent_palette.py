@@ -141,6 +141,7 @@ def test_an_update_waits_for_nothing(tmp_path, vae):
     assert not waits_of_an_update(trainer(PaletteRecipe, configuration(vae, tmp_path)))
 
 
+@pytest.mark.slow
 def test_training_goes_on_and_a_student_learns_in_the_same_latents(tmp_path, vae):
     trained(vae, tmp_path / "first", num_inference_steps=10)
     start = {"pretrained_model_name_or_path": str(tmp_path / "first"), "unet": {}, "max_train_steps": 1}

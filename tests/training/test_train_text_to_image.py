@@ -252,7 +252,7 @@ def test_gradient_checkpointing_changes_nothing(tmp_path):
     assert losses(tmp_path / "saving") == pytest.approx(losses(tmp_path / "plain"), rel=1e-5)
 
 
-@pytest.mark.parametrize("family", ["sdxl", "sd3"])
+@pytest.mark.parametrize("family", [pytest.param("sdxl", marks=pytest.mark.slow), "sd3"])
 def test_caches_change_nothing(tmp_path, family):
     kept = {"cache_latents": True, "cache_text_embeddings": True, "center_crop": True, "max_train_steps": 4}
     trained(tmp_path / "plain", family, **LORA, center_crop=True, max_train_steps=4, prompt_dropout=0.3)
@@ -277,7 +277,11 @@ def test_batches_of_several_aspect_ratios(tmp_path):
 
 @pytest.mark.parametrize(
     ("family", "options"),
-    [("sd1", {**LORA, "lora_dropout": 0.3}), ("sdxl", {**LORA, "train_text_encoder": True}), ("sd3", {})],
+    [
+        ("sd1", {**LORA, "lora_dropout": 0.3}),
+        pytest.param("sdxl", {**LORA, "train_text_encoder": True}, marks=pytest.mark.slow),
+        ("sd3", {}),
+    ],
 )
 def test_a_resumed_run_ends_with_the_same_bits(tmp_path, family, options):
     options |= {"max_train_steps": 3, "checkpointing_steps": 1, "prompt_dropout": 0.3, "random_flip": True}

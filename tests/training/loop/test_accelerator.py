@@ -6,16 +6,20 @@ import sys
 import pytest
 import torch
 
-from tests.training.runs import arguments, environment, records, tensors
+from tests.training.runs import arguments, environment, finish, records, tensors
 
 
 STEPS = 50
 
 
-def launch(output_dir, processes, **options):
+def command_line(output_dir, **options):
     options = {"max_train_steps": STEPS, "checkpointing_steps": 1000, "unet": UNET_WITHOUT_DROPOUT, **options}
+    return arguments(output_dir, **options)
+
+
+def launch(output_dir, processes, **options):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    command += ["-m", "diffusers_ext.training.train_diffusion", *arguments(output_dir, **options)]
+    command += ["-m", "diffusers_ext.training.train_diffusion", *command_line(output_dir, **options)]
     subprocess.run(command, check=True, env=environment(), capture_output=True, text=True, timeout=1800)
     return records(output_dir)
 
@@ -27,7 +31,9 @@ UNET_WITHOUT_DROPOUT = '{"block_out_channels": [8, 16], "norm_num_groups": 4, "l
 
 @pytest.fixture(scope="module")
 def one_process(tmp_path_factory):
-    return launch(tmp_path_factory.mktemp("one"), 1, train_batch_size=8)
+    folder = tmp_path_factory.mktemp("one")
+    assert finish(command_line(folder, train_batch_size=8)) == 0
+    return records(folder)
 
 
 def assert_follows(found, expected):
@@ -39,7 +45,7 @@ def assert_follows(found, expected):
         assert line["grad_norm"] > 0
 
 
-def test_training_under_a_launcher_learns(one_process):
+def test_training_learns(one_process):
     losses = [line["loss"] for line in one_process]
     assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
 

@@ -74,6 +74,7 @@ def everything(folder):
     return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_real_run_is_not_changed_by_dry_runs_before_and_within_it(tmp_path):
     untouched, rehearsed, log = tmp_path / "untouched", tmp_path / "rehearsed", tmp_path / "log"
     assert finish(arguments(untouched)) == 0

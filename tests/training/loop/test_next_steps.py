@@ -42,7 +42,7 @@ def sections(text: str) -> dict[str, list[str]]:
     return found
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [pytest.param("palette", marks=pytest.mark.slow), "gan", "autoencoder"])
 def test_the_next_steps_are_right_for_the_pipeline(tmp_path, monkeypatch, capsys, command):
     monkeypatch.chdir(tmp_path)
     build_recipe, config_class, options = COMMANDS[command]

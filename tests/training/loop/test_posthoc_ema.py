@@ -129,6 +129,7 @@ def trained(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_pipeline_with_another_average(trained, tmp_path):
     record = reconstruct_ema(trained, tmp_path / "new", 0.08)
     assert record == json.loads((tmp_path / "new" / "posthoc_ema.json").read_text())

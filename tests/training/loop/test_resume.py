@@ -53,7 +53,7 @@ def test_twenty_kills(uninterrupted, tmp_path):
     assert_same_end(tmp_path, uninterrupted)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_writes_a_checkpoint_and_stops(uninterrupted, tmp_path, number):
     process = start(arguments(tmp_path, checkpointing_steps=1000, resume_from_checkpoint="latest"))
     while not (tmp_path / "logs" / "metrics.jsonl").exists() or not records(tmp_path):
@@ -107,6 +107,7 @@ def test_the_state_of_a_recipe_and_snapshots_resume_with_the_same_bits(uninterru
         assert (tmp_path / path.relative_to(expected)).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.slow
 def test_snapshots_of_an_earlier_run_are_not_mixed_with_those_of_a_new_one(tmp_path):
     options = {"max_train_steps": 5, "posthoc_ema_stds": 0.1, "posthoc_ema_steps": 1, "checkpointing_steps": 2}
     assert finish(arguments(tmp_path, **options)) == 0
