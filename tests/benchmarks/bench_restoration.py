@@ -4,10 +4,10 @@
 
 The task is one of `motion_blur`, `denoising`, `camera_noise`, `inpainting` (of the centre: `{"center": true}`), or
 `super_resolution`, whose factor is that of the pipeline; `motion_blur+denoising` is blur and noise. The other methods
-are Pillow's bicubic filter, and those of scikit-image (`pip install scikit-image`): Richardson-Lucy and Wiener, which
-know the kernel of the blur, each with the best of its settings in `STEPS` and `BALANCES`, and non-local means, which
-knows the strength of Gaussian noise and estimates that of others. `--feature_extractor` measures perceptual distances
-too, of squares of 64 pixels.
+are Pillow's bicubic filter, and those of scikit-image (`pip install scikit-image PyWavelets`): Richardson-Lucy and
+Wiener, which know the kernel of the blur, each with the best of its settings in `STEPS` and `BALANCES`, and non-local
+means, which knows the strength of Gaussian noise and estimates that of others. `--feature_extractor` measures
+perceptual distances too, of squares of 64 pixels.
 """
 
 import argparse
