@@ -28,6 +28,13 @@ def test_the_version_is_the_same_everywhere():
     assert diffusers_ext.__version__ == PROJECT["version"] == str(citation["version"]) == latest
 
 
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no clone")
+def test_no_cache_is_tracked():
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    strays = re.compile(r"\.(lock|bin|pyc|incomplete)$|(^|/)(decoded_images|__pycache__|outputs|assets)/")
+    assert not [name for name in tracked.split("\0") if strays.search(name)]
+
+
 def build(kind: str, source: Path, folder: Path) -> Path:
     """A wheel or an sdist, built by the backend that pip would call."""
     folder.mkdir(parents=True)

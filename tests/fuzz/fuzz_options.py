@@ -291,11 +291,11 @@ def wrong_value(kind: object, generator: random.Random) -> str:
     return generator.choice(TEXTS)
 
 
-def cases(count: int, seed: int) -> list[tuple[str, str, str]]:
+def cases(count: int, seed: int, commands: list[str]) -> list[tuple[str, str, str]]:
     """(command, option, value), different ones; first a right value for each command."""
-    generator, chosen = random.Random(seed), {(command, "seed", "1"): None for command in COMMANDS}
-    while len(chosen) < count + len(COMMANDS):
-        command = generator.choice(list(COMMANDS))
+    generator, chosen = random.Random(seed), {(command, "seed", "1"): None for command in commands}
+    while len(chosen) < count + len(commands):
+        command = generator.choice(commands)
         kinds = option_kinds(command)
         option = generator.choice(list(kinds))
         chosen[command, option, wrong_value(kinds[option], generator)] = None
@@ -350,7 +350,7 @@ def prepare(folder: Path) -> None:
 
 
 def run_case(folder: Path, number: int, case: tuple[str, str, str]) -> Outcome:
-    """One command, in this process."""
+    """One command, in this process, with `folder` as current folder: a random `--cache_dir` is written there."""
     command, option, value = case
     module = importlib.import_module(f"diffusers_ext.training.{command}")
     options = {name: str(entry) for name, entry in COMMANDS[command].items()} | {option: value}
@@ -363,7 +363,7 @@ def run_case(folder: Path, number: int, case: tuple[str, str, str]) -> Outcome:
     placed = [options.pop(name) for name in ("pipeline", "output") if name in options]  # without a name
     arguments = placed + [f"--{name}={entry}" for name, entry in options.items()]
     output, status = io.StringIO(), 0
-    with contextlib.redirect_stderr(output), contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.chdir(folder), contextlib.redirect_stderr(output), contextlib.redirect_stdout(io.StringIO()):
         try:
             if command in ("evaluate_pipeline", "find_directions"):
                 module.main(arguments)
@@ -399,12 +399,13 @@ def recipe_builder(module, command: str):
     return defined_in(module, "Recipe")
 
 
-def fuzz_options(count: int, seed: int = 0, processes: int = 2) -> list[Outcome]:
-    """Run `count` commands, each in a process of its own."""
+def fuzz_options(count: int, seed: int = 0, processes: int = 2, commands: list[str] | None = None) -> list[Outcome]:
+    """Run some of the commands, or of all, `count` times, each time in a process of its own."""
+    commands = commands or list(COMMANDS)
     with tempfile.TemporaryDirectory() as folder:
-        folder, chosen = Path(folder), cases(count, seed)
+        folder, chosen = Path(folder), cases(count, seed, commands)
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([f"diffusers_ext.training.{command}" for command in COMMANDS])
+        context.set_forkserver_preload([f"diffusers_ext.training.{command}" for command in commands])
         with context.Pool(processes, initializer=settle, initargs=(folder,), maxtasksperchild=1) as pool:
             pool.apply(prepare, (folder,))
             numbered = [(folder, number, case) for number, case in enumerate(chosen)]
@@ -412,7 +413,7 @@ def fuzz_options(count: int, seed: int = 0, processes: int = 2) -> list[Outcome]
 
 
 def settle(folder: Path) -> None:
-    """A process whose caches and current folder are in `folder`."""
+    """A process whose caches are in `folder`."""
     import os
 
     import huggingface_hub.constants
@@ -422,7 +423,6 @@ def settle(folder: Path) -> None:
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     huggingface_hub.constants.HF_HUB_OFFLINE = True
     huggingface_hub.constants.HF_ASSETS_CACHE = str(folder / "assets")
-    os.chdir(folder)
 
 
 def report(outcomes: list[Outcome]) -> str:
@@ -439,9 +439,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--commands", nargs="+", choices=COMMANDS, help="Only these.")
     parser.add_argument("--show", action="store_true", help="Print every error.")
     arguments = parser.parse_args()
-    outcomes = fuzz_options(arguments.count, arguments.seed)
+    outcomes = fuzz_options(arguments.count, arguments.seed, commands=arguments.commands)
     if arguments.show:
         print(*(f"{o.command} --{o.option}={o.value!r}: {o.kind} {o.text}" for o in outcomes), sep="\n")
     print(report(outcomes))
