@@ -17,7 +17,7 @@ WHOLE = (0, 0, 1, 1)
 ROWS = [
     [
         ("Restoration: colour, holes, borders, JPEG, detail", "palette_photos.png", WHOLE),
-        ("Panoramas from one photograph", "palette_panorama.png", WHOLE),
+        ("Panoramas from one photograph", "palette_panorama.jpg", WHOLE),
     ],
     [
         ("Diffusion by class", "digits.png", (0, 0, 1, 0.53)),

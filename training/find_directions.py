@@ -75,7 +75,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> None:
     """Find directions as the command line says."""
-    given = vars(build_parser().parse_args(arguments))
+    parser = build_parser()
+    given = vars(parser.parse_args(arguments))
+    for name, value in given.items():
+        if value == []:  # argparse reads "--name=--" as no value at all
+            parser.error(f"--{name} needs a value")
     folder, output, method, seed = (given.pop(name) for name in ("pipeline", "output", "method", "seed"))
     with one_sentence(ValueError, OSError, ImportError, SafetensorError, status=2):
         options = {name: value for name, value in given.items() if value is not None}

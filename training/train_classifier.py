@@ -25,6 +25,7 @@ from diffusers_ext.schedulers import ExactDDPMScheduler
 from diffusers_ext.training.diffusion.noised_images import noised_images
 from diffusers_ext.training.diffusion.objectives import prediction_type
 from diffusers_ext.training.evaluation.grids import sample_grid
+from diffusers_ext.training.evaluation.pipeline_classes import load_pipeline
 from diffusers_ext.training.evaluation.samples import SampleEvaluator, SamplingConfig
 from diffusers_ext.training.loop.configuration import JSONObject, ValidationConfig, option
 from diffusers_ext.training.loop.draws import Draw
@@ -77,8 +78,11 @@ class ClassifierRecipe(Recipe):
         super().__init__(config, context)
         if self.dataset.id2label is None:
             raise ValueError("A classifier needs labels: name the column with --label_column.")
-        self.diffusion = ClassConditionalPipeline.from_pretrained(
-            config.pretrained_model_name_or_path, cache_dir=config.cache_dir
+        self.diffusion = load_pipeline(
+            config.pretrained_model_name_or_path,
+            config.cache_dir,
+            "--pretrained_model_name_or_path",
+            ClassConditionalPipeline,
         )
         self._check_images()
         # A guider or a feature extractor that is not available is reported now, and not after the training.

@@ -33,6 +33,8 @@ from diffusers_ext.training.loop.weights import weights_fingerprint
 class DensityRecipe(ScoringRecipe):
     """The parameters under which the images are most likely."""
 
+    takes_all_images = True
+
     def networks(self) -> dict[str, torch.nn.Module]:
         """The density, of images or of their latents."""
         config = self.config

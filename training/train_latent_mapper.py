@@ -170,7 +170,7 @@ class LatentMapperConfig(ValidationConfig):
     def __post_init__(self):
         super().__post_init__()
         for name in ("pretrained_model_name_or_path", "clip", "prompt"):
-            self.require(bool(getattr(self, name)), f"--{name} is required")
+            self.require(bool((getattr(self, name) or "").strip()), f"--{name} is required")
         self.require_at_least(0, "latent_weight", "perceptual_weight")
         self.require_default(
             self.perceptual_weight > 0, ("perceptual_network",), "is for --perceptual_weight above 0, which is not set"

@@ -8,10 +8,24 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from diffusers_ext.demo.controls import Choice, Integer, Number, PaintedPicture, Picture, Seed, Switch, Text
-from tests.demo.kinds import draw_layer, draw_picture, write
+from diffusers_ext.demo.controls import (
+    Choice,
+    Directions,
+    Film,
+    Integer,
+    LabelMap,
+    Number,
+    PaintedPicture,
+    Picture,
+    Seed,
+    Switch,
+    Text,
+)
+from diffusers_ext.pipelines.latent_directions import LatentDirections
+from tests.demo.kinds import draw_layer, draw_picture, write, write_film
 
 
 @pytest.mark.parametrize("sent", [0, 65, -3, 1e30, 2.5, True, None, "", "7", math.nan, math.inf, [1], {}])
@@ -84,6 +98,33 @@ def test_pictures_of_all_kinds_come_out_right(tmp_path):
     assert picture.read(transparent).getpixel((0, 0)) == (255, 255, 255)
     assert Picture("Picture", 4).read(transparent).getpixel((0, 0)) == (255, 0, 0, 0)
     assert Picture("Picture", 1).read(upload(encode(draw_picture(mode="P")), tmp_path)).mode == "L"
+
+
+def test_label_maps_keep_their_numbers_and_films_their_frames(tmp_path):
+    label_map = Image.new("P", (2, 1))
+    label_map.putpalette([0, 0, 0, 250, 250, 250, 9, 9, 9])
+    label_map.putdata([2, 1])
+    read = LabelMap("Label map").read(write(label_map, tmp_path))
+    assert read.mode == "L" and list(read.getdata()) == [2, 1]
+    with pytest.raises(ValueError, match="^Label map can't be read: "):
+        LabelMap("Label map").read(write(draw_picture(), tmp_path))
+    frames = Film("Film", 1).read(write_film(tmp_path))
+    assert [frame.mode for frame in frames] == ["L", "L"] and frames[0].tobytes() != frames[1].tobytes()
+
+
+def test_files_of_directions_are_read_and_others_are_refused(tmp_path):
+    directions = LatentDirections({"larger": torch.ones(3)}, "latents", "fingerprint")
+    directions.save(tmp_path / "found.safetensors")
+    assert (
+        Directions("Directions").read(SimpleNamespace(path=str(tmp_path / "found.safetensors")))["larger"].sum() == 3
+    )
+    for sent, sentence in (
+        (write(draw_picture(), tmp_path), "find_directions.py has not written this file"),
+        (None, "upload a file"),
+    ):
+        with pytest.raises(ValueError, match=sentence) as error:
+            Directions("Directions").read(sent)
+        assert str(tmp_path) not in str(error.value)
 
 
 def bomb(side: int) -> bytes:

@@ -18,7 +18,7 @@ from tests.pipelines import test_pipeline_class_conditional as class_conditional
 def run(pipeline, title, folder, limits=None, **changes):
     """What an action makes of the values that the page sends at first, with some changed."""
     action = next(action for action in panel_for(pipeline, limits).actions() if action.title == title)
-    sent = {name: kinds.sent_at_first(control, folder) for name, control in action.controls.items()}
+    sent = {name: kinds.sent_at_first(control, folder, pipeline) for name, control in action.controls.items()}
     assert set(changes) <= set(sent), sorted(sent)
     values = {name: action.controls[name].read(value) for name, value in {**sent, **changes}.items()}
     return action.make(**values)
@@ -28,7 +28,7 @@ def run(pipeline, title, folder, limits=None, **changes):
 def test_every_action_makes_pictures_at_once(kind, tmp_path):
     pipeline = kinds.make(kind)
     for action in panel_for(pipeline).actions():
-        few = {name: 2 for name in action.controls if name == "num_inference_steps"}
+        few = {name: 2 for name in action.controls if "steps" in name and name != "num_steps"}
         made = run(pipeline, action.title, tmp_path, **few)
         assert made.pictures and len(made.pictures) == len(made.captions), action.title
         assert all(isinstance(picture, Image.Image) for picture in made.pictures)

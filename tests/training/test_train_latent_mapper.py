@@ -94,7 +94,7 @@ def test_two_processes_train_like_one(tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"prompt": None}, "--prompt is required"),
+        ({"prompt": "  "}, "--prompt is required"),
         ({"clip": None}, "--clip is required"),
         ({"clip": "./nonsense"}, "--clip: ./nonsense is no CLIPModel of transformers"),
         ({"latent_weight": -1.0}, "--latent_weight"),

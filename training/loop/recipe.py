@@ -31,6 +31,8 @@ class Recipe:
     on_host: tuple[str, ...] = ("caption_ids",)
     # Whether `--adam_weight_decay` shrinks gains, biases and all other parameters of fewer than two dimensions too.
     decays_vectors: bool = True
+    # Whether a step takes all images at once instead of a batch.
+    takes_all_images: bool = False
 
     def __init__(self, config: TrainingConfig, context: TrainingContext):
         self.config, self.context = config, context

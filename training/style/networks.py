@@ -20,9 +20,10 @@ def load_feature_network(name: str, device: str | torch.device = "cpu") -> VGG |
     try:
         return load_style_features(name, device)
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()).partition(". ")[0]  # what follows is advice about the Hub
         raise ValueError(
-            f"--feature_network {name} is neither a VGG nor an image model of Transformers: {reason}"
+            f"--feature_network {name} is neither a VGG nor an image model of Transformers, in a folder or on the "
+            f"Hub: {reason}"
         ) from error
 
 

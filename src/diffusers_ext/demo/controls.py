@@ -11,9 +11,11 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
-from diffusers_ext.data.decoding import MODES, UnreadableImageError, decode_image
+from diffusers_ext.data.decoding import MODES, UnreadableImageError, decode_frames, decode_image, decode_label_map
+from diffusers_ext.pipelines.latent_directions import LatentDirections
 
 
 LARGEST_SEED = 2**32 - 1
@@ -174,14 +176,48 @@ class Picture(Control):
             if self.is_required:
                 raise ValueError(f"{self.label} is missing: upload a picture.")
             return None
-        return self._decode(path, self.channels)
-
-    def _decode(self, path: str, channels: int) -> Image.Image:
         try:
-            pixels = decode_image(path, channels, self.max_pixels).permute(1, 2, 0).numpy()
+            return self._decode(path)
         except UnreadableImageError as error:
             raise ValueError(f"{self.label} can't be read: {error}.") from error
-        return Image.fromarray(np.ascontiguousarray(pixels.squeeze(2) if channels == 1 else pixels), MODES[channels])
+
+    def _decode(self, path: str) -> Any:
+        return as_picture(decode_image(path, self.channels, self.max_pixels))
+
+
+@dataclass
+class LabelMap(Picture):
+    """An uploaded label map in mode L: the numbers of its pixels, whatever colours a palette gives them."""
+
+    channels: int = field(default=1, init=False)
+
+    def _decode(self, path):
+        return as_picture(decode_label_map(path, self.max_pixels))
+
+
+@dataclass
+class Film(Picture):
+    """The frames of an uploaded film, such as a GIF: a list of pictures."""
+
+    def _decode(self, path):
+        return [as_picture(frame) for frame in decode_frames(path, self.channels, self.max_pixels)]
+
+
+@dataclass
+class Directions(Control):
+    """An uploaded file of latent directions, as find_directions.py writes it."""
+
+    def component(self, gradio):
+        return gradio.File(label=self.label, type="filepath", file_types=[".safetensors"])
+
+    def read(self, sent):
+        path = getattr(sent, "path", None)
+        if path is None:
+            raise ValueError(f"{self.label} are missing: upload a file that find_directions.py has written.")
+        try:
+            return LatentDirections.load(path)
+        except (ValueError, KeyError) as error:  # whose sentence names the file of the server
+            raise ValueError(f"{self.label} can't be read: find_directions.py has not written this file.") from error
 
 
 @dataclass
@@ -205,7 +241,7 @@ class PaintedPicture(Picture):
         picture = super().read(getattr(sent, "background", None))
         mask = Image.new("L", picture.size)
         for layer in getattr(sent, "layers", None) or ():
-            painted = self._decode(getattr(layer, "path", None), 4).getchannel("A")
+            painted = Picture(self.label, 4, self.max_pixels).read(layer).getchannel("A")
             if painted.size != picture.size:
                 raise ValueError(
                     f"{self.label} has {picture.width} x {picture.height} pixels, but its mask {painted.width} x "
@@ -215,6 +251,12 @@ class PaintedPicture(Picture):
         if mask.getbbox() is None:
             raise ValueError("The mask is empty: paint over what has to be made.")
         return picture, mask
+
+
+def as_picture(pixels: torch.Tensor) -> Image.Image:
+    """The picture of uint8 pixels (C, H, W)."""
+    channels, pixels = len(pixels), np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
+    return Image.fromarray(pixels[..., 0] if channels == 1 else pixels, MODES[channels])
 
 
 def parse_number(sent: Any) -> Any:

@@ -24,6 +24,7 @@ from diffusers_ext.pipelines.denoising import build_guider, get_guidance_scale
 MOST_CLASSES_AT_ONCE = 20
 MOST_SLIDERS = 12
 FRAMES_SHOWN = 12
+HIDDEN = (128, 128, 128)  # how hidden pixels are shown
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,28 @@ class Panel:
     def picture(self, label: str = "Picture", channels: int = 3, **options: Any) -> Picture:
         return Picture(label, channels, self.limits.image_pixels, **options)
 
-    def painted_picture(self, label: str, channels: int = 3) -> PaintedPicture:
+    def painted_picture(
+        self, label: str = "Picture; paint over what has to be made", channels: int = 3
+    ) -> PaintedPicture:
         return PaintedPicture(label, channels, self.limits.image_pixels)
+
+    def own_picture(self, label: str = "Picture", **options: Any) -> Picture:
+        """In the channels of the network, which it does not convert."""
+        return self.picture(label, self.pipeline.image_shape[0], **options)
+
+    def fit(self, picture: Image.Image, longest_side: int) -> Image.Image:
+        """In the size that the network has; if it takes any size, not larger than the visitor wants."""
+        return fit_to(picture, self.pipeline.image_shape[1:], longest_side)
+
+    def fit_painted(
+        self, painted: tuple[Image.Image, Image.Image], longest_side: int
+    ) -> tuple[Image.Image, Image.Image]:
+        """A picture and its mask, as [`fit`] has the picture."""
+        picture, mask = painted
+        size = self.pipeline.image_shape[1:]
+        if None in size:
+            return shrink(picture, longest_side), shrink_mask(mask, longest_side)
+        return self.fit(picture, longest_side), painted_parts(ImageOps.fit(mask, size[::-1], Image.Resampling.BOX))
 
     def number_of_images(self, default: int = 4) -> Integer:
         return Integer("Pictures", min(default, self.limits.images), 1, self.limits.images)
@@ -139,6 +160,22 @@ class Panel:
     def latent_sliders(self, dimensions: int) -> dict[str, Number]:
         """A slider for each of the first latents, `shift_0` and so on: what is added to it."""
         return {f"shift_{i}": Number(f"Latent {i}", 0.0, -4, 4) for i in range(min(MOST_SLIDERS, dimensions))}
+
+    def fill(self, painted: tuple[Image.Image, Image.Image], longest_side: int, **values: Any) -> Made:
+        """What the panel's `make` puts where a picture was painted over."""
+        picture, mask = self.fit_painted(painted, longest_side)
+        made = self.make(image=picture, mask_image=mask, **values)
+        made.pair = hide(picture, mask), made.pictures[0]
+        return made
+
+    def sampled(self, label: int | list[int] | None, number: int) -> tuple[dict[str, Any], int]:
+        """The options of a call for `number` pictures of each label, or of none, and how many these are together."""
+        options = {"batch_size": number}
+        if label is not None:
+            options = {"class_labels": label, "num_images_per_label": number}
+            number *= len(label) if isinstance(label, list) else 1
+        self.check_number(number)
+        return options, number
 
     def check_number(self, number: int) -> None:
         """Refuses more pictures than one click may make."""
@@ -187,9 +224,19 @@ def fit_to(picture: Image.Image, size: tuple[int | None, int | None], longest_si
 def shrink_mask(mask: Image.Image, longest_side: int) -> Image.Image:
     """A mask for a picture that [`shrink`] shrinks: what is painted anywhere in a pixel is hidden."""
     size = shrunk_size(mask.size, longest_side)
-    if size == mask.size:
-        return mask
-    return mask.resize(size, Image.Resampling.BOX).point(lambda value: 255 * (value > 0))
+    return mask if size == mask.size else painted_parts(mask.resize(size, Image.Resampling.BOX))
+
+
+def painted_parts(mask: Image.Image) -> Image.Image:
+    """A mask that is white where any part of a pixel was painted."""
+    return mask.point(lambda value: 255 * (value > 0))
+
+
+def hide(picture: Image.Image, mask: Image.Image) -> Image.Image:
+    """A picture that is gray where the visitor painted."""
+    hidden = picture.convert("RGB")
+    hidden.paste(HIDDEN, mask=mask)
+    return hidden
 
 
 def shrunk_size(size: tuple[int, int], longest_side: int) -> tuple[int, int]:

@@ -27,7 +27,7 @@ class AnyPanel(Panel):
         has_mask = "mask_image" in controls and "image" in controls
         if has_mask:
             del controls["mask_image"]
-            controls["image"] = self.painted_picture("Picture; paint over what has to be made")
+            controls["image"] = self.painted_picture()
         if any(isinstance(control, Picture) for control in controls.values()):
             controls["longest_side"] = self.longest_side()
         if self.takes_generator:

@@ -19,7 +19,7 @@ class AutoencoderPanel(Panel):
             "method": methods,
             **side,
         }
-        reconstruction = {"picture": self.own_picture("Picture"), **side}
+        reconstruction = {"picture": self.own_picture(), **side}
         actions = [
             Action("Between two", between, self.interpolate, films=True),
             Action("Reconstruction", reconstruction, self.reconstruct, compares=True),
@@ -35,14 +35,6 @@ class AutoencoderPanel(Panel):
                 Action("Walk", {**walk, "seed": Seed()}, self.walk, films=True),
             ]
         return actions
-
-    def own_picture(self, label):
-        """In the channels of the network, which it does not convert."""
-        return self.picture(label, self.pipeline.image_shape[0])
-
-    def fit(self, picture, longest_side):
-        """In the size that the network has; if it takes any size, not larger than the visitor wants."""
-        return fit_to(picture, self.pipeline.image_shape[1:], longest_side)
 
     def sample(self, number, seed):
         return Made(self.pipeline(number, seeded(seed, number)).images, seed_captions(seed, number))

@@ -28,13 +28,10 @@ class CascadePanel(Panel):
         return [Action("Pictures", controls, self.make)]
 
     def make(self, number, shows_stages, seed, label=None, guidance_scale=None, **steps):
-        options = {"num_inference_steps": list(steps.values())}
-        if label is None:
-            options["batch_size"] = number
-        else:
-            options |= {"class_labels": label, "num_images_per_label": number, "guidance_scale": guidance_scale}
-            number *= len(label) if isinstance(label, list) else 1
-        self.check_number(number)
+        options, number = self.sampled(label, number)
+        options["num_inference_steps"] = list(steps.values())
+        if label is not None:
+            options["guidance_scale"] = guidance_scale
         output = self.pipeline(generator=seeded(seed, number), output_stage_images=shows_stages, **options)
         captions = seed_captions(seed, number)
         if not shows_stages:

@@ -33,14 +33,12 @@ class ClassConditionalPanel(Panel):
         return class_names(pipeline.config.id2label, count, null_label), not has_classes or null_label is not None
 
     def make(self, number, num_inference_steps, seed, label=None, guidance_scale=None):
-        options = {"num_inference_steps": num_inference_steps}
-        if label is None:
-            options["batch_size"] = number
-        else:
-            options |= {"class_labels": label, "num_images_per_label": number, "guidance_scale": guidance_scale}
-            number *= len(label) if isinstance(label, list) else 1
-        self.check_number(number)
-        pictures = self.pipeline(generator=seeded(seed, number), **options).images
+        options, number = self.sampled(label, number)
+        if label is not None:
+            options["guidance_scale"] = guidance_scale
+        pictures = self.pipeline(
+            num_inference_steps=num_inference_steps, generator=seeded(seed, number), **options
+        ).images
         return Made(pictures, seed_captions(seed, number))
 
 

@@ -4,10 +4,12 @@ from PIL import Image
 
 from diffusers_ext.demo.controls import Integer, Number, Seed
 from diffusers_ext.demo.panel import (
+    HIDDEN,
     Action,
     Made,
     Panel,
     class_names,
+    hide,
     seed_captions,
     seeded,
     shrink,
@@ -15,9 +17,6 @@ from diffusers_ext.demo.panel import (
 )
 from diffusers_ext.pipelines.networks import get_num_labels, takes_classes
 from diffusers_ext.pipelines.palette_tasks import TASKS, parse_task
-
-
-HIDDEN = (128, 128, 128)  # how hidden pixels are shown
 
 
 class PalettePanel(Panel):
@@ -30,7 +29,7 @@ class PalettePanel(Panel):
         pipeline, config = self.pipeline, self.pipeline.config
         controls = {}
         if task.inpaints:
-            controls["painted"] = self.painted_picture("Picture; paint over what has to be made", self.channels)
+            controls["painted"] = self.painted_picture(channels=self.channels)
         else:
             controls["picture"] = self.picture("Picture", self.channels)
         if task.uncrops:
@@ -108,7 +107,7 @@ def show_before(task, picture, size, mask, padding):
     if task.removes_color:
         picture = picture.convert("L").convert("RGB")
     if mask is not None:
-        picture.paste(HIDDEN, mask=mask)
+        picture = hide(picture, mask)
     if padding is not None:
         canvas = Image.new("RGB", size, HIDDEN)
         canvas.paste(picture, padding[:2])
