@@ -63,3 +63,6 @@ def test_refusals():
     for height in (0, -4, 2.0):
         with pytest.raises(ValueError, match="`token_height` must be a positive integer"):
             HaltonScheduler(3, token_height=height)
+    for mask_token_id in (1.5, -1, True):
+        with pytest.raises(ValueError, match="`mask_token_id` must be an integer of at least 0"):
+            HaltonScheduler(mask_token_id)

@@ -150,7 +150,8 @@ def test_without_temperature_the_most_certain_tokens_stay():
     "arguments, message",
     [
         ({"masking_schedule": "sine"}, "`masking_schedule` must be one of cosine, arccos"),
-        ({"choice_temperature": -1.0}, "`choice_temperature` must be at least 0, but is -1.0"),
+        ({"choice_temperature": -1.0}, "`choice_temperature` must be finite and at least 0, but is -1.0"),
+        ({"choice_temperature": float("nan")}, "`choice_temperature` must be finite and at least 0, but is nan"),
         ({"num_inference_steps": 0}, "`num_inference_steps` must be a positive integer, but is 0"),
         ({"num_inference_steps": 2.5}, "`num_inference_steps` must be a positive integer, but is 2.5"),
     ],

@@ -21,13 +21,13 @@ class MaskedTokensMixin:
     def check_schedule(self) -> None:
         """
         Raises:
-            ValueError: for an unknown `masking_schedule`, or a negative `mask_token_id`.
+            ValueError: for an unknown `masking_schedule`, or a `mask_token_id` that numbers no token.
         """
         schedule, mask_token_id = self.config.masking_schedule, self.config.mask_token_id
         if schedule not in SCHEDULES:
             raise ValueError(f"`masking_schedule` must be one of {', '.join(SCHEDULES)}, but is {schedule!r}.")
-        if mask_token_id < 0:
-            raise ValueError(f"`mask_token_id` must be at least 0, but is {mask_token_id}.")
+        if type(mask_token_id) is not int or mask_token_id < 0:
+            raise ValueError(f"`mask_token_id` must be an integer of at least 0, but is {mask_token_id!r}.")
 
     def set_timesteps(self, num_inference_steps: int | None = None, device: str | torch.device | None = None) -> None:
         """

@@ -60,8 +60,8 @@ class MaskGITScheduler(MaskedTokensMixin, SchedulerMixin, ConfigMixin):
         num_inference_steps: int = 8,
     ):
         self.check_schedule()
-        if choice_temperature < 0:
-            raise ValueError(f"`choice_temperature` must be at least 0, but is {choice_temperature}.")
+        if not 0 <= choice_temperature < torch.inf:
+            raise ValueError(f"`choice_temperature` must be finite and at least 0, but is {choice_temperature}.")
         self.set_timesteps()
 
     def step(
