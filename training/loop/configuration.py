@@ -506,7 +506,7 @@ def is_repo_id(name: str) -> bool:
         validate_repo_id(name)
     except HFValidationError:
         return False
-    return True
+    return name.isascii()
 
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)

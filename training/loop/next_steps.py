@@ -1,5 +1,7 @@
 """What to do with a finished run: the lines that load, measure and publish it."""
 
+import json
+import re
 import shlex
 from dataclasses import fields
 from pathlib import Path
@@ -65,6 +67,8 @@ def publishing_command(folder: Path, config: TrainingConfig) -> list[str]:
     """The command that publishes the result; none if the run has published it."""
     if config.push_to_hub:
         return []
-    name = config.hub_model_id or f"YOUR_NAME/{folder.absolute().name}"
-    code = f"from diffusers_ext.hub import publish_folder; publish_folder({str(folder)!r}, {name!r})"
-    return [shlex.join(["python", "-c", code])]
+    # The Hub allows these characters in names, and folders may have any.
+    allowed = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.absolute().name).strip("-.") or "NAME"
+    name = config.hub_model_id or f"YOUR_NAME/{allowed}"
+    arguments = ", ".join(json.dumps(text, ensure_ascii=False) for text in (str(folder), name))
+    return [shlex.join(["python", "-c", f"from diffusers_ext.hub import publish_folder; publish_folder({arguments})"])]

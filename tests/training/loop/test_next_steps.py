@@ -48,7 +48,7 @@ def test_the_next_steps_are_right_for_the_pipeline(tmp_path, monkeypatch, capsys
     build_recipe, config_class, options = COMMANDS[command]
     options = [
         *("--dataset_name=digits", "--resolution=8", "--channels=1", "--max_train_steps=2", "--train_batch_size=4"),
-        *("--num_evaluation_samples=12", f"--output_dir=outputs/{command}", *options),
+        *("--num_evaluation_samples=12", f"--output_dir=outputs/é {command}", *options),
     ]
     run(build_recipe, config_class, options)
     found = sections(capsys.readouterr().out)
@@ -60,8 +60,8 @@ def test_the_next_steps_are_right_for_the_pipeline(tmp_path, monkeypatch, capsys
         exec("\n".join(lines[2:]), namespace)
         assert len(namespace["images"]) > 1
     assert found["Publish"] == [
-        "python -c 'from diffusers_ext.hub import publish_folder; publish_folder('\"'\"'outputs/"
-        f"{command}'\"'\"', '\"'\"'YOUR_NAME/{command}'\"'\"')'"
+        "python -c 'from diffusers_ext.hub import publish_folder; "
+        f"""publish_folder("outputs/é {command}", "YOUR_NAME/{command}")'"""
     ]
     if command == "autoencoder":  # it makes no images from noise
         assert "Measure" not in found
