@@ -99,7 +99,10 @@ def _steps(trainer: Trainer, left: int) -> str:
     if left < trainer.max_train_steps:
         text += f", up to step {trainer.max_train_steps}"
     length = trainer.recipe.dataset.epoch_length
-    return text if length is None else f"{text}, which is {left * trainer.batch_size / length:.3g} epochs"
+    if length is None:
+        return text
+    epochs = left * trainer.batch_size / length
+    return f"{text}, which is {epochs:,.0f} epochs" if epochs >= 100 else f"{text}, which is {epochs:.3g} epochs"
 
 
 def _memory(trainer: Trainer) -> str:
