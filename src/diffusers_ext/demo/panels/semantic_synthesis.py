@@ -11,8 +11,9 @@ class SemanticSynthesisPanel(Panel):
     pipelines = ("SemanticSynthesisPipeline",)
 
     def actions(self):
-        info = f"A PNG with a number from 0 to {self.pipeline.generator.config.num_labels - 1} for each pixel."
-        controls = {"label_map": LabelMap("Label map", self.limits.image_pixels, info=info)}
+        last = self.pipeline.generator.config.num_labels - 1
+        title = f"Label map: a PNG with a number from 0 to {last} for each pixel"
+        controls = {"label_map": LabelMap(title, self.limits.image_pixels)}
         if self.pipeline.style_encoder is not None:
             controls["style_image"] = self.picture("Style", is_required=False)
         if self.has_latents:
