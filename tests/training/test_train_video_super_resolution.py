@@ -12,6 +12,7 @@ from diffusers_ext.training.train_video_super_resolution import (
 )
 from tests.tiny_films import TINY_CONVOLUTIONAL_UNET, TINY_MOTION_UNET, TINY_TEXT, write_captioned_films
 from tests.training.runs import steps, tensors, trainer
+from tests.training.text_to_image_runs import run_on_one_and_two_processes
 
 
 OPTIONS = {
@@ -31,6 +32,7 @@ OPTIONS = {
     "lr_warmup_steps": 0,
     "num_inference_steps": 2,
 }
+ATTENDING = {"denoiser": "UNetMotionModel", "unet": TINY_MOTION_UNET}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -84,9 +86,17 @@ def test_every_so_many_frames_are_kept_and_halved():
 
 
 @pytest.mark.slow
+def test_two_processes_train_like_one(tmp_path):
+    """With attention over time: convolutions over time have a fixed dropout, which each process draws for itself."""
+    one, two = run_on_one_and_two_processes("train_video_super_resolution", {**OPTIONS, **ATTENDING}, tmp_path)
+    found = tensors(two, 3)
+    for name, tensor in tensors(one, 3).items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.slow
 def test_it_learns_to_enlarge(tmp_path):
-    options = {"denoiser": "UNetMotionModel", "unet": TINY_MOTION_UNET, "train_batch_size": 8}
-    job = trainer(VideoSuperResolutionRecipe, configuration(tmp_path, **options))
+    job = trainer(VideoSuperResolutionRecipe, configuration(tmp_path, **ATTENDING, train_batch_size=8))
     losses = [values["unet_loss"] for values in steps(job, 30)]
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
 
