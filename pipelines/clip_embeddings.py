@@ -46,6 +46,14 @@ def embed_prompts(
     )
 
 
+def embed_with_empty(
+    tokenizer: PreTrainedTokenizerBase, text_encoder: CLIPTextModelWithProjection, prompts: list[str], count: int
+) -> tuple[PromptEmbeddings, PromptEmbeddings]:
+    """The embeddings of prompts, `count` times each, next to each other, and so many of an empty text."""
+    text, empty_text = embed_prompts(tokenizer, text_encoder, [*prompts, ""]).split(len(prompts))
+    return text.repeat(count), empty_text.repeat(len(prompts) * count)
+
+
 def embed_tokens(
     text_encoder: CLIPTextModelWithProjection, input_ids: torch.Tensor, attention_mask: torch.Tensor
 ) -> PromptEmbeddings:

@@ -10,8 +10,27 @@ import math
 
 import torch
 from diffusers import SchedulerMixin
+from diffusers.utils.torch_utils import randn_tensor
 
+from .checks import check_fraction
 from .schedules import add_noise
+
+
+def check_conditioning_noise(level: float, highest: float, network: str = "the network"):
+    """Refuses a level s that is no fraction, or higher than what a network was trained for."""
+    check_fraction("conditioning_noise_level", level)
+    if level > highest:
+        raise ValueError(
+            f"`conditioning_noise_level` must be at most {highest}, what {network} was trained for, but is {level}."
+        )
+
+
+def add_conditioning_noise(
+    small: torch.Tensor, level: float, generator: torch.Generator | list[torch.Generator] | None
+) -> torch.Tensor:
+    """Small images or films with noise of the level s."""
+    noise = randn_tensor(small.shape, generator=generator, device=small.device, dtype=torch.float32)
+    return (1 - level**2) ** 0.5 * small + level * noise
 
 
 def get_signal_and_noise(scheduler: SchedulerMixin, timestep: torch.Tensor) -> tuple[float, float]:

@@ -200,25 +200,50 @@ def call_back(
     return tensors["latents"] if outputs is None else outputs.pop("latents", tensors["latents"])
 
 
+class DenoisingCallMixin:
+    """What a call of a pipeline tells its callbacks, and lets them change."""
+
+    _interrupt = False
+    _guidance_scale = 1.0
+    _num_timesteps = 0
+
+    @property
+    def interrupt(self) -> bool:
+        """A callback that sets `pipe._interrupt = True` makes the step the last one."""
+        return self._interrupt
+
+    @property
+    def guidance_scale(self) -> float:
+        """The guidance scale of the call. A callback that sets `pipe._guidance_scale` changes the next steps."""
+        return self._guidance_scale
+
+    @property
+    def num_timesteps(self) -> int:
+        """The number of scheduler steps of the latest call."""
+        return self._num_timesteps
+
+
 def denoise(
     pipeline: DiffusionPipeline,
+    network: ModelMixin,
     guider: BaseGuidance,
     timesteps: torch.Tensor,
     latents: torch.Tensor,
     forward: Callable[..., torch.Tensor],
     conditions: dict[str, torch.Tensor | tuple | None],
     *,
-    eta: float,
+    eta: float = 0.0,
     generator: torch.Generator | list[torch.Generator] | None,
     callback: StepCallback | None,
     callback_inputs: Sequence[str],
     correct: Callable[..., torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """
-    The loop over all steps of a pipeline with a `unet`, a `scheduler`, `interrupt` and `_guidance_scale`.
+    The loop over all steps of a pipeline.
 
     Args:
-        pipeline ([`DiffusionPipeline`]): the pipeline.
+        pipeline ([`DiffusionPipeline`]): the pipeline, a [`DenoisingCallMixin`] with a `scheduler`.
+        network ([`ModelMixin`]): its denoiser, which the guider may change.
         guider ([`BaseGuidance`]): the guider of the call.
         timesteps (`torch.Tensor` of shape `(T,)`): the timesteps, descending.
         latents (`torch.Tensor` of shape `(N, C, H, W)`): the noise to start from, float32.
@@ -242,7 +267,7 @@ def denoise(
             guider.set_state(step=i, num_inference_steps=len(timesteps), timestep=t)
             inputs = {"sample": scale_input(scheduler, latents, t), **conditions}
             run = partial(forward, noise_level=t)
-            noise_pred = predict(guider, pipeline.unet, run, inputs, channels, with_variance)
+            noise_pred = predict(guider, network, run, inputs, channels, with_variance)
             if correct is not None:
                 noise_pred = correct(noise_pred, t, latents)
             if takes_gradient:

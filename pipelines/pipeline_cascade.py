@@ -23,13 +23,12 @@ from .cascade_stages import (
 )
 from .checks import (
     check_callback_inputs,
-    check_fraction,
     check_generator,
     check_latents,
     check_output_type,
     check_positive_int,
 )
-from .conditioning_augmentation import get_forward_step, to_noisy_image
+from .conditioning_augmentation import check_conditioning_noise, get_forward_step, to_noisy_image
 from .denoising import (
     StepCallback,
     build_guider,
@@ -577,13 +576,8 @@ class CascadePipeline(TrainedProcessMixin, DiffusionPipeline):
     def _check_noise(self, noise_levels: list[float]):
         for stage, level in zip(self._stages[1:], noise_levels, strict=True):
             check_noise_conditioning(stage.options["noise_conditioning"], stage.scheduler, f"`{stage.name}`")
-            check_fraction("conditioning_noise_level", level)
-            highest = stage.options["conditioning_augmentation"]
-            if stage.takes_noise_level and level > highest:
-                raise ValueError(
-                    f"`conditioning_noise_level` must be at most {highest}, what `{stage.name}` was trained for, but "
-                    f"is {level}."
-                )
+            highest = stage.options["conditioning_augmentation"] if stage.takes_noise_level else 1.0
+            check_conditioning_noise(level, highest, f"`{stage.name}`")
 
     def _check_truncated(self, noise_levels: list[float]):
         if max(noise_levels) == 0:

@@ -21,6 +21,7 @@ from .checks import (
     check_positive_int,
 )
 from .denoising import (
+    DenoisingCallMixin,
     StepCallback,
     build_guider,
     check_guidance_scale,
@@ -46,7 +47,7 @@ from .processes import TrainedProcessMixin
 from .schedules import check_schedule, set_timesteps
 
 
-class ClassConditionalPipeline(TrainedProcessMixin, LatentSpaceMixin, DiffusionPipeline):
+class ClassConditionalPipeline(TrainedProcessMixin, LatentSpaceMixin, DenoisingCallMixin, DiffusionPipeline):
     r"""
     Generates images from class labels, or from nothing but noise: pixels, or latents that an autoencoder decodes
     (Rombach et al. 2022, https://huggingface.co/papers/2112.10752).
@@ -135,9 +136,6 @@ class ClassConditionalPipeline(TrainedProcessMixin, LatentSpaceMixin, DiffusionP
             default_num_inference_steps=default_num_inference_steps,
         )
         self._remember_processes({"unet": "scheduler"}, trained_processes)
-        self._interrupt = False
-        self._guidance_scale = 1.0
-        self._num_timesteps = 0
 
     @torch.no_grad()
     def __call__(
@@ -279,6 +277,7 @@ class ClassConditionalPipeline(TrainedProcessMixin, LatentSpaceMixin, DiffusionP
         # 6. Denoising
         latents = denoise(
             self,
+            self.unet,
             guider,
             timesteps,
             latents,
@@ -315,21 +314,6 @@ class ClassConditionalPipeline(TrainedProcessMixin, LatentSpaceMixin, DiffusionP
     def image_shape(self) -> tuple[int, int | None, int | None]:
         """Channels, height and width of the images of a call without `height` and `width`."""
         return (self._space.image_channels, *self._image_sides)
-
-    @property
-    def interrupt(self) -> bool:
-        """A callback that sets `pipe._interrupt = True` makes the step the last one."""
-        return self._interrupt
-
-    @property
-    def guidance_scale(self) -> float:
-        """The guidance scale of the call. A callback that sets `pipe._guidance_scale` changes the next steps."""
-        return self._guidance_scale
-
-    @property
-    def num_timesteps(self) -> int:
-        """The number of scheduler steps of the latest call."""
-        return self._num_timesteps
 
     def _get_latents_shape(self, num_images: int, height: int, width: int) -> tuple[int, int, int, int]:
         factor = self._space.pixels_per_latent

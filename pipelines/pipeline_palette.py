@@ -27,6 +27,7 @@ from .checks import (
     is_number,
 )
 from .denoising import (
+    DenoisingCallMixin,
     StepCallback,
     build_guider,
     call_back,
@@ -90,7 +91,7 @@ from .schedules import (
 from .tiles import Tiling, check_tiling, plan_tiling, predict_tiled, round_up
 
 
-class PalettePipeline(TrainedProcessMixin, LatentSpaceMixin, DiffusionPipeline):
+class PalettePipeline(TrainedProcessMixin, LatentSpaceMixin, DenoisingCallMixin, DiffusionPipeline):
     r"""
     Makes an image from a degraded one, or from any image that goes with it: Palette (Saharia et al. 2022,
     https://huggingface.co/papers/2111.05826) and SR3 (Saharia et al. 2021, https://huggingface.co/papers/2104.07636).
@@ -225,9 +226,6 @@ class PalettePipeline(TrainedProcessMixin, LatentSpaceMixin, DiffusionPipeline):
         )
         self._check_configuration()
         self._remember_processes({"unet": "scheduler"}, trained_processes)
-        self._interrupt = False
-        self._guidance_scale = 1.0
-        self._num_timesteps = 0
 
     @torch.no_grad()
     def __call__(
@@ -675,21 +673,6 @@ class PalettePipeline(TrainedProcessMixin, LatentSpaceMixin, DiffusionPipeline):
     def image_shape(self) -> tuple[int, int | None, int | None]:
         """Channels, height and width of the images that the network was trained for."""
         return (self.config.image_channels, *self._image_sides)
-
-    @property
-    def interrupt(self) -> bool:
-        """A callback that sets `pipe._interrupt = True` makes the step the last one."""
-        return self._interrupt
-
-    @property
-    def guidance_scale(self) -> float:
-        """The guidance scale of the call. A callback that sets `pipe._guidance_scale` changes the next steps."""
-        return self._guidance_scale
-
-    @property
-    def num_timesteps(self) -> int:
-        """The number of scheduler steps of the latest call."""
-        return self._num_timesteps
 
     @property
     def _level_channels(self) -> int:

@@ -11,7 +11,6 @@ from diffusers import (
     SchedulerMixin,
     UNet2DConditionModel,
 )
-from diffusers.utils.torch_utils import randn_tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -25,7 +24,9 @@ from .checks import (
     check_positive_int,
     check_small_input,
 )
+from .conditioning_augmentation import add_conditioning_noise, check_conditioning_noise
 from .denoising import (
+    DenoisingCallMixin,
     StepCallback,
     build_guider,
     check_guidance_scale,
@@ -51,7 +52,7 @@ from .prompts import (
 from .schedules import check_schedule, set_timesteps
 
 
-class TextToImagePixelPipeline(TrainedProcessMixin, DiffusionPipeline):
+class TextToImagePixelPipeline(TrainedProcessMixin, DenoisingCallMixin, DiffusionPipeline):
     r"""
     Makes images from texts with a denoiser of pixels, as GLIDE (Nichol et al. 2021,
     https://huggingface.co/papers/2112.10741) and Imagen (Saharia et al. 2022,
@@ -147,9 +148,6 @@ class TextToImagePixelPipeline(TrainedProcessMixin, DiffusionPipeline):
                 '`class_embed_type="timestep"`.'
             )
         self._remember_processes({"unet": "scheduler"}, trained_processes)
-        self._interrupt = False
-        self._guidance_scale = 1.0
-        self._num_timesteps = 0
 
     @torch.no_grad()
     def __call__(
@@ -297,10 +295,9 @@ class TextToImagePixelPipeline(TrainedProcessMixin, DiffusionPipeline):
         if low_res is not None:
             low_res = low_res.repeat_interleave(num_images_per_prompt, dim=0).to(device)
             if self._takes_noise_level:
-                level = conditioning_noise_level
-                noise = randn_tensor(low_res.shape, generator=generator, device=device, dtype=torch.float32)
-                low_res = (1 - level**2) ** 0.5 * low_res + level * noise
-                conditions["class_labels"] = torch.full((num_images,), NOISE_LEVELS * level, device=device)
+                low_res = add_conditioning_noise(low_res, conditioning_noise_level, generator)
+                level = NOISE_LEVELS * conditioning_noise_level
+                conditions["class_labels"] = torch.full((num_images,), level, device=device)
             shown.append(F.interpolate(low_res, size, mode="bilinear"))
         if shown:
             conditions["shown"] = torch.cat(shown, dim=1)
@@ -309,6 +306,7 @@ class TextToImagePixelPipeline(TrainedProcessMixin, DiffusionPipeline):
         latents = draw_latents(self.scheduler, (num_images, channels, *size), device, generator, latents)
         latents = denoise(
             self,
+            self.unet,
             guider,
             timesteps,
             latents,
@@ -352,21 +350,6 @@ class TextToImagePixelPipeline(TrainedProcessMixin, DiffusionPipeline):
     def is_super_resolver(self) -> bool:
         """Whether the network enlarges small images."""
         return self.unet.config.in_channels - self._inpainting_channels == 2 * self.config.image_channels
-
-    @property
-    def interrupt(self) -> bool:
-        """A callback that sets `pipe._interrupt = True` makes the step the last one."""
-        return self._interrupt
-
-    @property
-    def guidance_scale(self) -> float:
-        """The guidance scale of the call. A callback that sets `pipe._guidance_scale` changes the next steps."""
-        return self._guidance_scale
-
-    @property
-    def num_timesteps(self) -> int:
-        """The number of scheduler steps of the latest call."""
-        return self._num_timesteps
 
     @property
     def _inpainting_channels(self) -> int:
@@ -445,12 +428,7 @@ class TextToImagePixelPipeline(TrainedProcessMixin, DiffusionPipeline):
         """Refuses what the call could not carry out, with a `ValueError` of one sentence."""
         check_needs_no_classifier(self.guider)
         check_guidance_scale(guidance_scale, self.guider)
-        check_fraction("conditioning_noise_level", conditioning_noise_level)
-        if conditioning_noise_level > self.config.conditioning_augmentation:
-            raise ValueError(
-                f"`conditioning_noise_level` must be at most {self.config.conditioning_augmentation}, what the "
-                f"network was trained for, but is {conditioning_noise_level}."
-            )
+        check_conditioning_noise(conditioning_noise_level, self.config.conditioning_augmentation)
         self._trained_processes["unet"].check(self.unet, self.scheduler)
         check_schedule(self.scheduler, num_inference_steps, timesteps, sigmas, eta)
         for name, side in (("height", height), ("width", width)):

@@ -4,7 +4,6 @@ from functools import partial
 
 import torch
 from diffusers import BaseGuidance, DiffusionPipeline, SchedulerMixin, UNet3DConditionModel, UNetMotionModel
-from diffusers.utils.torch_utils import randn_tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .checks import (
@@ -17,7 +16,9 @@ from .checks import (
     check_positive_int,
     check_small_input,
 )
+from .conditioning_augmentation import add_conditioning_noise, check_conditioning_noise
 from .denoising import (
+    DenoisingCallMixin,
     StepCallback,
     build_guider,
     check_guidance_scale,
@@ -43,7 +44,7 @@ from .prompts import (
 from .schedules import check_schedule, set_timesteps
 
 
-class TextToVideoPixelPipeline(TrainedProcessMixin, DiffusionPipeline):
+class TextToVideoPixelPipeline(TrainedProcessMixin, DenoisingCallMixin, DiffusionPipeline):
     r"""
     Generates films of pixels from texts, in the way of Imagen Video (Ho et al. 2022,
     https://huggingface.co/papers/2210.02303): by a U-Net whose layers see the frames one by one or, where they attend
@@ -131,9 +132,6 @@ class TextToVideoPixelPipeline(TrainedProcessMixin, DiffusionPipeline):
             default_num_inference_steps=default_num_inference_steps,
         )
         self._remember_processes({"unet": "scheduler"}, trained_processes)
-        self._interrupt = False
-        self._guidance_scale = 1.0
-        self._num_timesteps = 0
 
     @torch.no_grad()
     def __call__(
@@ -276,16 +274,15 @@ class TextToVideoPixelPipeline(TrainedProcessMixin, DiffusionPipeline):
         conditions = {name: (texts[name], empty_texts[name]) for name in texts}
         if low_res is not None:
             low_res = low_res.repeat_interleave(num_videos_per_prompt, dim=0).to(device)
-            level = conditioning_noise_level
-            noise = randn_tensor(low_res.shape, generator=generator, device=device, dtype=torch.float32)
-            noisy = (1 - level**2) ** 0.5 * low_res + level * noise
+            noisy = add_conditioning_noise(low_res, conditioning_noise_level, generator)
             conditions["shown"] = enlarge_films(noisy, shape[2], shape[3:])
-            conditions["noise_levels"] = torch.full((shape[0],), level, device=device)
+            conditions["noise_levels"] = torch.full((shape[0],), conditioning_noise_level, device=device)
 
         # 6. Denoising, in float32 whatever the dtype of the network
         latents = draw_latents(self.scheduler, shape, device, generator, latents)
         latents = denoise(
             self,
+            self.unet,
             guider,
             timesteps,
             latents,
@@ -347,21 +344,6 @@ class TextToVideoPixelPipeline(TrainedProcessMixin, DiffusionPipeline):
         """Channels, height and width of the frames of a call without `height` and `width`."""
         return (self.config.image_channels, *get_sample_size(self.unet))
 
-    @property
-    def interrupt(self) -> bool:
-        """A callback that sets `pipe._interrupt = True` makes the step the last one."""
-        return self._interrupt
-
-    @property
-    def guidance_scale(self) -> float:
-        """The guidance scale of the call. A callback that sets `pipe._guidance_scale` changes the next steps."""
-        return self._guidance_scale
-
-    @property
-    def num_timesteps(self) -> int:
-        """The number of scheduler steps of the latest call."""
-        return self._num_timesteps
-
     def check_inputs(
         self,
         prompt: str | list[str] | None,
@@ -387,12 +369,7 @@ class TextToVideoPixelPipeline(TrainedProcessMixin, DiffusionPipeline):
             check_positive_int(name, size)
         for name, size in (("height", height), ("width", width)):
             check_multiple(f"`{name}`", size, get_size_multiple(self.unet))
-        check_fraction("conditioning_noise_level", conditioning_noise_level)
-        if conditioning_noise_level > self.config.conditioning_augmentation:
-            raise ValueError(
-                f"`conditioning_noise_level` must be at most {self.config.conditioning_augmentation}, what the "
-                f"network was trained for, but is {conditioning_noise_level}."
-            )
+        check_conditioning_noise(conditioning_noise_level, self.config.conditioning_augmentation)
         longest = self.unet.config.get("motion_max_seq_length")
         if longest is not None and num_frames > longest:
             raise ValueError(f"`num_frames` must be at most {longest}, which the network can order, not {num_frames}.")

@@ -21,17 +21,17 @@ from transformers import (
 )
 
 from .checks import check_callback_inputs, check_generator, check_latents, check_output_type, check_positive_int
-from .clip_embeddings import PromptEmbeddings, embed_images, embed_prompts
+from .clip_embeddings import PromptEmbeddings, embed_images, embed_prompts, embed_with_empty
 from .denoising import (
+    DenoisingCallMixin,
     StepCallback,
     build_guider,
-    call_back,
     check_guidance_scale,
     check_needs_no_classifier,
-    follow_guidance_scale,
+    denoise,
+    draw_latents,
     get_callback_inputs,
     get_guidance_scale,
-    predict,
     run_network,
 )
 from .image_priors import check_prior, sample_image_embeds
@@ -39,10 +39,10 @@ from .images import ImageInput, check_one_size, denormalize, fit_channels, list_
 from .interpolation import slerp
 from .processes import TrainedProcessMixin
 from .prompts import check_tokenizer, list_prompts
-from .schedules import check_schedule, get_step_arguments, reads_variance, scale_input, set_timesteps
+from .schedules import check_schedule, set_timesteps
 
 
-class UnCLIPPixelPipeline(TrainedProcessMixin, DiffusionPipeline):
+class UnCLIPPixelPipeline(TrainedProcessMixin, DenoisingCallMixin, DiffusionPipeline):
     r"""
     Draws images from CLIP embeddings of images, which a diffusion prior makes of prompts or which are those of given
     images (Ramesh et al. 2022, https://huggingface.co/papers/2204.06125).
@@ -128,9 +128,6 @@ class UnCLIPPixelPipeline(TrainedProcessMixin, DiffusionPipeline):
         )
         self.register_to_config(default_num_inference_steps=default_num_inference_steps)
         self._remember_processes({"decoder": "scheduler"}, trained_processes)
-        self._interrupt = False
-        self._guidance_scale = 1.0
-        self._num_timesteps = 0
 
     @torch.no_grad()
     def __call__(
@@ -228,8 +225,7 @@ class UnCLIPPixelPipeline(TrainedProcessMixin, DiffusionPipeline):
         check_generator(generator, count)
         check_latents(latents, shape)
         prompts = list_prompts("prompt", "" if prompt is None else prompt, rows)
-        text, empty_text = embed_prompts(self.tokenizer, self.text_encoder, [*prompts, ""]).split(rows)
-        text, empty_text = text.repeat(num_images_per_prompt), empty_text.repeat(count)
+        text, empty_text = embed_with_empty(self.tokenizer, self.text_encoder, prompts, num_images_per_prompt)
 
         # 3. Embeddings of images
         if image_embeds is None:
@@ -257,24 +253,18 @@ class UnCLIPPixelPipeline(TrainedProcessMixin, DiffusionPipeline):
         self._num_timesteps = len(timesteps)
         guider = build_guider(self.guider, guidance_scale)
         self._guidance_scale = get_guidance_scale(guider)
-        latents = self.prepare_latents(shape, device, generator, latents)
-        step_arguments = get_step_arguments(self.scheduler, generator=generator)
-        with_variance = reads_variance(self.scheduler)
-        forward = partial(run_network, self.decoder, dtype=self.decoder.dtype)
-        with self.progress_bar(total=len(timesteps)) as progress_bar:
-            for i, t in enumerate(timesteps):
-                if self.interrupt:
-                    break
-                guider = follow_guidance_scale(guider, self._guidance_scale)
-                guider.set_state(step=i, num_inference_steps=len(timesteps), timestep=t)
-                inputs = {"sample": scale_input(self.scheduler, latents, t), **conditions}
-                noise_pred = predict(
-                    guider, self.decoder, partial(forward, noise_level=t), inputs, shape[1], with_variance
-                )
-                latents = self.scheduler.step(noise_pred, t, latents, **step_arguments, return_dict=False)[0]
-                tensors = {"latents": latents, "noise_pred": noise_pred}
-                latents = call_back(self, callback_on_step_end, callback_inputs, i, t, tensors)
-                progress_bar.update()
+        latents = denoise(
+            self,
+            self.decoder,
+            guider,
+            timesteps,
+            draw_latents(self.scheduler, shape, device, generator, latents),
+            partial(run_network, self.decoder, dtype=self.decoder.dtype),
+            conditions,
+            generator=generator,
+            callback=callback_on_step_end,
+            callback_inputs=callback_inputs,
+        )
 
         # 5. Images
         images = to_output(denormalize(latents), output_type)
@@ -370,38 +360,11 @@ class UnCLIPPixelPipeline(TrainedProcessMixin, DiffusionPipeline):
             is_hidden = torch.ones(len(image_embeds), dtype=torch.bool, device=image_embeds.device)
         return {**self.conditioner(image_embeds.to(text.embeds.dtype), *text, is_hidden)}
 
-    def prepare_latents(
-        self,
-        shape: tuple[int, int, int, int],
-        device: torch.device,
-        generator: torch.Generator | list[torch.Generator] | None,
-        latents: torch.Tensor | None,
-    ) -> torch.Tensor:
-        """The noise `(N, C, H, W)` to start from, as strong as the scheduler wants it, in float32."""
-        if latents is None:
-            latents = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
-        return latents.to(device, torch.float32) * getattr(self.scheduler, "init_noise_sigma", 1.0)
-
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of the images."""
         size = self.decoder.config.sample_size
         return (self.decoder.config.in_channels, *((size, size) if isinstance(size, int) else tuple(size)))
-
-    @property
-    def interrupt(self) -> bool:
-        """A callback that sets `pipe._interrupt = True` makes the step the last one."""
-        return self._interrupt
-
-    @property
-    def guidance_scale(self) -> float:
-        """The guidance scale of the call. A callback that sets `pipe._guidance_scale` changes the next steps."""
-        return self._guidance_scale
-
-    @property
-    def num_timesteps(self) -> int:
-        """The number of the decoder's steps in the latest call."""
-        return self._num_timesteps
 
     def check_inputs(
         self,

@@ -9,7 +9,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerBase
 
 from .checks import check_generator, check_latents, check_positive_int
-from .clip_embeddings import embed_prompts
+from .clip_embeddings import embed_with_empty
 from .denoising import build_guider, check_guidance_scale, check_needs_no_classifier
 from .image_priors import check_prior, sample_image_embeds
 from .prompts import check_tokenizer, list_prompts
@@ -140,8 +140,7 @@ class UnCLIPPriorPipeline(DiffusionPipeline):
         device = self._execution_device
 
         # 2. Text, of each prompt and of none
-        text, empty_text = embed_prompts(self.tokenizer, self.text_encoder, [*prompts, ""]).split(len(prompts))
-        text, empty_text = text.repeat(num_images_per_prompt), empty_text.repeat(count)
+        text, empty_text = embed_with_empty(self.tokenizer, self.text_encoder, prompts, num_images_per_prompt)
 
         # 3. Embeddings
         if latents is None:

@@ -20,9 +20,10 @@ from diffusers import DDPMScheduler, PriorTransformer
 from diffusers_ext.pipelines import UnCLIPPriorPipeline
 from diffusers_ext.training.evaluation.grids import sample_grid
 from diffusers_ext.training.evaluation.samples import SamplingConfig
-from diffusers_ext.training.loop.configuration import JSONObject, ValidationConfig, option
+from diffusers_ext.training.loop.configuration import JSONObject, option
 from diffusers_ext.training.loop.network_options import build_network
 from diffusers_ext.training.loop.recipe import Recipe
+from diffusers_ext.training.text_and_image.captions import CaptionedImagesConfig, draw_captions
 from diffusers_ext.training.text_and_image.contrastive_evaluation import ContrastiveEvaluator
 from diffusers_ext.training.text_and_image.frozen_clip import FrozenCLIP
 from diffusers_ext.training.text_and_image.prior_evaluation import PriorEvaluator
@@ -59,19 +60,14 @@ class PriorRecipe(Recipe):
     def step(self, batch, draw):
         prior = self.network("prior")
         clean = (self.clip.image_embeds(batch["pixel_values"]) - prior.clip_mean) / prior.clip_std
-        text = self.clip.prompt_embeds(self.prompts(batch, draw))
+        captions = draw_captions(self.dataset.captions, batch, self.config.prompt_dropout, draw)
+        text = self.clip.prompt_embeds(captions)
         timesteps, noise = draw.integers(self.scheduler.config.num_train_timesteps), draw.normal_like(clean)
         noisy = self.scheduler.add_noise(clean, noise, timesteps)
 
         predicted = self.prior(noisy, timesteps, text.embeds, text.hidden_states, text.mask).predicted_image_embedding
 
         self.minimise("prior", (predicted.float() - clean).square().mean(dim=1))
-
-    def prompts(self, batch, draw) -> list[str]:
-        """The caption of each image, empty where it is hidden."""
-        captions = [self.dataset.captions[index] for index in batch["caption_ids"].tolist()]
-        hidden = (draw.host.uniform() < self.config.prompt_dropout).tolist()
-        return ["" if hide else caption for caption, hide in zip(captions, hidden, strict=True)]
 
     def pipeline(self, prior: torch.nn.Module) -> UnCLIPPriorPipeline:
         """The pipeline with the ancestral sampler, as in the paper."""
@@ -149,7 +145,7 @@ class PriorRecipe(Recipe):
 
 
 @dataclass
-class PriorConfig(SamplingConfig, ValidationConfig):
+class PriorConfig(SamplingConfig, CaptionedImagesConfig):
     """The options of train_prior.py."""
 
     clip: str | None = option(
@@ -162,12 +158,6 @@ class PriorConfig(SamplingConfig, ValidationConfig):
         help="Arguments of PriorTransformer, as JSON or a YAML mapping; by default small.",
         group="network",
     )
-    caption_column: str = option(
-        "text",
-        help="The column with one caption or several for each image. A folder of images has its captions in a "
-        "metadata file, or in text files beside the images.",
-        group="data",
-    )
     prompt_dropout: float = option(0.1, help="How often a caption is hidden in training, so that guidance works.")
     num_inference_steps: int = option(25, help="Steps of the sampler.", group="evaluation")
 
@@ -176,10 +166,6 @@ class PriorConfig(SamplingConfig, ValidationConfig):
         self.require(self.clip is not None, "--clip is required: it names the CLIP whose embeddings are learned")
         self.require(0 <= self.prompt_dropout < 1, f"--prompt_dropout must be in [0, 1), not {self.prompt_dropout}")
         self.require(not self.streaming, "--streaming is not for priors, whose embeddings are measured beforehand")
-
-    def load_dataset(self, size: tuple[int, int], channels: int, *augmentations, **options):
-        """The images that these options name, with their captions."""
-        return super().load_dataset(size, channels, *augmentations, caption_column=self.caption_column, **options)
 
 
 if __name__ == "__main__":

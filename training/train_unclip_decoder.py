@@ -23,10 +23,11 @@ from diffusers_ext.training.diffusion.objectives import DiscreteDiffusion, Weigh
 from diffusers_ext.training.evaluation.grids import sample_grid
 from diffusers_ext.training.evaluation.pipeline_classes import load_pipeline
 from diffusers_ext.training.evaluation.samples import SamplingConfig
-from diffusers_ext.training.loop.configuration import JSONObject, ValidationConfig, option
+from diffusers_ext.training.loop.configuration import JSONObject, option
 from diffusers_ext.training.loop.network_options import build_network
 from diffusers_ext.training.loop.recipe import Recipe
 from diffusers_ext.training.loop.weights import weights_fingerprint
+from diffusers_ext.training.text_and_image.captions import CaptionedImagesConfig, draw_captions
 from diffusers_ext.training.text_and_image.decoder_evaluation import DecoderEvaluator
 from diffusers_ext.training.text_and_image.frozen_clip import FrozenCLIP
 
@@ -66,7 +67,8 @@ class UnCLIPDecoderRecipe(Recipe):
     def step(self, batch, draw):
         clean = batch["pixel_values"]
         is_hidden = draw.uniform() < self.config.embedding_dropout
-        text = self.clip.prompt_embeds(self.prompts(batch, draw))
+        captions = draw_captions(self.dataset.captions, batch, self.config.prompt_dropout, draw)
+        text = self.clip.prompt_embeds(captions)
         conditions = self.conditioner(self.clip.image_embeds(clean), *text, is_hidden)
         timesteps, noise = self.objective.draw_timesteps(draw), draw.normal_like(clean)
         noisy = self.objective.add_noise(clean, noise, timesteps)
@@ -75,12 +77,6 @@ class UnCLIPDecoderRecipe(Recipe):
 
         losses = self.objective.losses(output, clean, noisy, noise, timesteps)
         self.minimise(("decoder", "conditioner"), losses)
-
-    def prompts(self, batch, draw) -> list[str]:
-        """The caption of each image, empty where it is hidden."""
-        captions = [self.dataset.captions[index] for index in batch["caption_ids"].tolist()]
-        hidden = (draw.host.uniform() < self.config.prompt_dropout).tolist()
-        return ["" if hide else caption for caption, hide in zip(captions, hidden, strict=True)]
 
     def pipeline(self, decoder: torch.nn.Module, conditioner: torch.nn.Module) -> UnCLIPPixelPipeline:
         """The pipeline with a fast sampler, and with the prior where there is one."""
@@ -180,7 +176,7 @@ class UnCLIPDecoderRecipe(Recipe):
 
 
 @dataclass
-class UnCLIPDecoderConfig(WeightingConfig, SamplingConfig, ValidationConfig):
+class UnCLIPDecoderConfig(WeightingConfig, SamplingConfig, CaptionedImagesConfig):
     """The options of train_unclip_decoder.py."""
 
     clip: str | None = option(
@@ -197,12 +193,6 @@ class UnCLIPDecoderConfig(WeightingConfig, SamplingConfig, ValidationConfig):
         JSONObject(),
         help="Arguments of UNet2DConditionModel, as JSON or a YAML mapping; by default small.",
         group="network",
-    )
-    caption_column: str = option(
-        "text",
-        help="The column with one caption or several for each image. A folder of images has its captions in a "
-        "metadata file, or in text files beside the images.",
-        group="data",
     )
     prediction_type: Literal["epsilon", "sample", "v_prediction"] = option(
         "v_prediction", help="What the decoder predicts."
@@ -225,10 +215,6 @@ class UnCLIPDecoderConfig(WeightingConfig, SamplingConfig, ValidationConfig):
             value = getattr(self, name)
             self.require(0 <= value <= 1, f"--{name} must be from 0 to 1, not {value}")
         self.require(not self.streaming, "--streaming is not for decoders, whose variations need given images")
-
-    def load_dataset(self, size: tuple[int, int], channels: int, *augmentations, **options):
-        """The images that these options name, with their captions."""
-        return super().load_dataset(size, channels, *augmentations, caption_column=self.caption_column, **options)
 
 
 if __name__ == "__main__":

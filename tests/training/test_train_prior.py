@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from diffusers_ext.pipelines import UnCLIPPriorPipeline
+from diffusers_ext.training.text_and_image.captions import draw_captions
 from diffusers_ext.training.text_and_image.clip_networks import noisy_clip_from
 from diffusers_ext.training.train_prior import PriorConfig, PriorRecipe
 from tests.tiny_clip import SIZE, TOWER, WIDTH, save_tiny_clip, tiny_clip, write_pictures
@@ -91,10 +92,9 @@ def test_a_step_reads_no_value(tmp_path):
     assert not waits_of_an_update(trainer(PriorRecipe, configuration(tmp_path)))
 
 
-def test_a_hidden_caption_is_empty(tmp_path):
-    recipe = PriorRecipe(configuration(tmp_path, prompt_dropout=0.5), context())
+def test_a_hidden_caption_is_empty():
     draw = type("Draw", (), {"host": type("Host", (), {"uniform": lambda self: torch.tensor([0.4, 0.6])})()})()
-    assert recipe.prompts({"caption_ids": torch.tensor([0, 1])}, draw) == ["", recipe.dataset.captions[1]]
+    assert draw_captions(["one", "two"], {"caption_ids": torch.tensor([0, 1])}, 0.5, draw) == ["", "two"]
 
 
 def test_what_is_refused(tmp_path):

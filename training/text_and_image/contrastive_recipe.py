@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from diffusers import DiffusionPipeline, ModelMixin
 from transformers import CLIPImageProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
-from diffusers_ext.data import ImageDataset
 from diffusers_ext.pixels import to_pixel_values
 from diffusers_ext.training.evaluation.grids import sample_grid
-from diffusers_ext.training.loop.configuration import ValidationConfig, option
+from diffusers_ext.training.loop.configuration import option
 from diffusers_ext.training.loop.context import TrainingContext
 from diffusers_ext.training.loop.model_files import write_whole
 from diffusers_ext.training.loop.recipe import Recipe
 from diffusers_ext.training.text_and_image.caption_tokenizer import tokenize, warn_of_cut_captions
+from diffusers_ext.training.text_and_image.captions import CaptionedImagesConfig
 from diffusers_ext.training.text_and_image.clip_networks import check_tokenizer, feature_tensor
 from diffusers_ext.training.text_and_image.contrastive_evaluation import ContrastiveEvaluator
 
@@ -143,14 +143,9 @@ class ContrastiveRecipe(Recipe):
 
 
 @dataclass
-class ContrastiveConfig(ValidationConfig):
+class ContrastiveConfig(CaptionedImagesConfig):
     """Options that all of these recipes have."""
 
-    caption_column: str = option(
-        "text",
-        help="The column with one caption or several for each image. A folder of images has its captions in a "
-        "metadata file, or in text files beside the images.",
-    )
     zero_shot_templates: list[str] = option(
         ["a photo of a {}."], help="Phrases for a class, with {} in place of its name: zero-shot accuracy is by these."
     )
@@ -168,7 +163,3 @@ class ContrastiveConfig(ValidationConfig):
             bool(self.zero_shot_templates) and not wrong,
             f"--zero_shot_templates must each have one {{}} in place of the name of a class, not {wrong}",
         )
-
-    def load_dataset(self, size: tuple[int, int], channels: int, *augmentations, **options) -> ImageDataset:
-        """The images that these options name, with their captions."""
-        return super().load_dataset(size, channels, *augmentations, caption_column=self.caption_column, **options)

@@ -15,15 +15,13 @@ from diffusers_ext.pipelines import TextToVideoPixelPipeline
 from diffusers_ext.pipelines.prompts import encode_film_tokens, film_inputs
 from diffusers_ext.training.diffusion.denoisers import check_size, sample_size
 from diffusers_ext.training.diffusion.objective_options import ObjectiveConfig
-from diffusers_ext.training.diffusion.objectives import process
 from diffusers_ext.training.evaluation.films import film_strips, measure_frames
 from diffusers_ext.training.evaluation.measurable import load_measuring_extractor
-from diffusers_ext.training.evaluation.pipeline_classes import load_pipeline
 from diffusers_ext.training.evaluation.samples import SamplingConfig
 from diffusers_ext.training.loop.configuration import JSONObject, TrainingConfig, option
 from diffusers_ext.training.loop.context import TrainingContext
-from diffusers_ext.training.loop.recipe import Recipe
-from diffusers_ext.training.text_and_image.caption_tokenizer import tokenize, warn_of_cut_captions
+from diffusers_ext.training.text_and_image.caption_tokenizer import tokenize
+from diffusers_ext.training.text_and_image.captioned_denoiser import CaptionedDenoiserRecipe
 from diffusers_ext.training.text_and_image.film_denoisers import build_film_denoiser
 from diffusers_ext.training.text_and_image.text_encoders import TextEncoderConfig
 
@@ -32,30 +30,11 @@ NO_CAPTIONS = "none"
 NUM_SHOWN = 6  # films in the picture of samples
 
 
-class FilmDiffusionRecipe(Recipe):
-    """Subclasses define `step`, and perhaps what the denoiser sees beside the noisy film, and `call_inputs`.
+class FilmDiffusionRecipe(CaptionedDenoiserRecipe):
+    """Subclasses define `step`, and perhaps what the denoiser sees beside the noisy film, and `call_inputs`."""
 
-    Attributes:
-        tokenizer: makes tokens of captions, all filled up to its `model_max_length`.
-        text_encoder: reads them; it is one of the networks if it is trained.
-        objective ([`Objective`]): the noise process and what the denoiser predicts.
-    """
-
+    pipeline_class = TextToVideoPixelPipeline
     enlarges = False  # whether the denoiser sees an enlarged small film, and is told the level of its noise
-
-    def networks(self) -> dict[str, torch.nn.Module]:
-        """The denoiser, and the text encoder if it is trained with it."""
-        if self.pretrained is None:
-            encoder = self.config.build_text_encoder(self.tokenizer, self.config.cache_dir)
-            unet = self.new_unet(encoder.config.hidden_size)
-        else:
-            encoder = self.pretrained.text_encoder.requires_grad_(self.config.train_text_encoder)
-            unet = self.pretrained_unet()
-        if any(weight.requires_grad for weight in encoder.parameters()):
-            self.text_encoder = encoder
-            return {"unet": unet, "text_encoder": encoder}
-        self.text_encoder = encoder.eval().to(self.context.device)
-        return {"unet": unet}
 
     def new_unet(self, text_width: int) -> ModelMixin:
         """A denoiser with random weights for the states of texts."""
@@ -130,29 +109,11 @@ class FilmDiffusionRecipe(Recipe):
             **self.trained_for,
         )
 
-    # What the denoiser was trained for: entries of the pipeline's configuration.
-    trained_for: dict = {}
-
     # What stands around the algorithm
 
     def __init__(self, config: FilmDiffusionConfig, context: TrainingContext):
         super().__init__(config, context)
-        self.objective = config.objective()
-        self.captions = self.dataset.captions or []
-        texts = [*self.captions, ""]
-        self.pretrained = None
-        if config.pretrained_model_name_or_path is None:
-            self.tokenizer = config.load_tokenizer(texts, config.cache_dir)
-        else:
-            self.pretrained = load_pipeline(
-                config.pretrained_model_name_or_path,
-                config.cache_dir,
-                "--pretrained_model_name_or_path",
-                TextToVideoPixelPipeline,
-            )
-            self.tokenizer = self.pretrained.tokenizer
-        warn_of_cut_captions(self.tokenizer, texts, self.tokenizer.model_max_length)
-        self.caption_tokens = tokenize(self.tokenizer, texts, self.tokenizer.model_max_length)
+        self.caption_tokens = tokenize(self.tokenizer, self.known_texts(), self.tokenizer.model_max_length)
         self.extractor = load_measuring_extractor(
             config.feature_extractor,
             config.metrics,
@@ -162,23 +123,21 @@ class FilmDiffusionRecipe(Recipe):
             device=context.device,
         )
 
-    def pretrained_unet(self) -> ModelMixin:
-        """The denoiser to train on.
+    @property
+    def captions(self) -> list[str]:
+        """Those of the films; none in a training without texts."""
+        return self.dataset.captions or []
 
-        Raises:
-            ValueError: if it is for other films, another task, or another process.
-        """
-        unet, name, size = self.pretrained.unet, self.config.pretrained_model_name_or_path, self.config.size
-        needed = {**self.channels(), **self.trained_for, **process(self.objective.sampling_scheduler())}
-        found = {**unet.config, **self.pretrained.config, **process(self.pretrained.scheduler)}
-        for key, value in needed.items():
-            if found.get(key) != value:
-                raise ValueError(f"{name} has {key}={found.get(key)}, but this run needs {value}.")
+    def known_texts(self) -> list[str]:
+        return [*self.captions, ""]
+
+    def pretrained_unet(self) -> ModelMixin:
+        unet, size = super().pretrained_unet(), self.config.size
         longest = unet.config.get("motion_max_seq_length")
         if longest is not None and longest < self.config.num_frames:
             raise ValueError(
-                f"--num_frames must be at most {longest} for {name}, whose network can order no more, not "
-                f"{self.config.num_frames}."
+                f"--num_frames must be at most {longest} for {self.config.pretrained_model_name_or_path}, whose "
+                f"network can order no more, not {self.config.num_frames}."
             )
         check_size(unet, size)
         unet.register_to_config(sample_size=sample_size(size))

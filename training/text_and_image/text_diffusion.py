@@ -13,14 +13,13 @@ from diffusers_ext.pipelines import TextToImagePixelPipeline
 from diffusers_ext.pipelines.prompts import POOLED_TYPES, encode_tokens
 from diffusers_ext.training.diffusion.denoiser_classes import build_attending_unet
 from diffusers_ext.training.diffusion.objective_options import ObjectiveConfig
-from diffusers_ext.training.diffusion.objectives import process
 from diffusers_ext.training.evaluation.grids import sample_grid
-from diffusers_ext.training.evaluation.pipeline_classes import load_pipeline
 from diffusers_ext.training.evaluation.samples import SampleEvaluator, SamplingConfig
-from diffusers_ext.training.loop.configuration import ValidationConfig, option
+from diffusers_ext.training.loop.configuration import option
 from diffusers_ext.training.loop.context import TrainingContext
-from diffusers_ext.training.loop.recipe import Recipe
-from diffusers_ext.training.text_and_image.caption_tokenizer import tokenize, warn_of_cut_captions
+from diffusers_ext.training.text_and_image.caption_tokenizer import tokenize
+from diffusers_ext.training.text_and_image.captioned_denoiser import CaptionedDenoiserRecipe
+from diffusers_ext.training.text_and_image.captions import CaptionedImagesConfig, draw_captions
 from diffusers_ext.training.text_and_image.text_encoders import TextEncoderConfig
 
 
@@ -29,32 +28,12 @@ NO_LIMIT = 100.0  # of pixels under dynamic thresholding, far above what a netwo
 GRID_COLUMNS, LONGEST_TITLE = 4, 40
 
 
-class TextDiffusionRecipe(Recipe):
-    """Subclasses define `step`, perhaps what the denoiser sees beside the noisy image, and `call_inputs`.
+class TextDiffusionRecipe(CaptionedDenoiserRecipe):
+    """Subclasses define `step`, perhaps what the denoiser sees beside the noisy image, and `call_inputs`."""
 
-    Attributes:
-        tokenizer: makes tokens of captions, all filled up to its `model_max_length`.
-        text_encoder: reads them; it is one of the networks if it is trained.
-        objective ([`Objective`]): the noise process and what the denoiser predicts.
-    """
-
+    pipeline_class = TextToImagePixelPipeline
     # For each channel of an image: those of what the denoiser sees beside the noisy image; and those that come once.
     shown_per_channel, shown_once = 0, 0
-
-    def networks(self) -> dict[str, torch.nn.Module]:
-        """The denoiser, and the text encoder if it is trained."""
-        config = self.config
-        if self.pretrained is None:
-            self.text_encoder = config.build_text_encoder(self.tokenizer, config.cache_dir)
-            unet = self.new_unet(self.text_encoder.config.hidden_size)
-        else:
-            self.text_encoder = self.pretrained.text_encoder.requires_grad_(config.train_text_encoder)
-            unet = self.pretrained_unet()
-        networks = {"unet": unet}
-        if any(weight.requires_grad for weight in self.text_encoder.parameters()):
-            return {**networks, "text_encoder": self.text_encoder}
-        self.text_encoder = self.text_encoder.eval().to(self.context.device)
-        return networks
 
     def new_unet(self, text_width: int) -> UNet2DConditionModel:
         """A U-Net that attends to the states of all tokens, and adds the text as a whole to the timestep.
@@ -104,18 +83,11 @@ class TextDiffusionRecipe(Recipe):
 
     def texts(self, batch: dict[str, torch.Tensor], draw) -> dict[str, torch.Tensor]:
         """What the denoiser is told of the captions of a batch, some of which are replaced by the empty text."""
-        captions = [self.dataset.captions[index] for index in batch["caption_ids"].tolist()]
-        if self.config.caption_dropout > 0:
-            hidden = (draw.host.uniform() < self.config.caption_dropout).tolist()
-            captions = ["" if hide else caption for caption, hide in zip(captions, hidden, strict=True)]
+        captions = draw_captions(self.dataset.captions, batch, self.config.caption_dropout, draw)
         ids, mask = tokenize(self.tokenizer, captions, self.tokenizer.model_max_length)
-        encoder = self._trained("text_encoder") or self.text_encoder
         with torch.set_grad_enabled("text_encoder" in self.context.networks):
             device = self.context.device
-            return encode_tokens(encoder, self.network("unet"), ids.to(device), mask.to(device))
-
-    def _trained(self, name: str) -> torch.nn.Module | None:
-        return getattr(self, name) if name in self.context.networks else None
+            return encode_tokens(self.text_encoder, self.network("unet"), ids.to(device), mask.to(device))
 
     def pipeline(self, unet: ModelMixin, text_encoder=None) -> TextToImagePixelPipeline:
         """The pipeline with a fast second-order sampler, see [`~Objective.sampling_scheduler`]."""
@@ -128,9 +100,6 @@ class TextDiffusionRecipe(Recipe):
             default_num_inference_steps=self.config.num_inference_steps,
             **self.trained_for,
         )
-
-    # What the denoiser was trained for: entries of the pipeline's configuration.
-    trained_for: dict = {}
 
     def sampling_scheduler(self) -> SchedulerMixin:
         """The sampler, with dynamic thresholding if `--dynamic_thresholding` asks for it."""
@@ -145,21 +114,6 @@ class TextDiffusionRecipe(Recipe):
 
     def __init__(self, config: TextDiffusionConfig, context: TrainingContext):
         super().__init__(config, context)
-        self.objective = config.objective()
-        self.pretrained = None
-        if config.pretrained_model_name_or_path is None:
-            captions = None if config.streaming else self.dataset.captions
-            self.tokenizer = config.load_tokenizer(captions, config.cache_dir)
-        else:
-            self.pretrained = load_pipeline(
-                config.pretrained_model_name_or_path,
-                config.cache_dir,
-                "--pretrained_model_name_or_path",
-                TextToImagePixelPipeline,
-            )
-            self.tokenizer = self.pretrained.tokenizer
-        if not config.streaming:
-            warn_of_cut_captions(self.tokenizer, self.dataset.captions, self.tokenizer.model_max_length)
         self.sampling_scheduler()  # one that is not available is reported now, and not after the training
         self.validation_images = config.load_validation_dataset(self.dataset)
         self.evaluator = SampleEvaluator(
@@ -169,19 +123,8 @@ class TextDiffusionRecipe(Recipe):
             **config.measured(),
         )
 
-    def pretrained_unet(self) -> ModelMixin:
-        """The denoiser to train on.
-
-        Raises:
-            ValueError: if it is for other images, another task, or another process.
-        """
-        unet, name = self.pretrained.unet, self.config.pretrained_model_name_or_path
-        needed = {**self.channels(), **self.trained_for, **process(self.objective.sampling_scheduler())}
-        found = {**unet.config, **self.pretrained.config, **process(self.pretrained.scheduler)}
-        for key, value in needed.items():
-            if found.get(key) != value:
-                raise ValueError(f"{name} has {key}={found.get(key)}, but this run needs {value}.")
-        return unet
+    def known_texts(self) -> list[str] | None:
+        return None if self.config.streaming else self.dataset.captions
 
     def load_dataset(self) -> ImageDataset:
         """The images with their captions."""
@@ -245,15 +188,9 @@ class TextDiffusionRecipe(Recipe):
 
 
 @dataclass
-class TextDiffusionConfig(TextEncoderConfig, ObjectiveConfig, SamplingConfig, ValidationConfig):
+class TextDiffusionConfig(TextEncoderConfig, ObjectiveConfig, SamplingConfig, CaptionedImagesConfig):
     """Options that all of these recipes have."""
 
-    caption_column: str = option(
-        "text",
-        help="The column with one caption or several for each image. A folder of images has its captions in a "
-        "metadata file, or in text files beside the images.",
-        group="data",
-    )
     dynamic_thresholding: float | None = option(
         help="Samples are divided by this quantile of their absolute pixels, such as 0.995, where that is above 1 "
         "(Saharia et al. 2022, section 2.3); by default they are clipped, or in flows left alone.",
@@ -269,7 +206,3 @@ class TextDiffusionConfig(TextEncoderConfig, ObjectiveConfig, SamplingConfig, Va
         self.require(
             ratio is None or self.prediction_type != "edm", "--dynamic_thresholding is not for --prediction_type edm"
         )
-
-    def load_dataset(self, size: tuple[int, int], channels: int, *augmentations, **options) -> ImageDataset:
-        """The images that these options name, with their captions."""
-        return super().load_dataset(size, channels, *augmentations, caption_column=self.caption_column, **options)
