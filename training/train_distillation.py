@@ -21,14 +21,15 @@ import torch
 from diffusers import DiffusionPipeline
 
 from diffusers_ext.losses import pseudo_huber_loss
-from diffusers_ext.pipelines import ClassConditionalPipeline, PalettePipeline
+from diffusers_ext.pipelines import ClassConditionalPipeline, PalettePipeline, TextToImagePixelPipeline
 from diffusers_ext.pipelines.checks import accepts
+from diffusers_ext.pipelines.prompts import encode_tokens, get_max_length
 from diffusers_ext.pipelines.schedules import get_noise_levels
 from diffusers_ext.training.diffusion.denoiser_classes import keep_labels
 from diffusers_ext.training.diffusion.few_steps import TeacherPath, few_step_scheduler
 from diffusers_ext.training.diffusion.latents import EncodingConfig, Latents
 from diffusers_ext.training.diffusion.objectives import hides_images_in_noise, prediction_type, process
-from diffusers_ext.training.evaluation.grids import class_grid
+from diffusers_ext.training.evaluation.grids import class_grid, sample_grid
 from diffusers_ext.training.evaluation.pipeline_classes import find_pipeline_class
 from diffusers_ext.training.evaluation.samples import SampleEvaluator
 from diffusers_ext.training.loop.configuration import LRScheduler, ValidationConfig, option
@@ -37,9 +38,12 @@ from diffusers_ext.training.loop.weights import weights_fingerprint
 from diffusers_ext.training.restoration.evaluation import RestorationEvaluator
 from diffusers_ext.training.restoration.palette_inputs import PaletteInputs, enlargement, usage
 from diffusers_ext.training.restoration.tasks import RestorationConfig, Tasks
+from diffusers_ext.training.text_and_image.caption_tokenizer import tokenize
 
 
-CONDITIONS = ("class_embedder", "conditioner")  # networks that pipelines have beside the denoiser, for its condition
+# What pipelines have beside the denoiser and the scheduler, and students have from their teachers
+OTHERS = ("vae", "class_embedder", "conditioner", "text_encoder", "tokenizer")
+GRID_ROWS, GRID_COLUMNS = 6, 4  # captions and their images in the picture of samples
 
 
 @dataclass
@@ -49,10 +53,12 @@ class Condition:
     Attributes:
         class_labels (`torch.Tensor` of shape (N,), *optional*): the class of each image.
         image (`torch.Tensor` of shape (N, C, H, W), *optional*): the conditioning image of a [`PalettePipeline`].
+        texts (`dict`, *optional*): what the network is told of the texts of a [`TextToImagePixelPipeline`].
     """
 
     class_labels: torch.Tensor | None = None
     image: torch.Tensor | None = None
+    texts: dict[str, torch.Tensor] | None = None
 
 
 class DistillationRecipe(Recipe):
@@ -104,11 +110,12 @@ class DistillationRecipe(Recipe):
     ) -> torch.Tensor:
         """The output of a network, the teacher's or the student's."""
         sample = noisy if condition.image is None else torch.cat([condition.image, noisy], dim=1)
-        embedder = getattr(self.teacher, "class_embedder", None)
+        embedder, told = getattr(self.teacher, "class_embedder", None), condition.texts
         if embedder is not None:
-            context = embedder(condition.class_labels)
-            return unet(sample, self.noise_levels[position], encoder_hidden_states=context).sample
-        return unet(sample, self.noise_levels[position], class_labels=condition.class_labels).sample
+            told = {"encoder_hidden_states": embedder(condition.class_labels)}
+        elif told is None:
+            told = {"class_labels": condition.class_labels}
+        return unet(sample, self.noise_levels[position], **told).sample
 
     def inputs(self, batch, draw) -> tuple[Condition, torch.Tensor, torch.Tensor | None]:
         """The condition, the noise that the path starts from, and a mask of the pixels that are made, if any."""
@@ -124,31 +131,23 @@ class DistillationRecipe(Recipe):
 
     def pipeline(self, unet: torch.nn.Module) -> DiffusionPipeline:
         """A pipeline as the teacher's, with DDIM, and without a guider: the network has learned its predictions."""
-        others = {name: getattr(self.teacher, name) for name in CONDITIONS if name in self.teacher.components}
+        others = {name: getattr(self.teacher, name) for name in OTHERS if name in self.teacher.components}
         entries = {name: value for name, value in self.teacher.config.items() if not name.startswith("_")}
         entries = {name: value for name, value in entries.items() if name not in self.teacher.components}
-        return type(self.teacher)(
-            unet=unet,
-            scheduler=self.scheduler,
-            vae=self.teacher.vae,
-            **others,
-            **entries
-            | {
-                "null_class_label": None,
-                "default_num_inference_steps": self.config.num_inference_steps,
-                "trained_processes": None,
-            },
-        )
+        entries |= {"default_num_inference_steps": self.config.num_inference_steps, "trained_processes": None}
+        if "null_class_label" in entries:
+            entries["null_class_label"] = None
+        return type(self.teacher)(unet=unet, scheduler=self.scheduler, **others, **entries)
 
     # What stands around the algorithm
 
     def __init__(self, config: DistillationConfig, context, teacher: DiffusionPipeline):
         super().__init__(config, context)
         self.teacher = teacher.to(context.device)
-        for network in ("unet", *CONDITIONS):
-            if getattr(teacher, network, None) is not None:
+        for network in ("unet", *OTHERS):
+            if isinstance(getattr(teacher, network, None), torch.nn.Module):
                 getattr(teacher, network).requires_grad_(False).eval()
-        self.latents = Latents(teacher.vae, config.size, config.channels, context)
+        self.latents = Latents(getattr(teacher, "vae", None), config.size, config.channels, context)
         self.scheduler = few_step_scheduler(teacher.scheduler, config.num_inference_steps)
         self.prediction_type = prediction_type(self.scheduler)
         self.path = TeacherPath(
@@ -282,6 +281,57 @@ class PaletteDistillation(DistillationRecipe):
         }
 
 
+class TextDistillation(DistillationRecipe):
+    """The student of a [`TextToImagePixelPipeline`] that is a base model."""
+
+    def inputs(self, batch, draw):
+        captions = [self.dataset.captions[index] for index in batch["caption_ids"].tolist()]
+        return Condition(texts=self.texts(captions)), draw.normal(*self.latents.shape), None
+
+    @torch.no_grad()
+    def texts(self, captions: list[str]) -> dict[str, torch.Tensor]:
+        """What a network is told of these captions."""
+        teacher, device = self.teacher, self.context.device
+        length = get_max_length(teacher.tokenizer, teacher.text_encoder, teacher.config.max_prompt_length)
+        ids, mask = tokenize(teacher.tokenizer, captions, length)
+        return encode_tokens(teacher.text_encoder, teacher.unet, ids.to(device), mask.to(device))
+
+    def unconditional(self, condition):
+        count = len(condition.texts["encoder_hidden_states"])
+        return Condition(texts=self.texts([""] * count))
+
+    def load_dataset(self):
+        config = self.config
+        options = {"load_size": config.load_size, "caption_column": config.caption_column}
+        return config.load_dataset(config.size, config.channels, config.center_crop, config.random_flip, **options)
+
+    def __init__(self, config, context, teacher):
+        super().__init__(config, context, teacher)
+        self.evaluator = SampleEvaluator(
+            self.dataset, split=config.dataset_split, device=context.device, **config.measured()
+        )
+
+    def prompts(self, count: int) -> list[str]:
+        """The first captions, again from the start where these are fewer."""
+        return [self.dataset.captions[index % len(self.dataset.captions)] for index in range(count)]
+
+    def sample_grid(self, generate):
+        prompts = self.prompts(GRID_ROWS)
+        repeated = [prompt for prompt in prompts for _ in range(GRID_COLUMNS)]
+        images = generate.images(len(repeated), per_image={"prompt": repeated})
+        return sample_grid(images, GRID_COLUMNS, row_titles=prompts)
+
+    def evaluate(self, generate):
+        if self.evaluator.extractor is None:
+            return []
+        prompts = self.prompts(self.config.num_evaluation_samples)
+        return [self.evaluator.measure(generate, per_image={"prompt": prompts})]
+
+    def describe(self):
+        usage = f"images = pipe({self.dataset.captions[0]!r}, num_images_per_prompt=4).images"
+        return {**super().describe(), "usage": usage, "pipeline_tag": "text-to-image"}
+
+
 def check_classes(found: dict[int, str] | None, taught: dict[int, str] | None) -> None:
     """Refuse images whose classes differ from the teacher's.
 
@@ -301,9 +351,15 @@ class DistillationConfig(RestorationConfig, EncodingConfig, ValidationConfig):
     """The options of train_distillation.py."""
 
     pretrained_teacher_model: str | None = option(
-        help="The pipeline to learn from: a folder or a Hub name of a ClassConditionalPipeline or PalettePipeline.",
+        help="The pipeline to learn from: a folder or a Hub name of a ClassConditionalPipeline, PalettePipeline or "
+        "TextToImagePixelPipeline.",
         group="network",
         essential=True,
+    )
+    caption_column: str = option(
+        "text",
+        help="For a TextToImagePixelPipeline: the column with one caption or several for each image.",
+        group="data",
     )
     num_inference_steps: int = option(1, help="Steps of the student.", group="evaluation")
     num_teacher_steps: int | None = option(
@@ -341,8 +397,8 @@ def distillation_recipe(config: DistillationConfig, context) -> DistillationReci
     name, option = config.pretrained_teacher_model, "--pretrained_teacher_model"
     pipeline_class = find_pipeline_class(name, config.cache_dir, option)
     if pipeline_class not in RECIPES:
-        known = " or ".join(known.__name__ for known in RECIPES)
-        raise ValueError(f"{option} must be a {known}, but the class of {name} is {pipeline_class.__name__}.")
+        known = ", ".join(known.__name__ for known in RECIPES)
+        raise ValueError(f"{option} must be one of {known}, but the class of {name} is {pipeline_class.__name__}.")
     if pipeline_class is PalettePipeline and not config.tasks:
         raise ValueError(f"--tasks is required for a PalettePipeline, as {name} is: one or several of those it makes.")
     if pipeline_class is not PalettePipeline and config.tasks:
@@ -352,7 +408,11 @@ def distillation_recipe(config: DistillationConfig, context) -> DistillationReci
     return RECIPES[pipeline_class](with_shape(config, teacher), context, teacher)
 
 
-RECIPES = {ClassConditionalPipeline: ClassConditionalDistillation, PalettePipeline: PaletteDistillation}
+RECIPES = {
+    ClassConditionalPipeline: ClassConditionalDistillation,
+    PalettePipeline: PaletteDistillation,
+    TextToImagePixelPipeline: TextDistillation,
+}
 
 
 def check_teacher(teacher: DiffusionPipeline, config: DistillationConfig) -> None:
@@ -367,9 +427,15 @@ def check_teacher(teacher: DiffusionPipeline, config: DistillationConfig) -> Non
             f"--num_inference_steps {steps} must be below {entries.default_num_inference_steps}, the steps of "
             f"{config.pretrained_teacher_model}."
         )
+    reads_texts = isinstance(teacher, TextToImagePixelPipeline)
+    if reads_texts and (teacher.is_super_resolver or entries.shows_known_pixels):
+        raise ValueError(
+            f"--pretrained_teacher_model {config.pretrained_teacher_model} enlarges or fills images, but a teacher of "
+            "texts must be a base model."
+        )
     # A Palette model with a guider was trained with hidden conditioning images.
     hides_images = isinstance(teacher, PalettePipeline) and teacher.guider is not None
-    is_guided = entries.null_class_label is not None or hides_images
+    is_guided = reads_texts or entries.null_class_label is not None or hides_images
     if config.guidance_scale != 1 and not is_guided:
         raise ValueError(
             f"--guidance_scale {config.guidance_scale} needs a teacher that predicts without its condition too, but "

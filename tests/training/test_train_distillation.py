@@ -10,14 +10,16 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 from diffusers.utils.torch_utils import randn_tensor
+from PIL import Image
 
-from diffusers_ext import ClassConditionalPipeline, GANPipeline, PalettePipeline
+from diffusers_ext import ClassConditionalPipeline, GANPipeline, PalettePipeline, TextToImagePixelPipeline
 from diffusers_ext.losses import pseudo_huber_loss
 from diffusers_ext.models import MLPGenerator
 from diffusers_ext.training.evaluation.pipeline_classes import find_pipeline_class
 from diffusers_ext.training.loop.draws import Draw
 from diffusers_ext.training.train_diffusion import DiffusionConfig
 from diffusers_ext.training.train_distillation import DistillationConfig, distillation_recipe
+from tests.pipelines.tiny_text import tiny_text_encoder, tiny_text_unet, tiny_tokenizer
 from tests.tiny_unet import tiny_unet
 from tests.training.runs import context, tensors, trainer, weights
 from tests.waits import waits_of_an_update
@@ -149,6 +151,48 @@ def test_what_a_restorer_was_trained_for_stays(tmp_path, options):
     pipe = distilled(teacher, tmp_path / "student", tasks=["super_resolution"])
     assert pipe.config.items() >= options.items()
     assert pipe(torch.rand(1, 1, 4, 4), task="super_resolution", output_type="pt").images.isfinite().all()
+
+
+@pytest.fixture(scope="module")
+def captioned(tmp_path_factory):
+    """Plain pictures with captions."""
+    folder = tmp_path_factory.mktemp("captioned")
+    for index, name in enumerate(("red", "blue")):
+        Image.new("RGB", (8, 8), name).save(folder / f"{index}.png")
+        (folder / f"{index}.txt").write_text(name)
+    return {"dataset_name": None, "train_data_dir": str(folder), "train_batch_size": 2}
+
+
+def save_reader(folder, **changes):
+    """A text-to-image model with random weights."""
+    tokenizer = tiny_tokenizer()
+    parts = {"text_encoder": tiny_text_encoder(len(tokenizer)), "tokenizer": tokenizer, "image_channels": 3}
+    TextToImagePixelPipeline(tiny_text_unet(**changes), scheduler(), **parts).save_pretrained(folder)
+    return folder
+
+
+def test_the_student_of_a_text_model_reads_the_same_texts(tmp_path, captioned):
+    """Guidance leads it away from the empty text."""
+    teacher = save_reader(tmp_path / "teacher")
+    pipe = distilled(teacher, tmp_path / "student", **captioned, guidance_scale=2.0, num_inference_steps=2)
+    assert isinstance(pipe, TextToImagePixelPipeline) and pipe.config.default_num_inference_steps == 2
+    assert pipe("red", output_type="pt").images.shape == (1, 3, 8, 8) and pipe.num_timesteps == 2
+    assert "pipe('red', num_images_per_prompt=4)" in (tmp_path / "student" / "README.md").read_text()
+
+    student, seen = recipe(teacher, **captioned, guidance_scale=2.0), []
+    student.teacher.unet.register_forward_pre_hook(
+        lambda module, inputs, told: seen.append(told["encoder_hidden_states"]), with_kwargs=True
+    )
+    losses_of_a_step(student, {"pixel_values": torch.zeros(2, 3, 8, 8), "caption_ids": torch.tensor([1, 0])})
+    captions = [student.dataset.captions[index] for index in (1, 0)]
+    given, empty = pipe.encode_prompts(captions, ["", ""])["encoder_hidden_states"]
+    # The student is a copy of the teacher with its hooks, and predicts twice.
+    torch.testing.assert_close(seen, [given, empty, given, given])
+
+
+def test_a_text_model_that_enlarges_is_no_teacher(tmp_path, captioned):
+    with pytest.raises(ValueError, match="enlarges or fills images, but a teacher of texts must be a base model"):
+        recipe(save_reader(tmp_path, in_channels=6), **captioned)
 
 
 # The step
@@ -330,7 +374,7 @@ def test_a_teacher_of_epsilon_must_clip(tmp_path):
 def test_a_teacher_must_be_a_diffusion_pipeline(tmp_path):
     GANPipeline(MLPGenerator(sample_size=8, latent_dim=4)).save_pretrained(tmp_path / "gan")
     with pytest.raises(
-        ValueError, match="must be a ClassConditionalPipeline or PalettePipeline, but .* is GANPipeline"
+        ValueError, match="must be one of ClassConditionalPipeline, PalettePipeline, .* is GANPipeline"
     ):
         recipe(tmp_path / "gan")
     (tmp_path / "file.safetensors").touch()
