@@ -15,11 +15,12 @@ def get_sample_size(network: ModelMixin) -> tuple[int | None, int | None]:
 def get_size_multiple(network: ModelMixin) -> int:
     """
     What the sides of a network's input must be multiples of: a UNet2DModel halves them after each block but the last,
-    and a transformer cuts them into patches.
+    an Efficient U-Net (`downsample_first`) before each block, and a transformer cuts them into patches.
     """
     if network.config.get("patch_size") is not None:
         return network.config.patch_size
-    return 2 ** (len(network.config.get("block_out_channels", [0])) - 1)
+    blocks = len(network.config.get("block_out_channels", [0]))
+    return 2 ** (blocks if network.config.get("downsample_first") else blocks - 1)
 
 
 def takes_classes(network: ModelMixin) -> bool:

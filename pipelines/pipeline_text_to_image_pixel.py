@@ -76,6 +76,7 @@ class TextToImagePixelPipeline(TrainedProcessMixin, DenoisingCallMixin, Diffusio
             `(N, 1, H, W)`, 1 where they are known; then, for a super-resolver, the small image `(N, C, H, W)`. Where
             `class_embed_type` is `"identity"` or a projection, `class_labels` is the text as a whole, `pooler_output`
             of the text encoder. Where it is `"timestep"`, it is 1000 times the level of the noise in the small image.
+            An [`ImagenUNet`] also gets the `encoder_attention_mask` of the tokens, which hides the empty prompt.
         scheduler ([`SchedulerMixin`]):
             The noise schedule and the solver. The scheduler with which the pipeline is built or was saved defines what
             the network predicts, and other schedulers must fit this.
@@ -328,13 +329,14 @@ class TextToImagePixelPipeline(TrainedProcessMixin, DenoisingCallMixin, Diffusio
         self, prompts: list[str], negative_prompts: list[str], num_images_per_prompt: int = 1
     ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """
-        What the network is told of prompts, `encoder_hidden_states` and perhaps `class_labels`: each a tuple of that
-        for the prompts and that for the negative prompts, with a row per image.
+        What the network is told of prompts, as in [`encode_tokens`]: each a tuple of that for the prompts and that
+        for the negative prompts, with a row per image.
         """
         length = get_max_length(self.tokenizer, self.text_encoder, self.config.max_prompt_length)
-        ids, mask = tokenize_prompts(self.tokenizer, [*prompts, *negative_prompts], length)
+        texts = [*prompts, *negative_prompts]
+        ids, mask = tokenize_prompts(self.tokenizer, texts, length)
         device = self._execution_device
-        told = encode_tokens(self.text_encoder, self.unet, ids.to(device), mask.to(device))
+        told = encode_tokens(self.text_encoder, self.unet, texts, ids.to(device), mask.to(device))
         dtype = self.unet.dtype
         return {
             name: tuple(part.repeat_interleave(num_images_per_prompt, dim=0).to(dtype) for part in states.chunk(2))

@@ -68,7 +68,11 @@ def warn_of_long_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[s
 
 
 def encode_tokens(
-    text_encoder: PreTrainedModel | ModelMixin, unet: ModelMixin, input_ids: torch.Tensor, attention_mask: torch.Tensor
+    text_encoder: PreTrainedModel | ModelMixin,
+    unet: ModelMixin,
+    prompts: Sequence[str],
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
 ) -> dict[str, torch.Tensor]:
     """
     What a denoiser is told of texts.
@@ -77,16 +81,21 @@ def encode_tokens(
         text_encoder ([`PreTrainedModel`] or [`ModelMixin`]): has `last_hidden_state` in its output, and
             `pooler_output` where the denoiser adds the text as a whole to the timestep.
         unet ([`ModelMixin`]): the denoiser, for its configuration.
-        input_ids, attention_mask (`torch.Tensor` of shape `(N, L)`): the tokens.
+        prompts (`list[str]`): the texts.
+        input_ids, attention_mask (`torch.Tensor` of shape `(N, L)`): their tokens.
 
     Returns:
         `dict`: the states of all tokens, `encoder_hidden_states` `(N, L, D)`, padding included, to which Imagen and
-        GLIDE attend too; and perhaps the text as a whole, `class_labels` `(N, D')`.
+        GLIDE attend too; perhaps the text as a whole, `class_labels` `(N, D')`; and for a denoiser that
+        `hides_prompts_by_mask` the `encoder_attention_mask` `(N, L)`, which is 0 for padding and for the empty text.
     """
     output = text_encoder(input_ids=input_ids, attention_mask=attention_mask)
     told = {"encoder_hidden_states": output.last_hidden_state}
     if takes_pooled_text(unet):
         told["class_labels"] = output.pooler_output
+    if getattr(unet, "hides_prompts_by_mask", False):
+        has_text = torch.tensor([[prompt != ""] for prompt in prompts], device=attention_mask.device)
+        told["encoder_attention_mask"] = attention_mask * has_text
     return told
 
 

@@ -294,7 +294,7 @@ class TextDistillation(DistillationRecipe):
         teacher, device = self.teacher, self.context.device
         length = get_max_length(teacher.tokenizer, teacher.text_encoder, teacher.config.max_prompt_length)
         ids, mask = tokenize(teacher.tokenizer, captions, length)
-        return encode_tokens(teacher.text_encoder, teacher.unet, ids.to(device), mask.to(device))
+        return encode_tokens(teacher.text_encoder, teacher.unet, captions, ids.to(device), mask.to(device))
 
     def unconditional(self, condition):
         count = len(condition.texts["encoder_hidden_states"])

@@ -57,6 +57,11 @@ class TextInpaintingRecipe(TextDiffusionRecipe):
 
     def pretrained_unet(self) -> UNet2DConditionModel:
         """The denoiser of the pipeline: of an inpainting model as it is, of a base model with more input channels."""
+        if not isinstance(self.pretrained.unet, UNet2DConditionModel):
+            raise ValueError(
+                "--pretrained_model_name_or_path must have a UNet2DConditionModel for inpainting, but has a "
+                f"{type(self.pretrained.unet).__name__}."
+            )
         if not self.pretrained.config.shows_known_pixels:
             self.pretrained.unet = widened(self.pretrained.unet, self.channels()["in_channels"])
             self.pretrained.register_to_config(shows_known_pixels=True)

@@ -28,7 +28,7 @@ from diffusers_ext.training.text_and_image.text_diffusion import (
 class TextSuperResolutionRecipe(TextDiffusionRecipe):
     """Saharia et al. 2022, section 2.4 and appendix C: the denoiser sees a noised small image, and its noise level."""
 
-    shown_per_channel = 1
+    shown_per_channel, tells_noise_level = 1, True
     task, call = "Super-resolution of images by a text", ", low_res_image=small"
 
     def step(self, batch, draw):
@@ -45,7 +45,7 @@ class TextSuperResolutionRecipe(TextDiffusionRecipe):
         losses = self.objective.losses(output, clean, noisy, noise, timesteps)
         self.minimise(tuple(self.context.networks), losses)
 
-    def new_unet(self, text_width: int):
+    def conditional_unet(self, text_width: int):
         """The U-Net of the base model, which is also told the noise level of the small image."""
         decided = {"class_embed_type": "timestep"}
         return self.build_unet(text_width, POOLED_BY_ATTENTION, decided, class_labels=torch.zeros(1))

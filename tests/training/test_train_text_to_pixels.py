@@ -8,7 +8,7 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 from transformers import T5Config, T5EncoderModel
 
-from diffusers_ext import TextToImagePixelPipeline
+from diffusers_ext import ImagenUNet, TextToImagePixelPipeline
 from diffusers_ext.training.diffusion.denoiser_classes import build_attending_unet
 from diffusers_ext.training.text_and_image.text_diffusion import TextDiffusionConfig
 from diffusers_ext.training.train_text_inpainting import TextInpaintingConfig, TextInpaintingRecipe
@@ -221,3 +221,25 @@ def test_blocks_that_attend_already_keep_their_names():
     sizes = {"norm_num_groups": 4, "attention_head_dim": 2, "layers_per_block": 1, "cross_attention_dim": 8}
     unet = build_attending_unet(size=(8, 8), in_channels=3, out_channels=3, arguments={**blocks, **sizes}, usual={})
     assert list(unet.config.up_block_types) == ["CrossAttnUpBlock2D", "UpBlock2D"]
+
+
+IMAGEN = {"block_out_channels": [8, 8], "num_attention_heads": 2, "attention_head_dim": 4, "num_text_latents": 2}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("job", ["base", "super_resolution"])
+def test_the_network_of_imagen(tmp_path, job):
+    options = {**OPTIONS, "denoiser": "ImagenUNet", "unet": {**IMAGEN, "layers_per_block": 1}}
+    if job == "base":
+        run, shown = base(tmp_path, **options), {}
+    else:
+        config = TextSuperResolutionConfig(**{**options, "output_dir": str(tmp_path)})
+        run, shown = trainer(TextSuperResolutionRecipe, config), {"low_res_image": Image.new("RGB", (4, 4))}
+    begun = {name: weight.clone() for name, weight in run.networks["unet"].named_parameters()}
+    assert run.train()
+    pipe = TextToImagePixelPipeline.from_pretrained(tmp_path)
+    assert type(pipe.unet) is ImagenUNet and pipe.unet.config.max_text_length == pipe.tokenizer.model_max_length
+    trained = dict(pipe.unet.named_parameters())
+    assert not torch.equal(trained["conditioner.text.null_embedding"], begun["conditioner.text.null_embedding"])
+    alone = DiffusionPipeline.from_pretrained(tmp_path, custom_pipeline=str(tmp_path), trust_remote_code=True)
+    assert torch.equal(draw(pipe, **shown), draw(alone, **shown))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from diffusers import ModelMixin, SchedulerMixin, UNet2DConditionModel
@@ -20,6 +21,7 @@ from diffusers_ext.training.loop.context import TrainingContext
 from diffusers_ext.training.text_and_image.caption_tokenizer import tokenize
 from diffusers_ext.training.text_and_image.captioned_denoiser import CaptionedDenoiserRecipe
 from diffusers_ext.training.text_and_image.captions import CaptionedImagesConfig, draw_captions
+from diffusers_ext.training.text_and_image.imagen_denoiser import build_imagen_unet
 from diffusers_ext.training.text_and_image.text_encoders import TextEncoderConfig
 
 
@@ -34,8 +36,25 @@ class TextDiffusionRecipe(CaptionedDenoiserRecipe):
     pipeline_class = TextToImagePixelPipeline
     # For each channel of an image: those of what the denoiser sees beside the noisy image; and those that come once.
     shown_per_channel, shown_once = 0, 0
+    tells_noise_level = False  # whether the denoiser is told the level of the noise in a small image
 
-    def new_unet(self, text_width: int) -> UNet2DConditionModel:
+    def new_unet(self, text_width: int) -> ModelMixin:
+        """A denoiser of the class `--denoiser` for the states of texts."""
+        config = self.config
+        if config.denoiser == "UNet2DConditionModel":
+            return self.conditional_unet(text_width)
+        return build_imagen_unet(
+            size=config.size,
+            text_width=text_width,
+            max_text_length=self.tokenizer.model_max_length,
+            takes_noise_level=self.tells_noise_level,
+            # instead of timesteps EDM gives a network logarithms of noise levels
+            noise_schedule=None if config.prediction_type == "edm" else "linear",
+            arguments=config.unet,
+            **self.channels(),
+        )
+
+    def conditional_unet(self, text_width: int) -> UNet2DConditionModel:
         """A U-Net that attends to the states of all tokens, and adds the text as a whole to the timestep.
 
         That is the state that the text encoder makes of the whole text, as in GLIDE, by which a denoiser learns to
@@ -87,7 +106,7 @@ class TextDiffusionRecipe(CaptionedDenoiserRecipe):
         ids, mask = tokenize(self.tokenizer, captions, self.tokenizer.model_max_length)
         with torch.set_grad_enabled("text_encoder" in self.context.networks):
             device = self.context.device
-            return encode_tokens(self.text_encoder, self.network("unet"), ids.to(device), mask.to(device))
+            return encode_tokens(self.text_encoder, self.network("unet"), captions, ids.to(device), mask.to(device))
 
     def pipeline(self, unet: ModelMixin, text_encoder=None) -> TextToImagePixelPipeline:
         """The pipeline with a fast second-order sampler, see [`~Objective.sampling_scheduler`]."""
@@ -191,6 +210,12 @@ class TextDiffusionRecipe(CaptionedDenoiserRecipe):
 class TextDiffusionConfig(TextEncoderConfig, ObjectiveConfig, SamplingConfig, CaptionedImagesConfig):
     """Options that all of these recipes have."""
 
+    denoiser: Literal["UNet2DConditionModel", "ImagenUNet"] = option(
+        "UNet2DConditionModel",
+        help="The class of the network: a U-Net of diffusers that attends to all tokens of a text, or the U-Net of "
+        "imagen-pytorch, which reads them by a resampler; `--unet` has its arguments.",
+        group="network",
+    )
     dynamic_thresholding: float | None = option(
         help="Samples are divided by this quantile of their absolute pixels, such as 0.995, where that is above 1 "
         "(Saharia et al. 2022, section 2.3); by default they are clipped, or in flows left alone.",
@@ -201,6 +226,11 @@ class TextDiffusionConfig(TextEncoderConfig, ObjectiveConfig, SamplingConfig, Ca
     def __post_init__(self):
         super().__post_init__()
         self.require_at_least(1, "num_shown_captions")
+        self.require_default(
+            self.pretrained_model_name_or_path is None,
+            ("denoiser",),
+            "is for a new model, and --pretrained_model_name_or_path has one",
+        )
         ratio = self.dynamic_thresholding
         self.require(ratio is None or 0 < ratio <= 1, f"--dynamic_thresholding must be in (0, 1], not {ratio}")
         self.require(

@@ -29,6 +29,8 @@ from .kakaobrain_karlo.prior import convert_karlo_prior as convert_karlo_prior
 from .kakaobrain_karlo.super_resolution import convert_karlo_super_resolution as convert_karlo_super_resolution
 from .leftthomas.srgan import convert_srgan as convert_srgan
 from .lucidrains_dalle2.prior import convert_dalle2_prior as convert_dalle2_prior
+from .lucidrains_imagen.unet import convert_imagen_unet as convert_imagen_unet
+from .lucidrains_imagen.video import convert_imagen_video_unet as convert_imagen_video_unet
 from .mmgeneration.progressive_gan import convert_progressive_gan as convert_progressive_gan
 from .naoto0804.adain import convert_adain as convert_adain
 from .nvlabs_spade.discriminator import convert_spade_discriminator as convert_spade_discriminator

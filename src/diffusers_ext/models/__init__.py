@@ -40,6 +40,8 @@ from diffusers_ext.models.modeling_fast_style import FastStyleNet as FastStyleNe
 from diffusers_ext.models.modeling_fpn_mobilenet import FPNMobileNet as FPNMobileNet
 from diffusers_ext.models.modeling_gaussian_mixture import GaussianMixtureModel as GaussianMixtureModel
 from diffusers_ext.models.modeling_glide_text import GlideTextModel as GlideTextModel
+from diffusers_ext.models.modeling_imagen_unet import ImagenUNet as ImagenUNet
+from diffusers_ext.models.modeling_imagen_video_unet import ImagenVideoUNet as ImagenVideoUNet
 from diffusers_ext.models.modeling_kernel_density import KernelDensityModel as KernelDensityModel
 from diffusers_ext.models.modeling_latent_discriminator import LatentDiscriminator as LatentDiscriminator
 from diffusers_ext.models.modeling_latent_mapper import LatentMapper as LatentMapper
