@@ -63,7 +63,7 @@ class ImagenSelfAttention(ImagenAttention):
                 of those of all positions.
         """
         states = self.norm(states)
-        sources = [self.first_key_value.flatten().expand(len(states), 1, -1), self.to_kv(states)]
+        sources = [self.first_key_value.flatten().expand(states.shape[0], 1, -1), self.to_kv(states)]
         if context is not None:
             sources.append(self.context_to_kv(self.norm_context(context)))
         keys, values = self.split_keys(torch.cat(sources, dim=1))
@@ -80,7 +80,7 @@ class ImagenCrossAttention(ImagenAttention):
         self.norm_out = nn.LayerNorm(width, bias=False)
 
     def forward(self, states: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        first = self.first_key_value[:, None, None, None].expand(-1, len(states), self.num_heads, -1, -1)
+        first = self.first_key_value[:, None, None, None].expand(-1, states.shape[0], self.num_heads, -1, -1)
         keys, values = torch.cat([first, self.split_keys(self.to_kv(context))], dim=3)
         return self.norm_out(self.attend(self.norm(states), keys, values))
 

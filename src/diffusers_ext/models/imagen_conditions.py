@@ -151,7 +151,7 @@ class TextResampler(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         of_mean = self.mean_to_latents(self.norm_mean(tokens.mean(dim=1))).unflatten(1, (NUM_MEAN_LATENTS, -1))
-        latents = torch.cat([of_mean, self.latents.expand(len(tokens), -1, -1)], dim=1)
+        latents = torch.cat([of_mean, self.latents.expand(tokens.shape[0], -1, -1)], dim=1)
         tokens = tokens + self.position_embedding[: tokens.shape[1]]
         for attention, feed_forward in zip(self.attentions, self.feed_forwards, strict=True):
             latents = latents + attention(latents, tokens)

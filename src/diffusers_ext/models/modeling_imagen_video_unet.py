@@ -132,7 +132,7 @@ class ImagenVideoUNet(ModelMixin, ConfigMixin):
             ValueError: if a text is too long, or `class_labels` are missing or unexpected.
         """
         # 1. Noise levels and texts
-        timestep = torch.as_tensor(timestep, device=sample.device).expand(len(sample))
+        timestep = torch.as_tensor(timestep, device=sample.device).expand(sample.shape[0])
         log_snr = get_log_snr(timestep, self.config.noise_schedule, self.config.num_train_timesteps)
         emb, context = self.conditioner(log_snr, class_labels, encoder_hidden_states, encoder_attention_mask)
 
