@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from diffusers_ext.converters.listing import described_families
 from diffusers_ext.exports import exports
 
@@ -50,6 +52,23 @@ def test_every_row_says_what_was_measured():
 def test_the_zoo_has_every_recipe():
     zoo = (ROOT / "docs" / "zoo.md").read_text(encoding="utf-8")
     assert not [file.name for file in (ROOT / "examples").glob("*.yaml") if file.name not in zoo]
+
+
+@pytest.mark.parametrize(("table", "columns"), [("zoo", ("time", "figures")), ("results", ("figure",))])
+def test_figures_are_those_of_the_linked_pages(table, columns):
+    page = ROOT / "docs" / f"{table}.md"
+    rows = [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    titles = [cell.strip() for cell in rows[0].strip("|").split("|")]
+    outdated = []
+    for row in rows[1:]:
+        cells = row.strip("|").split("|")
+        linked = [page.parent / link for link in re.findall(r"\]\(([^)#]+\.md)", row)]
+        if len(cells) != len(titles) or not linked:
+            continue  # a row of another table, or one whose page is this one
+        texts = " ".join(path.read_text(encoding="utf-8") for path in linked)
+        figures = re.findall(r"(?<![\w.,])-?\d+(?:[.,]\d+)*", " ".join(cells[titles.index(name)] for name in columns))
+        outdated += [f"{cells[0].strip()}: {figure}" for figure in figures if figure not in texts]
+    assert not outdated
 
 
 def test_the_readme_has_every_job():
