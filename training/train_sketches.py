@@ -28,6 +28,8 @@ from diffusers_ext.training.loop.recipe import Recipe
 class SketchRecipe(Recipe):
     """Ha and Eck 2017, section 3, with the choices of https://github.com/magenta/magenta."""
 
+    examples = "sketches"
+
     def networks(self) -> dict[str, torch.nn.Module]:
         """The autoencoder of sketches, or the decoder alone."""
         decided = {

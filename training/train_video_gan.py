@@ -35,6 +35,8 @@ NUM_SHOWN = 10  # films in the picture of samples
 class VideoGANRecipe(Recipe):
     """Clark et al. 2019, section 3: hinge losses, of frames and of films."""
 
+    examples = "films"
+
     def networks(self) -> dict[str, nn.Module]:
         """The generator, and the critics of frames and of motion."""
         config, num_classes = self.config, self.num_classes
@@ -130,6 +132,9 @@ class VideoGANRecipe(Recipe):
 
     def averaged(self, names):
         return ("generator",)
+
+    def describe_data(self) -> str:
+        return f"{super().describe_data()}, in {self.config.num_frames} frames"
 
     def identity(self) -> dict:
         names = ("num_frames", "num_sampled_frames", "discriminator_steps")

@@ -12,6 +12,7 @@ from diffusers_ext import AutoencoderPipeline, DensityPipeline
 from diffusers_ext.models import AutoencoderMLP, KernelDensityModel
 from diffusers_ext.training import evaluate_pipeline
 from diffusers_ext.training.density.fitting import fit_classes, fit_kernels, fit_mixture, fit_pca
+from diffusers_ext.training.loop.dry_run import rehearse
 from diffusers_ext.training.train_density import DensityConfig, DensityRecipe
 from tests.training import runs
 from tests.training.runs import context, run_in_processes, steps, tensors, weights
@@ -125,6 +126,10 @@ def test_every_density_is_fitted_in_a_step(tmp_path, options):
     images = next(run.recipe.validation_images.reference_batches(100))["pixel_values"]
     bits = pipe.bits_per_dim(images, generator=torch.Generator().manual_seed(0)).mean()
     assert 2 < bits < 3.8  # of at most log2(17) = 4.1
+
+
+def test_a_dry_run_says_that_a_step_takes_all_images(tmp_path):
+    assert "1 step of all images" in rehearse(trainer(tmp_path), str(tmp_path))
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Pix2pix, CycleGAN and DualGAN train, resume and are published; and what does not fit is refused."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -72,6 +73,8 @@ VARIANTS = {
 @pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
 def test_all_networks_learn(tmp_path, options):
     run = trainer(tmp_path, **options)
+    count = r"\d+ and \d+" if "domains" in options else r"\d+"
+    assert re.match(rf"{count} images, ", run.recipe.describe_data())
     before = {name: weights(network) for name, network in run.networks.items()}
     _, values = steps(run, 2)
     assert len(before) == (2 if options["method"] == "pix2pix" else 4)

@@ -1,5 +1,7 @@
 """GANs of films: what a run leaves, exact resume, and what is refused."""
 
+import re
+
 import pytest
 import torch
 from diffusers import DiffusionPipeline
@@ -46,6 +48,7 @@ def configuration(output_dir, **options) -> VideoGANConfig:
 
 def test_each_step_improves_all_three_networks(tmp_path):
     run = trainer(VideoGANRecipe, configuration(tmp_path))
+    assert re.fullmatch(r"\d+ films, 8x8x1, in 4 frames", run.recipe.describe_data())
     before = {name: [weight.clone() for weight in net.parameters()] for name, net in run.networks.items()}
     first, second = steps(run, 2)
     # The generator's turn is every second step.

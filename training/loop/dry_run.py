@@ -95,7 +95,7 @@ def _network(network: torch.nn.Module) -> str:
 def _steps(trainer: Trainer, left: int) -> str:
     if trainer.recipe.takes_all_images:
         return f"{left} step{'s' * (left != 1)} of all images"
-    text = f"{left} steps of {trainer.batch_size} images"
+    text = f"{left} steps of {trainer.batch_size} {trainer.recipe.examples if trainer.batch_size > 1 else 'example'}"
     if left < trainer.max_train_steps:
         text += f", up to step {trainer.max_train_steps}"
     length = trainer.recipe.dataset.epoch_length

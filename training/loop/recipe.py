@@ -31,6 +31,8 @@ class Recipe:
     on_host: tuple[str, ...] = ("caption_ids",)
     # Whether `--adam_weight_decay` shrinks gains, biases and all other parameters of fewer than two dimensions too.
     decays_vectors: bool = True
+    # What the data set has, for people.
+    examples: str = "images"
     # Whether a step takes all images at once instead of a batch.
     takes_all_images: bool = False
 
@@ -50,10 +52,15 @@ class Recipe:
     def describe_data(self) -> str:
         """How many examples of which size the training has, for the card and `--dry_run`."""
         config, dataset = self.config, self.dataset
-        count = "a stream of images" if dataset.num_examples is None else f"{dataset.num_examples} images"
+        known = dataset.num_examples is not None
+        count = f"{self.count_examples()} {self.examples}" if known else f"a stream of {self.examples}"
         count += f" ({dataset.num_skipped} unreadable ones left out)" if dataset.num_skipped else ""
         height, width = config.size
         return f"{count}, {height}x{width}x{config.channels}"
+
+    def count_examples(self) -> str:
+        """How many examples the data set has, which knows that."""
+        return str(self.dataset.num_examples)
 
     def before_training(self) -> None:
         """What takes long, or needs the networks on their device: the last thing that can fail before the training.

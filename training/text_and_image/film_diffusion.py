@@ -34,6 +34,7 @@ class FilmDiffusionRecipe(CaptionedDenoiserRecipe):
     """Subclasses define `step`, and perhaps what the denoiser sees beside the noisy film, and `call_inputs`."""
 
     pipeline_class = TextToVideoPixelPipeline
+    examples = "films"
     enlarges = False  # whether the denoiser sees an enlarged small film, and is told the level of its noise
 
     def new_unet(self, text_width: int) -> ModelMixin:
@@ -142,6 +143,9 @@ class FilmDiffusionRecipe(CaptionedDenoiserRecipe):
         check_size(unet, size)
         unet.register_to_config(sample_size=sample_size(size))
         return unet
+
+    def describe_data(self) -> str:
+        return f"{super().describe_data()}, in {self.config.num_frames} frames"
 
     def identity(self) -> dict:
         config = self.config

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from diffusers_ext.data.unpaired import UnpairedImageDataset
 from diffusers_ext.training.loop.recipe import Recipe
 from diffusers_ext.training.translation.domains import TranslationDataConfig
 from diffusers_ext.training.translation.evaluation import TranslationEvaluator
@@ -38,6 +39,11 @@ class DomainsRecipe(Recipe):
             split=config.validation_split or config.dataset_split,
             **config.measured(),
         )
+
+    def count_examples(self) -> str:
+        if not isinstance(self.dataset, UnpairedImageDataset):
+            return super().count_examples()
+        return f"{self.dataset.source.num_examples} and {self.dataset.target.num_examples}"
 
     def before_training(self) -> None:
         super().before_training()
