@@ -41,7 +41,7 @@ def test_the_notebook_runs(tmp_path, monkeypatch, name):
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     with HubServer(tokens={"hf_user": "user"}) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
-        client = NotebookClient(notebook, timeout=3600, resources={"metadata": {"path": str(tmp_path)}})
+        client = NotebookClient(notebook, timeout=None, resources={"metadata": {"path": str(tmp_path)}})
         client.execute()
     assert hub.repositories or not has_hub_cells(notebook)
 
