@@ -62,6 +62,15 @@ def test_stage_2_with_levels_of_different_depths(second):
     assert_near(output.sample, second.outputs["model_output"])
 
 
+@torch.no_grad()
+def test_a_level_that_looks_at_the_text_alone():
+    case = load_case("deepfloyd_if", "text_attention")
+    unet, inputs = convert_deepfloyd_if(case.weights, **case.args), case.inputs
+    assert unet.config.only_cross_attention == [True, False] and not unet.config.mid_block_only_cross_attention
+    output = unet(inputs["x"], inputs["timesteps"], encoder_hidden_states=inputs["text_emb"])
+    assert_near(output.sample, case.outputs["model_output"])
+
+
 def test_diffusers_pipeline_draws_the_original_s_samples(first, monkeypatch):
     """With dynamic thresholding, by guidance of scale 7."""
     unet, inputs = convert_deepfloyd_if(first.weights, **first.args), first.inputs

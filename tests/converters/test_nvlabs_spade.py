@@ -39,8 +39,9 @@ def test_golden_generators(name, options):
     assert config.normalization == ("batch" if name == "G_spectral_batch" else "instance") and config.spectral_norm
 
 
-def test_golden_discriminator():
-    case = load_case(FAMILY, "D_spectral_instance")
+@pytest.mark.parametrize("name", ["D_spectral_instance", "D_spectral_batch"])
+def test_golden_discriminators(name):
+    case = load_case(FAMILY, name)
     with torch.no_grad():
         output = convert_spade_discriminator(case.weights)(case.inputs["x"])
     for scale, (logits, hidden_states) in enumerate(zip(output.logits, output.hidden_states, strict=True)):
@@ -54,6 +55,24 @@ def test_golden_encoder():
         posterior = convert_spade_encoder(case.weights)(case.inputs["x"]).latent_dist
     assert_near(posterior.mean, case.outputs["mu"])
     assert_near(posterior.logvar, case.outputs["logvar"])
+
+
+def test_encoders_with_batch_norm_and_without():
+    """A batch norm that changes nothing is none: what it adds to variances is multiplied back."""
+    weights, bare, batch = load_case(FAMILY, "E_spectral_instance").weights, {}, {}
+    for key, tensor in weights.items():
+        layer, _, name = key.partition(".0.")
+        bare[f"{layer}.{name}" if name else key] = batch[key] = tensor
+        if name == "weight_orig":
+            width = len(tensor)
+            bare[f"{layer}.bias"] = batch[f"{layer}.1.bias"] = batch[f"{layer}.1.running_mean"] = torch.zeros(width)
+            batch[f"{layer}.1.weight"] = torch.full((width,), 1 + 1e-5).sqrt()
+            batch[f"{layer}.1.running_var"] = torch.ones(width)
+    encoders = [convert_spade_encoder(tensors) for tensors in (bare, batch)]
+    assert [encoder.config.normalization for encoder in encoders] == ["none", "batch"]
+    image = torch.rand(1, 3, 256, 256)
+    with torch.no_grad():
+        assert_near(*(encoder(image).latent_dist.mean for encoder in encoders))
 
 
 @pytest.mark.parametrize(

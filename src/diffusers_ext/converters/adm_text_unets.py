@@ -1,6 +1,7 @@
 """ADM U-Nets whose attention reads a text too, as in GLIDE, karlo and DeepFloyd IF, to a UNet2DConditionModel."""
 
 from collections.abc import Mapping
+from itertools import accumulate
 from types import MappingProxyType
 
 import torch
@@ -56,11 +57,23 @@ def convert_text_unet(
         raise ValueError("`channel_mult` must begin with 1: other networks with text are not converted.")
     head_width = heads.get("attention_head_dim") or layout.widths[-1] // heads["num_attention_heads"]
     qkv = in_order_of_diffusers(heads)
+    of_text_alone = _attention_to_text_alone(tensors)
+    if of_text_alone:
+        firsts = accumulate((depth + 1 for depth in layout.depths[:-1]), initial=0)
+        special = {
+            **special,
+            "only_cross_attention": [f"input_blocks.{first + 1}.1" in of_text_alone for first in firsts],
+            "mid_block_only_cross_attention": "middle_block.1" in of_text_alone,
+        }
+
+    def attention(source: str, target: str) -> Modules:
+        queries = {f"{source}.qkv": f"{target}.to_q"} if source in of_text_alone else {}
+        return _attention(source, target) | queries
 
     def prepare(key: str, tensor: torch.Tensor) -> torch.Tensor:
         if ".encoder_kv." in key:
             return parts_first(tensor, tensor.shape[0] // (2 * head_width), 2)
-        return qkv(key, tensor)
+        return tensor if key.rpartition(".qkv.")[0] in of_text_alone else qkv(key, tensor)
 
     return load_converted(
         UNet2DConditionModel,
@@ -83,7 +96,7 @@ def convert_text_unet(
             "dropout": config.get("dropout", 0.0),
             **special,
         },
-        encoder(layout, _attention) | decoder(layout, _attention) | modules,
+        encoder(layout, attention) | decoder(layout, attention) | modules,
         tensors,
         prepare,
     )
@@ -102,6 +115,14 @@ def _attention(source: str, target: str) -> Modules:
         **self_attention(source, target),
         f"{source}.norm_encoder": f"{target}.norm_cross",
         f"{source}.encoder_kv": (f"{target}.add_k_proj", f"{target}.add_v_proj"),
+    }
+
+
+def _attention_to_text_alone(tensors: StateDict) -> set[str]:
+    """The attention blocks whose `qkv` are queries only, because the image does not look at itself."""
+    weights = {key: tensor for key, tensor in tensors.items() if key.endswith(".qkv.weight")}
+    return {
+        key.removesuffix(".qkv.weight") for key, tensor in weights.items() if tensor.shape[:1] == tensor.shape[1:2]
     }
 
 

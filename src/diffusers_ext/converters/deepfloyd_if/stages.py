@@ -46,7 +46,7 @@ DEEPFLOYD_IF_ARGUMENTS = {
     "att_pool_heads": positive_integer,
     "efficient_activation": boolean,
     "scale_skip_connection": boolean,
-    "disable_self_attentions": one_of(None, False),
+    "disable_self_attentions": anything,  # the tensors show where
     "interpolate_mode": one_of("bilinear"),
     "precision": anything,  # how it was run
 }
