@@ -6,7 +6,7 @@ r"""Ten photographs of scikit-image, each in a style: distances to content and s
 The photographs are free (their sources are named in skimage.data), and the styles are drawn by
 examples/style_textures.py (--count 240), or are textures of scikit-image. Distances are those of
 `training/train_style.py`, in the features of the VGG that is named first, beside those of the photograph and of the
-style. Needs scikit-image.
+style. "unreal" is the energy of the matting Laplacian, per pixel. Needs scikit-image.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from diffusers_ext import StyleTransferPipeline
 from diffusers_ext.data import decode_image
 from diffusers_ext.losses import gram_loss, gram_matrix, map_loss
 from diffusers_ext.losses.style_features import load_style_features
-from diffusers_ext.pipelines.photographs import guided_filter
+from diffusers_ext.pipelines.photographs import guided_filter, matting_laplacian
 from diffusers_ext.training.evaluation.grids import sample_grid
 from diffusers_ext.training.style.networks import usual_layers
 
@@ -70,6 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--its_style", help="the image of this style")
     parser.add_argument("--steps", type=int, default=30, help="steps of the optimisation")
     parser.add_argument("--style_weight", type=float, default=1e5, help="the weight of the style in it")
+    parser.add_argument("--photorealism_weight", type=float, help="that of the matting Laplacian, as one more way")
     options = parser.parse_args(arguments)
 
     vgg = load_style_features(options.features)
@@ -92,9 +93,13 @@ def main(arguments: list[str] | None = None) -> None:
     styles = [square(decode_image(str(options.textures / f"{name}.png"), 3)) for name in TEXTURES]
     styles += [texture(name) for name in ("brick", "grass", "gravel")]
     gatys = StyleTransferPipeline(feature_network=vgg)
-    painted = paint(gatys, styles, num_optimization_steps=options.steps, style_weight=options.style_weight)
+    steps = {"num_optimization_steps": options.steps, "style_weight": options.style_weight}
+    painted = paint(gatys, styles, **steps)
     filtered = [guided_filter(*pair, RADIUS).clamp(0, 1) for pair in zip(contents, painted, strict=True)]
     ways = {"optimised": (painted, styles), "filtered": (filtered, styles)}
+    if options.photorealism_weight is not None:
+        held = paint(gatys, styles, **steps, photorealism_weight=options.photorealism_weight)
+        ways["photorealism"] = (held, styles)
     if options.any_style is not None:
         ways["AdaIN"] = (paint(StyleTransferPipeline.from_pretrained(options.any_style), styles), styles)
     if options.one_style is not None:
@@ -102,8 +107,8 @@ def main(arguments: list[str] | None = None) -> None:
         pipe = StyleTransferPipeline.from_pretrained(options.one_style)
         ways["one style"] = (paint(pipe), [its_style] * len(contents))
 
-    print("| | content distance | of the style | Gram distance | of the photograph | pairs below both |")
-    print("|---|---|---|---|---|---|")
+    print("| | content distance | of the style | Gram distance | of the photograph | unreal | pairs below both |")
+    print("|---|---|---|---|---|---|---|")
     for name, (images, wanted) in ways.items():
         rows = []
         for content, style, image in zip(contents, wanted, images, strict=True):
@@ -111,6 +116,7 @@ def main(arguments: list[str] | None = None) -> None:
             grams = [gram_matrix(layer) for layer in of_style[1]]
             values = [map_loss(of_image[0], of_content[0]), map_loss(of_style[0], of_content[0])]
             values += [gram_loss(of_image[1], grams), gram_loss(of_content[1], grams)]
+            values.append((image * matting_laplacian(content)(image)).sum()[None] / SIZE**2)
             rows.append(torch.cat(values).double())
         table = torch.stack(rows)
         below = ((table[:, 0] < table[:, 1]) & (table[:, 2] < table[:, 3])).sum().item()

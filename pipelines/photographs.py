@@ -1,5 +1,7 @@
 """What keeps a painted photograph a photograph: its own edges, and its own colours."""
 
+from collections.abc import Callable
+
 import torch
 from torch.nn import functional as F
 
@@ -37,6 +39,37 @@ def guided_filter(guide: torch.Tensor, images: torch.Tensor, radius: int, epsilo
     slopes = torch.linalg.solve(variances, covariances.permute(0, 3, 4, 1, 2)).permute(0, 3, 4, 1, 2)
     offsets = image_mean - (slopes * guide_mean[:, :, None]).sum(1)
     return (mean(slopes) * guide[:, :, None]).sum(1) + mean(offsets)
+
+
+def matting_laplacian(guide: torch.Tensor, epsilon: float = 1e-7) -> Callable[[torch.Tensor], torch.Tensor]:
+    """
+    The matting Laplacian L of a photograph: a function from images V to L V, one for each channel of V.
+
+    V^T L V is the squared error of the best linear functions of the photograph's colours, one in each window of 3x3
+    pixels, added over all windows: "A Closed-Form Solution to Natural Image Matting" (Levin et al. 2008, eq. 12). It
+    is the photorealism term of "Deep Photo Style Transfer" (Luan et al. 2017, eq. 2).
+
+    Args:
+        guide (`torch.Tensor` of shape `(N, C, H, W)`): the photograph in `[0, 1]`, of at least 3x3 pixels.
+        epsilon (`float`): the weight of the squared slopes, which decides where a window has one colour.
+
+    Returns:
+        `Callable`: from `(N, C', H, W)` to the same shape; linear, symmetric, and positive semi-definite.
+    """
+    windows = F.unfold(guide.double(), 3).unflatten(1, (guide.shape[1], 9)).permute(0, 3, 1, 2)
+    centred = windows - windows.mean(3, keepdim=True)  # of each window, (C, 9)
+    spreads = centred @ centred.mT + epsilon * torch.eye(guide.shape[1], dtype=torch.double, device=guide.device)
+    # The window's own part of L is what projects on its constants and on these C rows, taken from the identity. Their
+    # products are at most 1, which float32 is enough for, while inverses of `spreads` have far larger numbers.
+    rows = torch.linalg.solve_triangular(torch.linalg.cholesky(spreads), centred, upper=False).to(guide.dtype)
+
+    def apply(images: torch.Tensor) -> torch.Tensor:
+        values = F.unfold(images, 3).unflatten(1, (images.shape[1], 9)).permute(0, 3, 2, 1)
+        values = values - values.mean(2, keepdim=True)
+        errors = values - rows.mT @ (rows @ values)
+        return F.fold(errors.permute(0, 3, 2, 1).flatten(1, 2), images.shape[2:], 3)
+
+    return apply
 
 
 def luminance(images: torch.Tensor) -> torch.Tensor:

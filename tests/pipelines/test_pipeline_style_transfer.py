@@ -6,7 +6,13 @@ from PIL import Image
 
 from diffusers_ext.models import VGG, AdaINStyleNet, FastStyleNet
 from diffusers_ext.pipelines import StyleTransferPipeline
-from diffusers_ext.pipelines.photographs import guided_filter, luminance, match_luminance, with_colors_of
+from diffusers_ext.pipelines.photographs import (
+    guided_filter,
+    luminance,
+    match_luminance,
+    matting_laplacian,
+    with_colors_of,
+)
 from diffusers_ext.pipelines.pipeline_style_transfer import gram_matrix
 from tests.pipelines.testing import PipelineSaveLoadTesterMixin, PipelineTesterConfig, assert_equal
 
@@ -124,6 +130,51 @@ def test_a_guided_filter_gives_the_edges_of_the_guide():
     torch.testing.assert_close(whole[0], expected, rtol=0, atol=1e-4)
 
 
+def levin_matrix(guide: torch.Tensor, epsilon: float) -> torch.Tensor:
+    """Levin et al. 2008, eq. 12, entry by entry: (H * W, H * W)."""
+    channels, height, width = guide.shape
+    numbers, matrix = torch.arange(height * width).view(height, width), torch.zeros(height * width, height * width)
+    matrix = matrix.double()
+    for top in range(height - 2):
+        for left in range(width - 2):
+            colours = guide[:, top : top + 3, left : left + 3].flatten(1).double()
+            centred = colours - colours.mean(1, keepdim=True)
+            spread = centred @ centred.T / 9 + epsilon / 9 * torch.eye(channels).double()
+            own = torch.eye(9).double() - (1 + centred.T @ torch.linalg.inv(spread) @ centred) / 9
+            rows = numbers[top : top + 3, left : left + 3].flatten()
+            matrix[rows[:, None], rows] += own
+    return matrix
+
+
+@pytest.mark.parametrize("channels, epsilon", [(3, 1e-7), (3, 0.1), (1, 1e-7)])
+def test_the_matting_laplacian_is_the_matrix_of_levin(channels, epsilon):
+    guide = images(0, 1, 6, 7)[:, :channels]
+    guide[..., :4] = 0.25  # windows of one colour
+    laplacian = matting_laplacian(guide, epsilon)
+    columns = laplacian(torch.eye(42).view(42, 1, 6, 7).transpose(0, 1))[0].flatten(1)  # each unit image is a channel
+    torch.testing.assert_close(columns.double(), levin_matrix(guide[0], epsilon), rtol=0, atol=1e-5)
+    torch.testing.assert_close(columns, columns.T, rtol=0, atol=1e-5)
+    assert torch.linalg.eigvalsh(columns.double())[0] > -1e-5
+
+
+def test_affine_images_of_a_photograph_have_no_energy():
+    """Levin et al. 2008, section 4: what is a linear function of the colours in each window costs nothing."""
+    guide = images(0, 1, 12, 15)
+    laplacian = matting_laplacian(guide)
+    mixed = torch.einsum("dc,nchw->ndhw", torch.tensor([[0.5, 0.2, -0.3], [1.0, 0.0, 0.0]]), guide) + 0.1
+    other = images(1, 1, 12, 15)
+    energies = [(image * laplacian(image)).sum() for image in (mixed, torch.ones_like(guide), other)]
+    assert energies[0].abs() < 1e-4 and energies[1].abs() < 1e-4 and energies[2] > 1
+
+
+def test_the_photorealism_weight_keeps_an_image_locally_affine():
+    pipe, image, style = gatys(), images(count=1), images(1, 1) ** 4
+    laplacian, options = matting_laplacian(image), {"num_optimization_steps": 10, "style_weight": 1e4}
+    free, held = (paint(pipe, image, style, **options, photorealism_weight=weight).clone() for weight in (0.0, 1e6))
+    assert (held * laplacian(held)).sum() < 0.5 * (free * laplacian(free)).sum()
+    assert not torch.equal(held, image)
+
+
 def test_photographs_stay_photographs():
     pipe, style = adain(), images(1, 1)
     image = torch.nn.functional.interpolate(images(0, 1, 3, 4), (24, 32), mode="bilinear")
@@ -180,6 +231,12 @@ def test_loads_without_this_package(tmp_path):
     "make, arguments, message",
     [
         (adain, {}, "`style_image` is required"),
+        (
+            adain,
+            {"style_image": images(1, 1), "photorealism_weight": 1.0},
+            "is for `num_optimization_steps`, which is",
+        ),
+        (adain, {"style_image": images(1, 1), "photorealism_weight": -1.0}, "`photorealism_weight` must be a number"),
         (fast, {"style_image": images(1, 1)}, "has a style of its own"),
         (fast, {"preserve_colors": True}, "`preserve_colors` must be 'luminance' for a network that takes no style"),
         (fast, {"preserve_colors": "hue"}, "`preserve_colors` must be one of coral, luminance"),
