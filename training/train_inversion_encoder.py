@@ -18,13 +18,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from diffusers_ext.losses import discriminator_loss, generator_loss, l2_loss, r1_penalty
-from diffusers_ext.losses.perceptual_loss import load_perceptual_loss
 from diffusers_ext.models import LatentDiscriminator, StyleEncoder
 from diffusers_ext.pipelines import GANInversionPipeline, GANPipeline
 from diffusers_ext.training.evaluation.grids import sample_grid
 from diffusers_ext.training.evaluation.pipeline_classes import load_pipeline
 from diffusers_ext.training.loop.configuration import JSONObject, ValidationConfig, option
 from diffusers_ext.training.loop.network_options import build_network
+from diffusers_ext.training.loop.perceptual import PerceptualConfig
 from diffusers_ext.training.loop.recipe import Recipe
 
 
@@ -128,9 +128,7 @@ class InversionEncoderRecipe(Recipe):
         self.id2label = pipeline.config.id2label
         self.generator = pipeline.generator.to(context.device).requires_grad_(False).eval()
         self.validation_images = config.load_validation_dataset(self.dataset)
-        if config.perceptual_weight > 0:
-            shape = (config.channels, *config.size)
-            self.perceptual_loss = load_perceptual_loss(config.perceptual_network, context.device, shape)
+        self.perceptual_loss = config.load_perceptual_loss(context.device, (config.channels, *config.size))
 
     def before_training(self) -> None:
         super().before_training()
@@ -188,7 +186,7 @@ def invert(pipeline: GANInversionPipeline, images: torch.Tensor) -> torch.Tensor
 
 
 @dataclass
-class InversionEncoderConfig(ValidationConfig):
+class InversionEncoderConfig(PerceptualConfig, ValidationConfig):
     """The options of train_inversion_encoder.py."""
 
     pretrained_model_name_or_path: str | None = option(
@@ -202,8 +200,6 @@ class InversionEncoderConfig(ValidationConfig):
         group="network",
     )
     pixel_weight: float = option(1.0, help="The weight of the squared difference of pixels in [-1, 1].")
-    perceptual_weight: float = option(0.0, help="The weight of the perceptual distance; 0.8 in pSp and e4e.")
-    perceptual_network: str = option("lpips", help="lpips, or a local folder or Hub name of an image model.")
     delta_weight: float = option(
         0.0, help="The weight of the distances of the styles of an image from its first one; 2e-4 in e4e."
     )
@@ -223,9 +219,7 @@ class InversionEncoderConfig(ValidationConfig):
     def __post_init__(self):
         super().__post_init__()
         self.require(self.pretrained_model_name_or_path is not None, "--pretrained_model_name_or_path is required")
-        self.require_at_least(
-            0, "pixel_weight", "perceptual_weight", "delta_weight", "delta_start", "adversarial_weight", "r1"
-        )
+        self.require_at_least(0, "pixel_weight", "delta_weight", "delta_start", "adversarial_weight", "r1")
         self.require_at_least(1, "delta_interval")
         self.require(
             self.pixel_weight + self.perceptual_weight > 0, "--pixel_weight or --perceptual_weight must be above 0"

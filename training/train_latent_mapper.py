@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from diffusers_ext.losses.perceptual_loss import load_perceptual_loss
 from diffusers_ext.models import LatentMapper
 from diffusers_ext.pipelines import GANInversionPipeline, StyleCLIPMapperPipeline
 from diffusers_ext.pipelines.clip_scores import check_clip, embed_texts, embed_views
@@ -24,6 +23,7 @@ from diffusers_ext.training.evaluation.grids import sample_grid
 from diffusers_ext.training.evaluation.pipeline_classes import load_pipeline
 from diffusers_ext.training.loop.configuration import JSONObject, ValidationConfig, option
 from diffusers_ext.training.loop.network_options import build_network
+from diffusers_ext.training.loop.perceptual import PerceptualConfig
 from diffusers_ext.training.loop.recipe import Recipe
 from diffusers_ext.training.text_and_image.frozen_clip import load_whole_clip
 
@@ -86,9 +86,7 @@ class LatentMapperRecipe(Recipe):
         with torch.no_grad():
             self.text = embed_texts(self.clip, tokenizer, [config.prompt])
         self.validation_images = config.load_validation_dataset(self.dataset)
-        if config.perceptual_weight > 0:
-            shape = (config.channels, *config.size)
-            self.perceptual_loss = load_perceptual_loss(config.perceptual_network, device, shape)
+        self.perceptual_loss = config.load_perceptual_loss(device, (config.channels, *config.size))
 
     def before_training(self) -> None:
         super().before_training()
@@ -142,7 +140,7 @@ SHOWN = 10
 
 
 @dataclass
-class LatentMapperConfig(ValidationConfig):
+class LatentMapperConfig(PerceptualConfig, ValidationConfig):
     """The options of train_latent_mapper.py."""
 
     pretrained_model_name_or_path: str | None = option(
@@ -165,16 +163,12 @@ class LatentMapperConfig(ValidationConfig):
     perceptual_weight: float = option(
         0.0, help="The weight of the perceptual distance of edited images from the inverted ones."
     )
-    perceptual_network: str = option("lpips", help="lpips, or a local folder or Hub name of an image model.")
 
     def __post_init__(self):
         super().__post_init__()
         for name in ("pretrained_model_name_or_path", "clip", "prompt"):
             self.require(bool((getattr(self, name) or "").strip()), f"--{name} is required")
-        self.require_at_least(0, "latent_weight", "perceptual_weight")
-        self.require_default(
-            self.perceptual_weight > 0, ("perceptual_network",), "is for --perceptual_weight above 0, which is not set"
-        )
+        self.require_at_least(0, "latent_weight")
         self.require_default(
             False, ("feature_extractor", "metrics"), "is for other recipes: edits are measured by --clip"
         )

@@ -34,11 +34,11 @@ from diffusers_ext.losses import (
 )
 from diffusers_ext.losses.adversarial import AdversarialLoss
 from diffusers_ext.losses.discriminator_outputs import accuracies, has_batch_norm, judge_both, pair_accuracy
-from diffusers_ext.losses.perceptual_loss import load_perceptual_loss
 from diffusers_ext.metrics.restoration import RESTORATION_METRICS
 from diffusers_ext.models.modeling_deepdeblur import halve
 from diffusers_ext.pipelines import RestorationPipeline
 from diffusers_ext.training.loop.configuration import JSONObject, ValidationConfig, option
+from diffusers_ext.training.loop.perceptual import PerceptualConfig
 from diffusers_ext.training.loop.recipe import Recipe
 from diffusers_ext.training.restoration.one_pass import DegradedImages, OnePassEvaluator
 from diffusers_ext.training.restoration.one_pass_networks import (
@@ -167,10 +167,7 @@ class RestorationRecipe(Recipe):
             seed=config.seed,
             **config.measured(),
         )
-        if config.perceptual_weight > 0:
-            self.perceptual_loss = load_perceptual_loss(
-                config.perceptual_network, context.device, (config.channels, *config.size)
-            )
+        self.perceptual_loss = config.load_perceptual_loss(context.device, (config.channels, *config.size))
 
     def before_training(self) -> None:
         super().before_training()
@@ -212,7 +209,7 @@ class RestorationRecipe(Recipe):
 
 
 @dataclass
-class RestorationTrainingConfig(TaskConfig, ValidationConfig):
+class RestorationTrainingConfig(PerceptualConfig, TaskConfig, ValidationConfig):
     """The options of train_restoration.py."""
 
     scale: int = option(
@@ -251,8 +248,6 @@ class RestorationTrainingConfig(TaskConfig, ValidationConfig):
         "l1", help="The distance to the truth, of values in [-1, 1]: absolute, squared, or Charbonnier's mixture."
     )
     content_weight: float = option(1.0, help="The weight of this distance.")
-    perceptual_weight: float = option(0.0, help="The weight of the perceptual distance to the truth.")
-    perceptual_network: str = option("lpips", help="lpips, or a local folder or Hub name of an image model.")
     adversarial_weight: float = option(0.0, help="The weight of the loss against a discriminator; 0: there is none.")
     adversarial_loss: AdversarialLoss = option("nonsaturating", help="The loss against the discriminator.")
     relativistic: bool = option(
@@ -269,7 +264,7 @@ class RestorationTrainingConfig(TaskConfig, ValidationConfig):
     def __post_init__(self):
         super().__post_init__()
         self.require_at_least(1, "scale")
-        self.require_at_least(0, "content_weight", "perceptual_weight", "adversarial_weight", "gradient_penalty")
+        self.require_at_least(0, "content_weight", "adversarial_weight", "gradient_penalty")
         self.require(
             bool(self.tasks) or self.scale > 1, "--tasks or a --scale above 1 is required: there is nothing to restore"
         )

@@ -17,7 +17,6 @@ from diffusers_ext.training.loop.command import run
 import torch
 
 from diffusers_ext.losses import cycle_loss, identity_loss, l1_loss
-from diffusers_ext.losses.perceptual_loss import load_perceptual_loss
 from diffusers_ext.training.translation.translation_recipe import TranslationConfig, TranslationRecipe
 
 
@@ -59,10 +58,7 @@ class Pix2PixRecipe(TranslationRecipe):
     def __init__(self, config: TranslationConfig, context):
         super().__init__(config, context)
         self.judges_pairs = config.conditional_discriminator
-        if config.perceptual_weight > 0:
-            self.perceptual_loss = load_perceptual_loss(
-                config.perceptual_network, context.device, (config.channels, *config.size)
-            )
+        self.perceptual_loss = config.load_perceptual_loss(context.device, (config.channels, *config.size))
 
 
 class CycleGANRecipe(TranslationRecipe):

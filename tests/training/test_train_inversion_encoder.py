@@ -78,6 +78,7 @@ def test_a_run_leaves_a_pipeline_which_loads_in_both_ways(tmp_path):
     [
         ({"pretrained_model_name_or_path": None}, "--pretrained_model_name_or_path is required"),
         ({"pixel_weight": 0.0}, "--pixel_weight or --perceptual_weight must be above 0"),
+        ({"perceptual_network": "x"}, "--perceptual_network is for --perceptual_weight above 0"),
         ({"r1": 3.0}, "--r1 is for --adversarial_weight"),
         ({"delta_start": 3}, "--delta_start is for --delta_interval"),
         ({"delta_interval": 3, "encoder": {"architecture": "psp"}}, "--delta_interval is for the architecture e4e"),

@@ -178,6 +178,7 @@ def test_training_goes_on_from_a_pipeline(tmp_path):
         ({}, "--tasks or a --scale above 1 is required"),
         ({"scale": 3}, "--resolution must be a multiple of --scale, 3"),
         ({"scale": 2, "relativistic": True}, "--relativistic is for --adversarial_weight, which is 0"),
+        ({"scale": 2, "perceptual_network": "x"}, "--perceptual_network is for --perceptual_weight above 0"),
         ({"scale": 2, **ADVERSARIAL, "adversarial_loss": "minimax", "relativistic": True}, "is not for .* minimax"),
         ({"scale": 2, "content_weight": 0.0}, "must be above 0"),
         ({"scale": 2, "metrics": ["diversity"]}, "diversity"),

@@ -13,6 +13,7 @@ from diffusers_ext.losses.adversarial import AdversarialLoss
 from diffusers_ext.losses.discriminator_outputs import accuracies, judge_both
 from diffusers_ext.pipelines import ImageTranslationPipeline
 from diffusers_ext.training.loop.configuration import JSONObject, LRScheduler, option
+from diffusers_ext.training.loop.perceptual import PerceptualConfig
 from diffusers_ext.training.translation.domains import TranslationDataConfig
 from diffusers_ext.training.translation.domains_recipe import DomainsRecipe
 from diffusers_ext.training.translation.image_pool import ImagePool
@@ -192,7 +193,7 @@ METHOD_OPTIONS = {
 
 
 @dataclass
-class TranslationConfig(TranslationDataConfig):
+class TranslationConfig(PerceptualConfig, TranslationDataConfig):
     """The options of train_translation.py."""
 
     method: Literal["pix2pix", "cyclegan", "dualgan"] = option(
@@ -245,8 +246,6 @@ class TranslationConfig(TranslationDataConfig):
         1.0, help="The weight of the adversarial loss; 0 trains without discriminators."
     )
     l1_weight: float = option(100.0, help="pix2pix: the weight of the distance to the truth.")
-    perceptual_weight: float = option(0.0, help="pix2pix: the weight of the perceptual distance to the truth.")
-    perceptual_network: str = option("lpips", help="lpips, or a local folder or Hub name of an image model.")
     cycle_weight: float | None = option(
         help="The weight of the error after a translation there and back; by default 10, for DualGAN 100."
     )
@@ -291,7 +290,7 @@ class TranslationConfig(TranslationDataConfig):
             with_batch = self.method == "pix2pix" and self.train_batch_size > 1 and self.gradient_penalty == 0
             self.normalization = "batch" if with_batch else "instance"
         self.require_at_least(1, "num_scales", "discriminator_steps", "generator_channels", "discriminator_channels")
-        self.require_at_least(0, "adversarial_weight", "l1_weight", "perceptual_weight", "cycle_weight")
+        self.require_at_least(0, "adversarial_weight", "l1_weight", "cycle_weight")
         self.require_at_least(0, "identity_weight", "pool_size", "gradient_penalty", "lr_decay_steps")
         rate, bound = self.discriminator_learning_rate, self.clip_weights
         self.require(rate is None or rate > 0, f"--discriminator_learning_rate must be positive, not {rate}")
@@ -318,9 +317,6 @@ class TranslationConfig(TranslationDataConfig):
             self.method == "pix2pix",
             ("l1_weight", "conditional_discriminator"),
             f"is for --method pix2pix, not {self.method}",
-        )
-        self.require_default(
-            self.perceptual_weight > 0, ("perceptual_network",), "is for --perceptual_weight above 0, which is not set"
         )
         self._check_losses()
 
