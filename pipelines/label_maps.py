@@ -91,16 +91,16 @@ def instance_edges(image: torch.Tensor) -> torch.Tensor:
     Where a pixel differs from the one above, below, left or right of it (Wang et al. 2018, section 3.3).
 
     Args:
-        image (`torch.Tensor` of shape `(C, H, W)`): an object's pixels are equal.
+        image (`torch.Tensor` of shape `(C, H, W)` or `(N, C, H, W)`): an object's pixels are equal.
 
     Returns:
-        `torch.Tensor` of shape `(1, H, W)`: float32, 1 at edges and 0 elsewhere.
+        `torch.Tensor` of shape `(1, H, W)` or `(N, 1, H, W)`: float32, 1 at edges and 0 elsewhere.
     """
-    across = (image[:, :, 1:] != image[:, :, :-1]).any(dim=0, keepdim=True)
-    down = (image[:, 1:] != image[:, :-1]).any(dim=0, keepdim=True)
-    edges = torch.zeros((1, *image.shape[1:]), dtype=torch.bool, device=image.device)
-    edges[:, :, 1:] |= across
-    edges[:, :, :-1] |= across
-    edges[:, 1:] |= down
-    edges[:, :-1] |= down
+    across = (image[..., 1:] != image[..., :-1]).any(dim=-3, keepdim=True)
+    down = (image[..., 1:, :] != image[..., :-1, :]).any(dim=-3, keepdim=True)
+    edges = torch.zeros_like(image[..., :1, :, :], dtype=torch.bool)
+    edges[..., 1:] |= across
+    edges[..., :-1] |= across
+    edges[..., 1:, :] |= down
+    edges[..., :-1, :] |= down
     return edges.float()

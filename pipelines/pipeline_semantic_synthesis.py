@@ -71,8 +71,9 @@ class SemanticSynthesisPipeline(DiffusionPipeline):
                 One label map or several of one size, or their paths: pictures whose palette does not matter, arrays or
                 tensors `(H, W)` of labels, or one-hot tensors `(K, H, W)` of five labels or more.
             instance_map (*optional*):
-                For generators with `instance_edges`: for each label map, a picture, array or tensor of its size in
-                which each object has a value or colour of its own. Without it, objects meet only where labels do.
+                For generators with `instance_edges`, which need it: for each label map, a picture, array or tensor of
+                its size in which each object has a value or colour of its own. It may be the label map itself, if
+                objects meet only where labels do.
             style_image (*optional*):
                 The image whose style to use, or one for each label map; of any size. Without it, each result has a
                 style of its own, drawn by `generator`.
@@ -118,8 +119,7 @@ class SemanticSynthesisPipeline(DiffusionPipeline):
         )
         segmentation = one_hot_labels(maps * 2 - 1, self.generator.config.num_labels)
         if self.generator.config.instance_edges:
-            edges = self._edges(maps, instance_map)
-            segmentation = torch.cat([segmentation, edges], dim=1)
+            segmentation = torch.cat([segmentation, self._edges(maps, instance_map)], dim=1)
         styles = None
         if style_image is not None:
             styles = read_style_images(style_image, self.style_encoder.config.in_channels, len(maps))
@@ -142,10 +142,8 @@ class SemanticSynthesisPipeline(DiffusionPipeline):
         images = to_output(torch.cat(outputs), output_type)
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
-    def _edges(self, maps: torch.Tensor, instance_map: ImageInput | list[ImageInput] | None) -> torch.Tensor:
+    def _edges(self, maps: torch.Tensor, instance_map: ImageInput | list[ImageInput]) -> torch.Tensor:
         """The edges of objects, `(N, 1, H, W)`."""
-        if instance_map is None:
-            return torch.stack([instance_edges(entry) for entry in maps])
         instances = [read_instance_map("instance_map", entry) for entry in list_images("instance_map", instance_map)]
         sizes = [tuple(entry.shape[1:]) for entry in instances]
         if sizes != [tuple(maps.shape[2:])] * len(maps):
@@ -195,6 +193,11 @@ class SemanticSynthesisPipeline(DiffusionPipeline):
         check_output_type(output_type, config.out_channels)
         if instance_map is not None and not config.instance_edges:
             raise ValueError("`instance_map` needs a generator with `instance_edges`, which this one has not.")
+        if instance_map is None and config.instance_edges:
+            raise ValueError(
+                "`instance_map` is missing, and this generator was trained with the edges of objects: pass the label "
+                "map itself if objects meet only where labels do."
+            )
         if style_image is not None and self.style_encoder is None:
             raise ValueError("`style_image` needs the `style_encoder` component, which is missing.")
         if style_image is not None and latents is not None:

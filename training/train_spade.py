@@ -4,7 +4,8 @@
 
 Park et al. (2019). The label maps are the conditioning images: pictures whose gray levels or palette indices are the
 labels, in `--conditioning_image_column` or with the names of the images in `--conditioning_image_dir`. With
-`--latent_dim`, an encoder learns the styles of images, and a label map can have many images. The result is a
+`--latent_dim`, an encoder learns the styles of images, and a label map can have many images. With instance maps
+(`--instance_map_column` or `--instance_map_dir`), the networks see the edges of objects too. The result is a
 [`SemanticSynthesisPipeline`].
 """
 
@@ -19,14 +20,15 @@ from typing import Literal
 import torch
 from torch import nn
 
+from diffusers_ext.data import ImageDataset
 from diffusers_ext.losses import discriminator_loss, feature_matching_loss, generator_loss
 from diffusers_ext.losses.adversarial import AdversarialLoss
 from diffusers_ext.losses.discriminator_outputs import accuracies, judge_both
-from diffusers_ext.losses.perceptual_loss import load_perceptual_loss
 from diffusers_ext.metrics.restoration import RESTORATION_METRICS
 from diffusers_ext.pipelines import SemanticSynthesisPipeline
-from diffusers_ext.pipelines.label_maps import one_hot_labels
+from diffusers_ext.pipelines.label_maps import instance_edges, one_hot_labels
 from diffusers_ext.training.loop.configuration import JSONObject, LRScheduler, ValidationConfig, option
+from diffusers_ext.training.loop.perceptual import PerceptualConfig
 from diffusers_ext.training.loop.recipe import Recipe
 from diffusers_ext.training.translation.networks import PATCH_LAYERS, build_discriminator
 from diffusers_ext.training.translation.semantic_evaluation import SemanticEvaluator
@@ -46,6 +48,7 @@ class SPADERecipe(Recipe):
             "generator": build_spade_generator(
                 config.generator_options,
                 num_labels=config.conditioning_num_labels,
+                instance_edges=config.has_instance_maps,
                 base_channels=config.generator_channels,
                 latent_dim=config.latent_dim,
                 normalization=config.normalization,
@@ -53,7 +56,7 @@ class SPADERecipe(Recipe):
             ),
             "discriminator": build_discriminator(
                 size=config.size,
-                in_channels=config.conditioning_num_labels + config.channels,
+                in_channels=config.conditioning_num_labels + config.has_instance_maps + config.channels,
                 base_channels=config.discriminator_channels,
                 normalization="instance",
                 patch_size=config.patch_size,
@@ -70,7 +73,7 @@ class SPADERecipe(Recipe):
 
     def step(self, batch, draw):
         real = batch["pixel_values"]
-        segmentation = one_hot_labels(batch["conditioning_pixel_values"], self.config.conditioning_num_labels)
+        segmentation = self.segmentation(batch)
         latents, divergence = self.encode(real, draw)
         fake = self.generator(segmentation, latents).sample
         real_pair, fake_pair = torch.cat([segmentation, real], dim=1), torch.cat([segmentation, fake], dim=1)
@@ -83,6 +86,13 @@ class SPADERecipe(Recipe):
         self.log(fooled=fooled, feature_matching=matching)
         losses = fooled + self.config.feature_matching_weight * matching + self.config.kl_weight * divergence
         self.minimise(self.generating, losses + self.perceptual_losses(fake, real))
+
+    def segmentation(self, batch) -> torch.Tensor:
+        """One-hot label maps, and after them the edges of objects if there are instance maps: (N, K, H, W)."""
+        labels = one_hot_labels(batch["conditioning_pixel_values"], self.config.conditioning_num_labels)
+        if not self.config.has_instance_maps:
+            return labels
+        return torch.cat([labels, instance_edges(batch["instance_pixel_values"])], dim=1)
 
     def encode(self, images: torch.Tensor, draw) -> tuple[torch.Tensor | None, torch.Tensor | float]:
         """The styles of images, and their divergences from a standard normal distribution in nats, (N,)."""
@@ -116,11 +126,7 @@ class SPADERecipe(Recipe):
     def __init__(self, config: SPADEConfig, context):
         super().__init__(config, context)
         self.generating = ("generator",) if config.latent_dim is None else ("generator", "style_encoder")
-        self.perceptual_loss = None
-        if config.perceptual_weight > 0:
-            self.perceptual_loss = load_perceptual_loss(
-                config.perceptual_network, context.device, (config.channels, *config.size)
-            )
+        self.perceptual_loss = config.load_perceptual_loss(context.device, (config.channels, *config.size))
         self.evaluator = SemanticEvaluator(
             config.load_validation_dataset(self.dataset),
             context,
@@ -152,11 +158,12 @@ class SPADERecipe(Recipe):
         return self.evaluator(generate)
 
     def describe(self) -> dict:
-        usage = ["image = pipe(label_map).images[0]"]
+        maps = "label_map, instance_map" if self.config.has_instance_maps else "label_map"
+        usage = [f"image = pipe({maps}).images[0]"]
         if self.config.latent_dim is not None:
             usage += [
-                "images = pipe(label_map, num_images_per_input=4).images",
-                "image = pipe(label_map, style_image=photo).images[0]",
+                f"images = pipe({maps}, num_images_per_input=4).images",
+                f"image = pipe({maps}, style_image=photo).images[0]",
             ]
         return {
             "task": f"Images from label maps of {self.config.conditioning_num_labels} labels: SPADE (GauGAN), trained "
@@ -167,10 +174,22 @@ class SPADERecipe(Recipe):
 
 
 @dataclass
-class SPADEConfig(ValidationConfig):
+class SPADEConfig(PerceptualConfig, ValidationConfig):
     """The options of train_spade.py."""
 
     takes_conditioning_images = True
+
+    # Data
+    instance_map_column: str | None = option(
+        help="The column of instance maps, in which each object has a value or a colour of its own: the networks see "
+        "the edges of objects. In a folder, a metadata file names them as `instance_map_file_name`.",
+        group="data",
+    )
+    instance_map_dir: str | None = option(
+        help="A folder of instance maps with the names of the images in --train_data_dir, instead of "
+        "--instance_map_column.",
+        group="data",
+    )
 
     # Networks
     generator_channels: int = option(64, help="The generator's channels at full size.", group="network")
@@ -205,10 +224,6 @@ class SPADEConfig(ValidationConfig):
     kl_weight: float = option(
         0.05, help="The weight of the divergence of the styles from a normal distribution, for --latent_dim."
     )
-    perceptual_weight: float = option(
-        0.0, help="The weight of the perceptual distance to the truth; 10 in the paper, with the features of VGG-19."
-    )
-    perceptual_network: str = option("lpips", help="lpips, or a local folder or Hub name of an image model.")
     discriminator_learning_rate: float = option(4e-4, help="The discriminators' learning rate.", group="optimisation")
 
     # Usual for this method
@@ -235,9 +250,13 @@ class SPADEConfig(ValidationConfig):
             self.conditioning_num_labels is not None,
             "--conditioning_num_labels is required: how many labels there are",
         )
+        self.require(
+            self.instance_map_column is None or self.instance_map_dir is None,
+            "--instance_map_column and --instance_map_dir are two ways to name instance maps: give one",
+        )
         self.require_at_least(1, "latent_dim", "generator_channels", "discriminator_channels")
         self.require_at_least(2, "num_scales")
-        self.require_at_least(0, "feature_matching_weight", "kl_weight", "perceptual_weight")
+        self.require_at_least(0, "feature_matching_weight", "kl_weight")
         rate = self.discriminator_learning_rate
         self.require(rate > 0, f"--discriminator_learning_rate must be positive, not {rate}")
         self.require(
@@ -245,9 +264,18 @@ class SPADEConfig(ValidationConfig):
             f"--patch_size must be one of {', '.join(map(str, PATCH_LAYERS))}, not {self.patch_size}",
         )
         self.require_default(self.latent_dim is not None, ("kl_weight",), "is for --latent_dim, which is not set")
-        self.require_default(
-            self.perceptual_weight > 0, ("perceptual_network",), "is for --perceptual_weight above 0, which is not set"
-        )
+
+    @property
+    def has_instance_maps(self) -> bool:
+        """Whether the networks see the edges of objects."""
+        return self.instance_map_column is not None or self.instance_map_dir is not None
+
+    def load_dataset(
+        self, size: tuple[int, int], channels: int, center_crop: bool = False, random_flip: bool = False, **options
+    ) -> ImageDataset:
+        """Images with label maps, and with instance maps if these options name them."""
+        maps = {"instance_map_column": self.instance_map_column, "instance_map_dir": self.instance_map_dir}
+        return super().load_dataset(size, channels, center_crop, random_flip, **maps, **options)
 
     @property
     def known_metrics(self) -> Sequence[str]:

@@ -236,6 +236,22 @@ def label_maps(tmp_path, monkeypatch):
         assert len(shown.flatten(1).unique(dim=1).T) == num_colors  # resized, and nothing in between
 
 
+def instance_maps(tmp_path, monkeypatch):
+    images = write_images(tmp_path / "images", "a.png")
+    folders = {"conditioning_image_dir": "maps", "instance_map_dir": "objects"}
+    objects = np.arange(24 * 24, dtype=np.uint16).reshape(24, 24) // 64 * 300
+    for folder, pixels_of_map in (("maps", np.zeros((24, 24), np.uint8)), ("objects", objects)):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(pixels_of_map).save(tmp_path / folder / "a.png")
+    options = {name: str(tmp_path / folder) for name, folder in folders.items()}
+    options |= {"conditioning_label_maps": "levels", "resolution": 24, "train_data_dir": str(images)}
+    (found,) = batch(**options)["instance_pixel_values"]
+    upper, lower = found.long()
+    assert torch.equal(upper * 256 + lower, torch.from_numpy(objects // 300).long())
+    with pytest.raises(ValueError, match="instance maps are for label maps"):
+        batch(**{**options, "conditioning_label_maps": None})
+
+
 DATA_SETS = {
     "a folder of images; a folder for each class; folders named like splits": folders,
     "gray images in .npy files, uint8 (N, H, W), or (N, D) for square ones; folders named like splits": bitmaps,
@@ -244,6 +260,7 @@ DATA_SETS = {
     "parquet, webdataset, `save_to_disk`, a data set of the Hub": stored_sets,
     "pairs": pairs,
     "label maps as conditioning images": label_maps,
+    "maps of objects beside label maps": instance_maps,
 }
 
 

@@ -1,6 +1,7 @@
 """SPADE trains, resumes and is published; and what does not fit is refused."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from PIL import Image
 
 from diffusers_ext.losses import feature_matching_loss
 from diffusers_ext.pipelines import SemanticSynthesisPipeline
-from diffusers_ext.pipelines.label_maps import one_hot_labels
+from diffusers_ext.pipelines.label_maps import instance_edges, one_hot_labels, read_instance_map
 from diffusers_ext.training.loop.draws import Draw
 from diffusers_ext.training.train_spade import SPADEConfig, SPADERecipe
 from diffusers_ext.training.translation.semantic_networks import default_upsamplings
@@ -140,6 +141,59 @@ def test_a_run_leaves_measures_a_panel_and_a_pipeline(whole):
         p(labels, generator=torch.Generator().manual_seed(0), output_type="pt").images for p in (pipe, other)
     )
     torch.testing.assert_close(first, second, rtol=0, atol=1e-6)
+
+
+OBJECTS = {"instance_map_column": "instance_map"}
+
+
+def test_instance_maps_are_seen_by_all_and_resume_bit_for_bit(folder, tmp_path):
+    options = {**OBJECTS, "random_flip": True, "lr_scheduler": "constant"}
+    pipe = trained(folder, tmp_path / "whole", **options, **MEASURED)
+    trained(folder, tmp_path / "parts", **{**options, "max_train_steps": 1})
+    trained(folder, tmp_path / "parts", **options, resume_from_checkpoint="latest")
+    expected, parts = tensors(tmp_path / "whole", 2), tensors(tmp_path / "parts", 2)
+    assert all(torch.equal(parts[name], tensor) for name, tensor in expected.items())
+    assert pipe.generator.config.instance_edges and (tmp_path / "whole" / "samples.png").exists()
+    assert "psnr" in json.loads((tmp_path / "whole" / "metrics.json").read_text())["evaluations"][0]
+    assert "pipe(label_map, instance_map)" in (tmp_path / "whole" / "README.md").read_text()
+    with pytest.raises(ValueError, match="`instance_map` is missing"):
+        pipe(torch.zeros(16, 16, dtype=torch.long))
+
+
+def test_the_edges_of_training_are_those_of_the_pipeline(folder, tmp_path):
+    job = recipe(folder, tmp_path, **OBJECTS)
+    batch = next(job.dataset.reference_batches(2))
+    edges = job.segmentation({name: values / 127.5 - 1 for name, values in batch.items()})[:, LABELS:]
+    for index in range(2):
+        file = folder / "train" / "objects" / f"{index}.png"
+        assert torch.equal(edges[index], instance_edges(read_instance_map("instance_map", str(file))))
+    assert edges[:, :, :, 7:9].all()  # where two objects of one label meet
+    network = job.networks()["discriminator"].discriminators[0]
+    assert network.config.in_channels == LABELS + 1 + 1
+
+
+def test_instance_maps_in_a_folder_are_found_and_checked(folder, tmp_path):
+    objects, plain = tmp_path / "objects", tmp_path / "images"
+    shutil.copytree(folder / "train" / "objects", objects)
+    shutil.copytree(folder / "train" / "image", plain)
+    shutil.copytree(folder / "train" / "map", tmp_path / "maps")
+    options = {"train_data_dir": str(plain), "conditioning_image_column": None}
+    options |= {"conditioning_image_dir": str(tmp_path / "maps"), "instance_map_dir": str(objects)}
+    by_folder, by_column = (
+        next(recipe(folder, tmp_path, **own).dataset.reference_batches(8))["instance_pixel_values"]
+        for own in (options, OBJECTS)
+    )
+    assert torch.equal(by_folder, by_column)  # eight names of one digit, which are sorted as they are numbered
+    Image.new("L", (16, 24)).save(objects / "3.png")
+    with pytest.raises(ValueError, match="this instance map of 24x16 pixels has another aspect ratio than its image"):
+        next(recipe(folder, tmp_path, **options).dataset.reference_batches(8))
+    (objects / "2.png").unlink()
+    with pytest.raises(ValueError, match="1 of 8 images have no instance map of the same name in .*, first '2.png'"):
+        recipe(folder, tmp_path, **options)
+    with pytest.raises(ValueError, match="--instance_map_column and --instance_map_dir are two ways"):
+        configuration(folder, tmp_path, **options, **OBJECTS)
+    with pytest.raises(ValueError, match="there is no image column 'objects'"):
+        recipe(folder, tmp_path, instance_map_column="objects")
 
 
 def test_generators_fit_the_images(folder, tmp_path):

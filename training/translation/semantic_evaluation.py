@@ -91,8 +91,10 @@ class SemanticEvaluator:
             for index in indices
             for repetition in range(self.num_styles)
         ]
+        instances = batch.get("instance_pixel_values")
         images = generate.pipeline(
             list(batch["conditioning_pixel_values"][:, 0]),
+            instance_map=None if instances is None else list(instances),
             num_images_per_input=self.num_styles,
             generator=generators,
             output_type="pt",

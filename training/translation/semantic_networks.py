@@ -16,6 +16,7 @@ def build_spade_generator(
     size: tuple[int, int],
     channels: int,
     num_labels: int,
+    instance_edges: bool,
     base_channels: int,
     latent_dim: int | None,
     normalization: str,
@@ -26,6 +27,7 @@ def build_spade_generator(
         arguments (`dict`): arguments of [`SPADEGenerator`] that replace the usual ones for images of this size.
         size, channels: of the images; size is height and width.
         num_labels (`int`): the labels of the maps.
+        instance_edges (`bool`): whether the edges of objects follow the labels.
         base_channels (`int`): the channels at full size.
         latent_dim (`int`, *optional*): the length of the style.
         normalization (`str`): "batch" or "instance".
@@ -40,11 +42,14 @@ def build_spade_generator(
         "base_channels": base_channels,
         "latent_dim": latent_dim,
         "normalization": normalization,
-        "instance_edges": False,
+        "instance_edges": instance_edges,
     }
 
     def trial(network: SPADEGenerator) -> None:
-        network(torch.zeros(1, num_labels, *size), None if latent_dim is None else torch.zeros(1, latent_dim))
+        network(
+            torch.zeros(1, num_labels + instance_edges, *size),
+            None if latent_dim is None else torch.zeros(1, latent_dim),
+        )
 
     usual = {"num_upsamplings": default_upsamplings(size)}
     return build_network(SPADEGenerator, "--generator_options", arguments, usual=usual, decided=decided, trial=trial)

@@ -200,6 +200,22 @@ def decode_label_map(value: Any, max_pixels: int | None = None) -> torch.Tensor:
     return torch.from_numpy(_read(value, max_pixels, _labels))[None]
 
 
+def decode_instance_map(value: Any, max_pixels: int | None = None) -> torch.Tensor:
+    """Decode one map of objects, each of which has a value or a colour of its own.
+
+    Args:
+        value, max_pixels: as for `decode_image`.
+
+    Returns:
+        uint8 tensor of shape (2, H, W): the number of each pixel's object, in the order of their values, as its upper
+        and its lower byte.
+
+    Raises:
+        UnreadableImageError: if this is not a readable image, or has more than 65,536 objects.
+    """
+    return torch.from_numpy(_read(value, max_pixels, _objects))
+
+
 def decode_label_colors(value: Any, max_pixels: int | None = None) -> torch.Tensor:
     """Decode one label map as colours, which come from its pixels or from its palette, if it has colours.
 
@@ -323,6 +339,16 @@ def _labels(image: Image.Image) -> np.ndarray:
     if labels.min() < 0 or labels.max() > 255:
         raise UnreadableImageError(f"labels must be integers from 0 to 255, not {labels.min()} to {labels.max()}")
     return labels.astype(np.uint8)
+
+
+def _objects(image: Image.Image) -> np.ndarray:
+    pixels = np.array(image)
+    values = pixels.reshape(*pixels.shape[:2], -1).reshape(-1, pixels.shape[2] if pixels.ndim == 3 else 1)
+    found, numbers = np.unique(values, axis=0, return_inverse=True)
+    if len(found) > 1 << 16:
+        raise UnreadableImageError(f"an instance map must have at most 65536 objects, but this one has {len(found)}")
+    numbers = numbers.reshape(pixels.shape[:2])
+    return np.stack([numbers >> 8, numbers & 255]).astype(np.uint8)
 
 
 def _label_colors(image: Image.Image) -> np.ndarray:

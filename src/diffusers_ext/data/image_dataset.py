@@ -13,6 +13,7 @@ from diffusers_ext.data.buckets import Size
 from diffusers_ext.data.decoding import (
     UnreadableImageError,
     decode_image,
+    decode_instance_map,
     decode_label_colors,
     decode_label_map,
     image_path,
@@ -23,6 +24,9 @@ from diffusers_ext.data.transforms import ImageTransform
 
 
 logger = logging.getLogger(__name__)
+
+KINDS = ("image", "conditioning image", "instance map")  # the images of a row, in their order
+INSTANCE_CHANNELS = 2  # of a decoded instance map
 
 
 class ImageDataset(ABC):
@@ -109,7 +113,8 @@ class ImageDataset(ABC):
 
         Yields:
             "pixel_values", float32 (B, C, H, W) in [-1, 1]; for a paired set also "conditioning_pixel_values", in the
-            same form; for a labelled set "class_labels", int64 (B,); and for a captioned set "caption_ids", int64
+            same form; with instance maps also "instance_pixel_values" (B, 2, H, W), equal for all pixels of an object;
+            for a labelled set "class_labels", int64 (B,); and for a captioned set "caption_ids", int64
             (B,), which are indices into `captions`, and "time_ids", int64 (B, 6), the original sizes and the crops;
             see `ImageTransform.time_ids`.
 
@@ -174,17 +179,20 @@ class ImageDataset(ABC):
 
     def _decode(self, values: tuple[Any, ...]) -> list[torch.Tensor]:
         """The images of a row in their original sizes, (C, h, w) uint8; raises UnreadableImageError."""
-        images, label_maps = [], self._transform.label_maps
-        for value in values:
+        decode_other = self._decode_label_map if self._transform.label_maps else self._decode_one
+        decoders = (self._decode_one, decode_other, self._decode_instance_map)
+        images = []
+        for value, decode, kind in zip(values, decoders, KINDS, strict=False):
+            path = image_path(value)
             try:
-                located = self._source.locate(value)
-                images.append(self._decode_label_map(located) if images and label_maps else self._decode_one(located))
+                image = decode(self._source.locate(value))
             except UnreadableImageError as error:
-                raise UnreadableImageError(str(error), image_path(value)) from error
-        sizes = [tuple(image.shape[-2:]) for image in images]
-        if not all(_same_shape(size, sizes[0]) for size in sizes):
-            reason = "this conditioning image of {}x{} pixels has another aspect ratio than its image, {}x{}"
-            raise UnreadableImageError(reason.format(*sizes[1], *sizes[0]), image_path(values[1]))
+                raise UnreadableImageError(str(error), path) from error
+            images.append(image)
+            size, wanted = (tuple(entry.shape[-2:]) for entry in (image, images[0]))
+            if not _same_shape(size, wanted):
+                reason = "this {} of {}x{} pixels has another aspect ratio than its image, {}x{}"
+                raise UnreadableImageError(reason.format(kind, *size, *wanted), path)
         return images
 
     def _decode_one(self, value: Any) -> torch.Tensor:
@@ -201,6 +209,9 @@ class ImageDataset(ABC):
             )
         return labels.expand(self.channels, -1, -1)
 
+    def _decode_instance_map(self, value: Any) -> torch.Tensor:
+        return decode_instance_map(value, self._source.max_image_pixels)
+
     def _name_skipped(self, reasons: dict[str, str]) -> None:
         """Log which images are left out, each once."""
         new = {name: reason for name, reason in reasons.items() if name not in self._named_as_skipped}
@@ -209,10 +220,11 @@ class ImageDataset(ABC):
             logger.warning(f"Images that cannot be read are left out, {len(new)}:\n{list_reasons(new)}")
 
     def _named(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The images of a batch by name. The conditioning images of pairs are in the channels after the images."""
-        names = ["pixel_values", "conditioning_pixel_values"][: len(self._source.image_columns)]
-        parts = (part.contiguous() for part in images.split(self.channels, dim=1))
-        return dict(zip(names, parts, strict=True))
+        """The images of a batch by name. Conditioning images, and instance maps, are in the channels after them."""
+        names = ["pixel_values", "conditioning_pixel_values", "instance_pixel_values"]
+        sizes = [self.channels, self.channels, INSTANCE_CHANNELS][: len(self._source.image_columns)]
+        parts = (part.contiguous() for part in images.split(sizes, dim=1))
+        return dict(zip(names, parts, strict=False))
 
 
 def _check_share(batch_size: int, process_index: int, num_processes: int) -> None:

@@ -45,6 +45,8 @@ def load_image_dataset(
     load_size: int | Sequence[int] | None = None,
     num_frames: int | None = None,
     frame_stride: int = 1,
+    instance_map_column: str | None = None,
+    instance_map_dir: str | None = None,
 ) -> ImageDataset:
     """Load a data set of images or films, with class labels if there are any, and with captions if a column is given.
 
@@ -100,6 +102,8 @@ def load_image_dataset(
         num_frames: the images are films (GIF, animated WebP or PNG ...), from which clips of so many frames are drawn;
             see `FilmDataset`. None reads the first frame only.
         frame_stride: with `num_frames`, every so many-th frame of a film is a frame of the clip.
+        instance_map_column, instance_map_dir: for label maps, the column or the folder with maps in which each object
+            has a value or a colour of its own; they are found, resized, cropped and flipped as the label maps are.
 
     Returns:
         An `ImageDataset`. Its images are not decoded before `prepare` is called, or the first batch is read.
@@ -126,6 +130,8 @@ def load_image_dataset(
             "--conditioning_image_dir"
         )
     check_label_maps(conditioning_label_maps, channels)
+    if (instance_map_column or instance_map_dir) and not conditioning_label_maps:
+        raise ValueError("instance maps are for label maps: give --conditioning_label_maps too")
     if conditioning_num_labels is not None and (conditioning_label_maps != "levels" or conditioning_num_labels < 1):
         raise ValueError(
             "--conditioning_num_labels must be positive, and is for label maps of numbers: --conditioning_label_maps "
@@ -146,6 +152,8 @@ def load_image_dataset(
         cache_dir,
         conditioning_image_dir,
         max_image_pixels,
+        instance_map_column,
+        instance_map_dir,
     )
     transform = replace(transform, label_maps=conditioning_label_maps, num_labels=conditioning_num_labels)
     if num_frames is not None:

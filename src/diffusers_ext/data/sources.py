@@ -30,7 +30,7 @@ from diffusers_ext.data.captions import Captions, check_caption_column, load_cap
 from diffusers_ext.data.image_folder import is_metadata, list_files, load_image_folder, select_images
 from diffusers_ext.data.label_column import UNLABELLED, encode_labels, find_label_column
 from diffusers_ext.data.left_out import describe_unread_pictures, name_some
-from diffusers_ext.data.paired_folders import CONDITIONING_IMAGES, pair_with_folder
+from diffusers_ext.data.paired_folders import CONDITIONING_IMAGES, INSTANCE_MAPS, pair_with_folder
 
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,8 @@ class Source:
 
     Attributes:
         rows: a `Dataset`, or an `IterableDataset` when streaming, whose images are not decoded.
-        image_columns: the column with the images, and for a paired set the column with the conditioning images.
+        image_columns: the column with the images, for a paired set the column with the conditioning images, and after
+            it the column with the instance maps, if there are any.
         label_column: for a stream, the column with the class ids; None if there are no labels.
         labels: for a `Dataset`, the class ids, int64 (N,); None if there are no labels.
         id2label: the names of the classes by id; None if there are no labels.
@@ -89,6 +90,8 @@ def open_source(
     cache_dir: str | None = None,
     conditioning_image_dir: str | None = None,
     max_image_pixels: int | None = None,
+    instance_map_column: str | None = None,
+    instance_map_dir: str | None = None,
 ) -> Source:
     """Find a data set, its split, its images and its labels. The arguments: see `load_image_dataset`.
 
@@ -119,15 +122,19 @@ def open_source(
         splits = _load(name, dataset_config_name, streaming, cache_dir)
     if split not in splits:
         raise ValueError(f"{name!r} has no split {split!r}, its splits are {', '.join(map(str, splits))}")
-    if conditioning_image_dir is not None:
-        if conditioning_image_column is not None:
-            raise ValueError(
-                "--conditioning_image_dir and --conditioning_image_column are two ways to name conditioning images: "
-                "give one of them"
-            )
-        paired = pair_with_folder(splits[split], image_column, folder if is_local else None, conditioning_image_dir)
-        splits, conditioning_image_column = {**splits, split: paired}, CONDITIONING_IMAGES
-    image_columns = [image_column] if conditioning_image_column is None else [image_column, conditioning_image_column]
+    image_columns = [image_column]
+    for own, column, other_folder in (
+        (CONDITIONING_IMAGES, conditioning_image_column, conditioning_image_dir),
+        (INSTANCE_MAPS, instance_map_column, instance_map_dir),
+    ):
+        if other_folder is not None:
+            if column is not None:
+                raise ValueError(
+                    f"--{own}_dir and --{own}_column are two ways to name {own.replace('_', ' ')}s: give one of them"
+                )
+            paired = pair_with_folder(splits[split], image_column, folder if is_local else None, other_folder, own)
+            splits, column = {**splits, split: paired}, own
+        image_columns += [] if column is None else [column]
     source = _select_columns(splits, split, image_columns, label_column, caption_column)
     if streaming and isinstance(source.rows, Dataset):
         source = _as_stream(source)
@@ -214,7 +221,9 @@ def _select_columns(
             "the columns of this data set have no declared types, so it cannot be streamed: leave out --streaming"
         )
     if len(set(image_columns)) < len(image_columns):
-        raise ValueError(f"images and conditioning images must be different columns, not both {image_columns[0]!r}")
+        raise ValueError(
+            f"images, conditioning images and instance maps must be different columns, not {', '.join(image_columns)}"
+        )
     for column in image_columns:
         _check_image_column(rows.features, column)
     label_column = find_label_column(rows.features, label_column)
