@@ -6,6 +6,7 @@ without this package. The other files are parts that several pipelines share.
 
 from diffusers_ext.hub import PublishableMixin
 from diffusers_ext.pipelines import (
+    pipeline_attribute_translation,
     pipeline_autoencoder,
     pipeline_autoregressive,
     pipeline_cascade,
@@ -35,6 +36,9 @@ from diffusers_ext.registration import register
 
 
 register()
+
+
+class AttributeTranslationPipeline(PublishableMixin, pipeline_attribute_translation.AttributeTranslationPipeline): ...
 
 
 class AutoencoderPipeline(PublishableMixin, pipeline_autoencoder.AutoencoderPipeline): ...

@@ -124,15 +124,19 @@ def look_up_labels(
 
 
 def look_up_label(
-    label: Any, id2label: dict[int, str], num_labels: int | None, null_class_labels: Collection[int | None]
+    label: Any,
+    id2label: dict[int, str],
+    num_labels: int | None,
+    null_class_labels: Collection[int | None],
+    name: str = "class_labels",
 ) -> int:
-    """The class id of one label; see `look_up_labels`."""
+    """The class id of one label of the argument `name`; see `look_up_labels`."""
     if isinstance(label, (np.generic, np.ndarray, torch.Tensor)) and label.ndim == 0:
         label = label.item()
     if isinstance(label, str):
         label = look_up_name(label, id2label)
     if not is_integer(label):
-        raise ValueError(f"`class_labels` must hold class ids (integers) or class names, but holds {label!r}.")
+        raise ValueError(f"`{name}` must hold class ids (integers) or class names, but holds {label!r}.")
     if label in null_class_labels:
         raise ValueError(f"The label {label} stands for no class: leave `class_labels` out for unconditional images.")
     known = range(num_labels) if num_labels is not None else id2label

@@ -19,6 +19,10 @@ from .text_to_image.text_to_image_recipe import (
     TextToImageConfig as TextToImageConfig,
     TextToImageRecipe as TextToImageRecipe,
 )
+from .train_attribute_translation import (
+    AttributeTranslationConfig as AttributeTranslationConfig,
+    AttributeTranslationRecipe as AttributeTranslationRecipe,
+)
 from .train_autoencoder import AutoencoderConfig as AutoencoderConfig, AutoencoderRecipe as AutoencoderRecipe
 from .train_biggan import BigGANConfig as BigGANConfig, BigGANRecipe as BigGANRecipe
 from .train_classifier import ClassifierConfig as ClassifierConfig, ClassifierRecipe as ClassifierRecipe

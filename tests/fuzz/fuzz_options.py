@@ -120,6 +120,12 @@ COMMANDS = {
     "train_autoencoder": {**DIGITS, "architecture": "mlp"},
     "train_classifier": {**DIGITS, "pretrained_model_name_or_path": "@diffusion", "num_inference_steps": 1},
     "train_translation": {**DIGITS, "method": "pix2pix", "inputs": "edges", "generator_channels": 4},
+    "train_attribute_translation": {
+        **DIGITS,
+        "generator_channels": 4,
+        "generator_options": json.dumps({"num_blocks": 1}),
+        "discriminator_channels": 4,
+    },
     "train_restoration": {
         **DIGITS,
         "scale": 2,

@@ -43,12 +43,12 @@ def build_generator(
         decided["latent_dim"] = latent_dim
 
     def trial(network: UNetGenerator | ResnetGenerator) -> None:
-        _check_size(network, size)
+        check_size(network, size)
         latents = [] if latent_dim is None else [torch.zeros(1, latent_dim)]
         network(torch.zeros(1, channels, *size), *latents)
 
     network = build_network(network_class, "--generator_options", arguments, usual=usual, decided=decided, trial=trial)
-    _check_size(network, size)
+    check_size(network, size)
     return network
 
 
@@ -66,7 +66,7 @@ def default_unet(size: tuple[int, int], channels: int) -> dict:
     }
 
 
-def _check_size(network: UNetGenerator | ResnetGenerator, size: tuple[int, int]) -> None:
+def check_size(network: UNetGenerator | ResnetGenerator, size: tuple[int, int]) -> None:
     least = getattr(network, "smallest_side", network.stride)
     if any(side % network.stride or side < least for side in size):
         raise ValueError(
@@ -101,7 +101,7 @@ def pretrained_generators(
                 )
         if generator.config.get("latent_dim") is not None:
             raise ValueError(f"{name} has a generator with latents, which train_multimodal_translation.py trains.")
-        _check_size(generator, size)
+        check_size(generator, size)
         generator.register_to_config(sample_size=size)
     return generators
 

@@ -62,3 +62,5 @@ from .tamarott_singan.networks import convert_singan as convert_singan
 from .torchvision.vgg import convert_torchvision_vgg as convert_torchvision_vgg
 from .uvadlc_notebooks.energy import convert_uvadlc_energy as convert_uvadlc_energy
 from .uvadlc_notebooks.gated_pixelcnn import convert_uvadlc_pixelcnn as convert_uvadlc_pixelcnn
+from .yunjey_stargan.networks import convert_stargan_discriminator as convert_stargan_discriminator
+from .yunjey_stargan.networks import convert_stargan_generator as convert_stargan_generator

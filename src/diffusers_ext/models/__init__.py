@@ -76,6 +76,10 @@ from diffusers_ext.models.modeling_spade import SPADEEncoder as SPADEEncoder, SP
 from diffusers_ext.models.modeling_spatial_rescaler import SpatialRescaler as SpatialRescaler
 from diffusers_ext.models.modeling_srgan_discriminator import SRGANDiscriminator as SRGANDiscriminator
 from diffusers_ext.models.modeling_srresnet import SRResNet as SRResNet
+from diffusers_ext.models.modeling_stargan import (
+    StarGANDiscriminator as StarGANDiscriminator,
+    StarGANGenerator as StarGANGenerator,
+)
 from diffusers_ext.models.modeling_style_encoder import StyleEncoder as StyleEncoder
 from diffusers_ext.models.modeling_stylegan import StyleGANGenerator as StyleGANGenerator
 from diffusers_ext.models.modeling_stylegan2 import (
