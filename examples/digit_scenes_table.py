@@ -39,10 +39,12 @@ def main() -> None:
     parser.add_argument("--lights", required=True, help="a classifier of lights")
     parser.add_argument("--digits", required=True, help="a classifier of digits")
     parser.add_argument("--picture", help="the picture to write")
+    parser.add_argument("--num_scenes", type=int, default=100, help="how many scenes are measured")
     options = parser.parse_args()
     pipe = AttributeTranslationPipeline.from_pretrained(options.pipeline)
     images, lights, names = load_scenes(options.scenes, "label", pipe.image_shape[1:])
-    digits, digit_names = load_scenes(options.scenes, "digit", pipe.image_shape[1:])[1:]
+    _, digits, digit_names = load_scenes(options.scenes, "digit", pipe.image_shape[1:])
+    images, lights, digits = (values[: len(names) * options.num_scenes] for values in (images, lights, digits))
     scenes = torch.arange(len(images)) // len(names)  # all lights of a scene stand side by side
 
     def judge(folder: str, images: torch.Tensor, wanted: torch.Tensor, wanted_names: list[str]) -> float:
