@@ -109,7 +109,7 @@ DETAILS = {
             "num_levels": 17,
             "model": {"hidden_size": 64, "num_layers": 3, "num_attention_heads": 4, "dropout": 0.1},
             "learning_rate": 2e-3,
-            "max_train_steps": 450,
+            "max_train_steps": 1000,
         },
         "VQ-VAE": {
             "autoencoder": {"num_embeddings": 32, "embedding_dim": 8, "num_downsamples": 1, "hidden_channels": 48}

@@ -4,6 +4,7 @@ from accelerate import cpu_offload_with_hook
 
 from diffusers_ext.models import StyleGAN2Discriminator, StyleGAN2Generator
 from diffusers_ext.models.equalized_layers import EqualizedConv2d, EqualizedLinear, append_minibatch_stddev
+from diffusers_ext.models.modeling_stylegan2 import StyledConv2d
 from diffusers_ext.models.resampling_filters import blur_images, double_images, halve_images, normalized_taps
 from tests.models.testing import (
     ModelCompileTesterMixin,
@@ -297,3 +298,20 @@ def test_an_offloaded_network_is_moved_before_it_maps_latents():
     cpu_offload_with_hook(network, "meta")
     assert network.map_latents(torch.zeros(2, 6, device="meta")).shape == (2, 7)
     assert network.device.type == "meta"
+
+
+def test_weights_may_be_scaled_before_they_are_demodulated():
+    """As by rosinality: the small number that is added to variances then weighs more beside small weights."""
+    features, style, taps = torch.randn(2, 8, 4, 4), torch.randn(2, 7), torch.ones(4) / 4
+    torch.manual_seed(0)
+    conv = StyledConv2d(8, 5, 7, 4, use_noise=False, activation="linear", clamp=None, scaled=True)
+    usual = StyledConv2d(8, 5, 7, 4, use_noise=False, activation="linear", clamp=None, scaled=False)
+    with torch.no_grad():
+        conv.weight.mul_(1e-4)
+        usual.load_state_dict(conv.state_dict())
+        differing = usual(features, style, None, taps)
+        usual.weight.mul_((8 * 3 * 3) ** -0.5)
+        found, expected = (layer(features, style, None, taps) for layer in (conv, usual))
+    torch.testing.assert_close(found, expected)
+    assert (found - differing).abs().max() > 0.01 * found.abs().max()
+    assert tiny_generator(demodulates_scaled_weights=True).blocks[0].convs[0].epsilon > 1e-8

@@ -98,6 +98,11 @@ class StyleGAN2Generator(StyleSpaceMixin, DiskOffloadMixin, ModelMixin, ConfigMi
         resample_filter (`tuple[float, ...]`, defaults to `(1, 3, 3, 1)`):
             The low-pass filter of the doublings, in each direction.
 
+        demodulates_scaled_weights (`bool`, defaults to `False`):
+            Whether weights are divided by the root of their number of inputs before they are demodulated, as in
+            https://github.com/rosinality/stylegan2-pytorch. It matters only beside the small number that keeps the
+            division by deviations finite.
+
     Raises:
         ValueError: if the arguments do not fit together.
     """
@@ -121,6 +126,7 @@ class StyleGAN2Generator(StyleSpaceMixin, DiskOffloadMixin, ModelMixin, ConfigMi
         mapping_activation: str = "lrelu",
         conv_clamp: float | None = None,
         resample_filter: tuple[float, ...] = (1, 3, 3, 1),
+        demodulates_scaled_weights: bool = False,
     ):
         super().__init__()
         check_positive(out_channels=out_channels, latent_dim=latent_dim, style_dim=style_dim)
@@ -156,6 +162,7 @@ class StyleGAN2Generator(StyleSpaceMixin, DiskOffloadMixin, ModelMixin, ConfigMi
                     use_noise=use_noise,
                     activation=activation,
                     clamp=conv_clamp,
+                    scaled=demodulates_scaled_weights,
                 )
             )
 
@@ -391,9 +398,10 @@ class StyleGAN2SynthesisBlock(nn.Module):
         use_noise: bool,
         activation: str,
         clamp: float | None,
+        scaled: bool,
     ):
         super().__init__()
-        shared = (style_dim, size, use_noise, activation, clamp)
+        shared = (style_dim, size, use_noise, activation, clamp, scaled)
         self.convs = nn.ModuleList([StyledConv2d(channels, channels, *shared)])
         if in_channels is not None:
             self.convs.insert(0, StyledConv2d(in_channels, channels, *shared, is_doubling=True))
@@ -431,6 +439,7 @@ class StyledConv2d(nn.Module):
     """A convolution of 3x3 whose weights are modulated by a style, with noise and an activation.
 
     Args:
+        scaled (`bool`): whether weights are divided by the root of their number of inputs before they are demodulated.
         is_doubling (`bool`, defaults to `False`): whether it doubles height and width, to `size`.
     """
 
@@ -443,6 +452,7 @@ class StyledConv2d(nn.Module):
         use_noise: bool,
         activation: str,
         clamp: float | None,
+        scaled: bool,
         is_doubling: bool = False,
     ):
         super().__init__()
@@ -452,6 +462,8 @@ class StyledConv2d(nn.Module):
         self.register_buffer("noise", torch.randn(size, size) if use_noise else None)
         self.noise_strength = nn.Parameter(torch.zeros(())) if use_noise else None
         self.activation, self.clamp, self.is_doubling = activation, clamp, is_doubling
+        # Smaller weights beside the same epsilon are the same as these beside a larger one.
+        self.epsilon = NORM_EPSILON * (self.weight[0].numel() if scaled else 1)
 
     def forward(
         self,
@@ -462,7 +474,7 @@ class StyledConv2d(nn.Module):
         gain: float = 1.0,
     ) -> torch.Tensor:
         scales = self.affine(style)
-        hidden_states = modulated_conv2d(hidden_states, self.weight, scales, True, self.is_doubling)
+        hidden_states = modulated_conv2d(hidden_states, self.weight, scales, self.epsilon, self.is_doubling)
         if self.is_doubling:  # of size 2H + 1, because a transposed convolution pads nothing
             before, after = (len(taps) + 1) // 2 - 1, (len(taps) - 2) // 2
             hidden_states = blur_images(hidden_states, taps, before, after, gain=4.0)
@@ -485,7 +497,7 @@ class StyledImage(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
         scales = self.affine(style) * self.weight_gain
-        image = modulated_conv2d(hidden_states, self.weight, scales, is_demodulated=False)
+        image = modulated_conv2d(hidden_states, self.weight, scales, epsilon=None)
         return activate(image + self.bias[:, None, None], "linear", clamp=self.clamp)
 
 
@@ -493,7 +505,7 @@ def modulated_conv2d(
     hidden_states: torch.Tensor,
     weight: torch.Tensor,
     scales: torch.Tensor,
-    is_demodulated: bool,
+    epsilon: float | None,
     is_doubling: bool = False,
 ) -> torch.Tensor:
     r"""
@@ -504,14 +516,15 @@ def modulated_conv2d(
         hidden_states (`torch.Tensor` of shape `(N, I, H, W)`): features.
         weight (`torch.Tensor` of shape `(O, I, k, k)`): the weights of all images.
         scales (`torch.Tensor` of shape `(N, I)`): the factors of the input channels.
-        is_demodulated (`bool`): whether outputs are scaled back.
+        epsilon (`float`, *optional*): added to the variances of outputs before these are scaled back; without it
+            they are not.
         is_doubling (`bool`): whether the convolution is a transposed one, from H to 2H + 1.
     """
     backs = None
-    if is_demodulated:
+    if epsilon is not None:
         # In float32, because squares leave the range of half precision.
         squares = weight.float().square().sum(dim=(2, 3))
-        backs = (F.linear(scales.float().square(), squares) + NORM_EPSILON).rsqrt().to(weight.dtype)
+        backs = (F.linear(scales.float().square(), squares) + epsilon).rsqrt().to(weight.dtype)
     # For a single image, it is the same to scale the weights or the features: the smaller ones are less work.
     scales_weights = hidden_states.shape[0] == 1 and weight.numel() < hidden_states.numel()
     if scales_weights:

@@ -84,6 +84,7 @@ def _styled_generator(state_dict: StateDict, taps: tuple, config: dict) -> Style
         "num_mapping_layers": num_layers,
         "block_out_channels": tuple(widths),
         "resample_filter": taps,
+        "demodulates_scaled_weights": True,
     }
     has_average = "latent_avg" in state_dict
     if not has_average:
