@@ -33,6 +33,7 @@ from diffusers_ext.converters.__main__ import main
 from diffusers_ext.converters.kohya import convert_lora_file
 from tests.converters.cases import CLASS_COND, load_case
 from tests.converters.test_kohya import pipeline, random_adapters
+from tests.fuzz.working_folder import working_in
 
 
 Tensors = dict[str, torch.Tensor]
@@ -87,7 +88,7 @@ def judge(mutation: Mutation, job: Job, file: Path) -> Outcome:
     (folder / "neighbour.txt").write_text("stays")
     files = contents(folder)
     try:
-        with contextlib.chdir(folder):
+        with working_in(folder):
             sentence = job.convert(file, output)
     except BaseException as error:  # a traceback, whatever the error is
         return Outcome(mutation.name, True, f"no sentence: {''.join(traceback.format_exception(error)[-2:])}")

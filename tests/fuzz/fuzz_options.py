@@ -27,6 +27,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from diffusers_ext.training.loop.configuration import Config, JSONObject
+from tests.fuzz.working_folder import working_in
 
 
 TINY_UNET = json.dumps({"block_out_channels": [8, 16], "layers_per_block": 1})
@@ -369,7 +370,7 @@ def run_case(folder: Path, number: int, case: tuple[str, str, str]) -> Outcome:
     placed = [options.pop(name) for name in ("pipeline", "output") if name in options]  # without a name
     arguments = placed + [f"--{name}={entry}" for name, entry in options.items()]
     output, status = io.StringIO(), 0
-    with contextlib.chdir(folder), contextlib.redirect_stderr(output), contextlib.redirect_stdout(io.StringIO()):
+    with working_in(folder), contextlib.redirect_stderr(output), contextlib.redirect_stdout(io.StringIO()):
         try:
             if command in ("evaluate_pipeline", "find_directions"):
                 module.main(arguments)
