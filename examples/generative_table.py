@@ -203,7 +203,7 @@ DETAILS = {
 VQVAE = "VQ-VAE"  # gives the tokens of other rows, and is none itself
 MEASURES = {"FID": ("fid", ".3g"), "precision": ("precision", ".3f"), "recall": ("recall", ".3f")}
 MEASURES |= {"accuracy": ("accuracy", ".1%"), "bits/dim": ("bits_per_dim", ".2f")}
-MEASURES |= {"CPU seconds of training": ("training", ".0f"), "CPU ms per image": ("per_image", ".2g")}
+MEASURES |= {"CPU seconds of training": ("training", ".0f"), "CPU ms per image": ("per_image", ".3g")}
 
 
 class Table:

@@ -254,6 +254,7 @@ def test_only_the_student_changes(tmp_path, teacher):
     assert not torch.equal(weights(run.recipe.network("unet")), before)
 
 
+@pytest.mark.slow
 def test_a_student_comes_nearer_to_its_teacher(tmp_path):
     """The images of one step, against those of many steps of the teacher from the same noise."""
     teacher = save_teacher(tmp_path / "teacher")

@@ -146,6 +146,7 @@ def test_a_run_leaves_measures_a_panel_and_a_pipeline(whole):
 OBJECTS = {"instance_map_column": "instance_map"}
 
 
+@pytest.mark.slow
 def test_instance_maps_are_seen_by_all_and_resume_bit_for_bit(folder, tmp_path):
     options = {**OBJECTS, "random_flip": True, "lr_scheduler": "constant"}
     pipe = trained(folder, tmp_path / "whole", **options, **MEASURED)

@@ -220,10 +220,10 @@ def _select_columns(
         raise ValueError(
             "the columns of this data set have no declared types, so it cannot be streamed: leave out --streaming"
         )
-    if len(set(image_columns)) < len(image_columns):
-        raise ValueError(
-            f"images, conditioning images and instance maps must be different columns, not {', '.join(image_columns)}"
-        )
+    repeated = [column for column in image_columns if image_columns.count(column) > 1]
+    if repeated:
+        kinds = ("images", "conditioning images", "instance maps")[: len(image_columns)]
+        raise ValueError(f"{' and '.join(kinds)} must be different columns, not both {repeated[0]!r}")
     for column in image_columns:
         _check_image_column(rows.features, column)
     label_column = find_label_column(rows.features, label_column)

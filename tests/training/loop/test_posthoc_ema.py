@@ -145,6 +145,7 @@ def test_a_pipeline_with_another_average(trained, tmp_path):
     assert not {"metrics.json", "samples.png", "README.md"} & {path.name for path in (tmp_path / "new").iterdir()}
 
 
+@pytest.mark.slow
 def test_the_command(trained, tmp_path, capsys):
     main([str(trained), str(tmp_path / "new"), "--std", "0.1", "--step", "4"])
     assert "with a profile error of 0.00%" in capsys.readouterr().out
