@@ -36,6 +36,7 @@ def test_a_table_goes_on_after_errors_and_ends_in_time(tmp_path, capsys):
     assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_a_machine_without_a_gpu_is_refused():
     done = measure()

@@ -25,6 +25,7 @@ def refusal(capsys, tmp_path, *arguments) -> str:
     return message
 
 
+@pytest.mark.slow
 def test_the_command_itself(tmp_path):
     case = load_case("guided_diffusion_classifier", "pool_attention")
     save_file(case.weights, tmp_path / "model.safetensors")

@@ -322,7 +322,9 @@ def test_another_shape_is_refused():
         from_kohya(kohya_adapter(name, 16, 768), pipeline("sd1"))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", ["sd1", *(pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES if name != "sd1")]
+)
 def test_files_of_one_family_are_no_files_of_another(tmp_path, family):
     file, _ = random_adapters(tmp_path, family)
     kohya = load_file(convert_lora_file(file, tmp_path / "kohya.safetensors", pipeline(family)))

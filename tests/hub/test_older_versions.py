@@ -61,6 +61,7 @@ def test_a_folder_loads_with_this_package(name, tmp_path):
     assert_same_images(draw(again, name), name)
 
 
+@pytest.mark.slow
 def test_a_repository_loads_in_both_ways(hub, alice, bob, tmp_path):
     folder = restore(WITH_CODE, tmp_path / WITH_CODE)
     alice.run("from diffusers_ext import hub; hub.publish_folder(folder, 'alice/older')", folder=str(folder))

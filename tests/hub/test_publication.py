@@ -89,6 +89,7 @@ def test_a_run_that_can_not_be_published_ends_in_one_sentence_before_its_first_s
     assert "alice/never" not in hub.repositories and not (tmp_path / "logs").exists()
 
 
+@pytest.mark.slow
 def test_no_network_is_one_sentence(tmp_path):
     values = f"folder, name, token = {str(tmp_path)!r}, 'alice/x', 'hf_x'\n"
     environment = {"HF_ENDPOINT": "http://127.0.0.1:9", "PATH": "", "OMP_NUM_THREADS": "1"}

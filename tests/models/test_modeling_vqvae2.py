@@ -69,6 +69,7 @@ def test_the_bottom_level_sees_the_top_one():
     assert before[0].equal(after[0]) and not torch.allclose(before[1], after[1])
 
 
+@pytest.mark.slow
 def test_it_learns_digits_and_uses_its_codebooks():
     torch.manual_seed(0)
     images = torch.from_numpy(load_digits().images[:128]).float()[:, None] / 8 - 1

@@ -65,7 +65,10 @@ def test_samples_and_metrics_are_made_on_the_way(trained):
     assert list((trained / "logs").rglob("events.out.tfevents*"))
 
 
-@pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])
+@pytest.mark.parametrize(
+    "prediction_type",
+    ["epsilon", pytest.param("sample", marks=pytest.mark.slow), pytest.param("v_prediction", marks=pytest.mark.slow)],
+)
 def test_prediction_types_train_and_load(tmp_path, prediction_type):
     assert finish(arguments(tmp_path, max_train_steps=2, prediction_type=prediction_type)) == 0
     pipe = ClassConditionalPipeline.from_pretrained(tmp_path)

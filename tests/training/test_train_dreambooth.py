@@ -251,6 +251,7 @@ def test_batches_of_several_aspect_ratios(trainer, tmp_path):
 # Caches, resuming and several processes
 
 
+@pytest.mark.slow
 def test_caches_change_nothing(trainer, tmp_path):
     assert trainer("sdxl", "plain", **LORA, **PRIOR, center_crop=True).train()
     caches = {"cache_latents": True, "cache_text_embeddings": True, "center_crop": True}

@@ -56,10 +56,20 @@ def trained(vae, folder, **options) -> PalettePipeline:
     ("options", "channels"),
     [
         ({}, 4 + 1 + 4),
-        ({"conditioning_encoding": "pixels", "conditioning_fill": "smooth"}, 4 + 1 + 4),
-        ({"tasks": ["denoising"], "conditioning_encoding": "resized", "prediction_type": "v_prediction"}, 1 + 4),
+        pytest.param(
+            {"conditioning_encoding": "pixels", "conditioning_fill": "smooth"}, 4 + 1 + 4, marks=pytest.mark.slow
+        ),
+        pytest.param(
+            {"tasks": ["denoising"], "conditioning_encoding": "resized", "prediction_type": "v_prediction"},
+            1 + 4,
+            marks=pytest.mark.slow,
+        ),
         ({"conditioning_encoding": "resized"}, 1 + 1 + 4),
-        ({"tasks": ["denoising"], "noise_conditioning": "gamma", "prediction_type": "v_prediction"}, 4 + 4),
+        pytest.param(
+            {"tasks": ["denoising"], "noise_conditioning": "gamma", "prediction_type": "v_prediction"},
+            4 + 4,
+            marks=pytest.mark.slow,
+        ),
         (
             {
                 "tasks": ["super_resolution"],
@@ -200,6 +210,7 @@ def label_maps(tmp_path_factory):
     }
 
 
+@pytest.mark.slow
 def test_a_network_of_label_maps_is_trained_with_the_denoiser(tmp_path, vae, label_maps):
     """Its weights change, go on after a checkpoint, are averaged, and come with the pipeline both ways of loading."""
     options = {**label_maps, "max_train_steps": 4, "checkpointing_steps": 2, "conditioner": {"out_channels": 3}}
@@ -231,6 +242,7 @@ def test_a_network_of_label_maps_is_trained_with_the_denoiser(tmp_path, vae, lab
         trained(tmp_path, tmp_path / "third", **{**options, **start, "conditioning_num_labels": 6})
 
 
+@pytest.mark.slow
 def test_a_student_learns_from_label_maps(tmp_path, vae, label_maps):
     trained(vae, tmp_path / "teacher", **label_maps, num_inference_steps=10)
     names = ("train_data_dir", "conditioning_image_dir", "conditioning_label_maps", "tasks")

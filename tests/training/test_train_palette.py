@@ -381,8 +381,16 @@ def test_a_resumed_run_is_an_uninterrupted_one(tmp_path):
     "options",
     [
         {"prediction_type": "epsilon", "noise_conditioning": "gamma", "loss_norm": "l1"},
-        {"prediction_type": "v_prediction", "noise_conditioning": "sqrt_gamma", "class_conditional": True, **DIGITS},
-        {"prediction_type": "regression"},
+        pytest.param(
+            {
+                "prediction_type": "v_prediction",
+                "noise_conditioning": "sqrt_gamma",
+                "class_conditional": True,
+                **DIGITS,
+            },
+            marks=pytest.mark.slow,
+        ),
+        pytest.param({"prediction_type": "regression"}, marks=pytest.mark.slow),
     ],
 )
 def test_what_is_published_samples_and_can_be_trained_further(tmp_path, options):

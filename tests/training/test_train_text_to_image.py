@@ -156,7 +156,9 @@ def test_adapters_start_as_the_base(tmp_path, init):
     np.testing.assert_allclose(image_of(made), image(load(tiny_base("sd1"), "sd1")), atol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["sd1", "sdxl", "sd3"])
+@pytest.mark.parametrize(
+    "family", ["sd1", pytest.param("sdxl", marks=pytest.mark.slow), pytest.param("sd3", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("kind", [{}, LORA], ids=["full", "lora"])
 def test_text_encoders_learn_too(tmp_path, family, kind):
     made = trained(tmp_path, family, **kind, train_text_encoder=True, text_encoder_lr=1e-3)

@@ -59,7 +59,15 @@ def as_the_card_says(folder: Path):
     return names["pipe"]
 
 
-@pytest.mark.parametrize(("family", "num_vectors"), [("sd1", 1), ("sd2", 3), ("sdxl", 2), ("sd3", 2)])
+@pytest.mark.parametrize(
+    ("family", "num_vectors"),
+    [
+        ("sd1", 1),
+        pytest.param("sd2", 3, marks=pytest.mark.slow),
+        ("sdxl", 2),
+        pytest.param("sd3", 2, marks=pytest.mark.slow),
+    ],
+)
 def test_words_give_the_same_images_in_diffusers(trainer, tmp_path, family, num_vectors):
     made = trainer(family, num_vectors=num_vectors, initializer_token="c")
     base = made.recipe.base
@@ -152,7 +160,9 @@ def test_all_vectors_of_the_word_count_for_the_length_of_a_caption(trainer, tmp_
         assert made.recipe.base.num_tokens(name, prompts) == [PROMPT_LENGTH, PROMPT_LENGTH + 1]
 
 
-@pytest.mark.parametrize("family", ["sd1", "sdxl", "sd3"])
+@pytest.mark.parametrize(
+    "family", [pytest.param("sd1", marks=pytest.mark.slow), "sdxl", pytest.param("sd3", marks=pytest.mark.slow)]
+)
 def test_a_resumed_run_ends_with_the_same_bits(trainer, tmp_path, family):
     options = {"num_vectors": 2, "checkpointing_steps": 1, "prompt_dropout": 0.3, "cache_latents": family == "sdxl"}
     options |= {"family": family, "gradient_checkpointing": family == "sd3"}

@@ -90,6 +90,7 @@ def held_by_another_process(folder):
             other.stdin.close()
 
 
+@pytest.mark.slow
 def test_a_second_run_in_a_folder_is_refused_in_one_sentence(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(run_lock, "PATIENCE", 0.0)
     command = ["--dataset_name", "digits", "--output_dir", str(tmp_path)]

@@ -118,6 +118,7 @@ def test_snapshots_of_an_earlier_run_are_not_mixed_with_those_of_a_new_one(tmp_p
     assert sorted(path.name for path in (tmp_path / "posthoc_ema").iterdir()) == ["step-1", "step-2", "step-3"]
 
 
+@pytest.mark.slow
 def test_training_time_is_counted_over_all_runs(tmp_path):
     assert finish(arguments(tmp_path, max_train_steps=2)) == 0
     file = tmp_path / "checkpoint-2" / "training_state.json"
@@ -165,6 +166,7 @@ def test_a_damaged_checkpoint_is_named_in_one_sentence(uninterrupted, tmp_path, 
     assert f"{damaged} can't be read" in error and "Traceback" not in error
 
 
+@pytest.mark.slow
 def test_resuming_an_older_checkpoint_moves_the_newer_ones_aside(tmp_path):
     options = {"checkpointing_steps": 1, "max_train_steps": 3}
     assert finish(arguments(tmp_path, **options)) == 0
