@@ -130,6 +130,12 @@ def test_a_run_leaves_measures_a_panel_and_a_pipeline(whole):
     torch.testing.assert_close(first, second, rtol=0, atol=1e-6)
 
 
+def test_a_panel_leaves_out_domains_without_images(tmp_path):
+    assert trainer(tmp_path, validation_split="test", num_evaluation_samples=3, max_train_steps=1).train()
+    with Image.open(tmp_path / "samples.png") as panel:  # three rows
+        assert panel.width > 11 * 64 and 3 * 64 < panel.height < 5 * 64
+
+
 def test_discriminators_fit_the_images(tmp_path):
     sizes = {(256, 256): 6, (128, 128): 6, (64, 96): 5, (32, 32): 4, (8, 8): 2, (2, 2): 1}
     assert {size: default_layers(size) for size in sizes} == sizes

@@ -1,5 +1,6 @@
 """Measuring images that are translated to each of several domains, and showing them."""
 
+import itertools
 from collections.abc import Iterator
 
 import torch
@@ -93,7 +94,8 @@ class AttributeEvaluator:
         for images, labels in self._batches(0, 1):
             for image, label in zip(images, labels.tolist(), strict=True):
                 found[label].append(image)
-        rows = [image for turn in zip(*found.values(), strict=False) for image in turn][:PANEL_ROWS]
+        turns = itertools.zip_longest(*found.values())  # a domain may have fewer images than others, or none
+        rows = [image for turn in turns for image in turn if image is not None][:PANEL_ROWS]
         images = torch.stack(rows)
         cells = torch.stack([images, *(translate(generate.pipeline, images, domain) for domain in names)], dim=1)
         return sample_grid(cells.flatten(0, 1), 1 + len(names), ["image", *(f"to {name}" for name in names.values())])

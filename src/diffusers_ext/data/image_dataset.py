@@ -181,8 +181,8 @@ class ImageDataset(ABC):
         """The images of a row in their original sizes, (C, h, w) uint8; raises UnreadableImageError."""
         decode_other = self._decode_label_map if self._transform.label_maps else self._decode_one
         decoders = (self._decode_one, decode_other, self._decode_instance_map)
-        images = []
-        for value, decode, kind in zip(values, decoders, KINDS, strict=False):
+        images, count = [], len(values)
+        for value, decode, kind in zip(values, decoders[:count], KINDS[:count], strict=True):
             path = image_path(value)
             try:
                 image = decode(self._source.locate(value))
@@ -221,10 +221,11 @@ class ImageDataset(ABC):
 
     def _named(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """The images of a batch by name. Conditioning images, and instance maps, are in the channels after them."""
-        names = ["pixel_values", "conditioning_pixel_values", "instance_pixel_values"]
-        sizes = [self.channels, self.channels, INSTANCE_CHANNELS][: len(self._source.image_columns)]
+        count = len(self._source.image_columns)
+        names = ["pixel_values", "conditioning_pixel_values", "instance_pixel_values"][:count]
+        sizes = [self.channels, self.channels, INSTANCE_CHANNELS][:count]
         parts = (part.contiguous() for part in images.split(sizes, dim=1))
-        return dict(zip(names, parts, strict=False))
+        return dict(zip(names, parts, strict=True))
 
 
 def _check_share(batch_size: int, process_index: int, num_processes: int) -> None:
