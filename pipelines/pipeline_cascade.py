@@ -30,6 +30,7 @@ from .checks import (
 )
 from .conditioning_augmentation import check_conditioning_noise, get_forward_step, to_noisy_image
 from .denoising import (
+    DenoisingCallMixin,
     StepCallback,
     build_guider,
     call_back,
@@ -71,7 +72,7 @@ class CascadePipelineOutput(BaseOutput):
     stage_images: list | None = None
 
 
-class CascadePipeline(TrainedProcessMixin, DiffusionPipeline):
+class CascadePipeline(TrainedProcessMixin, DenoisingCallMixin, DiffusionPipeline):
     r"""
     Generates images by a cascade of diffusion models (CDM: Ho et al. 2022, https://huggingface.co/papers/2106.15282).
 
@@ -169,9 +170,6 @@ class CascadePipeline(TrainedProcessMixin, DiffusionPipeline):
         check_stages(self._stages, list(id2label or ()))
         schedulers = {stage.name: f"scheduler{stage.suffix}" for stage in self._stages}
         self._remember_processes(schedulers, trained_processes)
-        self._interrupt = False
-        self._guidance_scale = 1.0
-        self._num_timesteps = 0
         self._stage = 0
 
     @classmethod
@@ -493,23 +491,8 @@ class CascadePipeline(TrainedProcessMixin, DiffusionPipeline):
 
     @property
     def stage(self) -> int:
-        """The stage that runs, for callbacks: 0 is the base model."""
+        """The stage that runs, for callbacks: 0 is the base model. The scale and steps are its own."""
         return self._stage
-
-    @property
-    def guidance_scale(self) -> float:
-        """That of the stage that runs. A callback that sets `pipe._guidance_scale` changes the next steps."""
-        return self._guidance_scale
-
-    @property
-    def num_timesteps(self) -> int:
-        """The number of scheduler steps of the stage that runs, if it is not truncated."""
-        return self._num_timesteps
-
-    @property
-    def interrupt(self) -> bool:
-        """A callback that sets `pipe._interrupt = True` makes the step the last one, and its stage too."""
-        return self._interrupt
 
     # Checks
 
